@@ -1,0 +1,1 @@
+"""The engine: specification -> cells -> results. It knows no method by name."""

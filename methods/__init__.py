@@ -1,0 +1,1 @@
+"""The contestants. `base` is the contract; one file or folder per method."""

@@ -1,0 +1,141 @@
+"""The contract of a method: what a contestant declares, what it may see, and what it gives back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ddbench.benchmark import seeds
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddbench.datasets.base import Dataset, ImageSource
+    from ddbench.methods.diffusion.prior import Prior
+
+
+class CostClass(StrEnum):
+    """What a method needs besides the images it reads."""
+
+    SELECTION = "selection"
+    TRAINING_FREE = "training-free"
+    NEEDS_CLASSIFIER = "needs-classifier"
+    FINE_TUNES = "fine-tunes"
+
+
+class Params(BaseModel):
+    """Base of every method's parameters: unknown names are errors, defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class DistilledImage:
+    """One finished image, and what a greedy method needs back when a killed run goes on."""
+
+    class_index: int
+    image_index: int
+    pixels: np.ndarray
+    """(H, W, C) uint8, C = 1 or 3."""
+    latent: np.ndarray | None = None
+    """(C', H', W') float32, the prior's space; None for methods without one."""
+    guidance_nats: Mapping[str, float] = field(default_factory=dict)
+    """Guidance term -> path KL of this image in nats (dmgd.md section 3; an upper bound on what the term changed)."""
+
+
+class ArtefactCache(Protocol):
+    """Content-addressed results that outlive a cell: latents, support points, tuned priors."""
+
+    def arrays(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        """The arrays made by `make`, or those that an earlier cell made under the same `kind` and `key`.
+
+        `key` is JSON data that determines the result in full. The time that making took is recorded as a phase
+        named `kind`; when the result comes from the cache, the phase says so and carries the original seconds.
+        """
+
+
+@dataclass(frozen=True)
+class DistillTask:
+    """All that a contestant may see. There is no test image in it, and no protocol.
+
+    Random draws come from `stream(purpose, class id, image index, …)` only: an image then depends neither on batch
+    size, nor on the order of classes, nor on which classes are in the cell.
+    """
+
+    class_ids: tuple[str, ...]
+    """The dataset's whole class list in label order, also when the cell is a shard."""
+    class_indices: tuple[int, ...]
+    """The classes to distil, positions in `class_ids`."""
+    ipc: int | None
+    """Images per class; None for a method that keeps the whole training set."""
+    seed: int
+    train: ImageSource
+    train_hash: str
+    """Identifies the training images and their resolution: the dataset's part of an artefact's key."""
+    device: torch.device
+    precision: str
+    """`fp32` or `bf16` (autocast; noise schedule and guidance stay in fp32)."""
+    batch_size: int
+    """The most images in flight at once; fixed in the cell's plan, so a resumed run has the same batches."""
+    scratch: Path
+    done: Mapping[tuple[int, int], DistilledImage]
+    """(class index, image index) -> images committed by an earlier attempt at this cell; not to be made again."""
+    load_prior: Callable[[], Prior]
+    """Loads the prior onto `device` (once); raises UsageError for a run that names none."""
+    cache: ArtefactCache
+    phase: Callable[[str], AbstractContextManager[None]]
+    """`with task.phase("sample"):` adds the wall-clock of the block to the named phase."""
+    progress: Callable[[str], None]
+    """Shows a short note on what the method is doing in the live view."""
+
+    def stream(self, purpose: str, *key: seeds.Key) -> torch.Generator:
+        """A CPU generator for one purpose of this distilled set; see `benchmark/seeds.py`."""
+        return seeds.stream(self.seed, purpose, *key)
+
+
+class Method(ABC):
+    """A method of dataset distillation. Subclass, declare, yield rounds of images.
+
+    `distill` yields *rounds*: lists of images that belong together (one batch of the sampler). The engine commits a
+    round at once, files and latents, before it asks for the next, so a killed run resumes after the last whole round.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raised whenever the images for given parameters and seed change; old results then stay what they were."""
+    cost_class: ClassVar[CostClass]
+    needs_prior: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
+    """It picks real images without replacement, so IPC cannot exceed the smallest class."""
+    uses_seed: ClassVar[bool] = True
+    """False: the set is the same for every seed, so one is made."""
+    whole_set: ClassVar[bool] = False
+    """True: it keeps the whole training set, whatever the IPC (the upper reference)."""
+
+    class Params(Params):
+        """No parameters."""
+
+    def __init__(self, params: BaseModel | None = None) -> None:
+        self.params: Any = self.Params() if params is None else params
+
+    def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
+        """A reason why this method cannot run there, or None."""
+        return None
+
+    def prepare(self, task: DistillTask) -> None:
+        """Work done once per cell before the first image (k-means, fine-tuning); use `task.cache` for results
+        that other cells can share."""
+
+    @abstractmethod
+    def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        """Yield rounds of finished images, leaving out those in `task.done`."""
