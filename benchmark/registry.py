@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ class Registry(Generic[T]):
         if name in self.broken:
             raise UsageError(f"{self.kind} {name!r} is unavailable: {self.broken[name]}")
         near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted(known))}"
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted(known))}."
         raise UsageError(f"unknown {self.kind} {name!r}; {hint} See `bench list {self.kind}s`.")
 
     def load(self, name: str) -> T:
@@ -120,6 +121,8 @@ class Registry(Generic[T]):
         fits = issubclass(loaded, base) if isinstance(loaded, type) else isinstance(loaded, base)
         if not fits:
             raise UsageError(f"{what}: {target} is {loaded!r}; expected a {base.__name__} ({self.base})")
+        if isinstance(loaded, type):
+            _check_complete(loaded, base, what)
         return loaded
 
     def _adopt_entry_point(self, point: metadata.EntryPoint) -> None:
@@ -141,6 +144,8 @@ class Registry(Generic[T]):
         for attribute, value in vars(module).items():
             if isinstance(value, type):
                 mine = issubclass(value, base) and value.__module__ == module.__name__ and hasattr(value, "name")
+                if mine:
+                    _check_complete(value, base, f"{origin}: {self.kind} class {attribute}")
             else:
                 mine = isinstance(value, base)
             if mine:
@@ -154,6 +159,16 @@ class Registry(Generic[T]):
                 self.register(Entry(**{**vars(entry), "origin": origin}))
                 found += 1
         return found
+
+
+def _check_complete(found: type, base: type, what: str) -> None:
+    """Raises UsageError if a class lacks what its base declares without a default, or leaves methods abstract."""
+    undeclared = [name for name in inspect.get_annotations(base) if not hasattr(found, name)]
+    if undeclared:
+        raise UsageError(f"{what} does not declare {', '.join(undeclared)}; see {base.__module__}.{base.__name__}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise UsageError(f"{what} does not define {missing}; see {base.__module__}.{base.__name__}")
 
 
 def _import_target(target: str) -> Any:
@@ -217,12 +232,12 @@ def load_plugin(file: Path) -> str:
     except UsageError:
         del sys.modules[module_name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise UsageError(f"--plugin {file}: importing it failed: {_one_line(error)}") from error
     if not found:
         raise UsageError(
-            f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) in it, "
-            "found none"
+            f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) with a "
+            "`name` in it, found none"
         )
     return digest

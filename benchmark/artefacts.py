@@ -1,0 +1,81 @@
+"""What cells share: arrays that are made once, named by what determines them, and mapped from disk afterwards."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from ddbench.benchmark.meter import Meter
+from ddbench.benchmark.spec import digest
+from ddbench.benchmark.store import write_atomically, write_json
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one array whole or not at all.
+
+    Raises:
+        OSError: with the system's error number, which NumPy's own writing to a file does not tell.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
+class DiskArtefacts:
+    """`ArtefactCache` (methods/base.py) in a results folder: `<root>/<kind>/<hash of the key>/<array>.npy`."""
+
+    def __init__(self, root: Path, meter: Meter) -> None:
+        self.root, self.meter = root, meter
+
+    def arrays(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        name = f"{kind}/{digest(dict(key))[:16]}"
+        folder = self.root / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # One process makes it; the others that need it wait for the lock and then find it.
+        with FileLock(folder.with_suffix(".lock")):
+            found = self._read(folder)
+            if found is not None:
+                arrays, seconds = found
+                self.meter.cached(kind, name, seconds)
+                return arrays
+            with self.meter.phase(kind):
+                begun = time.perf_counter()
+                made = {k: np.ascontiguousarray(v) for k, v in make().items()}
+                self._write(folder, key, made, time.perf_counter() - begun)
+            self.meter.made(name)
+        return made
+
+    def _read(self, folder: Path) -> tuple[dict[str, np.ndarray], float] | None:
+        try:
+            noted = json.loads((folder / "artefact.json").read_bytes())
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in noted["arrays"]}
+        except (OSError, ValueError, KeyError):
+            return None
+        return arrays, float(noted["seconds"])
+
+    def _write(self, folder: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray], seconds: float) -> None:
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            for name, array in arrays.items():
+                save_array(temporary / f"{name}.npy", array)
+            write_json(
+                temporary / "artefact.json", {"key": dict(key), "arrays": sorted(arrays), "seconds": round(seconds, 6)}
+            )
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

@@ -1,0 +1,122 @@
+"""What a cell is: the pydantic models whose canonical JSON is hashed into a cell's id.
+
+Only what can change a result is in the id. Paths, jobs, device index and display names are not; they travel in a
+cell's launch file (`store.Launch`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+SPEC_VERSION: Literal[1] = 1
+"""Raised when the meaning of a field changes; old cells keep their ids and are no longer reused."""
+
+Scalar = bool | int | float | str | None
+DeviceType = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def brackets(values: Mapping[str, Scalar]) -> str:
+    """`[key=value,…]`, sorted; empty for no values. How variants and modified protocols are written everywhere."""
+    return f"[{','.join(f'{key}={_text(value)}' for key, value in sorted(values.items()))}]" if values else ""
+
+
+def _text(value: Scalar) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodSpec(Model):
+    name: str
+    """The base method's name; a variant is its parameters."""
+    version: int
+    params: dict[str, Scalar]
+    """All parameters, resolved: method < prior < dataset < variant < user."""
+    source_sha256: str | None = None
+    """Of the plugin file, for a method that comes from one: its author's edits must not reuse old cells."""
+
+
+class DatasetSpec(Model):
+    name: str
+    split: str
+    resolution: int
+
+
+class ProtocolSpec(Model):
+    name: str
+    version: int
+    overrides: dict[str, Scalar]
+    hash: str
+
+    @property
+    def label(self) -> str:
+        """`name@version`; a modified protocol says so: `name[epochs=60]@version`."""
+        return f"{self.name}{brackets(self.overrides)}@{self.version}"
+
+
+class DistillSpec(Model):
+    """One distilled set: a method on a dataset with one seed."""
+
+    kind: Literal["distil"] = "distil"
+    spec_version: Literal[1] = SPEC_VERSION
+    method: MethodSpec
+    dataset: DatasetSpec
+    prior_sha256: str | None
+    ipc: int | None
+    """None: the whole training set."""
+    seed: int
+    precision: Precision
+    device_type: DeviceType
+
+
+class DistilledBy(Model):
+    """The images come from a distil cell."""
+
+    cell: str
+
+
+class ForeignImages(Model):
+    """The images were made elsewhere; their hash is their name."""
+
+    image_set_sha256: str
+
+
+class EvaluateSpec(Model):
+    """One student: trained on one distilled set under one protocol with one seed."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    spec_version: Literal[1] = SPEC_VERSION
+    images: DistilledBy | ForeignImages
+    dataset: DatasetSpec
+    ipc: int | None
+    protocol: ProtocolSpec
+    student: str
+    seed: int
+    device_type: DeviceType
+
+
+CellSpec = Annotated[DistillSpec | EvaluateSpec, Field(discriminator="kind")]
+CELL_SPEC: TypeAdapter[DistillSpec | EvaluateSpec] = TypeAdapter(CellSpec)
+
+
+def cell_id(spec: DistillSpec | EvaluateSpec) -> str:
+    """`<kind>-<first 16 hex digits of the SHA-256 of the canonical JSON>`."""
+    return f"{spec.kind}-{digest(spec.model_dump(mode='json'))[:16]}"
