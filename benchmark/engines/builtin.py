@@ -1,0 +1,7 @@
+"""The engines that come with the benchmark."""
+
+from ddbench.benchmark.registry import Entry
+
+ENTRIES = [
+    Entry("local", "ddbench.benchmark.engines.local:LocalEngine", "processes on this machine, one GPU each"),
+]

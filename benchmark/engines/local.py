@@ -1,0 +1,60 @@
+"""Cells as processes of this machine, forked from a server that has paid for the imports once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from ddbench.benchmark.cell import forked_main
+from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.errors import UsageError
+
+
+class _Process(Handle):
+    def __init__(self, process: ForkServerProcess) -> None:
+        self.process = process
+
+    def exit_status(self) -> int | None:
+        return self.process.exitcode
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+class LocalEngine(Engine):
+    """Forks each cell from one warm `forkserver`. The server imports torch and never touches CUDA, so that a forked
+    cell can; it runs no parallel code either, so that no thread pool is inherited half-alive."""
+
+    def __init__(self) -> None:
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+
+    def open(self, *, jobs: int, device: str) -> list[Slot]:
+        self._context.set_forkserver_preload(["ddbench.benchmark.engines.preload"])
+        if not device.startswith("cuda"):
+            return [Slot(index, "cpu") for index in range(jobs)]
+        import torch
+
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or not count:
+            raise UsageError(f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu")
+        if device == "cuda":
+            if jobs > count:
+                raise UsageError(f"--jobs {jobs}: there are {count} GPUs, and a cell needs one to itself")
+            return [Slot(index, f"cuda:{index}") for index in range(jobs)]
+        if jobs > 1:
+            raise UsageError(f"--jobs {jobs} --device {device}: one GPU runs one cell at a time; use --device cuda")
+        if int(device.partition(":")[2]) >= count:
+            raise UsageError(f"--device {device}: there are {count} GPUs, numbered from 0")
+        return [Slot(0, device)]
+
+    def start(self, cell: Path, slot: Slot) -> Handle:
+        process = self._context.Process(target=forked_main, args=(str(cell.resolve()),), name=cell.name)
+        process.start()
+        return _Process(process)
+
+    def close(self) -> None:
+        """The server ends by itself with this process."""

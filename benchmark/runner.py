@@ -1,0 +1,263 @@
+"""Runs a plan: starts what is ready in free slots, watches, ends what must end, and says how each cell fared."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import FrameType
+from typing import Protocol
+
+from ddbench.benchmark.cell import EXIT_TERMINATED
+from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.failures import write_failure
+from ddbench.benchmark.plan import Plan, PlannedSet
+from ddbench.benchmark.result import DistillResult, EvaluateResult
+from ddbench.benchmark.run_spec import Reuse
+from ddbench.benchmark.spec import DistilledBy, DistillSpec, EvaluateSpec, cell_id
+from ddbench.benchmark.store import CellDir, Store
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 10.0
+"""Between asking a cell to stop and ending it."""
+
+
+class Fate(StrEnum):
+    """Where a planned cell stands in this run."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ELSEWHERE = "elsewhere"
+    """A process of an earlier run is still at it; this run waits for it."""
+    DONE = "done"
+    REUSED = "reused"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    """Its distilled set could not be made."""
+    INTERRUPTED = "interrupted"
+    MISSING = "missing"
+    """Absent, and `--reuse only-cache` runs nothing."""
+
+
+@dataclass
+class Item:
+    """A planned cell and its fate."""
+
+    planned: PlannedSet
+    spec: DistillSpec | EvaluateSpec
+    cell: CellDir
+    fate: Fate = Fate.WAITING
+    reason: str | None = None
+    began: float | None = None
+    seconds: float | None = None
+    result: DistillResult | EvaluateResult | None = None
+
+    @property
+    def title(self) -> str:
+        """One line that names the cell for people."""
+        ipc = "all images" if self.spec.ipc is None else f"IPC {self.spec.ipc}"
+        where = f"{self.planned.label} · {self.spec.dataset.name} · {ipc}"
+        if isinstance(self.spec, DistillSpec):
+            return f"distil {where} · set {self.spec.seed}"
+        set_seed = f" · set {self.planned.spec.seed}" if self.planned.spec is not None else ""
+        return f"train {where}{set_seed} · {self.spec.student} seed {self.spec.seed}"
+
+
+class Observer(Protocol):
+    """Whoever shows a run to people."""
+
+    def changed(self, item: Item) -> None:
+        """A cell's fate has changed."""
+
+    def tick(self) -> None:
+        """Called several times a second while cells run."""
+
+
+@dataclass
+class _Running:
+    item: Item
+    handle: Handle
+    slot: Slot
+    stop_asked: float | None = None
+    timed_out: bool = False
+
+
+@dataclass
+class Runner:
+    """Runs the cells of a plan on an engine."""
+
+    store: Store
+    plan: Plan
+    engine: Engine
+    reuse: Reuse = "missing"
+    retry_failed: bool = False
+    timeout_seconds: float | None = None
+    items: list[Item] = field(init=False)
+    observer: Observer | None = field(default=None, init=False)
+    interrupted: bool = field(default=False, init=False)
+    _kill_now: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.items = [Item(p, spec, self.store.cell(cell_id(spec))) for p, spec in self.plan.cells()]
+
+    def settle(self) -> None:
+        """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
+        for item in self.items:
+            result = item.cell.result()
+            if self.reuse != "never" and item.cell.finished(retry_failed=self.retry_failed) and self._current(item):
+                item.result = result
+                item.fate = Fate.REUSED if result is not None and result.status == "ok" else Fate.FAILED
+                item.reason = None if result is None else result.reason
+            elif self.reuse == "only-cache":
+                item.fate = Fate.MISSING
+        self._block()
+
+    def _current(self, item: Item) -> bool:
+        """Whether a finished cell still answers the plan: its set lies there, and is the one its student saw."""
+        result = item.cell.result()
+        if result is None or result.status != "ok":
+            return result is not None
+        assert result.image_set_sha256 is not None
+        if isinstance(item.spec, DistillSpec):
+            return (self.store.set_dir(result.image_set_sha256) / "manifest.json").exists()
+        if isinstance(item.spec.images, DistilledBy):
+            source = self.store.cell(item.spec.images.cell).result()
+            return source is not None and source.image_set_sha256 == result.image_set_sha256
+        return True
+
+    def run(self, slots: list[Slot], observer: Observer) -> None:
+        """Run every waiting cell. Ctrl-C and SIGTERM end running cells resumably; a second one kills them."""
+        self.observer = observer
+        if self.reuse == "never":
+            for item in self.items:
+                item.cell.clear()
+        free, running = list(reversed(slots)), list[_Running]()
+        with _signals(self._interrupt):
+            while True:
+                if not self.interrupted:
+                    self._start_ready(free, running)
+                if not running and (self.interrupted or not self._waiting()):
+                    break
+                time.sleep(POLL_SECONDS)
+                for live in list(running):
+                    if self._ended(live):
+                        running.remove(live)
+                        free.append(live.slot)
+                observer.tick()
+        for item in self.items:
+            if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
+                item.fate = Fate.INTERRUPTED
+
+    def _interrupt(self) -> None:
+        self._kill_now = self.interrupted
+        self.interrupted = True
+
+    def _waiting(self) -> list[Item]:
+        return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
+
+    def _start_ready(self, free: list[Slot], running: list[_Running]) -> None:
+        self._block()
+        for item in self._waiting():
+            if not free:
+                return
+            if not self._ready(item):
+                continue
+            if item.cell.running():
+                self._change(item, Fate.ELSEWHERE)
+                continue
+            if item.fate is Fate.ELSEWHERE and item.cell.finished():
+                self._finish(item)
+                continue
+            slot = free.pop()
+            self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device}))
+            item.began = time.monotonic()
+            running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
+            self._change(item, Fate.RUNNING)
+
+    def _source(self, item: Item) -> Item | None:
+        """The distil cell that makes a student's images."""
+        if isinstance(item.spec, EvaluateSpec) and isinstance(item.spec.images, DistilledBy):
+            wanted = item.spec.images.cell
+            return next(other for other in self.items if other.cell.id == wanted)
+        return None
+
+    def _ready(self, item: Item) -> bool:
+        source = self._source(item)
+        return source is None or source.fate in (Fate.DONE, Fate.REUSED)
+
+    def _block(self) -> None:
+        for item in self.items:
+            source = self._source(item)
+            if item.fate is Fate.WAITING and source is not None and source.fate in (Fate.FAILED, Fate.INTERRUPTED):
+                item.reason = f"its distilled set {source.cell.id} {source.fate}"
+                self._change(item, Fate.BLOCKED)
+
+    def _ended(self, live: _Running) -> bool:
+        """Look after one running cell; True once its process has ended and its fate is known."""
+        item, now = live.item, time.monotonic()
+        status = live.handle.exit_status()
+        if status is None:
+            assert item.began is not None
+            if self.timeout_seconds is not None and now - item.began > self.timeout_seconds:
+                live.timed_out = True
+            if (self.interrupted or live.timed_out) and live.stop_asked is None:
+                live.stop_asked = now
+                live.handle.terminate()
+            elif live.stop_asked is not None and (self._kill_now or now - live.stop_asked > GRACE_SECONDS):
+                live.handle.kill()
+            return False
+        if item.cell.result() is None:
+            if live.timed_out:
+                write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
+            elif status < 0 and not self.interrupted:
+                name = signal.Signals(-status).name
+                hint = "; the system kills processes when memory runs out" if name == "SIGKILL" else ""
+                write_failure(item.cell, "killed", f"its process was ended by {name}{hint}")
+            elif self.interrupted or status == EXIT_TERMINATED:
+                self._change(item, Fate.INTERRUPTED)
+                return True
+        self._finish(item)
+        return True
+
+    def _finish(self, item: Item) -> None:
+        item.result = item.cell.result()
+        if item.began is not None:
+            item.seconds = time.monotonic() - item.began
+        if item.result is not None and item.result.status == "ok":
+            self._change(item, Fate.DONE)
+        else:
+            item.reason = item.result.reason if item.result is not None else _last_words(item.cell)
+            self._change(item, Fate.FAILED)
+
+    def _change(self, item: Item, fate: Fate) -> None:
+        if item.fate is not fate:
+            item.fate = fate
+            if self.observer is not None:
+                self.observer.changed(item)
+
+
+def _last_words(cell: CellDir) -> str:
+    """The last line of a cell's log, for a cell that could not even write why it failed."""
+    try:
+        lines = (cell.path / "log.txt").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"ended without a result; its log ends with: {lines[-1]}" if lines else "ended without a result or a log"
+
+
+@contextlib.contextmanager
+def _signals(call: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM call a function instead of ending the process."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        call()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
