@@ -1,0 +1,1 @@
+"""What people read: leaderboards and the statistics behind them. Nothing here imports torch."""

@@ -1,0 +1,225 @@
+"""Cells as the tables and rows of leaderboards.
+
+What the referee fixes splits *tables*: dataset, split, pixels, resolution, IPC, protocol, student. Numbers from two
+tables are never ranked together. What the contestant brings splits *rows* of one table: method, version, parameters,
+prior, precision, device. Numbers from two rows are never averaged. So a method without a prior meets those with one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddbench.benchmark.spec import ForeignImages, MethodSpec, digest
+from ddbench.benchmark.store import Store
+from ddbench.reports.rows import EvaluateCell, Results, Student, printable
+
+ROUNDING = 0.006
+"""Recorded accuracies may have been rounded to two decimals."""
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """What all numbers of one ranking have in common."""
+
+    dataset: str
+    split: str
+    resolution: int
+    ipc: int | None
+    """None: the whole training set."""
+    protocol: str
+    """`name@version`, with its overrides."""
+    protocol_hash: str
+    student: str
+    split_hash: str | None = None
+    content_hash: str | None = None
+    """Both None where no evaluation has finished yet."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What all numbers of one row have in common. The label is not part of it: parameters make a method."""
+
+    method: str
+    """Digest of the method's specification, or the name given to images made elsewhere."""
+    foreign: bool
+    prior_sha256: str | None
+    precision: str | None
+    distil_device: str | None
+    evaluate_device: str
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """One distilled set and the students that finished on it."""
+
+    image_set_sha256: str
+    students: tuple[Student, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that made these images; several for a method whose set does not depend on the seed."""
+        return tuple(sorted({s.result.distill_seed for s in self.students if s.result.distill_seed is not None}))
+
+
+@dataclass
+class Row:
+    """One contestant in one table."""
+
+    contestant: Contestant
+    label: str
+    reference: bool
+    """A companion that stands in every IPC's table and takes no rank: the whole training set."""
+    cells: list[EvaluateCell]
+
+    @property
+    def finished(self) -> list[Student]:
+        return [student for cell in self.cells if (student := cell.student) is not None]
+
+    @property
+    def complete(self) -> bool:
+        return all(cell.ok for cell in self.cells)
+
+    @property
+    def method(self) -> MethodSpec | None:
+        return next((m for m in map(_method, self.cells) if m is not None), None)
+
+    @property
+    def sets(self) -> list[DistilledSet]:
+        """Finished sets by seed: one for each distinct image hash."""
+        students: dict[str, list[Student]] = defaultdict(list)
+        for student in self.finished:
+            students[student.result.image_set_sha256 or ""].append(student)
+        sets = [DistilledSet(sha, tuple(members)) for sha, members in students.items()]
+        return sorted(sets, key=lambda made: (made.seeds, made.image_set_sha256))
+
+
+@dataclass
+class Group:
+    """One table: its key and its rows."""
+
+    key: TableKey
+    rows: list[Row] = field(default_factory=list)
+
+
+def group(results: Results) -> list[Group]:
+    """The tables of a results folder, by dataset, split, resolution, protocol, student and IPC.
+
+    A cell without a result names no pixels; it belongs to the table with the most finished students of its kind.
+    """
+    finished: dict[TableKey, Counter[TableKey]] = defaultdict(Counter)
+    for cell in results.evaluates.values():
+        if (pixels := _pixels(cell)) is not None:
+            finished[_key(cell)][pixels] += 1
+    members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
+    for cell in results.evaluates.values():
+        members[_pixels(cell) or _likeliest_pixels(_key(cell), finished)].append(cell)
+    groups = {key: Group(key, _rows(cells)) for key, cells in members.items()}
+    whole = {key: table for key, table in groups.items() if key.ipc is None}
+    for key, table in groups.items():
+        companion = whole.get(replace(key, ipc=None))
+        if key.ipc is not None and companion is not None:
+            table.rows += companion.rows
+    shown = {replace(key, ipc=None) for key in groups if key.ipc is not None}
+    tables = [table for key, table in groups.items() if key not in shown]
+    return sorted(tables, key=lambda table: _order(table.key))
+
+
+def _key(cell: EvaluateCell) -> TableKey:
+    spec = cell.spec
+    return TableKey(
+        dataset=spec.dataset.name,
+        split=spec.dataset.split,
+        resolution=spec.dataset.resolution,
+        ipc=spec.ipc,
+        protocol=printable(spec.protocol.label),
+        protocol_hash=spec.protocol.hash,
+        student=spec.student,
+    )
+
+
+def _pixels(cell: EvaluateCell) -> TableKey | None:
+    student = cell.student
+    if student is None:
+        return None
+    return replace(_key(cell), split_hash=student.data.split_hash, content_hash=student.data.content_hash)
+
+
+def _likeliest_pixels(key: TableKey, finished: dict[TableKey, Counter[TableKey]]) -> TableKey:
+    known = finished.get(key)
+    if not known:
+        # Students that differ in IPC only saw the same dataset.
+        known = sum((counts for other, counts in finished.items() if replace(other, ipc=key.ipc) == key), Counter())
+    if not known:
+        return key
+    likeliest = max(known, key=lambda pixels: (known[pixels], str(pixels)))
+    return replace(key, split_hash=likeliest.split_hash, content_hash=likeliest.content_hash)
+
+
+def _order(key: TableKey) -> tuple[Any, ...]:
+    ipc = (key.ipc is None, key.ipc or 0)
+    hashes = (key.split_hash or "", key.content_hash or "")
+    return (key.dataset, key.split, key.resolution, key.protocol, key.protocol_hash, key.student, ipc, *hashes)
+
+
+def _rows(cells: Iterable[EvaluateCell]) -> list[Row]:
+    by_contestant: dict[Contestant, list[EvaluateCell]] = defaultdict(list)
+    for cell in cells:
+        by_contestant[_contestant(cell)].append(cell)
+    return [
+        Row(contestant, _row_label(members), members[0].spec.ipc is None, members)
+        for contestant, members in by_contestant.items()
+    ]
+
+
+def _row_label(cells: Sequence[EvaluateCell]) -> str:
+    """The usual name; a method that got its own name after some of its runs is shown by that name (the shorter)."""
+    counts = Counter(cell.label for cell in cells)
+    return min(counts, key=lambda label: ("[" in label, -counts[label], label))
+
+
+def _method(cell: EvaluateCell) -> MethodSpec | None:
+    if cell.distil is not None:
+        return cell.distil.spec.method
+    return cell.result.method if cell.result is not None else None
+
+
+def _contestant(cell: EvaluateCell) -> Contestant:
+    distil = cell.distil.spec if cell.distil is not None else None
+    method = _method(cell)
+    prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
+    return Contestant(
+        method=cell.label if method is None else digest(method.model_dump(mode="json")),
+        foreign=isinstance(cell.spec.images, ForeignImages),
+        prior_sha256=prior if distil is None else distil.prior_sha256,
+        precision=None if distil is None else distil.precision,
+        distil_device=None if distil is None else distil.device_type,
+        evaluate_device=cell.spec.device_type,
+    )
+
+
+def correct(store: Store, student: Student) -> np.ndarray | None:
+    """(n_test,) bool: which test images a finished student got right; None where that is not known.
+
+    Predictions lie beside the result; labels in `artefacts/test-labels/<content_hash[:16]>.npy`, (n_test,) int64. Both
+    must have the recorded length and give the recorded accuracy: arrays that do not are not this result's.
+    """
+    name, data = student.result.predictions, student.data
+    # Both names come from a file of unknown origin and must not lead out of their folders.
+    if not name or Path(name).name != name or not data.content_hash.isalnum():
+        return None
+    try:
+        predicted = np.load(store.cell(student.cell.id).path / name, allow_pickle=False)
+        labels = np.load(store.artefacts / "test-labels" / f"{data.content_hash[:16]}.npy", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
+        return None
+    right = predicted.astype(np.int64) == labels
+    agrees = abs(100 * float(right.mean()) - student.metrics.acc_last) < ROUNDING
+    return right if agrees else None

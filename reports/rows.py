@@ -1,0 +1,320 @@
+"""A results folder, cell by cell: what was asked for, what is there, what cannot be read. Reads only, no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.plan import Plan
+from ddbench.benchmark.result import SCHEMA_VERSION, DatasetRecord, DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.spec import (
+    DistilledBy,
+    DistillSpec,
+    EvaluateSpec,
+    cell_id,
+)
+from ddbench.benchmark.store import CellDir, State, Store
+
+STALE = "stale"
+"""State of an evaluation whose distilled set has since been made anew with other images."""
+
+BLOCKED = "blocked"
+"""A student that cannot be trained because its distilled set failed."""
+FAILURES = (State.FAILED, State.OOM, State.TIMEOUT, State.KILLED, State.UNREADABLE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file of the results folder that could not be used."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DistilCell:
+    """A first-stage cell that was asked for or is there."""
+
+    id: str
+    spec: DistillSpec
+    label: str
+    state: str = str(State.ABSENT)
+    reason: str | None = None
+    result: DistillResult | None = None
+    planned: bool = False
+
+    @property
+    def standing(self) -> str:
+        return self.state
+
+    @property
+    def why(self) -> str | None:
+        return self.reason
+
+
+@dataclass(frozen=True)
+class EvaluateCell:
+    """A second-stage cell that was asked for or is there: one student."""
+
+    id: str
+    spec: EvaluateSpec
+    label: str
+    state: str = str(State.ABSENT)
+    reason: str | None = None
+    result: EvaluateResult | None = None
+    planned: bool = False
+    distil: DistilCell | None = None
+    """None for images made elsewhere, and where the distil cell is gone."""
+
+    @property
+    def ok(self) -> bool:
+        return self.state == State.OK
+
+    @property
+    def student(self) -> Student | None:
+        """The finished student, None if there is none."""
+        result = self.result
+        if not self.ok or result is None or result.metrics is None or result.dataset is None:
+            return None
+        return Student(self, result, result.metrics, result.dataset)
+
+    @property
+    def standing(self) -> str:
+        """The state, with students that wait for a failed set told from those that nobody has started yet."""
+        distil = self.distil
+        blocked = self.state == State.ABSENT and distil is not None and distil.state in FAILURES
+        return BLOCKED if blocked else self.state
+
+    @property
+    def why(self) -> str | None:
+        """Why it is not ok, if anything says so."""
+        if self.standing == BLOCKED and self.distil is not None:
+            return f"distilled set {self.distil.state}: {self.distil.reason or f'see {self.distil.id}'}"
+        return self.reason
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished evaluate cell and what it certainly has."""
+
+    cell: EvaluateCell
+    result: EvaluateResult
+    metrics: Metrics
+    data: DatasetRecord
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder, read once."""
+
+    store: Store
+    distils: dict[str, DistilCell]
+    evaluates: dict[str, EvaluateCell]
+    """Both in the order in which plans ask for them, then what no plan asks for."""
+    problems: list[Problem]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which cells to show; an empty filter lets all pass."""
+
+    datasets: tuple[str, ...] = ()
+    ipcs: tuple[int, ...] = ()
+    protocols: tuple[str, ...] = ()
+    """`name`, `name@version` or a full label."""
+    students: tuple[str, ...] = ()
+
+    def passes(self, cell: EvaluateCell | DistilCell) -> bool:
+        """A distil cell has no protocol and no student: those filters pass it. The whole set passes any IPC."""
+        if self.datasets and cell.spec.dataset.name not in self.datasets:
+            return False
+        if self.ipcs and cell.spec.ipc is not None and cell.spec.ipc not in self.ipcs:
+            return False
+        if isinstance(cell, DistilCell):
+            return True
+        if self.students and cell.spec.student not in self.students:
+            return False
+        protocol = cell.spec.protocol
+        names = {protocol.name, f"{protocol.name}@{protocol.version}", protocol.label}
+        return not self.protocols or not names.isdisjoint(self.protocols)
+
+    def apply(self, results: Results) -> Results:
+        """Raises UsageError if there are cells and none passes; the message says what there is."""
+        evaluates = {id: cell for id, cell in results.evaluates.items() if self.passes(cell)}
+        wanted = {cell.distil.id for cell in evaluates.values() if cell.distil is not None}
+        narrow = bool(self.protocols or self.students)
+        distils = {
+            id: cell for id, cell in results.distils.items() if self.passes(cell) and (id in wanted or not narrow)
+        }
+        # The whole training set accompanies any IPC, but is no answer to a question about one.
+        ipcs = [cell.spec.ipc for cell in evaluates.values()] + [cell.spec.ipc for cell in distils.values()]
+        answered = any(ipc is not None or not self.ipcs for ipc in ipcs)
+        if not answered and (results.evaluates or results.distils):
+            raise UsageError(f"nothing in {results.store.out} matches these filters. There is: {_contents(results)}")
+        return replace(results, evaluates=evaluates, distils=distils)
+
+
+def _contents(results: Results) -> str:
+    specs = [cell.spec for cell in results.evaluates.values()]
+    all_specs: list[DistillSpec | EvaluateSpec] = [*specs, *(cell.spec for cell in results.distils.values())]
+    there: dict[str, list[str]] = {
+        "--dataset": sorted({spec.dataset.name for spec in all_specs}),
+        "--ipc": [str(ipc) for ipc in sorted({spec.ipc for spec in all_specs if spec.ipc is not None})],
+        "--protocol": sorted({printable(spec.protocol.label) for spec in specs}),
+        "--student": sorted({spec.student for spec in specs}),
+    }
+    return "; ".join(f"{option} {', '.join(values)}" for option, values in there.items() if values)
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read(out: Path) -> Results:
+    """Read a results folder. What cannot be read is listed, never fatal.
+
+    Raises:
+        UsageError: `out` is not a results folder.
+    """
+    store = Store(out)
+    store.require()
+    problems: list[Problem] = []
+    distils: dict[str, DistilCell] = {}
+    evaluates: dict[str, EvaluateCell] = {}
+    _read_plans(store, distils, evaluates, problems)
+    for folder in store.cell_dirs():
+        if folder.id.startswith("."):
+            continue
+        try:
+            _read_cell(folder, distils, evaluates, problems)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(folder.path), _first_line(error)))
+    joined = {id: _joined(cell, distils) for id, cell in evaluates.items()}
+    return Results(store, distils, joined, problems)
+
+
+def _read_plans(
+    store: Store, distils: dict[str, DistilCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
+) -> None:
+    for path in sorted(store.plans.glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            plan = Plan.model_validate_json(path.read_bytes())
+            cells = [(cell_id(spec), printable(planned.label), spec) for planned, spec in plan.cells()]
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(path), f"not a plan that this program reads: {_first_line(error)}"))
+            continue
+        for id, label, spec in cells:
+            if isinstance(spec, DistillSpec):
+                distils.setdefault(id, DistilCell(id, spec, label, planned=True))
+            else:
+                evaluates.setdefault(id, EvaluateCell(id, spec, label, planned=True))
+
+
+def _read_cell(
+    folder: CellDir, distils: dict[str, DistilCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
+) -> None:
+    if not (folder.path / "spec.json").exists():
+        problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
+        return
+    try:
+        spec = folder.spec()
+    except RunError as error:
+        problems.append(Problem(str(folder.path / "spec.json"), _first_line(error.__cause__ or error)))
+        return
+    if cell_id(spec) != folder.id:
+        problems.append(
+            Problem(str(folder.path), f"its spec.json is that of {cell_id(spec)}: a copy, or edited; left out")
+        )
+        return
+    result, state, reason = _outcome(folder)
+    if state == State.UNREADABLE:
+        problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
+    if isinstance(spec, DistillSpec):
+        made = distils.get(folder.id) or DistilCell(folder.id, spec, _launch_label(folder))
+        assert result is None or isinstance(result, DistillResult)
+        label = made.label if result is None else printable(result.label)
+        distils[folder.id] = replace(made, label=label, state=state, reason=reason, result=result)
+    else:
+        trained = evaluates.get(folder.id) or EvaluateCell(folder.id, spec, _launch_label(folder))
+        assert result is None or isinstance(result, EvaluateResult)
+        label = trained.label if result is None else printable(result.label)
+        evaluates[folder.id] = replace(trained, label=label, state=state, reason=reason, result=result)
+
+
+def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
+    """(result, state, reason of a failure)."""
+    result = folder.result()
+    if result is None and (problem := folder.problem()) is not None:
+        return None, str(State.UNREADABLE), _schema_problem(folder) or problem.partition("result.json: ")[2] or problem
+    if result is not None and (result.cell != folder.id or not folder.id.startswith(result.kind)):
+        return None, str(State.UNREADABLE), f"it is the result of {printable(result.cell)}, not of this cell"
+    if isinstance(result, EvaluateResult) and result.status == "ok":
+        if result.metrics is None or result.dataset is None:
+            return None, str(State.UNREADABLE), "it says ok, but has no metrics or no dataset"
+        if not (0 <= result.metrics.acc_last <= 100 and 0 <= result.metrics.acc_best <= 100):
+            return None, str(State.UNREADABLE), "expected accuracies between 0 and 100 percent"
+    if result is not None and result.status == "ok":
+        return result, str(State.OK), None
+    try:
+        state = str(folder.state())
+    except OSError:
+        # A folder that is not ours to write: its locks cannot be tried, so a living cell looks like an interrupted one.
+        state = str(State.INTERRUPTED if result is None else result.status)
+    return result, state, printable(result.reason) if result and result.reason else None
+
+
+def _schema_problem(folder: CellDir) -> str | None:
+    try:
+        noted = json.loads((folder.path / "result.json").read_bytes())
+    except (OSError, ValueError):
+        return "not JSON: half-written or foreign"
+    version = noted.get("schema_version") if isinstance(noted, dict) else None
+    if version == SCHEMA_VERSION:
+        return None
+    return f"schema version {version!r}; this program reads {SCHEMA_VERSION}"
+
+
+def _joined(cell: EvaluateCell, distils: dict[str, DistilCell]) -> EvaluateCell:
+    """The student with its distil cell; stale if the images are no longer those it was trained on."""
+    images = cell.spec.images
+    if isinstance(images, DistilledBy):
+        distil = distils.get(images.cell)
+        now = distil.result.image_set_sha256 if distil is not None and distil.result is not None else None
+    else:
+        distil, now = None, images.image_set_sha256
+    joined = replace(cell, distil=distil)
+    then = cell.result.image_set_sha256 if cell.result is not None else None
+    if not cell.ok:
+        return joined
+    if then is None:
+        return replace(joined, state=str(State.UNREADABLE), reason="its result names no images")
+    if now is not None and now != then:
+        return replace(
+            joined, state=STALE, reason=f"trained on images {then[:16]}, but the set now has images {now[:16]}"
+        )
+    return joined
+
+
+def _launch_label(folder: CellDir) -> str:
+    try:
+        return printable(folder.launch().label)
+    except (OSError, ValidationError):
+        return folder.id
+
+
+def printable(text: str) -> str:
+    """Names and reasons come from files of unknown origin: no escape sequence of theirs reaches a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return printable(f"{where}: {first['msg']}" if where else first["msg"])
+    return printable(str(error)).partition("\n")[0]

@@ -1,0 +1,207 @@
+"""The statistics of a leaderboard: intervals over distilled sets, and the test behind ties.
+
+The unit of replication is the distilled set. Students trained on one set are averaged first: they are not independent
+evidence of the method. Sets and test images are crossed random factors: every student meets the same test images.
+
+Legend: S sets, R students of a set, J test images. Accuracies, differences and standard deviations are in percent
+points; variances are in points squared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+"""Two-sided level at which one method counts as better than another; per pair, not corrected for their number."""
+SMALLEST_P_VALUE = 1e-15
+"""Below it a p-value says nothing that it does not say at it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Accuracy of a method over its distilled sets."""
+
+    n: int
+    """Sets."""
+    mean: float
+    std: float | None
+    """Sample standard deviation over sets (divisor n - 1); None for one set."""
+    low: float | None
+    high: float | None
+    """Student-t interval for the mean over sets; None for one set."""
+    student_std: float | None
+    """For one set only: sample standard deviation over its students, None for one student. It says how much training
+    varies and nothing of how another set would do."""
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """What the students of one distilled set did on the test images."""
+
+    students: tuple[float, ...]
+    """(R,) accuracy of each student, percent."""
+    seed: int | None = None
+    """The seed that made the set; two methods' sets of one seed started from the same noise and are paired."""
+    correct: np.ndarray | None = None
+    """(J,) share of the students that were right about each test image; None where predictions are missing."""
+
+    @property
+    def accuracy(self) -> float:
+        return math.fsum(self.students) / len(self.students)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One independent part of the variance of an estimate."""
+
+    variance: float
+    degrees_of_freedom: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference in accuracy, first method minus second."""
+
+    difference: float
+    standard_error: float | None = None
+    """Root of the summed variance estimate; None, like all below, where nothing can be tested."""
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    """Two-sided."""
+    basis: str = ""
+    """What was compared, or why nothing could be."""
+
+    @property
+    def separates(self) -> bool:
+        return self.p_value is not None and self.p_value < ALPHA
+
+
+def t_quantile(probability: float, degrees_of_freedom: float) -> float:
+    return float(special.stdtrit(degrees_of_freedom, probability))
+
+
+def summary(sets: Sequence[Sequence[float]], *, bounds: tuple[float, float] = (0.0, 100.0)) -> Summary:
+    """Mean, spread and Student-t interval over sets, from the accuracies of each set's students.
+
+    The interval is cut at `bounds`, where an accuracy must lie; that costs no coverage.
+    """
+    means = [math.fsum(students) / len(students) for students in sets]
+    n, mean = len(means), math.fsum(means) / len(means)
+    if n == 1:
+        student_std = float(np.std(sets[0], ddof=1)) if len(sets[0]) > 1 else None
+        return Summary(1, mean, None, None, None, student_std)
+    std = float(np.std(means, ddof=1))
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * std / math.sqrt(n)
+    return Summary(n, mean, std, max(bounds[0], mean - half), min(bounds[1], mean + half), None)
+
+
+def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Comparison:
+    """Test whether two methods differ, with sets and test images as crossed random factors.
+
+    The sets are paired by seed where two or more seeds are common: with D[s, j] the share of A's students right about
+    test image j minus B's, for the pair of sets s,
+
+        Var(mean of D) <= Var(row means of D) / S + Var(column means of D) / J        (sample variances)
+
+    the crossed ("pigeonhole") moment estimate of Owen, "The pigeonhole bootstrap" (2007). It is conservative: both
+    terms hold the interaction's share of the variance, which the truth holds once.
+    Where fewer seeds are common, the two methods' sets vary independently and the first term becomes one term each.
+    A method with one set is taken as that set: its term is the variation of its students; with one student nothing
+    tells how it varies, and the other method's variance over sets is borrowed for it.
+
+    Where predictions are missing, the second term becomes the largest that the two accuracies allow: at each image
+    |D| is at most the sum of the two error rates and at most the sum of the two accuracies.
+
+    Level and interval sum the squares of half-widths (Banerjee, Sankhyā 22, 1960): critical value² =
+    Σ t²(f_i) · v_i. Since the tail of χ²₁ is convex, its size never exceeds the level, also for two sets, where
+    Satterthwaite's approximation rejects true hypotheses up to twice too often.
+    """
+    seeds_a, seeds_b = _by_seed(a), _by_seed(b)
+    common = sorted(seeds_a.keys() & seeds_b.keys())
+    if len(common) >= 2:
+        a, b = [seeds_a[seed] for seed in common], [seeds_b[seed] for seed in common]
+        pairs = [x.accuracy - y.accuracy for x, y in zip(a, b, strict=True)]
+        varying = [Component(float(np.var(pairs, ddof=1)) / len(pairs), len(pairs) - 1)]
+        basis = f"{len(pairs)} pairs of sets with the same seed"
+    else:
+        varying = _independent_sets(a, b)
+        basis = f"{len(a)} and {len(b)} sets, independent"
+    difference = _mean_accuracy(a) - _mean_accuracy(b)
+    if not varying:
+        return Comparison(difference, basis="one set each: nothing tells how far another set would differ")
+    images, images_basis = _test_images(a, b, n_test)
+    return _judge(difference, [*varying, images], f"{basis}; {images_basis}")
+
+
+def _by_seed(scores: Sequence[SetScore]) -> dict[int, SetScore]:
+    return {score.seed: score for score in scores if score.seed is not None}
+
+
+def _mean_accuracy(scores: Sequence[SetScore]) -> float:
+    return math.fsum(score.accuracy for score in scores) / len(scores)
+
+
+def _independent_sets(a: Sequence[SetScore], b: Sequence[SetScore]) -> list[Component]:
+    """A component for each method's sets; empty if neither has two."""
+    if len(a) < 2 and len(b) < 2:
+        return []
+    components = []
+    for own, other in ((a, b), (b, a)):
+        if len(own) >= 2:
+            spread = float(np.var([score.accuracy for score in own], ddof=1))
+            # One draw of the other method, if it has nothing of its own to tell its variance by.
+            draws = 1 / len(own) + (1 if len(other) == 1 and len(other[0].students) == 1 else 0)
+            components.append(Component(spread * draws, len(own) - 1))
+        elif len(students := own[0].students) >= 2:
+            components.append(Component(float(np.var(students, ddof=1)) / len(students), len(students) - 1))
+    return components
+
+
+def _test_images(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> tuple[Component, str]:
+    correct_a, correct_b = _mean_correct(a, n_test), _mean_correct(b, n_test)
+    if correct_a is not None and correct_b is not None:
+        variance = float(np.var(100 * (correct_a - correct_b), ddof=1))
+        return Component(variance / n_test, n_test - 1), f"{n_test} test images, paired"
+    right_a, right_b = _mean_accuracy(a) / 100, _mean_accuracy(b) / 100
+    largest = min(right_a + right_b, 2 - right_a - right_b) - (right_a - right_b) ** 2
+    variance = 100**2 * max(largest, 0.0) * n_test / (n_test - 1)
+    return Component(variance / n_test, n_test - 1), f"{n_test} test images, bounded: per-image predictions are missing"
+
+
+def _mean_correct(scores: Sequence[SetScore], n_test: int) -> np.ndarray | None:
+    arrays = [score.correct for score in scores if score.correct is not None and score.correct.shape == (n_test,)]
+    return np.mean(arrays, axis=0) if len(arrays) == len(scores) else None
+
+
+def _judge(difference: float, components: Sequence[Component], basis: str) -> Comparison:
+    def half_width_squared(alpha: float) -> float:
+        return sum(t_quantile(alpha / 2, c.degrees_of_freedom) ** 2 * c.variance for c in components)
+
+    def excess(alpha: float) -> float:
+        return half_width_squared(alpha) - difference**2
+
+    if difference == 0:
+        p_value = 1.0
+    elif excess(SMALLEST_P_VALUE) <= 0:
+        p_value = SMALLEST_P_VALUE
+    else:
+        p_value = float(optimize.brentq(excess, SMALLEST_P_VALUE, 1.0, xtol=1e-17, rtol=1e-10))
+    half = math.sqrt(half_width_squared(1 - CONFIDENCE))
+    error = math.sqrt(sum(c.variance for c in components))
+    return Comparison(difference, error, difference - half, difference + half, p_value, basis)
+
+
+def ranks(better: Sequence[Sequence[bool]]) -> list[int]:
+    """Ranks from `better[i][j]`, "method i is better than method j, beyond what chance explains".
+
+    The rank is 1 plus the number of methods that are better, so methods that the test cannot tell apart from the same
+    betters share one.
+    """
+    return [1 + sum(row[j] for row in better) for j in range(len(better))]
