@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test speed clean
+
+help:
+	@echo 'make demo    install, run DMGD, its ablations and references on digits, print both leaderboards'
+	@echo 'make test    install, then ruff, mypy and the whole test suite'
+	@echo 'make speed   the benchmarks of tests/speed, with their ratios'
+	@echo 'make clean   remove .venv and caches (results in runs/ stay)'
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ddbench needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/bench run --method dmgd,dmgd-sm,dmgd-dm,dit,dit-cfg1,random,full --dataset digits \
+		--ipc 1,10 --seeds 0-1 --repeats 1
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --benchmark-disable
+
+speed: install
+	$(BIN)/pytest tests/speed --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
