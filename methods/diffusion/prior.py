@@ -1,0 +1,185 @@
+"""The prior: a pretrained class-conditional diffusion model as every diffusion method sees it.
+
+Transformer, autoencoder (or none), noise schedule and label map behind one interface. What is easy to get wrong
+(timestep frequencies, norm ε, guided channels, labels by wnid) is read from the prior's metadata, never assumed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel
+from torch import Tensor
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.methods.diffusion.network import DenoisingNetwork
+from ddbench.methods.diffusion.prior_files import PriorFiles, PriorMetadata
+from ddbench.methods.diffusion.schedule import Respaced, respace
+
+
+class Prior:
+    """A frozen prior on one device.
+
+    Legend: N batch, C latent channels, h = w latent side, D embedding width, H = W image side.
+
+    Args:
+        network: the denoiser; moved to `device`, put in evaluation mode, its gradients switched off.
+        metadata: what the weights do not say.
+        autoencoder: an AutoencoderKL, or None for a pixel prior.
+        precision: `fp32`, or `bf16`: autocast of network and autoencoder; what they return is float32 either way.
+        sha256: names the prior in artefact keys; None for one that was never saved.
+    """
+
+    def __init__(
+        self,
+        network: DenoisingNetwork,
+        metadata: PriorMetadata,
+        *,
+        autoencoder: Any = None,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        sha256: str | None = None,
+    ) -> None:
+        self.metadata, self.sha256, self.precision = metadata, sha256, precision
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval().requires_grad_(False)
+        config = network.transformer.config
+        self.latent_shape: tuple[int, int, int] = (config.in_channels, config.sample_size, config.sample_size)
+        self.guided_channels = config.in_channels if metadata.guided_channels == "all" else metadata.guided_channels
+        self._time: dict[int, Tensor] = {}
+
+    @classmethod
+    def load(cls, files: PriorFiles, *, device: torch.device | str = "cpu", precision: str = "fp32") -> Prior:
+        """Load a prior that `find_prior` found; weights on disk in any float type, here float32.
+
+        Raises:
+            UsageError: weights that are not exactly the network's, or blocks with different embedders.
+        """
+        transformer = _load(DiTTransformer2DModel, files.transformer, norm_eps=files.metadata.norm_eps)
+        autoencoder = None if files.autoencoder is None else _load(AutoencoderKL, files.autoencoder)
+        if autoencoder is not None and autoencoder.config.latent_channels != transformer.config.in_channels:
+            raise UsageError(
+                f"prior {files.folder}: the autoencoder has {autoencoder.config.latent_channels} latent channels, "
+                f"the network {transformer.config.in_channels}; they do not belong together"
+            )
+        return cls(
+            DenoisingNetwork(transformer, files.metadata.freq_shift),
+            files.metadata,
+            autoencoder=autoencoder,
+            device=device,
+            precision=precision,
+            sha256=files.sha256,
+        )
+
+    def schedule(self, steps: int) -> Respaced:
+        """The chain of `steps` steps as float64 tables."""
+        return respace(self.metadata.schedule, steps)
+
+    def label_of(self, class_id: str) -> int:
+        """The prior's label of a class by its id (wnid); UsageError if it does not know the class."""
+        return self.metadata.label_of(class_id)
+
+    @property
+    def null_label(self) -> int:
+        return self.metadata.null_label
+
+    def embed_labels(self, labels: Tensor) -> Tensor:
+        """Labels of any shape (…) -> (…, D)."""
+        return self.network.embed_labels(labels.to(self.device))
+
+    def embed_time(self, t: int) -> Tensor:
+        """An original timestep -> (1, D); computed once."""
+        if t not in self._time:
+            self._time[t] = self.network.embed_time(torch.tensor([t], device=self.device))
+        return self._time[t]
+
+    def predict(self, x: Tensor, t: int, label_embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One evaluation of the network at the original timestep `t`.
+
+        Args:
+            x: (N, C, h, w).
+            label_embedding: (N, D), of `embed_labels` or made from it; the time embedding is added here.
+
+        Returns:
+            ε (N, C, h, w), and v of the same shape or None for a prior without it.
+        """
+        conditioning = self.embed_time(t) + label_embedding
+        with self._autocast():
+            output = self.network(x, conditioning)
+        output = output.float()
+        if not self.metadata.learned_variance:
+            return output, None
+        epsilon, v = output.chunk(2, dim=1)
+        return epsilon, v
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, channels) of the images that it decodes to."""
+        side = self.metadata.resolution
+        channels = self.latent_shape[0] if self.autoencoder is None else self.autoencoder.config.out_channels
+        return side, side, channels
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Images (N, H, W, channels) uint8 -> mean and standard deviation of their latents, (N, C, h, w) float32.
+
+        A pixel prior's latent is the image itself in [-1, 1], with no deviation.
+
+        Raises:
+            UsageError: images of another shape than the prior's.
+        """
+        if images.shape[1:] != self.image_shape:
+            raise UsageError(
+                f"the prior takes images of shape {self.image_shape}, got {images.shape[1:]}; "
+                f"use --resolution {self.metadata.resolution}, or a prior for this dataset"
+            )
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if self.autoencoder is None:
+            return x, None
+        with self._autocast():
+            posterior = self.autoencoder.encode(x).latent_dist
+        scale = self.metadata.latent_scale
+        return posterior.mean.float() * scale, posterior.std.float() * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents (N, C, h, w) -> images (N, H, W, channels) uint8, each rounded to the nearest level."""
+        x = latents.to(self.device)
+        if self.autoencoder is not None:
+            # One by one: memory stays that of one image, and an image's pixels do not depend on its neighbours.
+            with self._autocast():
+                parts = [self.autoencoder.decode(z[None] / self.metadata.latent_scale).sample for z in x]
+            x = torch.cat(parts).float()
+        levels = (x.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _load(model_class: Any, folder: Path, **config: Any) -> Any:
+    """`from_pretrained`, strictly: every weight of the network from the file, and none left over."""
+    try:
+        model, found = model_class.from_pretrained(
+            folder,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            **config,
+        )
+    except (RuntimeError, ValueError, OSError, TypeError) as error:
+        raise UsageError(f"{folder} does not load as a {model_class.__name__}: {error}") from None
+    wrong = {kind: keys for kind, keys in found.items() if keys}
+    if wrong:
+        listed = "; ".join(
+            f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))}" for kind, keys in wrong.items()
+        )
+        raise UsageError(f"{folder} does not hold the weights of its {model_class.__name__}: {listed}")
+    return model
