@@ -32,9 +32,9 @@ class CostClass(StrEnum):
 
 
 class Params(BaseModel):
-    """Base of every method's parameters: unknown names are errors, defaults are the paper's."""
+    """Base of every method's parameters: unknown names are errors, defaults are the paper's, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""Methods that keep real images: the references that every table needs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+
+ROUND_IMAGES = 256
+"""Images read and committed at once; it bounds memory and changes no image."""
+
+
+class Selection(Method):
+    """Keeps some training images of each class, as they are read."""
+
+    cost_class = CostClass.SELECTION
+    selects = True
+
+    @abstractmethod
+    def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
+        """Indices into `task.train` of the images to keep, in order; a larger IPC starts with a smaller one's."""
+
+    def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        for class_index in task.class_indices:
+            chosen = self.choose(task, class_index)
+            if task.ipc is not None and len(chosen) < task.ipc:
+                raise UsageError(
+                    f"class {task.class_ids[class_index]} has {len(chosen)} training images, fewer than the "
+                    f"{task.ipc} asked for; choose --ipc {len(chosen)} or less"
+                )
+            missing = [index for index in range(len(chosen)) if (class_index, index) not in task.done]
+            for start in range(0, len(missing), ROUND_IMAGES):
+                block = missing[start : start + ROUND_IMAGES]
+                images = task.train.read(chosen[block])
+                yield [DistilledImage(class_index, i, pixels) for i, pixels in zip(block, images, strict=True)]
+
+
+class RandomSelection(Selection):
+    """A random subset of each class, drawn without replacement."""
+
+    name = "random"
+    version = 1
+
+    def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
+        import torch  # here, so that planning starts without it
+
+        indices = task.train.of_class(class_index)
+        stream = task.stream("random selection", task.class_ids[class_index])
+        return indices[torch.randperm(len(indices), generator=stream).numpy()[: task.ipc]]
+
+
+class FirstImages(Selection):
+    """The first images of each class by sorted file name: what the papers' loaders call random."""
+
+    name = "random-first"
+    version = 1
+    uses_seed = False
+
+    def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
+        return task.train.of_class(class_index)[: task.ipc]
+
+
+class FullDataset(Selection):
+    """The whole training set: the upper reference."""
+
+    name = "full"
+    version = 1
+    selects = False
+    uses_seed = False
+    whole_set = True
+
+    def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
+        return task.train.of_class(class_index)
