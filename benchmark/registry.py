@@ -167,7 +167,7 @@ def _check_complete(found: type, base: type, what: str) -> None:
     if undeclared:
         raise UsageError(f"{what} does not declare {', '.join(undeclared)}; see {base.__module__}.{base.__name__}")
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise UsageError(f"{what} does not define {missing}; see {base.__module__}.{base.__name__}")
 
 

@@ -209,9 +209,7 @@ def describe(error: ValidationError, prefix: str = "") -> list[str]:
         if found["type"] == "extra_forbidden":
             message = "unknown"
         elif found["type"] == "missing":
-            message = (
-                "missing" if prefix else f"missing; give --{where.removesuffix('s')}, or {where} in a --config study"
-            )
+            message = "missing" if prefix else f"missing; give --{where.removesuffix('s')}, or {where} in a study"
         came = "" if found["type"] in ("missing", "value_error", "extra_forbidden") else f", got {found['input']!r}"
         lines.append(f"{prefix}{where}: {message}{came}")
     return lines

@@ -252,7 +252,10 @@ class Store:
         """The directory of a cell, with its specification and launch file written."""
         cell = self.cell(cell_id(spec))
         cell.path.mkdir(parents=True, exist_ok=True)
-        write_json(cell.path / "spec.json", spec.model_dump(mode="json"))  # also over a damaged one
+        try:
+            cell.spec()
+        except RunError:  # there is none yet, or a damaged one
+            write_json(cell.path / "spec.json", spec.model_dump(mode="json"))
         write_json(cell.path / "launch.json", launch.model_dump(mode="json"))
         return cell
 

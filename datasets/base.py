@@ -107,6 +107,8 @@ class Dataset(ABC):
     class_names: ClassVar[tuple[str, ...]]
     resolution: ClassVar[int]
     """Side in pixels at which methods and students see it when nothing is said."""
+    resolutions: ClassVar[tuple[int, ...] | None] = None
+    """Every side it can be opened at; None: any."""
     channels: ClassVar[int] = 3
     splits: ClassVar[tuple[str, ...]]
     """The first is the default."""

@@ -1,11 +1,10 @@
 """Imported once by the fork server: what nearly every cell needs and takes seconds to import."""
 
-import diffusers.models.transformers.dit_transformer_2d
-import numpy
-import PIL.Image
-import scipy
-import sklearn.cluster
-import torch
-import torchvision.transforms.v2.functional
+import ddbench.benchmark.cli
+import ddbench.benchmark.distil
+import ddbench.benchmark.evaluate
+import ddbench.methods.diffusion.prior
+import ddbench.methods.dmgd.lockstep
+import ddbench.methods.dmgd.support
 
-__all__ = ["PIL", "diffusers", "numpy", "scipy", "sklearn", "torch", "torchvision"]
+__all__ = ["ddbench"]
