@@ -98,10 +98,10 @@ class LiveView:
 
     def render(self) -> RenderableType:
         table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
-        table.add_column(width=12, no_wrap=True)
-        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
+        table.add_column(width=11, no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_column(width=12)
-        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=1, min_width=24, no_wrap=True, overflow="ellipsis")
         for item in self.ended[-self.LAST :]:
             took = "" if item.seconds is None else duration(item.seconds)
             table.add_row(Text(item.fate, COLOURS.get(item.fate, "")), Text(item.title), took, Text(outcome(item)))
@@ -130,7 +130,7 @@ def progress_of(item: Item) -> tuple[float, str]:
         return done / total, f"{done}/{total} images{note}"
     if noted.get("epochs"):
         accuracy = noted.get("accuracy")
-        so_far = "" if accuracy is None else f" · accuracy so far {accuracy:.1f} %"
+        so_far = "" if accuracy is None else f" · {accuracy:.1f} %"
         return noted.get("epoch", 0) / noted["epochs"], f"epoch {noted.get('epoch', 0)}/{noted['epochs']}{so_far}"
     return 0.0, "starting"
 
