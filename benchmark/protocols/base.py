@@ -1,0 +1,335 @@
+"""What an evaluation protocol is: data that fixes everything between a distilled set and an accuracy.
+
+A protocol is named `name@version` and hashed over everything that can change a number. Once a result cites it, it is
+never edited: a fix is a new version. This module imports no torch, so that planning and listing stay fast.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.protocols import network_names
+from ddbench.benchmark.spec import brackets, digest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sgd(Data):
+    """`torch.optim.SGD`; weight decay on every parameter."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+
+
+class AdamW(Data):
+    """`torch.optim.AdamW`; decoupled weight decay on every parameter."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(ge=0)
+
+
+Optimiser = Annotated[Sgd | AdamW, Field(discriminator="kind")]
+
+
+class MultiStep(Data):
+    """The learning rate is multiplied by `factor` when the fraction n/d of all epochs E is over: at epoch n·E // d."""
+
+    milestones: tuple[tuple[int, int], ...] = ((2, 3), (5, 6))
+    factor: float = 0.2
+
+    def learning_rates(self, initial: float, epochs: int) -> list[float]:
+        """The learning rate of each of the `epochs` epochs."""
+        starts = [numerator * epochs // denominator for numerator, denominator in self.milestones]
+        rates, rate = [], initial
+        for epoch in range(epochs):
+            rate *= self.factor ** starts.count(epoch)
+            rates.append(rate)
+        return rates
+
+
+class EpochTable(Data):
+    """Epochs by images per class: fewer images, more epochs."""
+
+    up_to: tuple[tuple[int, int], ...]
+    """(largest IPC, epochs), IPC rising."""
+    beyond: int = Field(ge=1)
+    """Epochs at any larger IPC."""
+    full: int = Field(ge=1)
+    """Epochs on the whole training split, whatever the number of classes."""
+    two_thirds_at_100_classes: bool = False
+    """With exactly 100 classes, an IPC's epochs are ⌊2/3⌋ of the table's, floored to hundreds (at least 100)."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> EpochTable:
+        largest = [ipc for ipc, _ in self.up_to]
+        if largest != sorted(set(largest)):
+            raise ValueError(f"the table's IPCs must rise, got {largest}")
+        return self
+
+    def epochs(self, ipc: int | None, num_classes: int) -> int:
+        if ipc is None:
+            return self.full
+        row = bisect.bisect_left([largest for largest, _ in self.up_to], ipc)
+        epochs = self.up_to[row][1] if row < len(self.up_to) else self.beyond
+        if self.two_thirds_at_100_classes and num_classes == 100:
+            epochs = max(100, 2 * epochs // 3 // 100 * 100)
+        return epochs
+
+    @classmethod
+    def constant(cls, epochs: int) -> EpochTable:
+        return cls(up_to=(), beyond=epochs, full=epochs)
+
+
+class CropColour(Data):
+    """RandomResizedCrop, flip, colour jitter and PCA lighting; every image draws its own parameters.
+
+    Colour operations see RGB in [0, 1] and do not clamp.
+    """
+
+    kind: Literal["crop-colour"] = "crop-colour"
+    scale: tuple[float, float]
+    """Area of the crop as a fraction of the image's."""
+    ratio: tuple[float, float]
+    """Width over height of the crop."""
+    flip_probability: float = Field(ge=0, le=1)
+    jitter: float = Field(ge=0)
+    """Brightness, contrast and saturation, in random order: a lerp by α ~ U(−jitter, jitter) toward black, toward the
+    mean of the grey image, toward the grey image."""
+    lighting_std: float = Field(ge=0)
+    """PCA lighting (Krizhevsky et al., 2012): α ~ N(0, lighting_std)³; the image is shifted by P (α ∘ λ)."""
+    lighting_eigenvalues: tuple[float, float, float] = (0.2175, 0.0188, 0.0045)
+    """λ."""
+    lighting_eigenvectors: tuple[tuple[float, float, float], ...] = (
+        (-0.5675, 0.7192, 0.4009),
+        (-0.5808, -0.0045, -0.8140),
+        (-0.5836, -0.6948, 0.4203),
+    )
+    """P: one row per colour channel, one column per eigenvector."""
+    grey: tuple[float, float, float] = (0.299, 0.587, 0.114)
+
+
+class Affine(Data):
+    """A random shift and zoom about the centre; what comes in from outside repeats the border."""
+
+    kind: Literal["affine"] = "affine"
+    shift: float = Field(ge=0)
+    """Both shifts ~ U(−shift, shift), as a fraction of the side."""
+    scale: tuple[float, float]
+    """Zoom ~ U(scale)."""
+
+
+Augmentation = Annotated[CropColour | Affine, Field(discriminator="kind")]
+
+
+OVERRIDES: dict[str, tuple[Any, str]] = {
+    "epochs": (Annotated[int, Field(ge=1, le=100_000)], "epochs at every IPC, 1 to 100000"),
+    "batch_size": (Annotated[int, Field(ge=1, le=65_536)], "images per step at any class count, 1 to 65536"),
+    "learning_rate": (Annotated[float, Field(gt=0, le=100)], "initial learning rate, above 0 to 100"),
+    "weight_decay": (Annotated[float, Field(ge=0, le=100)], "weight decay, 0 to 100"),
+    "side": (Annotated[int, Field(ge=8, le=2048)], "side of the images in pixels, 8 to 2048"),
+    "width": (Annotated[int, Field(ge=1, le=4096)], "channels of the student's first stage, 1 to 4096"),
+    "looks": (Annotated[int, Field(ge=1, le=100_000)], "looks at the test set, 1 to 100000"),
+    "cutmix": (bool, "CutMix in every batch, true or false"),
+}
+"""What a user may change of a protocol: key -> type and range, and what it says. The copy is marked as modified."""
+
+
+class Protocol(Data):
+    """One evaluation protocol. Everything except the texts is hashed."""
+
+    name: str
+    version: int = Field(ge=1)
+    summary: str
+    comparable_with_papers: bool
+    notice: str = ""
+    """Shown wherever a number of this protocol is shown; empty: nothing to warn of."""
+
+    # Images
+    side: int | None
+    """Side in pixels of training and test images; None: the dataset's own resolution."""
+    channels: Literal[3] | None
+    """3: greyscale images are repeated into RGB. None: as the dataset has them."""
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: bool = True
+    """Of the resize on the way in: shorter side to `side`, then the centre crop."""
+    mean: tuple[float, ...]
+    """Per channel, or one for all; of pixels in [0, 1]."""
+    std: tuple[float, ...]
+
+    # Students
+    students: tuple[str, ...] = Field(min_length=1)
+    """Networks that may be trained; the first is the default."""
+    width: int | None = None
+    """Channels of the student's first stage; None: the network's default."""
+    students_per_set: int = Field(ge=1)
+
+    # Training
+    optimiser: Optimiser
+    optimiser_beyond_100_classes: Optimiser | None = None
+    """None: the same."""
+    batch_size: int = Field(ge=1)
+    """The images are reshuffled every epoch, and the last partial batch is kept."""
+    batch_size_beyond_100_classes: int | None = None
+    """None: the same."""
+    schedule: MultiStep = MultiStep()
+    epochs: EpochTable
+    augmentation: Augmentation
+    cutmix: bool
+    """CutMix (Yun et al., ICCV 2019) in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true area."""
+    loss: Literal["cross-entropy"] = "cross-entropy"
+
+    # Reporting
+    looks: int = Field(ge=1)
+    """The test set is looked at every max(1, E // looks) epochs, and after the last."""
+
+    # Arithmetic
+    precision: Literal["fp32"] = "fp32"
+    tf32_convolutions: bool
+    """Of a GPU."""
+    tf32_matmul: bool
+    cudnn_benchmark: bool
+
+    overrides: dict[str, int | float | bool] = Field(default_factory=dict)
+    """What was changed from the published protocol; set by `with_overrides`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        if isinstance(self.augmentation, CropColour) and self.channels != 3:
+            raise ValueError("colour jitter and PCA lighting are defined on RGB: channels must be 3")
+        channels = self.channels or 1
+        if not {len(self.mean), len(self.std)} <= {1, channels}:
+            raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
+        for student in self.students:
+            network_names.find(student)
+        return self
+
+    @property
+    def id(self) -> str:
+        """`name@version` of the published protocol, also when this is a modified copy of it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def modified(self) -> bool:
+        return bool(self.overrides)
+
+    @property
+    def label(self) -> str:
+        """`name@version`, or `name[epochs=60]@version` when modified: what a table shows."""
+        return f"{self.name}{brackets(self.overrides)}@{self.version}"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of everything that can change a number.
+
+        Fields that are None are left out, so that a field added later with default None changes no published hash.
+        """
+        texts = {"summary", "notice", "comparable_with_papers", "overrides"}
+        return digest(self.model_dump(mode="json", exclude=texts, exclude_none=True))
+
+    @property
+    def default_student(self) -> str:
+        return self.students[0]
+
+    def epochs_for(self, ipc: int | None, num_classes: int) -> int:
+        """Epochs for `ipc` images per class; None is the whole training split.
+
+        Raises:
+            UsageError: an IPC below 1.
+        """
+        if ipc is not None and ipc < 1:
+            raise UsageError(f"IPC (images per class) must be at least 1, got {ipc}.")
+        return self.epochs.epochs(ipc, num_classes)
+
+    def optimiser_for(self, num_classes: int) -> Sgd | AdamW:
+        beyond = self.optimiser_beyond_100_classes
+        return beyond if beyond is not None and num_classes > 100 else self.optimiser
+
+    def batch_size_for(self, num_classes: int) -> int:
+        beyond = self.batch_size_beyond_100_classes
+        return beyond if beyond is not None and num_classes > 100 else self.batch_size
+
+    def look_epochs(self, epochs: int) -> list[int]:
+        """The epochs (1 … epochs) after which the test set is looked at; the last is always among them."""
+        every = max(1, epochs // self.looks)
+        return sorted({*range(every, epochs + 1, every), epochs})
+
+    def side_for(self, resolution: int) -> int:
+        """Side in pixels of the images, for a dataset of that resolution."""
+        return resolution if self.side is None else self.side
+
+    def check_student(self, student: str, resolution: int) -> None:
+        """Refuse a student that this protocol cannot train on a dataset of that resolution.
+
+        Raises:
+            UsageError: a network that is unknown, not one of this protocol's, or too deep for the images.
+        """
+        network_names.find(student)
+        if student not in self.students:
+            raise UsageError(
+                f"protocol {self.label} trains {', '.join(self.students)}; got --student {student}. "
+                "Choose one of them or another protocol (`bench list protocols`)."
+            )
+        network_names.check_side(student, self.side_for(resolution))
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Protocol:
+        """A modified copy with its own hash and label; values may be text, as they come from a command line.
+
+        An override that states what the protocol says anyway changes nothing and is not counted as one.
+
+        Raises:
+            Problems: every unknown key and every value out of range, with what is allowed.
+            ValueError: this copy is modified already.
+        """
+        if self.modified:
+            raise ValueError(f"{self.label} is modified already; give all overrides at once")
+        values, problems = {}, []
+        for key, value in overrides.items():
+            if key not in OVERRIDES:
+                allowed = "; ".join(f"{name} ({meaning})" for name, (_, meaning) in OVERRIDES.items())
+                problems.append(f"protocol {self.id} has nothing called {key!r} to override; allowed: {allowed}.")
+                continue
+            kind, meaning = OVERRIDES[key]
+            try:
+                # Strict, so that YAML's `epochs: true` is not one epoch; but text is how a command line says 60.
+                values[key] = TypeAdapter(kind).validate_python(value, strict=not isinstance(value, str))
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                problems.append(f"protocol {self.id}, override {key}={value}: expected {meaning}. {reason}.")
+        if problems:
+            raise Problems(problems)
+        changed: Protocol = self
+        for key, value in values.items():
+            copy = changed._with(key, value)
+            if copy != changed:
+                texts = {"comparable_with_papers": False, "notice": "modified: not comparable with papers"}
+                changed = copy.model_copy(update={**texts, "overrides": {**changed.overrides, key: value}})
+        return Protocol.model_validate(changed.model_dump())
+
+    def _with(self, key: str, value: Any) -> Protocol:
+        if key in ("learning_rate", "weight_decay"):
+            beyond = self.optimiser_beyond_100_classes
+            fields: dict[str, Any] = {
+                "optimiser": self.optimiser.model_copy(update={key: value}),
+                "optimiser_beyond_100_classes": beyond and beyond.model_copy(update={key: value}),
+            }
+        elif key == "batch_size":
+            fields = {key: value, "batch_size_beyond_100_classes": None}
+        elif key == "epochs":
+            fields = {key: EpochTable.constant(value)}
+        else:
+            fields = {key: value}
+        return self.model_copy(update=fields)

@@ -1,0 +1,32 @@
+"""The built-in protocols, as data: nothing is imported until one is used."""
+
+from __future__ import annotations
+
+from ddbench.benchmark.registry import Entry
+
+ENTRIES: list[Entry] = [
+    Entry(
+        "quick",
+        "ddbench.benchmark.protocols.quick:PROTOCOL",
+        "small ConvNet at the dataset's own resolution, seconds per student on a CPU; not comparable with papers",
+        tags=("embedded",),
+    ),
+    Entry(
+        "hard-minimax-sgd",
+        "ddbench.benchmark.protocols.hard_minimax_sgd:PROTOCOL",
+        "hard labels, 224 px, SGD, 2000 epochs at IPC 10 (Minimax, IDC, MGD3)",
+        tags=("paper",),
+    ),
+    Entry(
+        "hard-dmgd-adamw",
+        "ddbench.benchmark.protocols.hard_dmgd_adamw:PROTOCOL",
+        "hard labels, 224 px, AdamW, 2000 epochs at IPC 10 (the released DMGD program)",
+        tags=("paper",),
+    ),
+    Entry(
+        "hard-igd-adamw",
+        "ddbench.benchmark.protocols.hard_igd_adamw:PROTOCOL",
+        "hard labels, 256 px, AdamW, 2000 epochs at IPC 10 (the released IGD program, DAP)",
+        tags=("paper",),
+    ),
+]

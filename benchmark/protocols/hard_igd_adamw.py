@@ -1,0 +1,20 @@
+"""hard-igd-adamw@1: what the released program of IGD runs; DAP's tables use it. It is hard-dmgd-adamw at 256 px with
+another normalisation."""
+
+from __future__ import annotations
+
+from ddbench.benchmark.protocols import hard_dmgd_adamw
+from ddbench.benchmark.protocols.base import Protocol
+
+PROTOCOL = Protocol(
+    **{
+        **dict(hard_dmgd_adamw.PROTOCOL),
+        "name": "hard-igd-adamw",
+        "version": 1,
+        "summary": "hard labels, 256 px, AdamW, 2000 epochs at IPC 10 (the released IGD program, DAP)",
+        "notice": "not comparable with hard-minimax-sgd or hard-dmgd-adamw: 256 px and another normalisation",
+        "side": 256,
+        "mean": (0.5,),
+        "std": (0.5,),
+    }
+)

@@ -1,0 +1,57 @@
+"""Images on their way in: from any size to a protocol's side, as uint8."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.protocols.base import Protocol
+
+CHUNK = 64
+"""Images resized at once: what bounds the memory of the float copies."""
+
+
+def fit(protocol: Protocol, images: np.ndarray, resolution: int) -> np.ndarray:
+    """Images as `protocol` trains and tests on them: shorter side resized to the protocol's, then the centre crop.
+
+    The resize is done in float32 and rounded back to uint8, since torchvision's uint8 kernel is another one on other
+    processors. Images whose shorter side is right keep their pixels.
+
+    Args:
+        images: (H, W, C) or (N, H, W, C) uint8, C = 1 or 3.
+        resolution: the dataset's, which a protocol without a side of its own uses.
+
+    Returns:
+        (S, S, C') or (N, S, S, C') uint8; S is the protocol's side; C' = 3 where the protocol is for RGB, else C.
+
+    Raises:
+        UsageError: an array that is not such images.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise UsageError(
+            "expected images as uint8 arrays of shape (H, W, C) or (N, H, W, C) with 1 or 3 channels, "
+            f"got {images.dtype} of shape {images.shape}"
+        )
+    if images.ndim == 3:
+        return fit(protocol, images[None], resolution)[0]
+    side = protocol.side_for(resolution)
+    return np.concatenate([_fit(protocol, images[i : i + CHUNK], side) for i in range(0, len(images), CHUNK)])
+
+
+def _fit(protocol: Protocol, images: np.ndarray, side: int) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))  # (n, C, H, W)
+    if min(pixels.shape[-2:]) != side:
+        resized = F.resize(
+            pixels.float(),
+            [side],
+            interpolation=InterpolationMode(protocol.interpolation),
+            antialias=protocol.antialias,
+        )
+        pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
+    pixels = F.center_crop(pixels, [side, side])
+    if protocol.channels is not None and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, protocol.channels, -1, -1)
+    return pixels.permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,63 @@
+"""The student networks by name: what a listing or a plan needs to know of them, without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from ddbench.benchmark.errors import UsageError
+
+
+@dataclass(frozen=True)
+class NetworkName:
+    """A student network that `networks.build` can make."""
+
+    name: str
+    summary: str
+    min_side: int
+    """Smallest image side in pixels: below it the strides leave a last feature map of 1×1."""
+    widths: bool = True
+    """Its number of channels can be set."""
+
+
+NETWORKS: tuple[NetworkName, ...] = (
+    NetworkName("resnet_ap10", "ResNet-10 with average pooling for strides, instance norm (Minimax, IDC)", 16),
+    NetworkName("resnet18", "ResNet-18, torchvision's layout, instance norm", 16),
+    NetworkName("convnet3", "3 blocks of convolution, instance norm, ReLU, average pooling; width 128", 8),
+    NetworkName("convnet6", "6 blocks of convolution, instance norm, ReLU, average pooling; width 128", 64),
+    NetworkName("resnet18_bn", "torchvision's ResNet-18, BatchNorm", 16, widths=False),
+    NetworkName("resnet50_bn", "torchvision's ResNet-50, BatchNorm", 16, widths=False),
+    NetworkName("resnet101_bn", "torchvision's ResNet-101, BatchNorm", 16, widths=False),
+)
+
+_BY_NAME = {network.name: network for network in NETWORKS}
+
+
+def find(name: str) -> NetworkName:
+    """The network of that name.
+
+    Raises:
+        UsageError: unknown name, with the nearest known ones.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = difflib.get_close_matches(name, _BY_NAME, n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(_BY_NAME)}."
+    raise UsageError(f"unknown network {name!r}; {hint} See `bench list networks`.")
+
+
+def check_side(name: str, side: int) -> None:
+    """Refuse images on which the network cannot work.
+
+    Raises:
+        UsageError: unknown name, or images smaller than the network's least side.
+    """
+    network = find(name)
+    if side < network.min_side:
+        fitting = [other.name for other in NETWORKS if other.min_side <= side]
+        instead = f"use {' or '.join(fitting)}, or larger images" if fitting else "use larger images"
+        raise UsageError(
+            f"network {name} needs images of at least {network.min_side}×{network.min_side} pixels, got {side}×{side}: "
+            "its strides would leave a last feature map of 1×1, and instance norm over a single pixel is constant; "
+            f"{instead}."
+        )

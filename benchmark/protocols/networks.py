@@ -1,0 +1,212 @@
+"""Student networks. A student is built untrained from a name; its parameters are the only random thing about it.
+
+"Instance norm" is `GroupNorm(C, C)`: one mean and variance per image and channel, with affine parameters, the same in
+training and evaluation. Sources: IDC (Kim et al., ICML 2022) and Minimax Diffusion (Gu et al., CVPR 2024) for
+`resnet_ap10` and the instance-norm `resnet18`; Dataset Condensation (Zhao et al., ICLR 2021) for `convnet*`;
+torchvision for `*_bn`.
+
+Shapes: B images, C channels, S side in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.protocols import network_names
+
+
+def build(
+    name: str,
+    num_classes: int,
+    image_size: int,
+    in_channels: int = 3,
+    width: int | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """An untrained student on the CPU that maps images (B, in_channels, S, S) to logits (B, num_classes).
+
+    Args:
+        name: one of `network_names.NETWORKS`.
+        num_classes: K.
+        image_size: S; it decides the stem of the ResNets and the head of the ConvNets.
+        in_channels: channels of an image.
+        width: channels of a ConvNet (default 128), or of a ResNet's first stage (default 64).
+        generator: a CPU generator that every initial value is drawn from; None is PyTorch's global generator.
+
+    Raises:
+        UsageError: unknown name; images too small for the network; a width for a network that has one only.
+    """
+    network_names.check_side(name, image_size)
+    if width is not None and not network_names.find(name).widths:
+        raise UsageError(f"network {name} is torchvision's and has one width; leave width out (got {width}).")
+    # On the meta device a layer's own initialisation costs nothing and draws nothing; `_initialise` then draws every
+    # value from `generator`, which PyTorch's constructors do not accept.
+    with torch.device("meta"):
+        network = _LAYOUTS[name](num_classes, image_size, in_channels, width)
+    return _initialise(network.to_empty(device="cpu"), generator)
+
+
+class ConvNet(nn.Module):
+    """`depth` blocks of 3×3 convolution, norm, ReLU, AvgPool 2; then a linear layer over the flattened map."""
+
+    def __init__(self, depth: int, num_classes: int, image_size: int, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1) for i in range(depth)
+        )
+        self.norms = nn.ModuleList(_instance_norm(width) for _ in range(depth))
+        last_side = image_size // 2**depth
+        self.classifier = nn.Linear(width * last_side**2, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.avg_pool2d(F.relu(norm(conv(x)), inplace=True), 2)  # (B, width, S / 2^i, S / 2^i)
+        return self.classifier(x.flatten(1))
+
+
+class PoolingBlock(nn.Module):
+    """Basic block of `resnet_ap10`: a stride is an average pooling after the first ReLU, and in the shortcut."""
+
+    def __init__(self, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv1 = nn.Conv2d(in_width, width, 3, padding=1, bias=False)
+        self.norm1 = _instance_norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = _instance_norm(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_width != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_width, width, 1, bias=False), nn.AvgPool2d(stride), _instance_norm(width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pool(F.relu(self.norm1(self.conv1(x)), inplace=True))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class StridedBlock(nn.Module):
+    """torchvision's basic block with instance norm: a stride is the first convolution's, and the shortcut's."""
+
+    def __init__(self, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = _instance_norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = _instance_norm(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_width != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_width, width, 1, stride=stride, bias=False), _instance_norm(width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class ResNet(nn.Module):
+    """A stem, four stages of blocks whose width doubles and side halves, global average pooling, a linear layer."""
+
+    def __init__(
+        self,
+        block: Callable[[int, int, int], nn.Module],
+        blocks_per_stage: int,
+        stem: nn.Module,
+        stem_pool: nn.Module,
+        num_classes: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.stem, self.stem_norm, self.stem_pool = stem, _instance_norm(width), stem_pool
+        widths = [width * 2**stage for stage in range(4)]
+        self.blocks = nn.Sequential(
+            *(
+                block(
+                    widths[stage] if i > 0 else widths[max(stage - 1, 0)],
+                    widths[stage],
+                    2 if stage > 0 and i == 0 else 1,
+                )
+                for stage in range(4)
+                for i in range(blocks_per_stage)
+            )
+        )
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem_pool(F.relu(self.stem_norm(self.stem(x)), inplace=True))
+        return self.classifier(self.blocks(x).mean((2, 3)))
+
+
+def _instance_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(width, width)
+
+
+def _resnet_ap10(num_classes: int, image_size: int, in_channels: int, width: int | None) -> nn.Module:
+    width = width or 64
+    pool: nn.Module = nn.AvgPool2d(4 if image_size > 128 else 2) if image_size > 64 else nn.Identity()
+    kernel = 7 if image_size > 128 else 3
+    stem = nn.Conv2d(in_channels, width, kernel, padding=kernel // 2, bias=False)
+    return ResNet(PoolingBlock, 1, stem, pool, num_classes, width)
+
+
+def _resnet18(num_classes: int, image_size: int, in_channels: int, width: int | None) -> nn.Module:
+    width = width or 64
+    pool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1) if image_size > 64 else nn.Identity()
+    kernel, stride = (7, 2) if image_size > 128 else (3, 1)
+    stem = nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return ResNet(StridedBlock, 2, stem, pool, num_classes, width)
+
+
+def _convnet(depth: int) -> Callable[[int, int, int, int | None], nn.Module]:
+    return lambda num_classes, image_size, in_channels, width: ConvNet(
+        depth, num_classes, image_size, in_channels, width or 128
+    )
+
+
+def _torchvision(name: str) -> Callable[[int, int, int, int | None], nn.Module]:
+    def layout(num_classes: int, image_size: int, in_channels: int, width: int | None) -> nn.Module:
+        network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        if in_channels != 3:
+            network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        return network
+
+    return layout
+
+
+_LAYOUTS: dict[str, Callable[[int, int, int, int | None], nn.Module]] = {
+    "resnet_ap10": _resnet_ap10,
+    "resnet18": _resnet18,
+    "convnet3": _convnet(3),
+    "convnet6": _convnet(6),
+    "resnet18_bn": _torchvision("resnet18"),
+    "resnet50_bn": _torchvision("resnet50"),
+    "resnet101_bn": _torchvision("resnet101"),
+}
+
+
+def _initialise(network: nn.Module, generator: torch.Generator | None) -> nn.Module:
+    """Draw every parameter, in the order of `modules()`.
+
+    Convolutions of ResNets: N(0, √(2 / (k² · out channels))), which is He's initialisation over the fan-out and what
+    torchvision's ResNets use. Everything else: what PyTorch's constructors do.
+    """
+    he_convolutions = not isinstance(network, ConvNet)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and he_convolutions:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
+            module.reset_parameters()
+    return network

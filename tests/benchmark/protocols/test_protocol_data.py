@@ -1,0 +1,267 @@
+"""Protocols as data: the numbers of the published ones, their hashes, and what may be changed of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.protocols.base import AdamW, MultiStep, Protocol, Sgd
+from ddbench.benchmark.protocols.builtin import ENTRIES
+from ddbench.benchmark.protocols.network_names import NETWORKS
+from ddbench.benchmark.registry import PROTOCOLS
+
+HARD = ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw"]
+
+# A published protocol is never edited: results cite these hashes, and numbers under one name must stay comparable.
+# If this test fails, do not change the hash here: give the change a new version (name@2) and keep this one runnable.
+PUBLISHED = {
+    "quick@1": "ce616cf6be464947e5d2bfac73b116ff302255dad356c6b0f57174e622f95082",
+    "hard-minimax-sgd@1": "dc270c202c73c8cdf264b6c615ee66e2aea085c308733aff9f6b7bec7e3e4dec",
+    "hard-dmgd-adamw@1": "aab4a4452bc3afecb4936ae07d3dcca17b7bc81f8c54edfeaa0d53daa95de2ed",
+    "hard-igd-adamw@1": "1ddfe68ae822c5fe5d9da7397a452d91da38f74eef06e04eaf1f9af548b0ff30",
+}
+
+
+def protocol(name: str) -> Protocol:
+    return PROTOCOLS.load(name)
+
+
+def test_published_protocols_are_never_edited() -> None:
+    assert {p.id: p.hash for p in map(protocol, (entry.name for entry in ENTRIES))} == PUBLISHED
+
+
+def test_entries_say_what_the_protocols_say() -> None:
+    for entry in ENTRIES:
+        assert (entry.name, entry.summary) == (protocol(entry.name).name, protocol(entry.name).summary)
+
+
+def test_listing_and_planning_import_no_torch() -> None:
+    code = (
+        "import sys; from ddbench.benchmark.registry import PROTOCOLS; "
+        "from ddbench.benchmark.protocols.network_names import NETWORKS; "
+        "[PROTOCOLS.load(entry.name).with_overrides({'epochs': 3}).hash for entry in PROTOCOLS]; "
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize(
+    ("num_classes", "table"),
+    [
+        (10, {1: 3000, 2: 2000, 10: 2000, 11: 1500, 50: 1500, 51: 1000, 200: 1000, 201: 500, 500: 500, 501: 300}),
+        (100, {1: 2000, 2: 1300, 10: 1300, 11: 1000, 50: 1000, 51: 600, 200: 600, 201: 300, 500: 300, 501: 200}),
+        (101, {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500, 1300: 300}),
+    ],
+)
+def test_hard_epochs(name: str, num_classes: int, table: dict[int, int]) -> None:
+    assert {ipc: protocol(name).epochs_for(ipc, num_classes) for ipc in table} == table
+    assert protocol(name).epochs_for(None, num_classes) == 300
+
+
+def test_quick_epochs() -> None:
+    table = {1: 300, 10: 300, 11: 150, 50: 150, 51: 60, 1000: 60, None: 60}
+    assert {ipc: protocol("quick").epochs_for(ipc, 10) for ipc in table} == table
+    assert protocol("quick").epochs_for(10, 100) == 300
+
+
+@pytest.mark.parametrize("ipc", [0, -1])
+def test_ipc_below_one_is_refused(ipc: int) -> None:
+    with pytest.raises(UsageError, match=f"at least 1, got {ipc}"):
+        protocol("quick").epochs_for(ipc, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "every", "looks"),
+    [
+        ("hard-minimax-sgd", 3000, 30, 100),
+        ("hard-minimax-sgd", 2000, 20, 100),
+        ("hard-minimax-sgd", 1500, 15, 100),
+        ("hard-minimax-sgd", 1300, 13, 100),
+        ("hard-minimax-sgd", 1000, 10, 100),
+        ("hard-minimax-sgd", 600, 6, 100),
+        ("hard-minimax-sgd", 500, 5, 100),
+        ("hard-minimax-sgd", 300, 3, 100),
+        ("hard-minimax-sgd", 60, 1, 60),
+        ("hard-minimax-sgd", 199, 1, 199),
+        ("hard-minimax-sgd", 205, 2, 103),
+        ("quick", 300, 30, 10),
+        ("quick", 150, 15, 10),
+        ("quick", 60, 6, 10),
+        ("quick", 7, 1, 7),
+        ("quick", 1, 1, 1),
+    ],
+)
+def test_looks(name: str, epochs: int, every: int, looks: int) -> None:
+    at = protocol(name).look_epochs(epochs)
+    assert len(at) == looks
+    assert at[0] == every
+    assert at[-1] == epochs
+    assert all(epoch % every == 0 for epoch in at[:-1])
+
+
+@pytest.mark.parametrize("epochs", [3000, 2000, 1500, 1300, 300, 60, 7, 3, 2, 1])
+def test_learning_rates_equal_torchs_multistep(epochs: int) -> None:
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
+    expected = []
+    for _ in range(epochs):
+        expected.append(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    assert MultiStep().learning_rates(0.01, epochs) == pytest.approx(expected, rel=1e-12)
+
+
+def test_optimisers_and_batches() -> None:
+    sgd, dmgd, igd, quick = map(protocol, ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw", "quick"])
+    assert sgd.optimiser_for(100) == Sgd(learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
+    assert sgd.optimiser_for(101) == Sgd(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
+    adamw = AdamW(learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
+    assert {p.optimiser_for(k) for p in (dmgd, igd, quick) for k in (10, 1000)} == {adamw}
+    assert [[p.batch_size_for(k) for k in (10, 100, 101)] for p in (sgd, dmgd, igd)] == [[64, 64, 128]] * 3
+    assert [quick.batch_size_for(k) for k in (10, 101)] == [64, 64]
+
+
+def test_what_else_the_specification_fixes() -> None:
+    sgd, dmgd, igd, quick = map(protocol, ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw", "quick"])
+    assert [p.students_per_set for p in (sgd, dmgd, igd, quick)] == [3, 5, 5, 3]
+    assert [p.side for p in (sgd, dmgd, igd, quick)] == [224, 224, 256, None]
+    assert [p.cutmix for p in (sgd, dmgd, igd, quick)] == [True, True, True, False]
+    assert [p.comparable_with_papers for p in (sgd, dmgd, igd, quick)] == [True, True, True, False]
+    assert (sgd.mean, igd.mean, igd.std) == ((0.485, 0.456, 0.406), (0.5,), (0.5,))
+    assert sgd.students == ("resnet_ap10", "resnet18", "convnet6")
+    assert (quick.default_student, quick.width, quick.notice) == ("convnet3", 64, "quick: not comparable with papers")
+    # The other two are Minimax's with the differences that their summaries name, and no others.
+    same = set(Protocol.model_fields) - {"name", "summary", "notice", "students_per_set"}
+    assert {f for f in same if getattr(sgd, f) != getattr(dmgd, f)} == {"optimiser", "optimiser_beyond_100_classes"}
+    same.add("students_per_set")
+    assert {f for f in same if getattr(dmgd, f) != getattr(igd, f)} == {"side", "mean", "std"}
+
+
+def test_hash_covers_numbers_and_leaves_out_texts() -> None:
+    quick = protocol("quick")
+    assert quick.model_copy(update={"summary": "other", "notice": "other"}).hash == quick.hash
+    changes = {
+        "version": 2,
+        "side": 32,
+        "antialias": False,
+        "mean": (0.4,),
+        "students": ("convnet3",),
+        "students_per_set": 5,
+        "batch_size": 32,
+        "schedule": MultiStep(factor=0.1),
+        "epochs": quick.epochs.model_copy(update={"full": 61}),
+        "augmentation": quick.augmentation.model_copy(update={"shift": 0.2}),
+        "cutmix": True,
+        "looks": 20,
+        "tf32_convolutions": True,
+        "cudnn_benchmark": True,
+    }
+    hashes = {quick.model_copy(update={field: value}).hash for field, value in changes.items()}
+    assert len(hashes | {quick.hash}) == len(changes) + 1
+
+
+def test_overrides_are_named_and_marked() -> None:
+    published = protocol("hard-minimax-sgd")
+    modified = published.with_overrides({"learning_rate": "3e-2", "epochs": 60})
+    assert modified.label == "hard-minimax-sgd[epochs=60,learning_rate=0.03]@1"
+    assert (modified.id, modified.modified) == ("hard-minimax-sgd@1", True)
+    assert modified.overrides == {"epochs": 60, "learning_rate": 0.03}
+    assert not modified.comparable_with_papers
+    assert modified.notice == "modified: not comparable with papers"
+    assert [modified.epochs_for(ipc, k) for ipc in (1, 50, None) for k in (10, 100)] == [60] * 6
+    assert [modified.optimiser_for(k).learning_rate for k in (10, 1000)] == [0.03, 0.03]
+    assert modified.optimiser_for(1000).weight_decay == 1e-4
+    assert modified.hash != published.hash
+    assert published.label == published.id
+    assert not published.modified
+    with pytest.raises(ValueError, match="modified already"):
+        modified.with_overrides({"looks": 3})
+
+
+def test_every_override_does_what_it_says() -> None:
+    published = protocol("hard-minimax-sgd")
+    settings = {
+        "epochs": 5,
+        "batch_size": 7,
+        "learning_rate": 0.5,
+        "weight_decay": 0.0,
+        "side": 64,
+        "width": 8,
+        "looks": 2,
+        "cutmix": False,
+    }
+    modified = published.with_overrides(settings)
+    assert modified.overrides == settings
+    recipe = modified.optimiser_for(1000)
+    assert {
+        "epochs": modified.epochs_for(10, 100),
+        "batch_size": modified.batch_size_for(1000),
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "side": modified.side_for(32),
+        "width": modified.width,
+        "looks": len(modified.look_epochs(4)),
+        "cutmix": modified.cutmix,
+    } == settings
+    assert modified.label.startswith("hard-minimax-sgd[batch_size=7,cutmix=false,epochs=5,")
+    assert len({published.with_overrides({key: value}).hash for key, value in settings.items()}) == len(settings)
+
+
+def test_override_that_changes_nothing_is_none() -> None:
+    same = protocol("hard-minimax-sgd").with_overrides({"side": 224, "cutmix": "true"})
+    assert same == protocol("hard-minimax-sgd")
+    assert not same.modified
+
+
+def test_all_bad_overrides_are_reported_at_once() -> None:
+    bad = {"epochs": 0, "epoch": 5, "learning_rate": "fast", "looks": True, "cutmix": "maybe", "side": None}
+    with pytest.raises(Problems) as caught:
+        protocol("quick").with_overrides({**bad, "batch_size": 8})
+    problems = caught.value.problems
+    assert len(problems) == len(bad)
+    assert all(any(f"{key}={value}" in p or repr(key) in p for p in problems) for key, value in bad.items())
+    unknown = next(p for p in problems if "'epoch'" in p)
+    assert "allowed: epochs (epochs at every IPC, 1 to 100000); batch_size" in unknown
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])
+def test_learning_rate_must_be_a_positive_number(value: float) -> None:
+    with pytest.raises(Problems, match="learning_rate"):
+        protocol("quick").with_overrides({"learning_rate": value})
+
+
+def test_students_are_checked_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="did you mean 'resnet18'"):
+        protocol("quick").check_student("resnet_18", 32)
+    with pytest.raises(UsageError, match=r"trains resnet_ap10, resnet18, convnet6; got --student convnet3"):
+        protocol("hard-minimax-sgd").check_student("convnet3", 32)
+    with pytest.raises(UsageError, match=r"convnet6 needs images of at least 64×64 pixels, got 32×32.*use resnet_ap10"):
+        protocol("quick").check_student("convnet6", 32)
+    protocol("quick").check_student("convnet3", 8)
+    protocol("hard-minimax-sgd").check_student("convnet6", 8)
+
+
+def test_protocols_of_others_are_validated() -> None:
+    quick = protocol("quick").model_dump()
+    with pytest.raises(ValidationError, match="extra"):
+        Protocol.model_validate({**quick, "batchsize": 3})
+    with pytest.raises(ValidationError, match="channels must be 3"):
+        Protocol.model_validate({**quick, "augmentation": protocol("hard-igd-adamw").augmentation.model_dump()})
+    with pytest.raises(ValidationError, match="IPCs must rise"):
+        Protocol.model_validate({**quick, "epochs": {"up_to": [[10, 300], [10, 150]], "beyond": 60, "full": 60}})
+    with pytest.raises(ValidationError, match="mean and std"):
+        Protocol.model_validate({**quick, "mean": (0.5, 0.5)})
+    with pytest.raises(ValidationError, match="frozen"):
+        protocol("quick").version = 2  # type: ignore[misc]
+
+
+def test_network_names_are_unique_and_described() -> None:
+    names = [network.name for network in NETWORKS]
+    assert len(set(names)) == len(names)
+    assert all(network.summary for network in NETWORKS)
