@@ -49,7 +49,9 @@ SetValues = Annotated[
     list[str] | None, typer.Option("--set", help="key=value: a parameter of every chosen method that has it.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML study with the same options; flags win.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with the dataset's files, if it needs any.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder or archive with the dataset's files, if it needs any.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="Where cells run.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Cells at once; on GPUs, one GPU each.")]
@@ -248,6 +250,7 @@ def _run(given: dict[str, Any], *, dry_run: bool, students: bool) -> None:
 
 def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry_run: bool) -> None:
     from ddbench.benchmark import live
+    from ddbench.benchmark.prepare import before_run
     from ddbench.benchmark.registry import ENGINES
     from ddbench.benchmark.runner import Fate, Runner
     from ddbench.benchmark.store import Store
@@ -275,6 +278,8 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
     with store.run_lock():
         runner.settle()
         waiting = any(item.fate is Fate.WAITING for item in runner.items)
+        if waiting:
+            before_run(settings, spec.data, out_console)
         slots = engine.open(jobs=spec.jobs, device=plan.sets[0].launch.device) if waiting else []
         plan.save(store)
         if waiting:
@@ -286,7 +291,8 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
     _say(live.summary(runner.items))
     for item in runner.items:
         if item.fate in (Fate.FAILED, Fate.BLOCKED) and item.reason:
-            err_console.print(f"[red]{item.fate}[/red] {escape(item.title)} ({item.cell.id}): {escape(item.reason)}")
+            line = f"[red]{item.fate}[/red] {escape(item.title)} ({item.cell.id}): {escape(item.reason)}"
+            err_console.print(line, highlight=False, soft_wrap=True)
     if any(planned.students for planned in plan.sets):
         _show_leaderboard(spec)
     if runner.interrupted:
@@ -306,7 +312,7 @@ def _show_leaderboard(spec: Any) -> None:
 
 
 def _say(text: str) -> None:
-    out_console.print(text, markup=False, highlight=False)
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counts(labels: Any) -> list[int]:
@@ -332,7 +338,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in OUTSIDE_CAUSES:
             raise
-        _fail(f"{error.strerror}: {error.filename or 'no file named'}", 1)
+        _fail(f"{error.strerror}: {error.filename or 'standard output, or a file that the system does not name'}", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -14,6 +14,10 @@ PACKAGES = (
     "pydantic", "safetensors", "pillow",
 )  # fmt: skip
 
+VARIABLES = (
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
+
 
 def capture(device: str = "cpu") -> dict[str, Any]:
     """The environment as JSON data. Imports torch only where it is already imported or a GPU is asked for."""
@@ -23,18 +27,14 @@ def capture(device: str = "cpu") -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "source": _source_revision(),
         "hardware": {
-            "cpu": _cpu_model(),
+            "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)),
             "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
             "gpus": gpus(),
         },
         "device": device,
         "determinism": _determinism(),
-        "variables": {
-            name: os.environ[name]
-            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "CUBLAS_WORKSPACE_CONFIG")
-            if name in os.environ
-        },
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 
@@ -64,7 +64,8 @@ def _source_revision() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ddbench.benchmark.errors import Problems, UsageError
 from ddbench.benchmark.spec import Precision, Scalar
 
+MOST_NUMBERS = 10_000
+"""In a range: more cells than anybody runs, so more is a slip of the keyboard."""
 Reuse = Literal["missing", "never", "only-cache"]
+MOST_NUMBERS = 100_000
+"""Of one range; a longer one is a slip of the keyboard, and would fill the memory."""
 
 
 class RunSpec(BaseModel):
@@ -105,6 +109,10 @@ def integers(text: str | int) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"the range {part!r} ends before it begins")
+        if last - first >= MOST_NUMBERS:
+            raise ValueError(f"the range {part!r} has more than {MOST_NUMBERS:,} numbers")
+        if last - first >= MOST_NUMBERS:
+            raise ValueError(f"the range {part!r} holds {last - first + 1} numbers, expected at most {MOST_NUMBERS}")
         numbers += range(first, last + 1)
     return numbers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from ddbench.benchmark.spec import DistilledBy, DistillSpec, EvaluateSpec, cell_
 from ddbench.benchmark.store import CellDir, Store
 
 POLL_SECONDS = 0.1
+FULL_BYTES = 64 * 1024
+"""A disk with less free space than a cell's smallest files need counts as full."""
 GRACE_SECONDS = 10.0
 """Between asking a cell to stop and ending it."""
 
@@ -106,14 +109,20 @@ class Runner:
     def settle(self) -> None:
         """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
         for item in self.items:
-            result = item.cell.result()
-            if self.reuse != "never" and item.cell.finished(retry_failed=self.retry_failed) and self._current(item):
-                item.result = result
-                item.fate = Fate.REUSED if result is not None and result.status == "ok" else Fate.FAILED
-                item.reason = None if result is None else result.reason
-            elif self.reuse == "only-cache":
+            if not self._reused(item) and self.reuse == "only-cache":
                 item.fate = Fate.MISSING
         self._block()
+
+    def _reused(self, item: Item) -> bool:
+        """Take the result that an earlier run left, if it answers the plan."""
+        result = item.cell.result()
+        if self.reuse == "never" or result is None:
+            return False
+        if not item.cell.finished(retry_failed=self.retry_failed) or not self._current(item):
+            return False
+        item.result, item.reason = result, result.reason
+        self._change(item, Fate.REUSED if result.status == "ok" else Fate.FAILED)
+        return True
 
     def _current(self, item: Item) -> bool:
         """Whether a finished cell still answers the plan: its set lies there, and is the one its student saw."""
@@ -170,6 +179,8 @@ class Runner:
                 continue
             if item.fate is Fate.ELSEWHERE and item.cell.finished():
                 self._finish(item)
+                continue
+            if self._reused(item):  # its set had to be made again, and is the one it was trained on
                 continue
             slot = free.pop()
             self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device}))
@@ -229,7 +240,7 @@ class Runner:
         if item.result is not None and item.result.status == "ok":
             self._change(item, Fate.DONE)
         else:
-            item.reason = item.result.reason if item.result is not None else _last_words(item.cell)
+            item.reason = item.result.reason if item.result is not None else last_words(item.cell)
             self._change(item, Fate.FAILED)
 
     def _change(self, item: Item, fate: Fate) -> None:
@@ -239,13 +250,15 @@ class Runner:
                 self.observer.changed(item)
 
 
-def _last_words(cell: CellDir) -> str:
+def last_words(cell: CellDir) -> str:
     """The last line of a cell's log, for a cell that could not even write why it failed."""
     try:
         lines = (cell.path / "log.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return f"ended without a result; its log ends with: {lines[-1]}" if lines else "ended without a result or a log"
+    full = "; its disk is full" if shutil.disk_usage(cell.path).free < FULL_BYTES else ""
+    said = f"; its log ends with: {lines[-1]}" if lines else " or a log"
+    return f"ended without a result{said}{full}"
 
 
 @contextlib.contextmanager

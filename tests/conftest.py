@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+# Before torch is imported: spinning OpenMP threads make tests crawl on a machine that does anything else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 SMALL = Path(__file__).parent / "golden_small"
 GOLDEN = Path(os.environ.get("DDBENCH_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
@@ -33,6 +34,9 @@ class LocalEngine(Engine):
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
     def open(self, *, jobs: int, device: str) -> list[Slot]:
+        # OpenMP's idle threads spin by default; beside any other work on a small machine that makes a cell of two
+        # threads up to fifteen times slower. The server and the cells inherit this.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._context.set_forkserver_preload(["ddbench.benchmark.engines.preload"])
         if not device.startswith("cuda"):
             return [Slot(index, "cpu") for index in range(jobs)]

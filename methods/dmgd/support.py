@@ -103,7 +103,7 @@ def density(latents: np.ndarray, count: int, generator: torch.Generator) -> tupl
     Returns:
         (K, D) float32, and those probabilities scaled to sum 1, (K,) float64.
     """
-    points = torch.from_numpy(latents).double()
+    points = torch.tensor(latents, dtype=torch.float64)
     spread = torch.cdist(points, points).sum(1)
     probability = 1 / spread.clamp_min(1e-12)  # 0 where all latents are equal
     chosen = torch.multinomial(probability / probability.sum(), count, generator=generator)
