@@ -1,0 +1,190 @@
+"""Runs every registered method on digits as a cell does, but small; and sees to it that contracts really are tested."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ddbench.benchmark.registry import METHODS
+from ddbench.benchmark.rounds import Rounds
+from ddbench.methods.base import DistilledImage, DistillTask, Method
+
+STEPS = 8
+"""Sampling steps for methods that have them: few, but some in every window of every guidance."""
+CLASSES = (0, 3, 7)
+
+
+class SmallRuns:
+    """One dataset, one prior and one artefact cache for all methods under test.
+
+    Runs are those of `benchmark.distil`: rounds committed to disk, `task.done` the committed images, artefacts mapped
+    from disk. What differs: few classes, images and steps.
+    """
+
+    def __init__(self, root: Path) -> None:
+        import torch
+
+        from ddbench.benchmark.meter import Meter
+        from ddbench.datasets.digits import Digits
+        from ddbench.methods.diffusion.prior import Prior
+        from ddbench.methods.diffusion.prior_files import find_prior
+
+        self.root, self.device = root, torch.device("cpu")
+        self.dataset = Digits()
+        self.split = self.dataset.load("default", None, Digits.resolution)
+        self.prior = Prior.load(find_prior("digits"))
+        self.meter = Meter(self.device, root / "spent.json")
+        self.shared_cache = self.cache("shared")
+        self.prior_loads = 0
+        self._runs = 0
+        self._references: dict[str, Rounds] = {}
+
+    def cache(self, name: str) -> Any:
+        from ddbench.benchmark.artefacts import DiskArtefacts
+
+        return DiskArtefacts(self.root / "artefacts" / name, self.meter)
+
+    def method(self, name: str) -> Method:
+        """The method behind a registered name, with few steps where its other parameters allow that."""
+        entry, method = METHODS.entry(name), METHODS.load(name)
+        given = dict(entry.overrides)
+        if "steps" in method.Params.model_fields:
+            try:
+                return method(method.Params.model_validate({"steps": STEPS} | given))
+            except ValidationError:
+                pass  # its overrides name steps of the usual chain
+        return method(method.Params.model_validate(given))
+
+    def task(self, method: Method, done: Mapping[tuple[int, int], DistilledImage], **changed: Any) -> DistillTask:
+        """What a cell gives the method: IPC 2 and three classes, unless changed."""
+
+        def load_prior() -> Any:
+            assert method.needs_prior, f"{method.name} asks for a prior, but declares needs_prior = False"
+            self.prior_loads += 1
+            return self.prior
+
+        scratch = self._folder("scratch")
+        scratch.mkdir()
+        given: dict[str, Any] = {
+            "class_ids": self.dataset.class_ids,
+            "class_indices": CLASSES,
+            "ipc": None if method.whole_set else 2,
+            "seed": 0,
+            "train": self.split.train,
+            "train_hash": self.split.content_hash,
+            "device": self.device,
+            "precision": "fp32",
+            "batch_size": 64,
+            "scratch": scratch,
+            "done": done,
+            "load_prior": load_prior,
+            "cache": self.shared_cache,
+            "phase": self.meter.phase,
+            "progress": lambda note: None,
+        }
+        return DistillTask(**given | changed)
+
+    def run(self, name: str, *, stop_after: int | None = None, folder: Path | None = None, **changed: Any) -> Rounds:
+        """Distil, or go on from what `folder` holds; end after `stop_after` rounds of this run."""
+        method = self.method(name)
+        ipc = changed.get("ipc", None if method.whole_set else 2)
+        done = Rounds(folder or self._folder("rounds"), len(self.dataset.class_ids), ipc, self.dataset.channels)
+        task = self.task(method, done, **changed)
+        method.prepare(task)
+        for count, images in enumerate(method.distill(task), start=1):
+            done.commit(images)
+            if count == stop_after:
+                break
+        return done
+
+    def reference(self, name: str) -> Rounds:
+        """The usual small run of a method, made once; its own cache owes nothing to other runs."""
+        if name not in self._references:
+            self._references[name] = self.run(name, cache=self.cache(name))
+        return self._references[name]
+
+    def _folder(self, kind: str) -> Path:
+        self._runs += 1
+        return self.root / f"{kind}-{self._runs}"
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    return SmallRuns(tmp_path_factory.mktemp("small-runs"))
+
+
+@dataclass(frozen=True)
+class GlobalState:
+    """The process-wide state that a contestant must leave as it is."""
+
+    torch_random: bytes
+    numpy_random: tuple[bytes, int]
+    python_random: object
+    gradients: bool
+    default_dtype: str
+    threads: int
+    deterministic: bool
+    tf32: tuple[bool, bool]
+
+    @classmethod
+    def now(cls) -> GlobalState:
+        import torch
+
+        legacy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is looked at
+        return cls(
+            torch_random=torch.get_rng_state().numpy().tobytes(),
+            numpy_random=(legacy[1].tobytes(), legacy[2]),
+            python_random=random.getstate(),
+            gradients=torch.is_grad_enabled(),
+            default_dtype=str(torch.get_default_dtype()),
+            threads=torch.get_num_threads(),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            tf32=(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),
+        )
+
+
+@pytest.fixture
+def global_state() -> type[GlobalState]:
+    return GlobalState
+
+
+# Tests over registries could pass by testing nothing: a test of which every case was skipped fails the session.
+
+_outcomes = pytest.StashKey[dict[str, Counter[str]]]()
+
+
+def untested(outcomes: Mapping[str, Counter[str]]) -> list[str]:
+    """The tests of which every case was skipped, as for a registry without entries."""
+    return [name for name, counts in outcomes.items() if set(counts) == {"skipped"}]
+
+
+@pytest.fixture
+def find_untested() -> Any:
+    return untested
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
+        outcomes = item.config.stash.setdefault(_outcomes, defaultdict(Counter))
+        outcomes[item.nodeid.partition("[")[0]][report.outcome] += 1
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if untested(session.config.stash.get(_outcomes, {})) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name in untested(terminalreporter.config.stash.get(_outcomes, {})):
+        terminalreporter.write_line(f"FAILED {name} - every case was skipped, so nothing was tested", red=True)

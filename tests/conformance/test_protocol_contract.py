@@ -1,0 +1,149 @@
+"""What every registered protocol promises (`benchmark/protocols/base.py`), on every dataset that it can run on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from pydantic import ValidationError
+
+from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.registry import DATASETS, PROTOCOLS
+
+NAMES = [entry.name for entry in PROTOCOLS]
+every_protocol = pytest.mark.parametrize("name", NAMES)
+
+
+def trainable() -> list[tuple[str, str, str]]:
+    """(protocol, dataset, student) wherever the protocol takes that student on that dataset."""
+    found = []
+    for name in NAMES:
+        protocol: Protocol = PROTOCOLS.load(name)
+        for dataset in (entry.name for entry in DATASETS):
+            for student in protocol.students:
+                try:
+                    protocol.check_student(student, DATASETS.load(dataset).resolution)
+                except UsageError:
+                    continue
+                found.append((name, dataset, student))
+    return found
+
+
+@cache
+def hashes_elsewhere() -> dict[str, str]:
+    """Name -> hash, as another process with another hash seed computes them."""
+    program = (
+        "import json; from ddbench.benchmark.registry import PROTOCOLS; "
+        "print(json.dumps({entry.name: PROTOCOLS.load(entry.name).hash for entry in PROTOCOLS}))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    output = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, check=True)
+    return json.loads(output.stdout)
+
+
+def test_protocols_for_papers_and_for_a_first_run_are_registered() -> None:
+    protocols: list[Protocol] = [PROTOCOLS.load(name) for name in NAMES]
+    assert {protocol.comparable_with_papers for protocol in protocols} == {True, False}
+    assert not PROTOCOLS.broken
+
+
+@every_protocol
+def test_declaration(name: str) -> None:
+    protocol: Protocol = PROTOCOLS.load(name)
+    assert protocol.name == name
+    assert protocol.label == protocol.id == f"{name}@{protocol.version}"
+    assert not protocol.modified
+    assert protocol.summary
+    assert PROTOCOLS.entry(name).summary
+    assert protocol.comparable_with_papers or protocol.notice, "what is not comparable says so beside its numbers"
+    assert len(set(protocol.students)) == len(protocol.students)
+    with pytest.raises(ValidationError):
+        protocol.version = 99
+
+
+@every_protocol
+def test_hash_is_the_same_in_every_process_and_another_for_every_protocol(name: str) -> None:
+    protocol: Protocol = PROTOCOLS.load(name)
+    assert hashes_elsewhere()[name] == protocol.hash
+    assert Protocol.model_validate_json(protocol.model_dump_json()).hash == protocol.hash
+    assert [other for other in NAMES if PROTOCOLS.load(other).hash == protocol.hash] == [name]
+
+
+@every_protocol
+def test_epochs_and_looks(name: str) -> None:
+    protocol: Protocol = PROTOCOLS.load(name)
+    for classes in (10, 100, 1000):
+        by_ipc = [protocol.epochs_for(ipc, classes) for ipc in (1, 10, 50, 100, 1000)]
+        assert all(few >= many for few, many in pairwise(by_ipc)), "fewer images, more epochs"
+        for epochs in [*by_ipc, protocol.epochs_for(None, classes)]:
+            looks = protocol.look_epochs(epochs)
+            assert looks == sorted(set(looks))
+            assert looks[0] >= 1
+            assert looks[-1] == epochs, "the last epoch is what counts"
+            rates = protocol.schedule.learning_rates(protocol.optimiser_for(classes).learning_rate, epochs)
+            assert len(rates) == epochs
+            assert all(before >= after > 0 for before, after in pairwise(rates))
+        assert protocol.batch_size_for(classes) >= 1
+    with pytest.raises(UsageError, match="at least 1"):
+        protocol.epochs_for(0, 10)
+
+
+@every_protocol
+def test_a_changed_copy_says_so_and_unknown_changes_are_told_at_once(name: str) -> None:
+    protocol: Protocol = PROTOCOLS.load(name)
+    changed = protocol.with_overrides({"epochs": 7})
+    assert changed.modified
+    assert changed.label == f"{name}[epochs=7]@{protocol.version}"
+    assert changed.hash != protocol.hash
+    assert changed.epochs_for(10, 10) == changed.epochs_for(None, 10) == 7
+    assert not protocol.modified, "the published one is untouched"
+    with pytest.raises(Problems) as refused:
+        protocol.with_overrides({"epochs": 0, "epoch": 3, "learning_rate": "fast"})
+    assert len(refused.value.problems) == 3
+
+
+@every_protocol
+def test_it_runs_on_some_dataset(name: str) -> None:
+    assert [dataset for protocol, dataset, _ in trainable() if protocol == name]
+
+
+def students() -> dict[str, tuple[str, int, int, int, int | None]]:
+    """The different arguments of `networks.build` among all that can be trained, under the first name that has them."""
+    found: dict[tuple[str, int, int, int, int | None], str] = {}
+    for name, dataset, student in trainable():
+        protocol, declared = PROTOCOLS.load(name), DATASETS.load(dataset)
+        side, channels = protocol.side_for(declared.resolution), protocol.channels or declared.channels
+        arguments = (student, len(declared.class_ids), side, channels, protocol.width)
+        found.setdefault(arguments, f"{student}-{name}-{dataset}")
+    return {name: arguments for arguments, name in found.items()}
+
+
+@pytest.mark.parametrize("arguments", students().values(), ids=students())
+def test_students_build_at_the_datasets_side(arguments: tuple[str, int, int, int, int | None]) -> None:
+    import torch
+
+    from ddbench.benchmark.protocols.networks import build
+
+    _, classes, side, channels, _ = arguments
+
+    def built(seed: int) -> torch.nn.Module:
+        network = build(*arguments, generator=torch.Generator().manual_seed(seed))
+        assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+        return network.eval()
+
+    images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    network = built(0)
+    with torch.inference_mode():
+        logits = network(images)
+        assert logits.shape == (2, classes)
+        assert logits.isfinite().all()
+        assert not torch.equal(logits[0], logits[1]), "it looks at the image"
+        assert torch.equal(built(0)(images), logits), "its start is the seed's"
+        assert not torch.equal(built(1)(images), logits)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
