@@ -99,12 +99,14 @@ class Runner:
     retry_failed: bool = False
     timeout_seconds: float | None = None
     items: list[Item] = field(init=False)
+    _by_id: dict[str, Item] = field(init=False)
     observer: Observer | None = field(default=None, init=False)
     interrupted: bool = field(default=False, init=False)
     _kill_now: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.items = [Item(p, spec, self.store.cell(cell_id(spec))) for p, spec in self.plan.cells()]
+        self._by_id = {item.cell.id: item for item in self.items}
 
     def settle(self) -> None:
         """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
@@ -191,8 +193,7 @@ class Runner:
     def _source(self, item: Item) -> Item | None:
         """The distil cell that makes a student's images."""
         if isinstance(item.spec, EvaluateSpec) and isinstance(item.spec.images, DistilledBy):
-            wanted = item.spec.images.cell
-            return next(other for other in self.items if other.cell.id == wanted)
+            return self._by_id[item.spec.images.cell]
         return None
 
     def _ready(self, item: Item) -> bool:
