@@ -117,7 +117,9 @@ def plan_run(run: RunSpec, *, students: bool = True) -> tuple[Plan, list[Setting
 def plan_foreign(run: RunSpec, images: Path, sha256: str, ipc: int, label: str) -> tuple[Plan, Setting]:
     """Plan students for a distilled set made elsewhere."""
     setting = resolve_setting(run.model_copy(update={"ipc": [ipc], "seeds": [0]}), run.datasets[0])
-    launch = Launch(label=label, images=str(images.resolve()), **_launch_options(run, resolve_device(run.device)))
+    launch = Launch(
+        label=label, images=str(images.resolve()), **_launch_options(run, resolve_device(run.device), setting.dataset)
+    )
     specs = tuple(
         _student(setting, ForeignImages(image_set_sha256=sha256), ipc, seed * STUDENTS_PER_SET + repeat, launch.device)
         for seed in setting.set_seeds
@@ -392,7 +394,11 @@ def _sets(
 ) -> list[PlannedSet]:
     method = contestant.method
     files = prior.files() if method.needs_prior else None
-    launch = Launch(label=contestant.label, prior=None if files is None else prior.name, **_launch_options(run, device))
+    launch = Launch(
+        label=contestant.label,
+        prior=None if files is None else prior.name,
+        **_launch_options(run, device, setting.dataset),
+    )
     planned = []
     for ipc in (None,) if method.whole_set else setting.ipc:
         # A set that no seed changes is made once and gets as many students as the other methods' sets together.
@@ -443,11 +449,12 @@ def _device_type(device: str) -> DeviceType:
     return "cuda" if device.startswith("cuda") else "cpu"
 
 
-def _launch_options(run: RunSpec, device: str) -> dict[str, Any]:
+def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
+    share = max(1, available_cores() // run.jobs)
     return {
         "data_dir": None if run.data is None else str(run.data.resolve()),
         "device": device,
-        "threads": max(1, available_cores() // run.jobs),
+        "threads": share if dataset.useful_threads is None else min(share, dataset.useful_threads),
         "batch_size": run.batch_size,
         "plugins": tuple(str(plugin.resolve()) for plugin in run.plugins),
     }

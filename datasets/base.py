@@ -109,6 +109,8 @@ class Dataset(ABC):
     """Side in pixels at which methods and students see it when nothing is said."""
     resolutions: ClassVar[tuple[int, ...] | None] = None
     """Every side it can be opened at; None: any."""
+    useful_threads: ClassVar[int | None] = None
+    """The most threads that make a cell faster on a CPU; None: as many as its share of the cores."""
     channels: ClassVar[int] = 3
     splits: ClassVar[tuple[str, ...]]
     """The first is the default."""

@@ -33,6 +33,7 @@ class Digits(Dataset):
     class_names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     resolution = 8
     resolutions = (8,)
+    useful_threads = 1  # a batch of 8×8 images is too little work to share: a second thread costs more than it saves
     channels = 1
     splits = ("default",)
     headline = Headline(protocol="quick", student="convnet3", ipc=(1, 10), sets=3, students=3)

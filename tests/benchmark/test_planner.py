@@ -140,3 +140,11 @@ def test_a_modified_protocol_is_another_cell_and_says_so() -> None:
     student = next(s for _, s in made.cells() if isinstance(s, EvaluateSpec))
     assert student.protocol.label == "quick[epochs=5]@1"
     assert cell_id(student) not in {cell_id(s) for _, s in plan(methods="random").cells()}
+
+
+def test_threads_are_a_share_of_the_cores_and_no_more_than_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddbench.benchmark.planner.available_cores", lambda: 8)
+    assert [p.launch.threads for p in plan(methods="random").sets] == [1]
+    monkeypatch.setattr(Digits, "useful_threads", None)
+    assert [p.launch.threads for p in plan(methods="random").sets] == [8]
+    assert [p.launch.threads for p in plan(methods="random", jobs=3).sets] == [2]
