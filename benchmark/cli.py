@@ -250,6 +250,7 @@ def _run(given: dict[str, Any], *, dry_run: bool, students: bool) -> None:
 
 def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry_run: bool) -> None:
     from ddbench.benchmark import live
+    from ddbench.benchmark.prepare import before_run
     from ddbench.benchmark.registry import ENGINES
     from ddbench.benchmark.runner import Fate, Runner
     from ddbench.benchmark.store import Store
@@ -277,6 +278,8 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
     with store.run_lock():
         runner.settle()
         waiting = any(item.fate is Fate.WAITING for item in runner.items)
+        if waiting:
+            before_run(settings, spec.data, out_console)
         slots = engine.open(jobs=spec.jobs, device=plan.sets[0].launch.device) if waiting else []
         plan.save(store)
         if waiting:

@@ -52,12 +52,13 @@ class Registry(Generic[T]):
     Args:
         kind: what messages call it ("method").
         base: `module:attribute` of the class that a loaded target must subclass or be an instance of.
-        builtins: module with the built-in `ENTRIES`.
+        builtins: module with the built-in `ENTRIES`, or several in the order in which they register.
         group: entry-point group that installed packages use; a point's value is a target or a list of `Entry`.
     """
 
-    def __init__(self, kind: str, *, base: str, builtins: str, group: str) -> None:
-        self.kind, self.base, self.builtins, self.group = kind, base, builtins, group
+    def __init__(self, kind: str, *, base: str, builtins: str | tuple[str, ...], group: str) -> None:
+        self.kind, self.base, self.group = kind, base, group
+        self.builtins = (builtins,) if isinstance(builtins, str) else builtins
         self._entries: dict[str, Entry] | None = None
         self.broken: dict[str, str] = {}
         """Name or file -> why it is unavailable."""
@@ -66,8 +67,9 @@ class Registry(Generic[T]):
         """All names in the order they were registered."""
         if self._entries is None:
             self._entries = {}
-            for entry in importlib.import_module(self.builtins).ENTRIES:
-                self.register(entry)
+            for module in self.builtins:
+                for entry in importlib.import_module(module).ENTRIES:
+                    self.register(entry)
             for point in metadata.entry_points(group=self.group):
                 self._adopt_entry_point(point)
         return self._entries
@@ -202,7 +204,10 @@ ENGINES: Registry[Any] = Registry(
     group="ddbench.engines",
 )
 COMMANDS: Registry[Any] = Registry(
-    "command", base="typer:Typer", builtins="ddbench.reports.builtin", group="ddbench.commands"
+    "command",
+    base="typer:Typer",
+    builtins=("ddbench.benchmark.builtin", "ddbench.reports.builtin"),
+    group="ddbench.commands",
 )
 
 

@@ -11,4 +11,28 @@ ENTRIES: list[Entry] = [
         "1,797 handwritten digits, 8×8 greyscale, 10 classes; ships with scikit-learn",
         tags=("embedded",),
     ),
+    Entry(
+        "woof",
+        "ddbench.datasets.imagenet:Woof",
+        "ImageNet-Woof: 10 dog breeds, 12,454 training and 500 test images of ImageNet-1K",
+        tags=("paper", "files"),
+    ),
+    Entry(
+        "nette",
+        "ddbench.datasets.imagenet:Nette",
+        "ImageNette: 10 easy classes, 12,894 training and 500 test images of ImageNet-1K",
+        tags=("paper", "files"),
+    ),
+    Entry(
+        "imagenet-100",
+        "ddbench.datasets.imagenet:ImageNet100",
+        "the distillation papers' 100 classes of ImageNet-1K, 5,000 test images",
+        tags=("paper", "files"),
+    ),
+    Entry(
+        "imagenet-1k",
+        "ddbench.datasets.imagenet:ImageNet1K",
+        "ILSVRC 2012: 1,000 classes, 1,281,167 training and 50,000 test images",
+        tags=("paper", "files"),
+    ),
 ]

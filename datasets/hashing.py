@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -30,13 +30,26 @@ def split_hash(train_names: Iterable[str], test_names: Iterable[str]) -> str:
 
 def source_hash(source: ImageSource) -> str:
     """SHA-256 (hex) of one source: its names, labels, image shape and pixels, in the source's order."""
-    digest = hashlib.sha256(json.dumps([list(source.names), source.labels.tolist()]).encode())
+    digest = hashlib.sha256(b"[")
+    _add_json(digest, source.names)
+    digest.update(b", ")
+    _add_json(digest, source.labels.tolist())
+    digest.update(b"]")
     for start in range(0, len(source), BLOCK):
         block = source.read(np.arange(start, min(start + BLOCK, len(source))))
         if start == 0:
             digest.update(json.dumps([len(source), *block.shape[1:], str(block.dtype)]).encode())
         digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()
+
+
+def _add_json(digest: hashlib._Hash, items: Sequence[str | int]) -> None:
+    """Add a list as `json.dumps` writes it, without holding the text of a million names."""
+    digest.update(b"[")
+    for start in range(0, len(items), BLOCK):
+        separator = ", " if start else ""
+        digest.update(f"{separator}{json.dumps(list(items[start : start + BLOCK]))[1:-1]}".encode())
+    digest.update(b"]")
 
 
 def content_hash(train: ImageSource, test: ImageSource) -> str:

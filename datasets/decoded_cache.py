@@ -1,0 +1,247 @@
+"""Images decoded once, at one size, and read from disk afterwards: only what is asked for, through a memory map.
+
+    <folder>/<part>.npy    (n, S, S, 3) uint8
+    <folder>/<part>.json   which images these are, and what was seen while decoding
+
+A *part* (the training images of one class, say) is the unit of commit: its two files appear by renaming when all of it
+is decoded, so that a killed preparation goes on with the parts that are missing.
+
+How an image becomes S×S is torchvision's `Resize(S)` and `CenterCrop(S)` on a PIL image: RGB, shorter side resized to
+S with Pillow's bilinear filter, which antialiases, then the centre. It is the test transform of the papers' programs,
+so at a protocol's own side an image reaches the student as it did theirs, without a second resize.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddbench.benchmark.store import write_json
+from ddbench.datasets.base import ImageSource
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PREPROCESSING = "bilinear-crop-1"
+"""Names the transform above in the cache; another transform is another name."""
+CHUNK = 16
+"""Images that a thread decodes before it asks for more."""
+MAX_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are decoded and kept together."""
+
+    name: str
+    """Of its files in the cache."""
+    count: int
+    files: Callable[[], Sequence[Path]]
+    """The images' files, in the order of the part."""
+    identity: str
+    """Changes when the images do: what is kept under another identity is decoded anew."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A part in the cache."""
+
+    path: Path
+    count: int
+    enlarged: int
+    """Images whose shorter side was below S."""
+    median_shorter_side: int
+    sha256: str
+    """Of its array's file."""
+
+
+def fit_image(image: Image.Image, side: int) -> np.ndarray:
+    """(S, S, 3) uint8: shorter side resized to S = `side`, bilinear with antialiasing, then the centre crop."""
+    from PIL import Image
+
+    rgb = image.convert("RGB")
+    width, height = rgb.size
+    if min(width, height) != side:
+        scaled = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+        rgb = rgb.resize(scaled, Image.Resampling.BILINEAR)
+    left, top = (round((length - side) / 2.0) for length in rgb.size)
+    return np.asarray(rgb.crop((left, top, left + side, top + side)))
+
+
+class DecodedCache:
+    """The decoded parts of one source at one size. Whoever decodes must be alone: callers hold a lock."""
+
+    def __init__(self, folder: Path, side: int) -> None:
+        self.folder, self.side = folder / f"{PREPROCESSING}-{side}", side
+
+    def find(self, part: Part) -> Decoded | None:
+        """The part, if it is there and still of the same images."""
+        try:
+            noted = json.loads((self.folder / f"{part.name}.json").read_bytes())
+            if noted.pop("identity") != part.identity:
+                return None
+            path = self.folder / f"{part.name}.npy"
+            return Decoded(path, **noted) if path.exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def bytes_of(self, part: Part) -> int:
+        return part.count * self.side**2 * 3
+
+    def decode(self, parts: Sequence[Part], done: Callable[[int], None]) -> dict[Path, str]:
+        """Decode parts, in their order; one with files that are no whole images is not kept.
+
+        Args:
+            done: called with the number of images decoded since the last call.
+
+        Returns:
+            file -> what is wrong with it.
+
+        Raises:
+            OSError: a file that cannot be read, or a full disk.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for abandoned in self.folder.glob(".*.tmp"):
+            abandoned.unlink()
+        corrupt: dict[Path, str] = {}
+        threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS))
+        try:
+            for part in parts:
+                corrupt |= self._decode(part, threads, done)
+        finally:
+            threads.shutdown(cancel_futures=True)
+        return corrupt
+
+    def _decode(self, part: Part, threads: ThreadPoolExecutor, done: Callable[[int], None]) -> dict[Path, str]:
+        target = self.folder / f"{part.name}.npy"
+        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        files, corrupt = part.files(), dict[Path, str]()
+        sides = np.zeros(len(files), np.int64)
+        try:
+            with partial.open("wb") as out:
+                shape = (len(files), self.side, self.side, 3)
+                np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                out.flush()
+                header_bytes, starts = out.tell(), range(0, len(files), CHUNK)
+                work = [
+                    threads.submit(self._decode_chunk, out.fileno(), header_bytes, files, start, sides)
+                    for start in starts
+                ]
+                try:
+                    for start, chunk in zip(starts, work, strict=True):
+                        corrupt |= chunk.result()
+                        done(min(CHUNK, len(files) - start))
+                finally:
+                    # No thread may be writing to the descriptor when the file is closed.
+                    for chunk in work:
+                        chunk.cancel()
+                    wait(work)
+                os.fsync(out.fileno())
+            if not corrupt:
+                with partial.open("rb") as written:
+                    sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+                partial.replace(target)
+                write_json(
+                    self.folder / f"{part.name}.json",
+                    {
+                        "identity": part.identity,
+                        "count": len(files),
+                        "enlarged": int((sides < self.side).sum()),
+                        "median_shorter_side": int(np.median(sides)) if len(files) else self.side,
+                        "sha256": sha256,
+                    },
+                )
+        finally:
+            partial.unlink(missing_ok=True)
+        return corrupt
+
+    def _decode_chunk(
+        self, out: int, header_bytes: int, files: Sequence[Path], start: int, sides: np.ndarray
+    ) -> dict[Path, str]:
+        from PIL import Image
+
+        corrupt = {}
+        for row in range(start, min(start + CHUNK, len(files))):
+            try:
+                with Image.open(files[row]) as image:
+                    sides[row] = min(image.size)
+                    pixels = fit_image(image, self.side)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the system's trouble, not the image's
+                corrupt[files[row]] = str(error) or type(error).__name__
+                continue
+            # Not through a memory map: writing past a full disk would end the process by a signal.
+            _write_at(out, pixels.tobytes(), header_bytes + row * pixels.size)
+        return corrupt
+
+
+def _write_at(out: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(out, view, offset)
+        view, offset = view[written:], offset + written
+
+
+class DecodedImages(ImageSource):
+    """Images of several parts in one order; each `read` maps the parts it needs and lets go of them.
+
+    Args:
+        parts: paths of (n, S, S, 3) arrays.
+        part_of: (N,) which part each image lies in.
+        row_of: (N,) its row there.
+        labels: (N,) int64, sorted.
+        names: (N,).
+        side: S.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Path],
+        part_of: np.ndarray,
+        row_of: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        side: int,
+    ) -> None:
+        self.parts, self.part_of, self.row_of, self.side = tuple(parts), part_of, row_of, side
+        self.labels, self.names = labels, names
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(indices, np.int64)
+        parts, rows = self.part_of[wanted], self.row_of[wanted]
+        images = np.empty((len(wanted), self.side, self.side, 3), np.uint8)
+        for part in np.unique(parts):
+            here = np.flatnonzero(parts == part)
+            images[here] = np.load(self.parts[part], mmap_mode="r")[rows[here]]
+        return images
+
+    def of_class(self, class_index: int) -> np.ndarray:
+        start, end = np.searchsorted(self.labels, [class_index, class_index + 1])
+        return np.arange(start, end)
+
+
+def identity(*described: Any) -> str:
+    """SHA-256 of what identifies a part, as JSON data."""
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def enlargement_warning(parts: Mapping[str, Decoded], side: int) -> str | None:
+    """A warning where most images were smaller than what they were decoded at."""
+    total = sum(part.count for part in parts.values())
+    enlarged = sum(part.enlarged for part in parts.values())
+    if 2 * enlarged <= total:
+        return None
+    median = int(np.median([part.median_shorter_side for part in parts.values()]))
+    return (
+        f"the source's images have a shorter side of about {median} px and were enlarged to {side} px: "
+        "accuracies are not those of full-size images."
+    )

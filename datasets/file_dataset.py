@@ -1,0 +1,97 @@
+"""The contract of a dataset whose images the user provides as files: found, counted, decoded before they are read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddbench.datasets.base import Dataset
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a source holds of a split, beside what the whole split holds."""
+
+    source: str
+    """Kind and place, in words."""
+    split: str
+    train: Mapping[str, int]
+    """Class id -> number of images."""
+    test: Mapping[str, int]
+    expected_train: Mapping[str, int] | None
+    """None: the numbers of the classes are not known one by one."""
+    expected_test: Mapping[str, int]
+    split_hash: str
+    expected_split_hash: str | None
+    """None: not known."""
+    problems: tuple[str, ...]
+    """Why it is not the split; empty: it is."""
+    notes: tuple[str, ...]
+    decoded: tuple[int, ...]
+    """Resolutions at which its images lie decoded in the cache."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did."""
+
+    source: str
+    n_train: int
+    n_test: int
+    split_hash: str
+    resolution: int | None
+    """None: indexed only."""
+    decoded: int
+    """Images that were decoded now; the others were in the cache."""
+    skipped: tuple[str, ...]
+    """Corrupt images that are left out, with reasons."""
+    folder: Path
+    """Where the cache of this source lies."""
+    warning: str | None
+
+
+class FileDataset(Dataset):
+    """A dataset whose images lie in files that the user provides.
+
+    `data_dir` is such a source, or a folder of sources; None: the usual places, last of all what `prepare` remembered.
+    `load` prepares by itself what is not prepared.
+    """
+
+    @abstractmethod
+    def inspect(self, split: str, data_dir: Path | None) -> Inspection:
+        """Count a split's images and compare names and numbers with the whole split, decoding none.
+
+        Raises:
+            UsageError: unknown split, or no source of this dataset.
+        """
+
+    @abstractmethod
+    def prepare(
+        self,
+        split: str,
+        data_dir: Path | None,
+        resolution: int | None,
+        *,
+        skip_corrupt: bool = False,
+        remember: bool = False,
+        progress: Progress = silent,
+    ) -> Prepared:
+        """Index a source and, given a resolution, decode its images into the cache; what is there already is kept.
+
+        Args:
+            skip_corrupt: leave out training images that cannot be decoded, now and in later runs on this source.
+            remember: later runs that name no source use this one.
+
+        Raises:
+            UsageError: unknown split, no source of this dataset, or one that does not hold the whole split.
+            RunError: corrupt images, or too little free disk.
+        """

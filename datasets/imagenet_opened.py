@@ -1,0 +1,305 @@
+"""A split of a dataset in one source: its rows of the index, checked against the whole split, and decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.store import write_json
+from ddbench.datasets.base import ImageSource, SplitData
+from ddbench.datasets.cache import read_json
+from ddbench.datasets.decoded_cache import (
+    PREPROCESSING,
+    Decoded,
+    DecodedCache,
+    DecodedImages,
+    Part,
+    enlargement_warning,
+    identity,
+)
+from ddbench.datasets.file_dataset import Progress
+from ddbench.datasets.hashing import content_hash, split_hash
+from ddbench.datasets.imagenet_index import Index, read_index
+from ddbench.datasets.imagenet_sources import Source, check_free
+from ddbench.datasets.imagenet_splits import (
+    WARNINGS,
+    Expected,
+    Names,
+    choose_rows,
+    count_images,
+    shortfalls,
+    validation_part,
+)
+
+SKIPPED = "skipped.json"
+"""In a source's cache: location of each image that the user chose to do without -> what is wrong, and its stamp."""
+
+
+def read_skipped(source: Source) -> dict[str, str]:
+    """Location -> what is wrong, of images to be left out. A file that has changed since is given another chance."""
+    noted = read_json(source.cache / SKIPPED)
+    return {place: str(why) for place, (why, was) in noted.items() if source.file_stamp(place) == was}
+
+
+@dataclass(frozen=True)
+class OpenedSplit:
+    """A split of a dataset in one source."""
+
+    dataset: str
+    class_ids: tuple[str, ...]
+    expected: Expected
+    source: Source
+    split: str
+    index: Index
+    skipped: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, dataset: str, class_ids: tuple[str, ...], expected: Expected, source: Source, split: str
+    ) -> OpenedSplit:
+        """Raises UsageError: a source that cannot be listed (`read_index`)."""
+        index = read_index(source, dataset, class_ids)
+        return cls(dataset, class_ids, expected, source, split, index, read_skipped(source))
+
+    @cached_property
+    def problems(self) -> tuple[str, ...]:
+        """Why the source does not hold the whole split. Training images skipped by choice do not count as missing."""
+        train, test = self._whole
+        found = shortfalls(
+            self.expected,
+            count_images(self.index, train, self.class_ids),
+            count_images(self.index, test, self.class_ids),
+            self._hash(train, test),
+        )
+        lost = int(self._left_out[test].sum())
+        return (*found, f"{lost} of its test images are corrupt") if lost else found
+
+    @cached_property
+    def _whole(self) -> tuple[np.ndarray, np.ndarray]:
+        return choose_rows(self.index, self.split)
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        """Rows of the index."""
+        return self._whole[0][~self._left_out[self._whole[0]]]
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        return self._whole[1][~self._left_out[self._whole[1]]]
+
+    @cached_property
+    def split_hash(self) -> str:
+        return self._hash(self.train, self.test)
+
+    def _hash(self, train: np.ndarray, test: np.ndarray) -> str:
+        """Of the names on both sides; kept beside the index, since a million names take seconds."""
+        key = identity(self.index.stamps, self.split, len(train), len(test), sorted(self.skipped))
+        file = self.source.cache / "index" / self.dataset / f"split-{key[:16]}.json"
+        kept = read_json(file).get("split_hash")
+        if isinstance(kept, str):
+            return kept
+        found = split_hash(*(Names(self.index, rows, self.class_ids) for rows in (train, test)))
+        write_json(file, {"split": self.split, "split_hash": found})
+        return found
+
+    @cached_property
+    def _left_out(self) -> np.ndarray:
+        """(N,) bool."""
+        if not self.skipped:
+            return np.zeros(len(self.index), bool)
+        return np.isin(self.index.locations, np.array([os.fsencode(place) for place in self.skipped], "S"))
+
+    def skipped_warning(self) -> str | None:
+        """What results say of training images that are left out; None if there are none."""
+        rows = self._whole[0][self._left_out[self._whole[0]]]
+        names = ", ".join(name.decode() for name in self.index.names[rows[:5]].tolist())
+        return (
+            f"{len(rows)} corrupt training images are left out ({names}{', …' * (len(rows) > 5)})."
+            if len(rows)
+            else None
+        )
+
+    def at(self, resolution: int, progress: Progress) -> SplitData:
+        """The split at a resolution, decoded if it was not."""
+        self.decode(resolution, progress, skip_corrupt=False)
+        cache, parts = self._cache(resolution), self._parts
+        decoded = {name: found for name, part in parts.items() if (found := cache.find(part.part)) is not None}
+        train, test = (self._images(side, resolution, parts, decoded) for side in (self.train, self.test))
+        warnings = (
+            WARNINGS.get(self.split),
+            self.skipped_warning(),
+            enlargement_warning(decoded, resolution),
+        )
+        return SplitData(
+            name=self.split,
+            train=train,
+            test=test,
+            split_hash=self.split_hash,
+            content_hash=self._content_hash(train, test, decoded, cache, progress),
+            validation=validation_part(train.names, train.labels, len(self.class_ids)),
+            warning=" ".join(warning for warning in warnings if warning) or None,
+        )
+
+    def decode(self, resolution: int, progress: Progress, *, skip_corrupt: bool) -> int:
+        """Decode what is missing from the cache; returns the number of images decoded.
+
+        Raises:
+            RunError: corrupt images that are not to be skipped, or too little free disk.
+        """
+        if not self._missing_parts(resolution):
+            return 0
+        with self._lock(progress):
+            opened, decoded = self, 0
+            # With the corrupt ones left out, their classes are decoded again; nothing else is.
+            while missing := opened._missing_parts(resolution):
+                corrupt = opened._decode(missing, resolution, progress)
+                decoded += sum(part.count for part in missing)
+                if corrupt:
+                    opened._leave_out(corrupt, skip_corrupt=skip_corrupt)
+                    opened = replace(self, skipped=read_skipped(self.source))
+            return decoded
+
+    def _decode(self, missing: Sequence[Part], resolution: int, progress: Progress) -> dict[str, str]:
+        """Returns location -> what is wrong, of the images that are no whole images."""
+        cache, total, done = self._cache(resolution), sum(part.count for part in missing), 0
+        what = f"decoding {self.dataset} at {resolution} px"
+        self.source.cache.mkdir(parents=True, exist_ok=True)
+        check_free(self.source.cache, sum(cache.bytes_of(part) for part in missing), what)
+        if self.source.packed:
+            progress(f"unpacking {self.source.path.name}", 0, 0)
+        root = self.source.root()
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            progress(what, done, total)
+
+        progress(what, 0, total)
+        corrupt = cache.decode(missing, advance)
+        return {str(file.relative_to(root)): why for file, why in corrupt.items()}
+
+    def _leave_out(self, corrupt: Mapping[str, str], *, skip_corrupt: bool) -> None:
+        """Note images as skipped.
+
+        Raises:
+            RunError: that was not asked for, or would change a test set.
+        """
+        listed = "\n".join(f"  {location}: {why}" for location, why in list(corrupt.items())[:20])
+        more = f"\n  and {len(corrupt) - 20} more" if len(corrupt) > 20 else ""
+        said = f"{len(corrupt)} corrupt images in {self.source}:\n{listed}{more}\n"
+        if not skip_corrupt:
+            raise RunError(
+                f"{said}Get these files again; or leave them out, which every result will say: "
+                f"bench prepare {self.dataset} --from {self.source.path} --resolution N --skip-corrupt"
+            )
+        of_test = set(self.index.locations[self.test].tolist())
+        if any(os.fsencode(location) in of_test for location in corrupt):
+            raise RunError(f"{said}Some are test images. A test set is never made smaller: get these files again.")
+        noted = {place: [why, self.source.file_stamp(place)] for place, why in {**self.skipped, **corrupt}.items()}
+        write_json(self.source.cache / SKIPPED, noted)
+
+    @contextmanager
+    def _lock(self, progress: Progress) -> Iterator[None]:
+        self.source.cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.source.cache / "decode.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress("waiting for another process that decodes this source", 0, 0)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _cache(self, resolution: int) -> DecodedCache:
+        return DecodedCache(self.source.cache / "decoded", resolution)
+
+    def _missing_parts(self, resolution: int) -> list[Part]:
+        cache = self._cache(resolution)
+        return [part.part for part in self._parts.values() if cache.find(part.part) is None]
+
+    @cached_property
+    def _parts(self) -> dict[str, _PartRows]:
+        """The parts that the split needs: of each class, ImageNet's training and its validation images apart, so that
+        splits, and datasets that share classes, share what is decoded."""
+        needed = np.zeros(len(self.index), bool)
+        needed[self.train] = needed[self.test] = True
+        validation = self.index.validation_images
+        kinds, found = {"train": ~validation & ~self._left_out, "val": validation & ~self._left_out}, {}
+        for label, wnid in enumerate(self.class_ids):
+            start, end = np.searchsorted(self.index.classes, [label, label + 1])
+            for kind, of_kind in kinds.items():
+                rows = np.flatnonzero(of_kind[start:end]) + start
+                if needed[rows].any():
+                    found[f"{wnid}-{kind}"] = self._part(f"{wnid}-{kind}", rows)
+        return found
+
+    def _part(self, name: str, rows: np.ndarray) -> _PartRows:
+        locations = self.index.locations[rows].tolist()
+        folders = {os.path.dirname(os.fsdecode(location)) for location in locations}  # noqa: PTH120 - of text
+        stamps = {folder: self.index.stamps.get(folder) for folder in sorted(folders)}
+
+        def files() -> list[Path]:
+            root = self.source.root()
+            return [root / os.fsdecode(location) for location in self.index.locations[rows].tolist()]
+
+        key = identity(hashlib.sha256(b"\0".join(locations)).hexdigest(), stamps)
+        return _PartRows(Part(name, len(rows), files, key), rows)
+
+    def _images(
+        self, rows: np.ndarray, resolution: int, parts: Mapping[str, _PartRows], decoded: Mapping[str, Decoded]
+    ) -> DecodedImages:
+        part_of, row_of = np.full(len(self.index), -1, np.int32), np.zeros(len(self.index), np.int32)
+        for number, part in enumerate(parts.values()):
+            part_of[part.rows], row_of[part.rows] = number, np.arange(len(part.rows))
+        return DecodedImages(
+            [decoded[name].path for name in parts],
+            part_of[rows],
+            row_of[rows],
+            self.index.classes[rows].astype(np.int64),
+            Names(self.index, rows, self.class_ids),
+            resolution,
+        )
+
+    def _content_hash(
+        self,
+        train: ImageSource,
+        test: ImageSource,
+        decoded: Mapping[str, Decoded],
+        cache: DecodedCache,
+        progress: Progress,
+    ) -> str:
+        """Computed once for these parts, and kept beside them."""
+        key = identity(self.split_hash, {name: part.sha256 for name, part in decoded.items()})
+        file = cache.folder / f"content-{self.dataset}-{key[:16]}.json"
+        kept = read_json(file).get("content_hash")
+        if isinstance(kept, str):
+            return kept
+        progress(f"hashing {self.dataset}", 0, 0)
+        found = content_hash(train, test)
+        write_json(file, {"dataset": self.dataset, "split": self.split, "content_hash": found})
+        return found
+
+    def decoded_resolutions(self) -> tuple[int, ...]:
+        """Resolutions at which all of the split lies in the cache."""
+        folders = (self.source.cache / "decoded").glob(f"{PREPROCESSING}-*")
+        sides = sorted(int(folder.name.removeprefix(f"{PREPROCESSING}-")) for folder in folders)
+        return tuple(side for side in sides if not self._missing_parts(side))
+
+
+@dataclass(frozen=True)
+class _PartRows:
+    """A part, and the rows of the index that it holds."""
+
+    part: Part
+    rows: np.ndarray

@@ -1,0 +1,298 @@
+"""Decoding against torchvision's transforms, and a cache that keeps what is whole and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.datasets import decoded_cache, imagenet_sources
+from ddbench.datasets.base import Subset
+from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fit_image
+from ddbench.datasets.hashing import content_hash
+
+
+def torchvisions(image: Image.Image, side: int) -> np.ndarray:
+    """The test transform of the papers' programs, on a PIL image as their loaders open it."""
+    both = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
+    return np.asarray(both(image.convert("RGB")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 60), height=st.integers(1, 60), side=st.integers(1, 40), seed=st.integers(0, 99))
+def test_resize_and_crop_are_torchvisions(width: int, height: int, side: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    assert np.array_equal(fit_image(image, side), torchvisions(image, side))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1", "LA"])
+def test_every_kind_of_image_becomes_rgb(mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    fitted = fit_image(image, 16)
+    assert fitted.shape == (16, 16, 3)
+    assert np.array_equal(fitted, torchvisions(image, 16))
+
+
+def decoded_by_hand(tiny: Any, name: str, side: int) -> np.ndarray:
+    """From the JPEG data that was written, not from the cache."""
+    import io
+
+    wnid, file = name.split("/")
+    kind = "val" if "val" in file else "train"
+    number = int(file.removesuffix(".JPEG").rpartition("_")[2])
+    return torchvisions(Image.open(io.BytesIO(tiny.jpeg(wnid, kind, number))), side)
+
+
+@pytest.mark.parametrize("side", [8, 20, 32])
+def test_images_are_those_of_their_names(tiny: Any, side: int) -> None:
+    data = tiny.dataset().load("imagenet", tiny.archive(), side)
+    for source in (data.train, data.test):
+        expected = np.stack([decoded_by_hand(tiny, name, side) for name in source.names])
+        assert np.array_equal(source.read(np.arange(len(source))), expected)
+    assert data.content_hash == content_hash(data.train, data.test)
+
+
+def test_reading_opens_only_what_is_asked_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny.dataset().load("imagenet", tiny.tree(), 16)
+    opened: list[str] = []
+    real = np.load
+
+    def load(path: Path, **options: Any) -> Any:
+        opened.append(Path(path).stem)
+        assert options == {"mmap_mode": "r"}
+        return real(path, **options)
+
+    monkeypatch.setattr(decoded_cache.np, "load", load)
+    assert data.train.read([]).shape == (0, 16, 16, 3)
+    assert opened == []
+    first, _, third = tiny.classes
+    indices = [*data.train.of_class(2)[:2], *data.train.of_class(0)[-1:]]
+    images = data.train.read(indices)
+    assert sorted(opened) == sorted([f"{first}-train", f"{third}-train"])
+    assert isinstance(images, np.ndarray)
+    assert not isinstance(images, np.memmap)
+    some = Subset(data.train, indices)
+    assert np.array_equal(some.read(np.arange(3)), data.train.read(np.sort(indices)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    wanted=st.lists(st.integers(0, 10_000), max_size=30),
+    seed=st.integers(0, 99),
+)
+def test_any_selection_from_any_parts(
+    counts: list[int], wanted: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, generator = tmp_path_factory.mktemp("parts"), np.random.default_rng(seed)
+    arrays = [generator.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8) for count in counts]
+    paths = [folder / f"{number}.npy" for number in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        np.save(path, array)
+    places = np.array([(part, row) for part, count in enumerate(counts) for row in range(count)]).reshape(-1, 2)
+    order = generator.permutation(len(places))
+    source = DecodedImages(
+        paths, places[order, 0], places[order, 1], np.zeros(len(order), np.int64), [""] * len(order), 4
+    )
+    indices = [i % len(order) for i in wanted] if len(order) else []
+    expected = [arrays[places[order[i], 0]][places[order[i], 1]] for i in indices]
+    assert np.array_equal(source.read(indices), np.array(expected, np.uint8).reshape(-1, 4, 4, 3))
+
+
+# What is kept ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_decoded_is_shared_by_splits_and_loads(tiny: Any) -> None:
+    source, dataset = tiny.archive(), tiny.dataset()
+    assert dataset.prepare("imagenet", source, 16).decoded == 18
+    assert dataset.prepare("imagenet", source, 16).decoded == 0
+    assert dataset.prepare("fastai", source, 16).decoded == 0, "the same images"
+    assert dataset.prepare("imagenet", source, 8).decoded == 18
+    assert dataset.inspect("imagenet", source).decoded == (8, 16)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_preparation_goes_on_with_what_is_missing(tiny: Any, own_cache: Path) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+
+    def stop_at(what: str, done: int, total: int) -> None:
+        if done >= 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        dataset.prepare("imagenet", source, 16, progress=stop_at)
+    whole = sorted(own_cache.rglob("*-train.npy")) + sorted(own_cache.rglob("*-val.npy"))
+    kept = {path: path.stat().st_mtime_ns for path in whole}
+    assert 0 < len(kept) < 6
+    assert dataset.inspect("imagenet", source).decoded == ()
+    rest = dataset.prepare("imagenet", source, 16)
+    assert 0 < rest.decoded < 18
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not list(own_cache.rglob("*.tmp"))
+    undisturbed = tiny.dataset().load("imagenet", tiny.tree(name="other"), 16)
+    assert dataset.load("imagenet", source, 16).content_hash == undisturbed.content_hash
+
+
+def test_a_replaced_image_is_decoded_again_and_changes_the_hash(tiny: Any) -> None:
+    source, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    before = dataset.load("imagenet", source, 16)
+    image = source / "train" / wnid / f"{wnid}_3.JPEG"
+    image.unlink()
+    image.write_bytes(tiny.jpeg(wnid, "train", 77))
+    assert dataset.prepare("imagenet", source, 16).decoded == 4, "that class's training images"
+    after = dataset.load("imagenet", source, 16)
+    assert after.split_hash == before.split_hash
+    assert after.content_hash != before.content_hash
+
+
+def test_a_damaged_note_means_decoding_again(tiny: Any, own_cache: Path) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    before = dataset.load("imagenet", source, 16)
+    for note in own_cache.rglob("*-val.json"):
+        note.write_text("{")
+    assert dataset.prepare("imagenet", source, 16).decoded == 6
+    assert dataset.load("imagenet", source, 16).content_hash == before.content_hash
+
+
+def test_two_at_once_decode_once(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, decoded = tiny.archive(), list[int]()
+    notes: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def prepare() -> None:
+        barrier.wait()
+        done = tiny.dataset().prepare("imagenet", source, 16, progress=lambda what, *_: notes.append(what))
+        decoded.append(done.decoded)
+
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(decoded) == [0, 18]
+
+
+def test_too_little_disk_is_said_before_anything_is_written(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    source = tiny.tree()
+    usage = shutil.disk_usage(tiny.folder)
+    monkeypatch.setattr(imagenet_sources.shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    with pytest.raises(RunError, match=r"needs 0\.\d+ GiB in .*, where 0\.01 GiB are free; .*DDBENCH_CACHE"):
+        tiny.dataset().load("imagenet", source, 16)
+    assert not list(own_cache.rglob("*-train.npy"))
+
+
+def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    files = sorted(tiny.tree().rglob("*.JPEG"))[:5]
+    cache, written = DecodedCache(tmp_path / "c", 16), [0]
+    real = decoded_cache.os.pwrite
+
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        written[0] += 1
+        if written[0] > 3:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[: len(data) // 2], offset)  # short writes happen
+
+    monkeypatch.setattr(decoded_cache.os, "pwrite", pwrite)
+    part = Part("a", len(files), lambda: files, "id")
+    with pytest.raises(OSError, match="No space left"):
+        cache.decode([part], lambda images: None)
+    assert cache.find(part) is None
+    assert not [path for path in cache.folder.iterdir() if path.suffix in (".npy", ".tmp")]
+    monkeypatch.setattr(
+        decoded_cache.os, "pwrite", lambda d, data, offset: real(d, data[: max(1, len(data) // 2)], offset)
+    )
+    assert cache.decode([part], lambda images: None) == {}
+    kept = np.load(cache.folder / "a.npy")
+    assert np.array_equal(kept, np.stack([torchvisions(Image.open(file), 16) for file in files]))
+
+
+def test_small_images_are_said_to_be_enlarged(tiny: Any) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    warning = dataset.load("imagenet", source, 32).warning
+    assert warning is not None
+    assert "about 20 px and were enlarged to 32 px" in warning
+    assert dataset.load("imagenet", source, 20).warning is None
+
+
+# Corrupt images -------------------------------------------------------------------------------------------------------
+
+
+def break_image(root: Path, wnid: str, file: str, how: str, kind: str = "train") -> Path:
+    path = root / kind / wnid / file
+    data = path.read_bytes()
+    path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"<html>not found</html>"}[how])
+    return path
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text"])
+def test_corrupt_images_are_all_listed_and_stop_it(tiny: Any, how: str, own_cache: Path) -> None:
+    root, dataset = tiny.tree(), tiny.dataset()
+    first, second, _ = tiny.classes
+    names = [f"train/{first}/{first}_3.JPEG", f"train/{second}/{second}_20.JPEG"]
+    for name in names:
+        break_image(root, *name.split("/")[1:], how)
+    with pytest.raises(RunError) as error:
+        dataset.load("imagenet", root, 16)
+    assert "2 corrupt images" in str(error.value)
+    assert all(name in str(error.value) for name in names)
+    assert "--skip-corrupt" in str(error.value)
+    assert len(list(own_cache.rglob("*-*.npy"))) == 4, "the parts without corrupt images are kept"
+
+
+def test_skipping_is_chosen_once_and_said_everywhere(tiny: Any) -> None:
+    root, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[1]
+    whole = dataset.split_hash("imagenet", root)
+    broken = break_image(root, wnid, f"{wnid}_100.JPEG", "truncated")
+    prepared = dataset.prepare("imagenet", root, 16, skip_corrupt=True)
+    assert prepared.n_train == 11
+    assert [f"{wnid}_100" in line for line in prepared.skipped] == [True]
+    data = dataset.load("imagenet", root, 16)
+    assert f"{wnid}/{wnid}_100.JPEG" not in list(data.train.names)
+    assert data.split_hash == dataset.split_hash("imagenet", root) != whole
+    assert data.warning is not None
+    assert "1 corrupt training images are left out (n02093754_100.JPEG)" in data.warning
+    assert dataset.train_counts("imagenet", root)[wnid] == 3
+    expected = np.stack([decoded_by_hand(tiny, name, 16) for name in data.train.names])
+    assert np.array_equal(data.train.read(np.arange(11)), expected)
+    # With the file mended, nothing is left out any more.
+    broken.unlink()
+    broken.write_bytes(tiny.jpeg(wnid, "train", 100))
+    assert dataset.split_hash("imagenet", root) == whole
+    assert dataset.load("imagenet", root, 16).warning is None
+
+
+def test_a_test_image_is_never_skipped(tiny: Any) -> None:
+    root, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    break_image(root, wnid, "ILSVRC2012_val_00000001.JPEG", "truncated", "val")
+    with pytest.raises(RunError, match="A test set is never made smaller"):
+        dataset.prepare("imagenet", root, 16, skip_corrupt=True)
+
+
+def test_an_image_skipped_in_one_split_is_missing_in_anothers_test(tiny: Any) -> None:
+    root, dataset, wnid = tiny.tree(tiny.fastai, "imagewoof2"), tiny.dataset(), tiny.classes[0]
+    break_image(root, wnid, f"{wnid}_1000.JPEG", "truncated", "val")
+    assert dataset.prepare("imagenet", root, 16, skip_corrupt=True).n_train == 11
+    with pytest.raises(UsageError, match="1 of its test images are corrupt"):
+        dataset.load("fastai", root, 16)
+
+
+def test_a_system_error_is_not_taken_for_a_corrupt_image(tmp_path: Path) -> None:
+    cache = DecodedCache(tmp_path, 16)
+    with pytest.raises(FileNotFoundError):
+        cache.decode([Part("a", 1, lambda: [tmp_path / "gone.JPEG"], "id")], lambda images: None)
