@@ -337,7 +337,7 @@ def sources_at(path: Path, archive_stems: Sequence[str]) -> list[Source]:
         archive_stems: how the names of archives begin that are looked at in a folder of several things.
 
     Raises:
-        UsageError: no such place, or a file that is no archive.
+        UsageError: no such place, a file that is no archive, or a folder of parquet files.
     """
     if path.is_file():
         if not path.name.endswith(ARCHIVES):
@@ -358,6 +358,11 @@ def sources_at(path: Path, archive_stems: Sequence[str]) -> list[Source]:
         fits = stem != child.name and stem.startswith(tuple(archive_stems))
         if fits and child.is_file() and stem not in unpacked:
             found.append(ArchiveSource(child))
+    if not found and any(list(place.glob("*.parquet")) for place in (path, path / "data")):
+        raise UsageError(
+            f"{path} holds parquet files; they are not read. Write the images out under their names, "
+            "DIR/train/<wnid>/<file>.JPEG and DIR/val/<wnid>/<file>.JPEG (docs/datasets.md has the lines for it)"
+        )
     return found
 
 
