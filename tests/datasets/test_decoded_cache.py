@@ -168,15 +168,18 @@ def test_a_damaged_note_means_decoding_again(tiny: Any, own_cache: Path) -> None
     assert dataset.load("imagenet", source, 16).content_hash == before.content_hash
 
 
-def test_two_at_once_decode_once(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, decoded = tiny.archive(), list[int]()
-    notes: list[str] = []
-    barrier = threading.Barrier(2)
+def test_two_at_once_decode_once(tiny: Any) -> None:
+    """The first goes on only when the second has said that it waits."""
+    source, decoded, waits = tiny.archive(), list[int](), threading.Event()
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("waiting for another process"):
+            waits.set()
+        elif what.startswith("decoding") and done:
+            assert waits.wait(timeout=30), "both decode"
 
     def prepare() -> None:
-        barrier.wait()
-        done = tiny.dataset().prepare("imagenet", source, 16, progress=lambda what, *_: notes.append(what))
-        decoded.append(done.decoded)
+        decoded.append(tiny.dataset().prepare("imagenet", source, 16, progress=progress).decoded)
 
     threads = [threading.Thread(target=prepare) for _ in range(2)]
     for thread in threads:
