@@ -17,8 +17,10 @@ from ddbench.benchmark import seeds
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ddbench.datasets.base import Dataset, ImageSource
+    from ddbench.methods.classifier import ClassifierRecipe, TrainedClassifier
     from ddbench.methods.diffusion.prior import Prior
 
 
@@ -64,6 +66,10 @@ class ArtefactCache(Protocol):
         """
 
 
+def _not_offered(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("this task was made without that service; the engine's tasks have all of them")
+
+
 @dataclass(frozen=True)
 class DistillTask:
     """All that a contestant may see. There is no test image in it, and no protocol.
@@ -97,6 +103,15 @@ class DistillTask:
     """`with task.phase("sample"):` adds the wall-clock of the block to the named phase."""
     progress: Callable[[str], None]
     """Shows a short note on what the method is doing in the live view."""
+    train_at: Callable[[int], ImageSource] = _not_offered
+    """The images of `train`, in the same order, at another side in pixels: resized from the files, never from `train`'s
+    own pixels. For a prior or a classifier that works at another resolution than the run's."""
+    network: Callable[..., nn.Module] = _not_offered
+    """`task.network(name, side, *key)`: a student network for all classes with fresh weights from the stream
+    ("network", name, *key), in training mode on the device."""
+    trained_classifier: Callable[[ClassifierRecipe], TrainedClassifier] = _not_offered
+    """A classifier trained on the real training images, an artefact that cells share; its training is a timed phase
+    named "classifier"."""
 
     def stream(self, purpose: str, *key: seeds.Key) -> torch.Generator:
         """A CPU generator for one purpose of this distilled set; see `benchmark/seeds.py`."""

@@ -1,0 +1,86 @@
+"""Classifiers as methods see them: what to train, and what comes back from `task.trained_classifier`.
+
+Legend: N images, C channels, S side in pixels, K classes, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class ClassifierRecipe(BaseModel):
+    """How a classifier is trained on the real training images: all that its weights depend on besides those images.
+
+    Equal recipes on equal images give one artefact, whichever methods and cells ask for it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    network: str
+    """One of `bench list networks`."""
+    side: int = Field(ge=8)
+    """Side in pixels of the images that it sees."""
+    epochs: int = Field(ge=0)
+    """0: random weights, as they were drawn."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["constant", "multistep", "cosine"] = "multistep"
+    """Constant; ×0.2 at 2E//3 and 5E//6; or to zero along half a cosine."""
+    batch_size: int = Field(default=64, ge=1)
+    augmentation: Literal["crop-colour", "affine", "none"] = "crop-colour"
+    """That of the hard protocols, that of `quick`, or none."""
+    cutmix: bool = False
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    keep_epochs: tuple[int, ...] = ()
+    """Epochs after which the weights are kept besides the last; 0: as they were drawn."""
+    seed: int = 0
+
+
+class TrainedClassifier(Protocol):
+    """A classifier trained by a recipe, on the task's device; its parameters take no gradient unless asked to."""
+
+    recipe: ClassifierRecipe
+    sha256: str
+    """Of its weights."""
+    validation_accuracy: float | None
+    """Percent of the validation part, which it did not see; None: the classes are too small for one, or untrained."""
+
+    def network(self, epoch: int | None = None) -> nn.Module:
+        """The network in evaluation mode with the weights after `epoch` (one of `keep_epochs`; None: the last).
+
+        It takes normalised images.
+        """
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) in [0, 1] -> what the network takes; differentiable."""
+
+    def logits(self, images: Tensor, epoch: int | None = None) -> Tensor:
+        """(N, C, S, S) in [0, 1] -> (N, K); differentiable with respect to the images."""
+
+    def features(self, images: Tensor, epoch: int | None = None) -> Tensor:
+        """(N, C, S, S) in [0, 1] -> (N, F), what the last linear layer takes."""
+
+
+def penultimate(network: nn.Module, x: Tensor) -> Tensor:
+    """(N, F): what the network's last linear layer takes for input `x`; differentiable."""
+    from torch import nn
+
+    linear: Sequence[nn.Linear] = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{type(network).__name__} has no linear layer, so it has no penultimate features")
+    seen: list[Tensor] = []
+    handle = linear[-1].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    try:
+        network(x)
+    finally:
+        handle.remove()
+    return seen[-1]
