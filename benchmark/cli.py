@@ -257,7 +257,7 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
 
     engine = ENGINES.load(spec.engine)()
     for setting in settings:
-        _say(live.describe_setting(setting))
+        _say(live.describe_setting(setting, students=any(planned.students for planned in plan.sets)))
     for note in notes:
         _say(note)
     store = Store(spec.out)

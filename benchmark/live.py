@@ -171,16 +171,19 @@ def summary(items: list[Item]) -> str:
     return f"{what}: {', '.join(f'{counts[fate]} {fate}' for fate in Fate if counts[fate])}"
 
 
-def describe_setting(setting: Setting) -> str:
-    """What a run uses on one dataset, with what came from the dataset's headline told apart."""
-    lines = [
-        f"{setting.spec.name} · split {setting.spec.split} · {setting.spec.resolution} px · "
-        f"protocol {setting.protocol_spec.label} · student {setting.student} · "
-        f"IPC {', '.join(map(str, setting.ipc))} · {len(setting.set_seeds)} sets × {setting.repeats} students"
-    ]
-    if setting.assumed:
-        lines.append(f"not given, so taken from {setting.spec.name}'s headline: {', '.join(setting.assumed)}")
-    if setting.protocol.notice:
+def describe_setting(setting: Setting, *, students: bool = True) -> str:
+    """What a run uses on one dataset, with what came from the dataset's headline told apart; without students, what its
+    first stage uses."""
+    parts = [setting.spec.name, f"split {setting.spec.split}", f"{setting.spec.resolution} px"]
+    if students:
+        parts += [f"protocol {setting.protocol_spec.label}", f"student {setting.student}"]
+    parts.append(f"IPC {', '.join(map(str, setting.ipc))}")
+    parts.append(f"{len(setting.set_seeds)} sets" + (f" × {setting.repeats} students" if students else ""))
+    lines = [" · ".join(parts)]
+    assumed = [one for one in setting.assumed if students or not one.startswith(("protocol ", "student"))]
+    if assumed:
+        lines.append(f"not given, so taken from {setting.spec.name}'s headline: {', '.join(assumed)}")
+    if students and setting.protocol.notice:
         lines.append(setting.protocol.notice)
     return "\n".join(lines)
 

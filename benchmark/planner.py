@@ -246,9 +246,16 @@ def resolve_setting(run: RunSpec, dataset_name: str) -> Setting:
         allowed = " or ".join(map(str, dataset.resolutions))
         problems.append(f"--resolution {resolution}: {dataset_name} can be opened at {allowed} px")
     _collect(problems, lambda: protocol.check_student(student, resolution), None)
-    ipc = tuple(run.ipc) if run.ipc else said("IPC", None, headline.ipc)
+    ipc = tuple(run.ipc) if run.ipc else headline.ipc
+    if not run.ipc:
+        assumed.append(f"IPC {', '.join(map(str, headline.ipc))}")
     seeds = tuple(run.seeds) if run.seeds else tuple(range(said("distilled sets", None, headline.sets)))
-    repeats = said("students per set", run.repeats, headline.students)
+    repeats = run.repeats
+    if repeats is None and protocol.id == resolve_protocol(headline.protocol)[0].id:
+        repeats = said("students per set", None, headline.students)
+    elif repeats is None:
+        repeats = protocol.students_per_set
+        assumed.append(f"students per set {repeats} ({protocol.name}'s)")
     if repeats > STUDENTS_PER_SET:
         problems.append(f"--repeats {repeats}: expected at most {STUDENTS_PER_SET}")
     if problems:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.errors import Problems
+from ddbench.benchmark.live import describe_setting
 from ddbench.benchmark.plan import Plan
 from ddbench.benchmark.planner import STUDENTS_PER_SET, Setting, plan_run
 from ddbench.benchmark.run_spec import run_spec
@@ -90,6 +91,26 @@ def test_what_is_not_said_comes_from_the_headline_and_is_told() -> None:
     assert all(len(p.students) == headline.students for p in made.sets)
     assert settings[0].student == headline.student
     assert any(headline.protocol in note for note in settings[0].assumed)
+    assert "IPC 1, 10" in settings[0].assumed
+
+
+def test_another_protocol_than_the_headlines_brings_its_own_number_of_students() -> None:
+    made, (setting,), _ = plan_full(methods="random", protocol="hard-dmgd-adamw", device="cpu")
+    assert {len(p.students) for p in made.sets} == {setting.repeats} == {5}
+    assert "students per set 5 (hard-dmgd-adamw's)" in setting.assumed
+    (said,) = plan_full(methods="random", protocol="hard-dmgd-adamw", repeats=2)[1]
+    assert said.repeats == 2
+
+
+def test_the_first_stage_alone_speaks_of_no_student() -> None:
+    _, (setting,), _ = plan_full(methods="random", ipc=None, seeds=None)
+    with_students, without = describe_setting(setting), describe_setting(setting, students=False)
+    assert "convnet3" in with_students
+    assert "quick" in with_students
+    assert "students" not in without
+    assert "convnet3" not in without
+    assert "quick" not in without
+    assert "3 sets" in without
     _, settings, _ = plan_full(methods="random", split="default", protocol="quick", student="convnet3", repeats=1)
     assert settings[0].assumed == ()
 
