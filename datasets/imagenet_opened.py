@@ -174,9 +174,9 @@ class OpenedSplit:
         what = f"decoding {self.dataset} at {resolution} px"
         self.source.cache.mkdir(parents=True, exist_ok=True)
         check_free(self.source.cache, sum(cache.bytes_of(part) for part in missing), what)
-        if self.source.packed:
+        if self.source.packed(self.class_ids):
             progress(f"unpacking {self.source.path.name}", 0, 0)
-        root = self.source.root()
+        root = self.source.root(self.class_ids)
 
         def advance(images: int) -> None:
             nonlocal done
@@ -250,7 +250,7 @@ class OpenedSplit:
         stamps = {folder: self.index.stamps.get(folder) for folder in sorted(folders)}
 
         def files() -> list[Path]:
-            root = self.source.root()
+            root = self.source.root(self.class_ids)
             return [root / os.fsdecode(location) for location in self.index.locations[rows].tolist()]
 
         key = identity(hashlib.sha256(b"\0".join(locations)).hexdigest(), stamps)

@@ -1,4 +1,4 @@
-"""Where ImageNet's images lie: an ILSVRC folder, fast.ai's folders and archives, image files of a Hugging Face dataset.
+"""Where ImageNet's images lie: an ILSVRC folder, fast.ai's folders and archives, a Hugging Face dataset's files.
 
 A source lists the images of the classes that are asked for. What an image is comes from its file name, which every
 source keeps: `n02096294_123.JPEG` is a training image of class n02096294, `ILSVRC2012_val_00000123.JPEG` a validation
@@ -94,14 +94,14 @@ class Source(ABC):
     def file_stamp(self, location: str) -> list[int] | None:
         """Changes when that image's file does; None: it is gone."""
 
-    @property
-    def packed(self) -> bool:
-        """Whether `root` has to unpack an archive first."""
+    def packed(self, class_ids: Sequence[str]) -> bool:
+        """Whether `root` has to unpack images of these classes first."""
         return False
 
     @abstractmethod
-    def root(self) -> Path:
-        """The folder below which the images' files lie. An archive is unpacked into the cache first, once.
+    def root(self, class_ids: Sequence[str]) -> Path:
+        """The folder below which the files of these classes' images lie. What is packed is unpacked into the cache
+        first, once.
 
         Raises:
             UsageError: a damaged or unsafe archive.
@@ -202,7 +202,7 @@ class FolderSource(Source):
         except OSError:
             return None
 
-    def root(self) -> Path:
+    def root(self, class_ids: Sequence[str]) -> Path:
         return self.path
 
 
@@ -257,16 +257,15 @@ class ArchiveSource(Source):
     def file_stamp(self, location: str) -> list[int] | None:
         return []  # a changed archive has another cache
 
-    @property
-    def packed(self) -> bool:
+    def packed(self, class_ids: Sequence[str]) -> bool:
         return not self._unpacked.is_dir()
 
     @property
     def _unpacked(self) -> Path:
         return self.cache / "unpacked"
 
-    def root(self) -> Path:
-        if self.packed:
+    def root(self, class_ids: Sequence[str]) -> Path:
+        if self.packed(class_ids):
             self._unpack(self._unpacked)
         return self._unpacked
 
@@ -337,15 +336,17 @@ def sources_at(path: Path, archive_stems: Sequence[str]) -> list[Source]:
         archive_stems: how the names of archives begin that are looked at in a folder of several things.
 
     Raises:
-        UsageError: no such place, a file that is no archive, or a folder of parquet files.
+        UsageError: no such place, or a file that is no archive.
     """
+    from ddbench.datasets.imagenet_parquet import ParquetSource
+
     if path.is_file():
         if not path.name.endswith(ARCHIVES):
             raise UsageError(f"{path}: expected a folder or an archive ({', '.join(ARCHIVES)}), got another file")
         return [ArchiveSource(path)]
     if not path.is_dir():
         raise UsageError(f"{path}: no such file or folder")
-    here = FolderSource.at(path)
+    here = ParquetSource.at(path) or FolderSource.at(path)
     if here is not None:
         return [here]
     children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
@@ -358,11 +359,6 @@ def sources_at(path: Path, archive_stems: Sequence[str]) -> list[Source]:
         fits = stem != child.name and stem.startswith(tuple(archive_stems))
         if fits and child.is_file() and stem not in unpacked:
             found.append(ArchiveSource(child))
-    if not found and any(list(place.glob("*.parquet")) for place in (path, path / "data")):
-        raise UsageError(
-            f"{path} holds parquet files; they are not read. Write the images out under their names, "
-            "DIR/train/<wnid>/<file>.JPEG and DIR/val/<wnid>/<file>.JPEG (docs/datasets.md has the lines for it)"
-        )
     return found
 
 

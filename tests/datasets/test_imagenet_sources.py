@@ -297,14 +297,6 @@ def test_another_file_is_no_archive(tiny: Any) -> None:
         tiny.dataset().split_hash("imagenet", tiny.folder / "data.zip")
 
 
-@pytest.mark.parametrize("below", [".", "data"])
-def test_parquet_files_are_said_not_to_be_read(tiny: Any, below: str) -> None:
-    (tiny.folder / "hub" / below).mkdir(parents=True, exist_ok=True)
-    (tiny.folder / "hub" / below / "train-00000-of-00294.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r"parquet files; they are not read.*DIR/train/<wnid>"):
-        tiny.dataset().split_hash("imagenet", tiny.folder / "hub")
-
-
 def test_a_replaced_archive_is_read_anew(tiny: Any) -> None:
     archive = tiny.archive()
     before = tiny.dataset().load("imagenet", archive, 16)
