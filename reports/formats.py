@@ -45,6 +45,7 @@ def columns(table: Table, *, best: bool) -> list[Column]:
         Column("acc %", lambda row: _spread(row.acc_last)),
         Column("95 % interval", lambda row: _interval(row.acc_last), keep=1),
         *([Column("best acc %", lambda row: _spread(row.acc_best))] if best else []),
+        *([Column("paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         Column("sets×st.", _replication, keep=2),
         Column("gap %", lambda row: NONE if row.gap_closed_percent is None else f"{row.gap_closed_percent:.1f}"),
         Column("distil s", _distil_seconds, keep=3),
@@ -76,6 +77,16 @@ def _interval(summary: Summary | None) -> str:
     if summary is None or summary.low is None or summary.high is None:
         return NONE
     return f"{summary.low:.2f}–{summary.high:.2f}"
+
+
+def _paper(row: LeaderboardRow) -> str:
+    """The most trustworthy published number, our best look minus it, and how many further ones there are."""
+    if not row.papers:
+        return NONE
+    first, *others = row.papers
+    text = f"{first.value:.1f}" + ("" if first.std is None else f" ± {first.std:.1f}")
+    delta = "" if row.acc_best is None else f" ({row.acc_best.mean - first.value:+.1f})"
+    return text + delta + (f" {first.marks}" if first.marks else "") + (f" +{len(others)}" if others else "")
 
 
 def _replication(row: LeaderboardRow) -> str:
@@ -288,6 +299,10 @@ def _flat(table: Table, row: LeaderboardRow) -> dict[str, Any]:
         "students_per_set": _joined(row.students_per_set),
         **accuracies,
         "gap_closed_percent": row.gap_closed_percent,
+        "paper_acc_best": row.papers[0].value if row.papers else None,
+        "paper_std": row.papers[0].std if row.papers else None,
+        "paper_source": row.papers[0].source if row.papers else None,
+        "paper_marks": row.papers[0].marks if row.papers else None,
         **cost,
         "has_predictions": row.has_predictions,
     }

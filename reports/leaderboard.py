@@ -18,6 +18,7 @@ from ddbench.benchmark.spec import digest
 from ddbench.benchmark.store import Store
 from ddbench.reports import groups, rows, statistics
 from ddbench.reports.notes import legend, notes
+from ddbench.reports.paper_numbers import published
 from ddbench.reports.statistics import Comparison, SetScore
 from ddbench.reports.tables import (
     CostRecord,
@@ -77,6 +78,11 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         for i, row in enumerate(members)
     ]
     gap_notes = _close_gaps(built)
+    if not any(cell.spec.protocol.overrides for row in members for cell in row.cells):
+        name = members[0].cells[0].spec.protocol.name
+        for one in built:
+            where = {"dataset": key.dataset, "split": key.split, "student": key.student, "protocol": name}
+            one.papers = tuple(published(one.method, ipc=None if one.reference else key.ipc, **where))
     order = sorted(range(len(built)), key=lambda i: _place(built[i]))
     pairs = [Pair(a=order.index(i), b=order.index(j), comparison=pair) for (i, j), pair in comparisons.items()]
     table = Table(

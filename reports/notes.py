@@ -45,6 +45,11 @@ def legend(table: Table) -> list[str]:
         found.append("‡ no per-image predictions: tested with the largest variance that the accuracies allow.")
     if any(row.gap_closed_percent is not None for row in table.rows):
         found.append("gap % is the share of the way from random to full.")
+    if any(row.papers for row in table.rows):
+        found.append(
+            "paper: its best look at the test set, and ours minus it; never ranked. i: the paper does not say (all of) "
+            "its evaluator; s: read at second hand; +n: n further published numbers (--format json)."
+        )
     if any(row.reference for row in table.rows):
         found.append("ref: trained on the whole training set, not ranked.")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ddbench.benchmark.result import PriorRecord, Record
 from ddbench.benchmark.spec import MethodSpec
+from ddbench.reports.paper_numbers import PaperNumber
 from ddbench.reports.statistics import Comparison, Summary
 
 
@@ -75,6 +76,8 @@ class LeaderboardRow(Record):
     top5_last: Summary | None
     gap_closed_percent: float | None
     """100 (acc_last - random) / (full - random)."""
+    papers: tuple[PaperNumber, ...] = ()
+    """What papers give for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
     cost: CostRecord
     guidance: dict[str, Guidance]
     sets: list[SetRecord]
