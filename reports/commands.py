@@ -1,4 +1,4 @@
-"""`bench leaderboard` and `bench status`."""
+"""`bench leaderboard`, `bench compare` and `bench status`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ddbench.reports import rows
 from ddbench.reports.rows import Filters, Results
 
 leaderboard_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+compare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 status_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 PIPE_WIDTH = 160
@@ -66,6 +67,30 @@ def leaderboard(
             sys.stdout.write(formats.as_csv(board))
         case Format.JSON:
             sys.stdout.write(formats.as_json(board))
+
+
+@compare_app.command()
+def compare(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="A B…", help="Two or more methods, as leaderboards call them.")
+    ],
+    out: Out = Path("runs"),
+    dataset: Datasets = None,
+    ipc: Ipcs = None,
+    protocol: Protocols = None,
+    student: Students = None,
+    margin: Annotated[float, typer.Option("--margin", help="Points within which two methods count as equal.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the first method with each of the others: difference, interval, equivalence, and what could be seen."""
+    from ddbench.reports import compare_text
+    from ddbench.reports.compare import compare_methods
+
+    found = compare_methods(_read(out, dataset, ipc, protocol, student), methods, margin)
+    if as_json:
+        sys.stdout.write(found.model_dump_json(indent=1) + "\n")
+    else:
+        compare_text.print_terminal(found, _console())
 
 
 @status_app.command()

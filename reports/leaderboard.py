@@ -38,16 +38,17 @@ LOWER, UPPER = "random", "full"
 def build(results: rows.Results) -> Leaderboard:
     """All tables of a results folder."""
     grouped = groups.group(results)
-    titles = _titles([group.key for group in grouped])
+    named = titles([group.key for group in grouped])
     problems = [ProblemRecord(path=problem.path, reason=problem.reason) for problem in results.problems]
     for cell in results.evaluates.values():
         if cell.state == rows.STALE:
             problems.append(ProblemRecord(path=str(results.store.cell(cell.id).path), reason=f"stale: {cell.reason}"))
-    tables = [_table(results.store, group, title) for group, title in zip(grouped, titles, strict=True)]
+    tables = [_table(results.store, group, title) for group, title in zip(grouped, named, strict=True)]
     return Leaderboard(tables=tables, problems=problems)
 
 
-def _titles(keys: Sequence[groups.TableKey]) -> list[str]:
+def titles(keys: Sequence[groups.TableKey]) -> list[str]:
+    """What each table is called; hashes are added only where two would be called the same."""
     plain = []
     for key in keys:
         ipc = "whole training set" if key.ipc is None else f"IPC {key.ipc}"
@@ -65,7 +66,7 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
     key, members = group.key, group.rows
     students = [student for row in members for student in row.finished]
     n_test = students[0].data.n_test if students else 0
-    scores = [[_score(store, made) for made in row.sets] for row in members]
+    scores = [[score_of(store, made) for made in row.sets] for row in members]
     comparisons = {
         (i, j): statistics.compare(scores[i], scores[j], n_test)
         for i, j in combinations(range(len(members)), 2)
@@ -112,7 +113,8 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
     return table
 
 
-def _score(store: Store, made: groups.DistilledSet) -> SetScore:
+def score_of(store: Store, made: groups.DistilledSet) -> SetScore:
+    """What the statistics need of one distilled set; without predictions where a student's are missing."""
     arrays = [groups.correct(store, student) for student in made.students]
     known = [array for array in arrays if array is not None]
     return SetScore(

@@ -103,7 +103,51 @@ def summary(sets: Sequence[Sequence[float]], *, bounds: tuple[float, float] = (0
 
 
 def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Comparison:
-    """Test whether two methods differ, with sets and test images as crossed random factors.
+    """Test whether two methods differ, with sets and test images as crossed random factors (`difference_of`).
+
+    Level and interval sum the squares of half-widths (Banerjee, Sankhyā 22, 1960): critical value² =
+    Σ t²(f_i) · v_i. Since the tail of χ²₁ is convex, its size never exceeds the level, also for two sets, where
+    Satterthwaite's approximation rejects true hypotheses up to twice too often.
+    """
+    found = difference_of(a, b, n_test)
+    if not found.components:
+        return Comparison(found.difference, basis=found.basis)
+    half, error = math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance)
+    low, high = found.difference - half, found.difference + half
+    return Comparison(found.difference, error, low, high, found.tail(abs(found.difference)), found.basis)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in accuracy, and the independent parts of its variance; none where nothing can be tested."""
+
+    difference: float
+    components: tuple[Component, ...]
+    basis: str
+
+    @property
+    def variance(self) -> float:
+        return sum(c.variance for c in self.components)
+
+    def half_width_squared(self, alpha: float) -> float:
+        """Of the two-sided interval of level 1 - alpha."""
+        return sum(t_quantile(alpha / 2, c.degrees_of_freedom) ** 2 * c.variance for c in self.components)
+
+    def tail(self, distance: float) -> float:
+        """Two-sided probability of an estimate at least so far (points, not negative) from the truth."""
+
+        def excess(alpha: float) -> float:
+            return self.half_width_squared(alpha) - distance**2
+
+        if distance == 0:
+            return 1.0
+        if excess(SMALLEST_P_VALUE) <= 0:
+            return SMALLEST_P_VALUE
+        return float(optimize.brentq(excess, SMALLEST_P_VALUE, 1.0, xtol=1e-17, rtol=1e-10))
+
+
+def difference_of(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Difference:
+    """The difference of two methods' accuracies and what it varies by.
 
     The sets are paired by seed where two or more seeds are common: with D[s, j] the share of A's students right about
     test image j minus B's, for the pair of sets s,
@@ -118,10 +162,6 @@ def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Compar
 
     Where predictions are missing, the second term becomes the largest that the two accuracies allow: at each image
     |D| is at most the sum of the two error rates and at most the sum of the two accuracies.
-
-    Level and interval sum the squares of half-widths (Banerjee, Sankhyā 22, 1960): critical value² =
-    Σ t²(f_i) · v_i. Since the tail of χ²₁ is convex, its size never exceeds the level, also for two sets, where
-    Satterthwaite's approximation rejects true hypotheses up to twice too often.
     """
     seeds_a, seeds_b = _by_seed(a), _by_seed(b)
     common = sorted(seeds_a.keys() & seeds_b.keys())
@@ -135,9 +175,9 @@ def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Compar
         basis = f"{len(a)} and {len(b)} sets, independent"
     difference = _mean_accuracy(a) - _mean_accuracy(b)
     if not varying:
-        return Comparison(difference, basis="one set each: nothing tells how far another set would differ")
+        return Difference(difference, (), "one set each: nothing tells how far another set would differ")
     images, images_basis = _test_images(a, b, n_test)
-    return _judge(difference, [*varying, images], f"{basis}; {images_basis}")
+    return Difference(difference, (*varying, images), f"{basis}; {images_basis}")
 
 
 def _by_seed(scores: Sequence[SetScore]) -> dict[int, SetScore]:
@@ -178,24 +218,6 @@ def _test_images(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> t
 def _mean_correct(scores: Sequence[SetScore], n_test: int) -> np.ndarray | None:
     arrays = [score.correct for score in scores if score.correct is not None and score.correct.shape == (n_test,)]
     return np.mean(arrays, axis=0) if len(arrays) == len(scores) else None
-
-
-def _judge(difference: float, components: Sequence[Component], basis: str) -> Comparison:
-    def half_width_squared(alpha: float) -> float:
-        return sum(t_quantile(alpha / 2, c.degrees_of_freedom) ** 2 * c.variance for c in components)
-
-    def excess(alpha: float) -> float:
-        return half_width_squared(alpha) - difference**2
-
-    if difference == 0:
-        p_value = 1.0
-    elif excess(SMALLEST_P_VALUE) <= 0:
-        p_value = SMALLEST_P_VALUE
-    else:
-        p_value = float(optimize.brentq(excess, SMALLEST_P_VALUE, 1.0, xtol=1e-17, rtol=1e-10))
-    half = math.sqrt(half_width_squared(1 - CONFIDENCE))
-    error = math.sqrt(sum(c.variance for c in components))
-    return Comparison(difference, error, difference - half, difference + half, p_value, basis)
 
 
 def ranks(better: Sequence[Sequence[bool]]) -> list[int]:
