@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+
+from ddbench.benchmark.errors import UsageError
+
+Resize = Literal["bilinear", "adm"]
+"""How an image becomes a square: as the papers' students see it, or as latent priors were trained on it
+(`decoded_cache.py`)."""
+RESIZES: tuple[Resize, ...] = get_args(Resize)
 
 
 class ImageSource(ABC):
@@ -31,7 +39,19 @@ class ImageSource(ABC):
 
     def of_class(self, class_index: int) -> np.ndarray:
         """(n,) the indices of one class's images, in sorted order of their names."""
-        return np.flatnonzero(self.labels == class_index)
+        order, labels = self._by_class
+        start, end = np.searchsorted(labels, [class_index, class_index + 1])
+        return order[start:end].copy()
+
+    def class_sha256(self, class_index: int) -> str | None:
+        """Names the pixels of one class's images and their order; None where that is not known without reading them."""
+        return None
+
+    @cached_property
+    def _by_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) indices ordered by class, (N,) their labels: found once, since a thousand classes ask."""
+        order = np.argsort(self.labels, kind="stable")
+        return order, np.asarray(self.labels)[order]
 
 
 class ArraySource(ImageSource):
@@ -135,3 +155,37 @@ class Dataset(ABC):
     @abstractmethod
     def split_hash(self, split: str, data_dir: Path | None) -> str:
         """`SplitData.split_hash` without decoding any image (planning checks a prior's training data against it)."""
+
+    def content_hash(self, split: str, data_dir: Path | None, resolution: int) -> str | None:
+        """`SplitData.content_hash`, or None where images would have to be decoded for it (results of other images are
+        told from it before a run)."""
+        return self.load(split, data_dir, resolution).content_hash
+
+    def train_at(
+        self,
+        split: str,
+        data_dir: Path | None,
+        side: int,
+        resize: Resize,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> ImageSource:
+        """The training images at another side, in the order of `load`: made from the files, once.
+
+        Here, for datasets whose images lie in no files: at the sides at which it can be opened, where nothing is
+        resized.
+
+        Raises:
+            UsageError: a side that it cannot give.
+        """
+        allowed = self.resolutions or (self.resolution,)
+        if side not in allowed:
+            raise UsageError(
+                f"{self.name}'s images are {' or '.join(map(str, allowed))} px and lie in no files that could be read "
+                f"at {side} px; choose a prior or a recipe for that side, or a dataset with files"
+            )
+        return self.load(split, data_dir, side).train
+
+    def test_at(self, split: str, data_dir: Path | None, side: int) -> ImageSource | None:
+        """The test images at another side, in the order of `load`, made from the files; None for datasets whose images
+        lie in no files, where the pixels of `load` are all there is. For protocols that crop test images."""
+        return None

@@ -6,9 +6,13 @@
 A *part* (the training images of one class, say) is the unit of commit: its two files appear by renaming when all of it
 is decoded, so that a killed preparation goes on with the parts that are missing.
 
-How an image becomes S×S is torchvision's `Resize(S)` and `CenterCrop(S)` on a PIL image: RGB, shorter side resized to
-S with Pillow's bilinear filter, which antialiases, then the centre. It is the test transform of the papers' programs,
-so at a protocol's own side an image reaches the student as it did theirs, without a second resize.
+How an image becomes S×S, in RGB:
+
+- `bilinear`: torchvision's `Resize(S)` and `CenterCrop(S)` on a PIL image: shorter side resized to S with Pillow's
+  bilinear filter, which antialiases, then the centre. It is the test transform of the papers' programs, so at a
+  protocol's own side an image reaches the student as it did theirs, without a second resize.
+- `adm`: the crop that ADM and DiT were trained on: halved with a box filter while the shorter side is at least 2·S,
+  then the shorter side to S, bicubic, then the centre. What a latent prior's autoencoder is to see.
 """
 
 from __future__ import annotations
@@ -25,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddbench.benchmark.store import write_json
-from ddbench.datasets.base import ImageSource
+from ddbench.datasets.base import ImageSource, Resize
 
 if TYPE_CHECKING:
     from PIL import Image
 
-PREPROCESSING = "bilinear-crop-1"
-"""Names the transform above in the cache; another transform is another name."""
+PREPROCESSING: Mapping[Resize, str] = {"bilinear": "bilinear-crop-1", "adm": "adm-crop-1"}
+"""Names the transforms above in the cache; another transform is another name."""
 CHUNK = 16
 """Images that a thread decodes before it asks for more."""
 MAX_THREADS = 16
@@ -63,11 +67,18 @@ class Decoded:
     """Of its array's file."""
 
 
-def fit_image(image: Image.Image, side: int) -> np.ndarray:
-    """(S, S, 3) uint8: shorter side resized to S = `side`, bilinear with antialiasing, then the centre crop."""
+def fit_image(image: Image.Image, side: int, resize: Resize = "bilinear") -> np.ndarray:
+    """(S, S, 3) uint8 of side S = `side`, by one of the transforms above."""
     from PIL import Image
 
     rgb = image.convert("RGB")
+    if resize == "adm":
+        while min(rgb.size) >= 2 * side:
+            rgb = rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BOX)
+        scale = side / min(rgb.size)
+        rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.BICUBIC)
+        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+        return np.asarray(rgb.crop((left, top, left + side, top + side)))
     width, height = rgb.size
     if min(width, height) != side:
         scaled = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
@@ -79,8 +90,8 @@ def fit_image(image: Image.Image, side: int) -> np.ndarray:
 class DecodedCache:
     """The decoded parts of one source at one size. Whoever decodes must be alone: callers hold a lock."""
 
-    def __init__(self, folder: Path, side: int) -> None:
-        self.folder, self.side = folder / f"{PREPROCESSING}-{side}", side
+    def __init__(self, folder: Path, side: int, resize: Resize = "bilinear") -> None:
+        self.folder, self.side, self.resize = folder / f"{PREPROCESSING[resize]}-{side}", side, resize
 
     def find(self, part: Part) -> Decoded | None:
         """The part, if it is there and still of the same images."""
@@ -173,7 +184,7 @@ class DecodedCache:
             try:
                 with Image.open(files[row]) as image:
                     sides[row] = min(image.size)
-                    pixels = fit_image(image, self.side)
+                    pixels = fit_image(image, self.side, self.resize)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # the system's trouble, not the image's
@@ -201,6 +212,7 @@ class DecodedImages(ImageSource):
         labels: (N,) int64, sorted.
         names: (N,).
         side: S.
+        sha256s: of the parts' files, in the order of `parts`; empty: not known.
     """
 
     def __init__(
@@ -211,8 +223,10 @@ class DecodedImages(ImageSource):
         labels: np.ndarray,
         names: Sequence[str],
         side: int,
+        sha256s: Sequence[str] = (),
     ) -> None:
         self.parts, self.part_of, self.row_of, self.side = tuple(parts), part_of, row_of, side
+        self.sha256s = tuple(sha256s)
         self.labels, self.names = labels, names
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -227,6 +241,14 @@ class DecodedImages(ImageSource):
     def of_class(self, class_index: int) -> np.ndarray:
         start, end = np.searchsorted(self.labels, [class_index, class_index + 1])
         return np.arange(start, end)
+
+    def class_sha256(self, class_index: int) -> str | None:
+        """Of the class's parts and rows, so it is the same in every dataset and split with these images."""
+        if not self.sha256s:
+            return None
+        here = self.of_class(class_index)
+        numbers, parts = np.unique(self.part_of[here], return_inverse=True)
+        return identity([self.sha256s[number] for number in numbers], parts.tolist(), self.row_of[here].tolist())
 
 
 def identity(*described: Any) -> str:

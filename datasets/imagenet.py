@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ddbench.benchmark.errors import UsageError
-from ddbench.datasets.base import Headline, SplitData
+from ddbench.datasets.base import Default, Headline, ImageSource, Resize, SplitData
 from ddbench.datasets.cache import remember_source, remembered_sources
 from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared, Progress, silent
 from ddbench.datasets.imagenet_classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
@@ -49,6 +49,23 @@ class ImageNetSubset(FileDataset):
 
     def split_hash(self, split: str, data_dir: Path | None) -> str:
         return self._open(split, data_dir).split_hash
+
+    def content_hash(self, split: str, data_dir: Path | None, resolution: int) -> str | None:
+        return self._open(split, data_dir).content_hash(resolution)
+
+    def train_at(
+        self, split: str, data_dir: Path | None, side: int, resize: Resize, progress: Progress = silent
+    ) -> ImageSource:
+        """The training images at any side, from the files: what is not decoded yet is decoded first.
+
+        Raises:
+            UsageError: as `load`.
+            RunError: as `load`.
+        """
+        return self._open(split, data_dir).train_at(side, resize, progress)
+
+    def test_at(self, split: str, data_dir: Path | None, side: int) -> ImageSource:
+        return self._open(split, data_dir).test_at(side, silent)
 
     def inspect(self, split: str, data_dir: Path | None) -> Inspection:
         self._check_split(split)
@@ -218,6 +235,9 @@ class Woof(ImageNetSubset):
     headline = Headline(protocol="hard-minimax-sgd", student="resnet_ap10", ipc=(10,), sets=3, students=3)
     expected = expected_of("woof")
     archive_stem = "imagewoof"
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "igd": {"checkpoints": Default("0+5+16+40", "the epochs that IGD's program ships for it")},
+    }
 
 
 class Nette(ImageNetSubset):
@@ -229,6 +249,12 @@ class Nette(ImageNetSubset):
     headline = Headline(protocol="hard-minimax-sgd", student="resnet_ap10", ipc=(10,), sets=3, students=3)
     expected = expected_of("nette")
     archive_stem = "imagenette"
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "cao2": {
+            "pool": Default(2, "CaO2's program for it"),
+            "refine_steps": Default(0, "CaO2's program for it runs no latent optimisation"),
+        },
+    }
 
 
 class ImageNet100(ImageNetSubset):
@@ -238,6 +264,13 @@ class ImageNet100(ImageNetSubset):
     class_ids, class_names = IMAGENET_100, _names(IMAGENET_100)
     headline = Headline(protocol="hard-minimax-sgd", student="resnet_ap10", ipc=(10,), sets=3, students=3)
     expected: ClassVar[Mapping[str, Expected]] = {IMAGENET: Expected(_fifty_each(IMAGENET_100))}
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "cao2": {
+            "pool": Default(2, "CaO2's program for it"),
+            "order": Default("ascending", "CaO2's program for it"),
+            "refine_part": Default(8, "CaO2's program for it"),
+        },
+    }
 
 
 class ImageNet1K(ImageNetSubset):
@@ -247,3 +280,9 @@ class ImageNet1K(ImageNetSubset):
     class_ids, class_names = IMAGENET_1K, _names(IMAGENET_1K)
     headline = Headline(protocol="hard-minimax-sgd", student="resnet18", ipc=(10,), sets=3, students=1)
     expected: ClassVar[Mapping[str, Expected]] = {IMAGENET: Expected(_fifty_each(IMAGENET_1K), n_train=1_281_167)}
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "igd": {
+            "checkpoints": Default("0+5+18+52", "the epochs that IGD's program ships for it"),
+            "deviation_scale": Default(120.0, "the paper's for it, at every IPC (Table 7)"),
+        },
+    }

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ddbench.benchmark.errors import RunError
 from ddbench.benchmark.store import write_json
-from ddbench.datasets.base import ImageSource, SplitData
+from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
     PREPROCESSING,
@@ -26,7 +26,7 @@ from ddbench.datasets.decoded_cache import (
     enlargement_warning,
     identity,
 )
-from ddbench.datasets.file_dataset import Progress
+from ddbench.datasets.file_dataset import Progress, silent
 from ddbench.datasets.hashing import content_hash, split_hash
 from ddbench.datasets.imagenet_index import Index, read_index
 from ddbench.datasets.imagenet_sources import Source, check_free
@@ -131,9 +131,8 @@ class OpenedSplit:
     def at(self, resolution: int, progress: Progress) -> SplitData:
         """The split at a resolution, decoded if it was not."""
         self.decode(resolution, progress, skip_corrupt=False)
-        cache, parts = self._cache(resolution), self._parts
-        decoded = {name: found for name, part in parts.items() if (found := cache.find(part.part)) is not None}
-        train, test = (self._images(side, resolution, parts, decoded) for side in (self.train, self.test))
+        decoded = self._decoded(resolution)
+        train, test = (self._images(side, resolution, self._parts, decoded) for side in (self.train, self.test))
         warnings = (
             WARNINGS.get(self.split),
             self.skipped_warning(),
@@ -144,10 +143,45 @@ class OpenedSplit:
             train=train,
             test=test,
             split_hash=self.split_hash,
-            content_hash=self._content_hash(train, test, decoded, cache, progress),
+            content_hash=self._content_hash(train, test, decoded, self._cache(resolution), progress),
             validation=validation_part(train.names, train.labels, len(self.class_ids)),
             warning=" ".join(warning for warning in warnings if warning) or None,
         )
+
+    def content_hash(self, resolution: int) -> str | None:
+        """`SplitData.content_hash` at a resolution; None if the images are not decoded."""
+        decoded = self._decoded(resolution)
+        if len(decoded) < len(self._parts):
+            return None
+        train, test = (self._images(side, resolution, self._parts, decoded) for side in (self.train, self.test))
+        return self._content_hash(train, test, decoded, self._cache(resolution), silent)
+
+    def _decoded(self, resolution: int, resize: Resize = "bilinear") -> dict[str, Decoded]:
+        """The parts that lie in the cache."""
+        cache = self._cache(resolution, resize)
+        return {name: found for name, part in self._parts.items() if (found := cache.find(part.part)) is not None}
+
+    def train_at(self, side: int, resize: Resize, progress: Progress) -> ImageSource:
+        """The training images alone at one side, decoded if they were not."""
+        return self._at(self.train, side, resize, progress)
+
+    def test_at(self, side: int, progress: Progress) -> ImageSource:
+        """The test images alone at one side, decoded if they were not."""
+        return self._at(self.test, side, "bilinear", progress)
+
+    def _at(self, rows: np.ndarray, side: int, resize: Resize, progress: Progress) -> ImageSource:
+        cache = self._cache(side, resize)
+        wanted = {name: part for name, part in self._parts.items() if np.isin(part.rows, rows).any()}
+
+        def missing() -> list[Part]:
+            return [part.part for part in wanted.values() if cache.find(part.part) is None]
+
+        if missing():
+            with self._lock(progress):
+                corrupt = self._decode(missing(), cache, progress)  # another process may have decoded some meanwhile
+                if corrupt:
+                    self._leave_out(corrupt, skip_corrupt=False)
+        return self._images(rows, side, wanted, self._decoded(side, resize))
 
     def decode(self, resolution: int, progress: Progress, *, skip_corrupt: bool) -> int:
         """Decode what is missing from the cache; returns the number of images decoded.
@@ -161,17 +195,17 @@ class OpenedSplit:
             opened, decoded = self, 0
             # With the corrupt ones left out, their classes are decoded again; nothing else is.
             while missing := opened._missing_parts(resolution):
-                corrupt = opened._decode(missing, resolution, progress)
+                corrupt = opened._decode(missing, opened._cache(resolution), progress)
                 decoded += sum(part.count for part in missing)
                 if corrupt:
                     opened._leave_out(corrupt, skip_corrupt=skip_corrupt)
                     opened = replace(self, skipped=read_skipped(self.source))
             return decoded
 
-    def _decode(self, missing: Sequence[Part], resolution: int, progress: Progress) -> dict[str, str]:
+    def _decode(self, missing: Sequence[Part], cache: DecodedCache, progress: Progress) -> dict[str, str]:
         """Returns location -> what is wrong, of the images that are no whole images."""
-        cache, total, done = self._cache(resolution), sum(part.count for part in missing), 0
-        what = f"decoding {self.dataset} at {resolution} px"
+        total, done = sum(part.count for part in missing), 0
+        what = f"decoding {self.dataset} at {cache.side} px{' for its prior' * (cache.resize == 'adm')}"
         self.source.cache.mkdir(parents=True, exist_ok=True)
         check_free(self.source.cache, sum(cache.bytes_of(part) for part in missing), what)
         if self.source.packed(self.class_ids):
@@ -221,8 +255,8 @@ class OpenedSplit:
         finally:
             lock.release()
 
-    def _cache(self, resolution: int) -> DecodedCache:
-        return DecodedCache(self.source.cache / "decoded", resolution)
+    def _cache(self, resolution: int, resize: Resize = "bilinear") -> DecodedCache:
+        return DecodedCache(self.source.cache / "decoded", resolution, resize)
 
     def _missing_parts(self, resolution: int) -> list[Part]:
         cache = self._cache(resolution)
@@ -269,6 +303,7 @@ class OpenedSplit:
             self.index.classes[rows].astype(np.int64),
             Names(self.index, rows, self.class_ids),
             resolution,
+            [decoded[name].sha256 for name in parts],
         )
 
     def _content_hash(
@@ -292,8 +327,9 @@ class OpenedSplit:
 
     def decoded_resolutions(self) -> tuple[int, ...]:
         """Resolutions at which all of the split lies in the cache."""
-        folders = (self.source.cache / "decoded").glob(f"{PREPROCESSING}-*")
-        sides = sorted(int(folder.name.removeprefix(f"{PREPROCESSING}-")) for folder in folders)
+        prefix = f"{PREPROCESSING['bilinear']}-"
+        folders = (self.source.cache / "decoded").glob(f"{prefix}*")
+        sides = sorted(int(folder.name.removeprefix(prefix)) for folder in folders)
         return tuple(side for side in sides if not self._missing_parts(side))
 
 

@@ -1,4 +1,5 @@
-"""Original DiT checkpoints (`.pt`, the naming of facebookresearch/DiT) as a `diffusers` transformer.
+"""DiT weights of other kinds as a `diffusers` DiTTransformer2DModel: original checkpoints (`.pt`, the naming of
+facebookresearch/DiT), and what older versions of `diffusers` wrote (Transformer2DModel, pickled).
 
 Strict: every tensor of the file must have its place, and every weight of the network must come from the file.
 """
@@ -6,6 +7,7 @@ Strict: every tensor of the file must have its place, and every weight of the ne
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import pickle
 from collections.abc import Mapping
@@ -14,6 +16,8 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddbench.benchmark.errors import UsageError
@@ -64,6 +68,45 @@ def load_dit_checkpoint(path: Path, *, num_heads: int) -> Any:
     renamed = _rename(path, weights, config["num_layers"])
     try:
         model.load_state_dict(renamed, strict=True)
+    except RuntimeError as error:
+        raise UsageError(f"{path} does not hold the weights of a DiT: {error}") from None
+    return model.eval()
+
+
+def load_diffusers_dit(config: Mapping[str, Any], path: Path) -> Any:
+    """Read weights that `diffusers` wrote, of whatever age, into a DiTTransformer2DModel.
+
+    Args:
+        config: its `config.json`; older versions call the class Transformer2DModel and have settings that a DiT lacks.
+        path: safetensors, or pickled tensors (read with `weights_only`).
+
+    Raises:
+        UsageError: another network, a missing or unknown tensor, or a shape that does not fit.
+    """
+    if config.get("_class_name") not in ("DiTTransformer2DModel", "Transformer2DModel"):
+        raise UsageError(f"{path.parent}: expected the config of a DiT, got {config.get('_class_name')!r}")
+    taken = inspect.signature(DiTTransformer2DModel).parameters
+    foreign = {key for key, value in config.items() if value and key not in taken and not key.startswith("_")}
+    foreign -= {"attention_type"} if config.get("attention_type") == "default" else set()
+    if config.get("norm_type", "ada_norm_zero") != "ada_norm_zero" or foreign:
+        raise UsageError(
+            f"{path.parent} holds another transformer than a DiT: norm_type is {config.get('norm_type')!r}, and it has "
+            f"{', '.join(sorted(foreign)) or 'no other settings'}"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from None
+    else:
+        weights = _read(path)
+    with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced below
+        model: Any = DiTTransformer2DModel(**{key: value for key, value in config.items() if key in taken})
+    position = weights.pop("pos_embed.pos_embed", None)  # computed, and kept by some versions
+    if position is not None and not torch.allclose(position, model.pos_embed.pos_embed, atol=1e-5):
+        raise UsageError(f"{path}: pos_embed is not the sine-cosine table of a {config['sample_size']} latent")
+    try:
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise UsageError(f"{path} does not hold the weights of a DiT: {error}") from None
     return model.eval()

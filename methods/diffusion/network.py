@@ -78,6 +78,8 @@ class DenoisingNetwork(nn.Module):
 def _check_equal_embedders(embedders: list[nn.Module]) -> None:
     first = embedders[0].state_dict()
     for index, embedder in enumerate(embedders[1:], start=1):
+        if embedder is embedders[0]:
+            continue
         for name, tensor in embedder.state_dict().items():
             if not torch.equal(tensor, first[name]):
                 raise UsageError(

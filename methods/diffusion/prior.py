@@ -6,9 +6,10 @@ Transformer, autoencoder (or none), noise schedule and label map behind one inte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from torch import Tensor
 from ddbench.benchmark.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.prior_files import PriorFiles, PriorMetadata
+from ddbench.methods.diffusion.random_prior import random_networks
 from ddbench.methods.diffusion.schedule import Respaced, respace
+
+Encoder = Literal["vae", "vae_ema"]
+"""Which autoencoder encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
 
 
 class Prior:
@@ -32,6 +37,8 @@ class Prior:
         autoencoder: an AutoencoderKL, or None for a pixel prior.
         precision: `fp32`, or `bf16`: autocast of network and autoencoder; what they return is float32 either way.
         sha256: names the prior in artefact keys; None for one that was never saved.
+        latents_of: names its latents in artefact keys, where another prior has the same autoencoder; else `sha256`.
+        load_ema: loads the further autoencoder that can encode; None where there is none.
     """
 
     def __init__(
@@ -43,11 +50,15 @@ class Prior:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         sha256: str | None = None,
+        latents_of: str | None = None,
+        load_ema: Callable[[], Any] | None = None,
     ) -> None:
         self.metadata, self.sha256, self.precision = metadata, sha256, precision
+        self.latents_of = latents_of or sha256
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval().requires_grad_(False)
+        self._load_ema = load_ema
         config = network.transformer.config
         self.latent_shape: tuple[int, int, int] = (config.in_channels, config.sample_size, config.sample_size)
         self.guided_channels = config.in_channels if metadata.guided_channels == "all" else metadata.guided_channels
@@ -60,13 +71,13 @@ class Prior:
         Raises:
             UsageError: weights that are not exactly the network's, or blocks with different embedders.
         """
-        transformer = _load(DiTTransformer2DModel, files.transformer, norm_eps=files.metadata.norm_eps)
-        autoencoder = None if files.autoencoder is None else _load(AutoencoderKL, files.autoencoder)
-        if autoencoder is not None and autoencoder.config.latent_channels != transformer.config.in_channels:
-            raise UsageError(
-                f"prior {files.folder}: the autoencoder has {autoencoder.config.latent_channels} latent channels, "
-                f"the network {transformer.config.in_channels}; they do not belong together"
-            )
+        ema = files.autoencoder_ema
+        if files.random is not None:
+            transformer, autoencoder = random_networks(files.random)
+        else:
+            assert files.transformer is not None
+            transformer = load_strictly(DiTTransformer2DModel, files.transformer, norm_eps=files.metadata.norm_eps)
+            autoencoder = None if files.autoencoder is None else load_strictly(AutoencoderKL, files.autoencoder)
         return cls(
             DenoisingNetwork(transformer, files.metadata.freq_shift),
             files.metadata,
@@ -74,6 +85,20 @@ class Prior:
             device=device,
             precision=precision,
             sha256=files.sha256,
+            load_ema=None if ema is None else lambda: load_strictly(AutoencoderKL, ema),
+        )
+
+    def with_network(self, network: DenoisingNetwork, sha256: str) -> Prior:
+        """This prior with another network of the same shape, a tuned one; the autoencoders and their latents stay."""
+        return Prior(
+            network,
+            self.metadata,
+            autoencoder=self.autoencoder,
+            device=self.device,
+            precision=self.precision,
+            sha256=sha256,
+            latents_of=self.latents_of,
+            load_ema=self._load_ema,
         )
 
     def schedule(self, steps: int) -> Respaced:
@@ -98,17 +123,19 @@ class Prior:
             self._time[t] = self.network.embed_time(torch.tensor([t], device=self.device))
         return self._time[t]
 
-    def predict(self, x: Tensor, t: int, label_embedding: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One evaluation of the network at the original timestep `t`.
+    def predict(self, x: Tensor, t: int | Tensor, label_embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One evaluation of the network; differentiable with respect to `x`.
 
         Args:
             x: (N, C, h, w).
+            t: the original timestep; or (N,) int64, one for each.
             label_embedding: (N, D), of `embed_labels` or made from it; the time embedding is added here.
 
         Returns:
             ε (N, C, h, w), and v of the same shape or None for a prior without it.
         """
-        conditioning = self.embed_time(t) + label_embedding
+        time = self.embed_time(t) if isinstance(t, int) else self.network.embed_time(t.to(self.device))
+        conditioning = time + label_embedding
         with self._autocast():
             output = self.network(x, conditioning)
         output = output.float()
@@ -124,14 +151,23 @@ class Prior:
         channels = self.latent_shape[0] if self.autoencoder is None else self.autoencoder.config.out_channels
         return side, side, channels
 
+    @cached_property
+    def _ema(self) -> Any:
+        if self._load_ema is None:
+            raise UsageError(
+                "the prior has no second autoencoder in vae_ema/ to encode with; put sd-vae-ft-ema there, or let the "
+                "method encode with vae"
+            )
+        return self._load_ema().to(self.device).eval().requires_grad_(False)
+
     @torch.no_grad()
-    def encode(self, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    def encode(self, images: np.ndarray, encoder: Encoder = "vae") -> tuple[Tensor, Tensor | None]:
         """Images (N, H, W, channels) uint8 -> mean and standard deviation of their latents, (N, C, h, w) float32.
 
         A pixel prior's latent is the image itself in [-1, 1], with no deviation.
 
         Raises:
-            UsageError: images of another shape than the prior's.
+            UsageError: images of another shape than the prior's, or an encoder that it does not have.
         """
         if images.shape[1:] != self.image_shape:
             raise UsageError(
@@ -142,33 +178,41 @@ class Prior:
         if self.autoencoder is None:
             return x, None
         with self._autocast():
-            posterior = self.autoencoder.encode(x).latent_dist
+            posterior = (self._ema if encoder == "vae_ema" else self.autoencoder).encode(x).latent_dist
         scale = self.metadata.latent_scale
         return posterior.mean.float() * scale, posterior.std.float() * scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Latents (N, C, h, w) -> images (N, H, W, channels) uint8, each rounded to the nearest level."""
-        x = latents.to(self.device)
-        if self.autoencoder is not None:
-            # One by one: memory stays that of one image, and an image's pixels do not depend on its neighbours.
-            with self._autocast():
-                parts = [self.autoencoder.decode(z[None] / self.metadata.latent_scale).sample for z in x]
-            x = torch.cat(parts).float()
+        # One by one: memory stays that of one image, and an image's pixels do not depend on its neighbours.
+        x = torch.cat([self.to_images(z[None]) for z in latents.to(self.device)])
         levels = (x.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, h, w) -> images (N, channels, H, W) about [-1, 1], neither clamped nor rounded;
+        differentiable."""
+        if self.autoencoder is None:
+            return latents
+        with self._autocast():
+            return self.autoencoder.decode(latents / self.metadata.latent_scale).sample.float()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def _load(model_class: Any, folder: Path, **config: Any) -> Any:
-    """`from_pretrained`, strictly: every weight of the network from the file, and none left over."""
+def load_strictly(model_class: Any, folder: Path, *, use_safetensors: bool = True, **config: Any) -> Any:
+    """`from_pretrained` in float32, strictly: every weight of the network from the file, and none left over.
+
+    Raises:
+        UsageError: files that are not exactly this network's.
+    """
     try:
         model, found = model_class.from_pretrained(
             folder,
             torch_dtype=torch.float32,
-            use_safetensors=True,
+            use_safetensors=use_safetensors,
             local_files_only=True,
             low_cpu_mem_usage=False,
             output_loading_info=True,

@@ -6,6 +6,10 @@ Nothing here imports torch: planning reads, checks and hashes a prior without lo
     <prior>/config.json                              a `diffusers` DiTTransformer2DModel …
     <prior>/diffusion_pytorch_model.safetensors      … and its weights; both may lie in `transformer/` instead
     <prior>/vae/                                     an AutoencoderKL, same two files; absent for a pixel prior
+    <prior>/vae_ema/                                 another that encodes, for methods that ask for it; may be absent
+
+A name stands for a bundled prior, else for one that `bench prepare prior` installed in the cache, else for a folder.
+`random:NAME` is a known prior's network with random weights, for timing only.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -34,11 +38,21 @@ from pydantic import (
 )
 
 from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.datasets.base import Resize
+from ddbench.datasets.cache import cache_dir
+
+if TYPE_CHECKING:
+    from ddbench.methods.diffusion.prior_catalogue import KnownPrior
 
 BUNDLED = Path(__file__).parents[2] / "datasets" / "priors"
 METADATA = "prior.json"
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMER = "transformer"
+VAE, VAE_EMA = "vae", "vae_ema"
+RANDOM = "random:"
+CHECKSUMS = "checksums"
+"""In an installed prior's metadata: file -> SHA-256 when it was installed."""
 
 
 class NoiseScheduleMetadata(BaseModel):
@@ -133,6 +147,17 @@ class PriorMetadata(BaseModel):
             return True
         return False if split_hash in self.train_split_hashes else None
 
+    @property
+    def of_pixels(self) -> bool:
+        """It denoises images, not latents of them."""
+        return self.space.startswith("pixels")
+
+    @property
+    def real_images(self) -> tuple[tuple[int, Resize], ...]:
+        """At which side, and how resized, its autoencoder is to see real images (`DistillTask.train_at`); empty for a
+        pixel prior, which sees the run's own."""
+        return () if self.of_pixels else ((self.resolution, "adm"),)
+
     def what_makes_images(self) -> dict[str, Any]:
         """The fields that can change an image: the metadata's part of the prior's hash."""
         described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "seen_test_split_hashes"}
@@ -144,19 +169,28 @@ class PriorFiles:
     """A prior that was found and whose files are whole."""
 
     name: str
-    """As it was asked for: a bundled prior's name, or a folder."""
-    folder: Path
+    """As it was asked for: a bundled or installed prior's name, or a folder."""
+    folder: Path | None
     metadata: PriorMetadata
-    transformer: Path
+    transformer: Path | None
     """Folder of the network's config and weights."""
     autoencoder: Path | None
     """Folder of the autoencoder's, None for a pixel prior."""
     sha256: str
     """Over weights, configs and the metadata fields that can change an image; not over paths or descriptions."""
+    autoencoder_ema: Path | None = None
+    """Folder of the further encoder's, None where there is none."""
+    random: KnownPrior | None = None
+    """The network that gets random weights, where it has no files."""
 
     @property
     def trained_on(self) -> str:
         return self.metadata.trained_on
+
+    @property
+    def timing_only(self) -> bool:
+        """Its weights are random: what it makes says nothing but how long it took."""
+        return self.random is not None
 
 
 def bundled_priors() -> list[str]:
@@ -164,39 +198,117 @@ def bundled_priors() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{METADATA}"))
 
 
+def installed_folder() -> Path:
+    """Where `bench prepare prior` puts priors, one folder each."""
+    return cache_dir() / "priors"
+
+
+def installed_priors() -> list[str]:
+    """Names of the priors that `bench prepare prior` installed."""
+    found = installed_folder().glob(f"*/{METADATA}")
+    return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
+
+
 def find_prior(name_or_path: str | Path) -> PriorFiles:
-    """Find a prior by the name of a bundled one or by its folder, and check that its files fit together.
+    """Find a prior by its name or folder, and check that its files fit together and are those that were installed.
 
     Raises:
-        UsageError: unknown name, missing or truncated file, metadata that is incomplete or contradicts the config.
+        UsageError: unknown name, missing, truncated or changed file, metadata that is incomplete or contradicts the
+            config, or a known prior that is not installed (the message says how to install it).
     """
-    known = bundled_priors()
-    folder = BUNDLED / name_or_path if str(name_or_path) in known else Path(name_or_path).expanduser()
-    if not folder.is_dir():
-        near = difflib.get_close_matches(str(name_or_path), known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UsageError(
-            f"there is no prior {str(name_or_path)!r}: it is neither a bundled prior "
-            f"({', '.join(known) or 'none are installed'}) nor an existing folder. {hint}"
-            f"Give a folder with {METADATA}, {CONFIG} and {WEIGHTS}."
-        )
+    name = str(name_or_path)
+    if name.startswith(RANDOM):
+        return _with_random_weights(name)
+    folder = _folder_of(name)
     metadata = read_metadata(folder / METADATA)
-    transformer = folder if (folder / CONFIG).is_file() else folder / "transformer"
-    autoencoder = folder / "vae" if (folder / "vae").is_dir() else None
+    transformer = folder if (folder / CONFIG).is_file() else folder / TRANSFORMER
+    autoencoder, autoencoder_ema = (path if (path := folder / vae).is_dir() else None for vae in (VAE, VAE_EMA))
     config = _read_json(transformer / CONFIG)
-    problems = _contradictions(metadata, config, autoencoder)
+    problems = _contradictions(metadata, config, autoencoder, autoencoder_ema)
     if problems:
         raise Problems([f"prior {folder}: {problem}" for problem in problems])
 
     content: dict[str, Any] = {"metadata": metadata.what_makes_images()}
-    for role, part in (("transformer", transformer), ("autoencoder", autoencoder)):
+    parts = {"transformer": transformer, "autoencoder": autoencoder, "autoencoder_ema": autoencoder_ema}
+    for role, part in parts.items():
         if part is not None:
             check_safetensors(part / WEIGHTS)
             settings = {k: v for k, v in _read_json(part / CONFIG).items() if not k.startswith("_")}
-            with (part / WEIGHTS).open("rb") as weights:
-                content[role] = [settings, hashlib.file_digest(weights, "sha256").hexdigest()]
+            content[role] = [settings, file_sha256(part / WEIGHTS)]
+    _check_checksums(folder, metadata)
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return PriorFiles(str(name_or_path), folder, metadata, transformer, autoencoder, sha256)
+    return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, autoencoder_ema)
+
+
+def _folder_of(name: str) -> Path:
+    """The folder that a name stands for.
+
+    Raises:
+        UsageError: none.
+    """
+    from ddbench.methods.diffusion.prior_catalogue import KNOWN  # it describes priors by this file's metadata
+
+    bundled, installed = bundled_priors(), installed_priors()
+    if name in bundled:
+        return BUNDLED / name
+    if name in installed:
+        return installed_folder() / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name in KNOWN:
+        raise UsageError(
+            f"prior {name} is not installed. `bench prepare prior {name}` downloads it (about 4 GB; "
+            f"{KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
+            "Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
+        )
+    near = difflib.get_close_matches(name, [*bundled, *installed, *KNOWN], n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+        f"there is no prior {name!r}: it is neither a bundled prior ({', '.join(bundled) or 'there are none'}), nor an "
+        f"installed one ({', '.join(installed) or 'there are none'}), nor an existing folder. {hint}"
+        f"Give a folder with {METADATA}, {CONFIG} and {WEIGHTS}."
+    )
+
+
+def _with_random_weights(name: str) -> PriorFiles:
+    from ddbench.methods.diffusion.prior_catalogue import WITH_RANDOM_WEIGHTS
+
+    known = WITH_RANDOM_WEIGHTS.get(name.removeprefix(RANDOM))
+    if known is None:
+        names = ", ".join(f"{RANDOM}{one}" for one in WITH_RANDOM_WEIGHTS)
+        raise UsageError(f"there is no prior {name!r}; with random weights, for timing only, there are {names}")
+    metadata = known.metadata.model_copy(update={"trained_on": "nothing: random weights, for timing only"})
+    return PriorFiles(name, None, metadata, None, None, random_sha256(known.name), random=known)
+
+
+def random_sha256(name: str) -> str:
+    """What names `random:<name>` in results; derived from the name alone."""
+    return hashlib.sha256(f"random weights, version 1: {name}".encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file; computed once for as long as its size and time of change stay."""
+    status = path.stat()
+    return _file_sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _file_sha256(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
+    """Raises UsageError if files are not those that were installed; nothing to compare where none were noted."""
+    for name, expected in ((metadata.model_extra or {}).get(CHECKSUMS) or {}).items():
+        path = folder / name
+        found = file_sha256(path) if path.is_file() else "no such file"
+        if found != expected:
+            raise UsageError(
+                f"prior {folder} is not as it was installed: {name} has SHA-256 {found}, expected {expected}. Remove "
+                f"the folder and install it again: bench prepare prior {folder.name}"
+            )
 
 
 def read_metadata(path: Path) -> PriorMetadata:
@@ -240,7 +352,9 @@ def check_safetensors(path: Path) -> None:
         raise UsageError(f"{path} is damaged: expected {expected} bytes, found {size}; copy it again")
 
 
-def _contradictions(metadata: PriorMetadata, config: Mapping[str, Any], autoencoder: Path | None) -> Sequence[str]:
+def _contradictions(
+    metadata: PriorMetadata, config: Mapping[str, Any], autoencoder: Path | None, autoencoder_ema: Path | None
+) -> Sequence[str]:
     """What in the metadata cannot be true of the network that the config describes."""
     if config.get("_class_name") != "DiTTransformer2DModel":
         return [f"expected the config of a DiTTransformer2DModel, got {config.get('_class_name')!r}"]
@@ -262,16 +376,26 @@ def _contradictions(metadata: PriorMetadata, config: Mapping[str, Any], autoenco
         problems.append(
             f"null_label is {metadata.null_label}, but the network has labels 0 … {config['num_embeds_ada_norm']}"
         )
-    pixels = metadata.space.startswith("pixels")
+    pixels = metadata.of_pixels
     if pixels and autoencoder is not None:
         problems.append("space is pixels, but there is an autoencoder in vae/; remove it or correct the metadata")
     if not pixels and autoencoder is None:
         problems.append("space is latents, but there is no autoencoder in vae/; add it")
     scale = 1
-    if autoencoder is not None:
-        coder = _read_json(autoencoder / CONFIG)
+    for folder in (autoencoder_ema, autoencoder):
+        if folder is None:
+            continue
+        coder = _read_json(folder / CONFIG)
         if coder.get("_class_name") != "AutoencoderKL":
-            return [*problems, f"expected the config of an AutoencoderKL in vae/, got {coder.get('_class_name')!r}"]
+            return [
+                *problems,
+                f"expected the config of an AutoencoderKL in {folder.name}/, got {coder.get('_class_name')!r}",
+            ]
+        if coder.get("latent_channels") != channels:
+            problems.append(
+                f"the autoencoder in {folder.name}/ has {coder.get('latent_channels')} latent channels, the network "
+                f"{channels}; they do not belong together"
+            )
         scale = 2 ** (len(coder["block_out_channels"]) - 1)
     if metadata.resolution != side * scale:
         problems.append(f"resolution is {metadata.resolution}, but the network's images have side {side * scale}")

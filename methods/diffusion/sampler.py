@@ -20,6 +20,16 @@ from ddbench.methods.diffusion.schedule import Respaced
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where the chain begins, if not at its noisiest step with noise alone."""
+
+    k: int
+    """Index in the respaced chain of the step that is executed first."""
+    z: Tensor
+    """(B, C, h, w) the latents z_k at its noise level."""
+
+
+@dataclass(frozen=True)
 class SampleOutcome:
     """Legend: B images, C channels, h = w side."""
 
@@ -38,6 +48,7 @@ def sample(
     *,
     steps: int,
     cfg_scale: float,
+    start: Start | None = None,
     on_step: Callable[[Step, Tensor], None] = lambda step, z: None,
 ) -> SampleOutcome:
     """Sample one batch of images in lockstep.
@@ -48,6 +59,7 @@ def sample(
         noise: the batch's draws.
         steps: S, the length of the respaced chain.
         cfg_scale: s in ε = ε_null + s (ε_class - ε_null); at 1 the null half is not evaluated.
+        start: None: all steps, from noise.
         on_step: called with each executed step and the (B, C, h, w) latents after it.
 
     Raises:
@@ -57,18 +69,19 @@ def sample(
     chain = prior.schedule(steps)
     label_terms = [term for term in terms if isinstance(term, LabelGuidance)]
     shift_terms = [term for term in terms if isinstance(term, ShiftGuidance)]
-    labels = torch.tensor([[prior.label_of(image.class_id), prior.null_label] for image in images])
-    static_pair = prior.embed_labels(labels)  # (B, 2, D)
+    static_pair = label_pairs(prior, images)
     path_kl = {term.name: torch.zeros(len(images), device=prior.device) for term in shift_terms}
     sums = []
-    z = noise.initial(prior.latent_shape).to(prior.device)
+    if start is None:
+        start = Start(steps - 1, noise.initial(prior.latent_shape).to(prior.device))
+    z = start.z
 
-    for n, k in enumerate(reversed(range(steps))):
+    for n, k in enumerate(reversed(range(start.k + 1))):
         step = Step(n, k, int(chain.timesteps[k]))
         pair = static_pair
         for label_term in label_terms:
             pair = label_term.label(step, pair)
-        epsilon, v = _guided_prediction(prior, z, step.t, pair, cfg_scale)
+        epsilon, v = guided_prediction(prior, z, step.t, pair, cfg_scale, prior.guided_channels)
 
         alpha_bar = float(chain.alpha_bar[k])
         x0 = z / alpha_bar**0.5 - (1 / alpha_bar - 1) ** 0.5 * epsilon
@@ -87,17 +100,25 @@ def sample(
         sums.append(z.flatten(1).sum(1))
         on_step(step, z)
 
-    _check_finite(torch.stack(sums), images, chain)
+    check_finite(torch.stack(sums), images, chain.timesteps[: start.k + 1].flip(0).tolist())
     return SampleOutcome(z, path_kl)
 
 
-def _guided_prediction(prior: Prior, z: Tensor, t: int, pair: Tensor, cfg_scale: float) -> tuple[Tensor, Tensor | None]:
-    """ε after classifier-free guidance and v, both (B, C, h, w); v and the unguided channels are the class's own."""
+def label_pairs(prior: Prior, images: Sequence[ImageKey]) -> Tensor:
+    """(B, 2, D): the embeddings [class; null] of each image; UsageError for a class that the prior does not know."""
+    return prior.embed_labels(torch.tensor([[prior.label_of(image.class_id), prior.null_label] for image in images]))
+
+
+def guided_prediction(
+    prior: Prior, z: Tensor, t: int, pair: Tensor, cfg_scale: float, channels: int
+) -> tuple[Tensor, Tensor | None]:
+    """ε after classifier-free guidance of the leading `channels`, and v, both (B, C, h, w); v and the unguided channels
+    are the class's own."""
     if cfg_scale == 1:
         return prior.predict(z, t, pair[:, 0])
     both, v = prior.predict(z.repeat_interleave(2, 0), t, pair.flatten(0, 1))
     class_half, null_half = both[0::2], both[1::2]
-    guided = slice(0, prior.guided_channels)
+    guided = slice(0, channels)
     epsilon = class_half.clone()
     epsilon[:, guided] = null_half[:, guided] + cfg_scale * (class_half[:, guided] - null_half[:, guided])
     return epsilon, None if v is None else v[0::2]
@@ -111,13 +132,18 @@ def _sigma(chain: Respaced, k: int, v: Tensor | None) -> Tensor:
     return (0.5 * (low + (v + 1) / 2 * (high - low))).exp()
 
 
-def _check_finite(sums: Tensor, images: Sequence[ImageKey], chain: Respaced) -> None:
-    """`sums` (S, B): the sum of each latent after each executed step; checked at the end, to wait for a GPU once."""
+def check_finite(sums: Tensor, images: Sequence[ImageKey], timesteps: Sequence[int], what: str = "sampling") -> None:
+    """Raise RunError if a latent became infinite or NaN; checked at the end, to wait for a GPU once.
+
+    Args:
+        sums: (S, B), the sum of each latent after each executed step.
+        timesteps: of the S executed steps.
+    """
     bad = (~sums.isfinite()).nonzero().tolist()
     if bad:
         n, row = bad[0]
         raise RunError(
-            f"sampling broke down: the latent of class {images[row].class_id}, image {images[row].image_index} is not "
-            f"finite after step {n + 1} of {len(chain)} (t = {int(chain.timesteps[len(chain) - 1 - n])}). Lower the "
+            f"{what} broke down: the latent of class {images[row].class_id}, image {images[row].image_index} is not "
+            f"finite after step {n + 1} of {len(timesteps)} (t = {timesteps[n]}). Lower the "
             "guidance (cfg_scale, or the weight of the method's terms), or use --precision fp32."
         )

@@ -6,6 +6,7 @@ other, so one batch holds the next image of each of many classes: the same image
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -52,11 +53,10 @@ class Lockstep:
             chunk_size, together = max(1, task.batch_size // self.ipc), [list(range(self.ipc))]
         for start in range(0, len(task.class_indices), chunk_size):
             chunk = task.class_indices[start : start + chunk_size]
-            latents = {
-                key: torch.from_numpy(image.latent)
-                for key, image in task.done.items()
-                if key[0] in chunk and image.latent is not None
-            }
+            # Read by key: `items()` would read every committed image of every class.
+            done = [key for key in itertools.product(chunk, range(self.ipc)) if key in task.done]
+            images = ((key, task.done[key].latent) for key in done)
+            latents = {key: torch.from_numpy(latent) for key, latent in images if latent is not None}
             for indices in together:
                 classes = [c for c in chunk if any((c, index) not in task.done for index in indices)]
                 if classes:

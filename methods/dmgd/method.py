@@ -8,7 +8,7 @@ Defaults are those of the authors' released program.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -20,7 +20,8 @@ from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 if TYPE_CHECKING:
     import numpy as np
 
-    from ddbench.datasets.base import Dataset
+    from ddbench.datasets.base import Dataset, Resize
+    from ddbench.methods.diffusion.prior_files import PriorMetadata
 
 PROGRAM_STEPS = 50
 
@@ -147,6 +148,9 @@ class DMGD(Method):
             return "semantic matching mixes in the label of another class, and this dataset has one class"
         return None
 
+    def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
+        return prior.real_images if prior is not None and self.params.distribution_matching else ()
+
     def prepare(self, task: DistillTask) -> None:
         """Encode the real images and find the support points of each class.
 
@@ -165,9 +169,9 @@ class DMGD(Method):
                     f"support_points={needed}; set support_points={found} or fewer, or support=mean"
                 )
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
-        from ddbench.methods.dmgd.support import class_support
+        from ddbench.methods.dmgd.support import class_supports
 
-        self._support = {c: class_support(task, self.params, c) for c in task.class_indices}
+        self._support = class_supports(task, self.params, task.class_indices)
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         from ddbench.methods.dmgd.lockstep import Lockstep

@@ -299,3 +299,72 @@ def test_a_system_error_is_not_taken_for_a_corrupt_image(tmp_path: Path) -> None
     cache = DecodedCache(tmp_path, 16)
     with pytest.raises(FileNotFoundError):
         cache.decode([Part("a", 1, lambda: [tmp_path / "gone.JPEG"], "id")], lambda images: None)
+
+
+def adm_crop(image: Image.Image, side: int) -> np.ndarray:
+    """ADM's centre crop; where both sides are even, halved by arithmetic: means of 2×2 pixels. Pillow rounds between
+    its two passes, so levels may differ by one before the bicubic resize, which may make two of it."""
+    rgb = image.convert("RGB")
+    while min(rgb.size) // 2 >= side:
+        if rgb.width % 2 or rgb.height % 2:
+            rgb = rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BOX)
+            continue
+        blocks = np.asarray(rgb, float).reshape(rgb.height // 2, 2, rgb.width // 2, 2, 3)
+        rgb = Image.fromarray(blocks.mean((1, 3)).round().astype(np.uint8))
+    short = min(rgb.size)
+    size = tuple(side if length == short else round(length * (side / short)) for length in rgb.size)
+    pixels = np.asarray(rgb.resize(size, Image.Resampling.BICUBIC))
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 70), height=st.integers(1, 70), side=st.integers(1, 20), seed=st.integers(0, 99))
+def test_the_adm_crop(width: int, height: int, side: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    np.testing.assert_allclose(fit_image(image, side, "adm").astype(int), adm_crop(image, side), rtol=0, atol=3)
+
+
+def test_training_images_at_another_side(tiny: Any) -> None:
+    """In the same order, from the files, kept apart from the students' resize, and named by their content."""
+    dataset, archive = tiny.dataset(), tiny.archive()
+    data = dataset.load("imagenet", archive, 16)
+    said: list[str] = []
+    for side, resize in ((8, "adm"), (8, "bilinear")):
+        source = dataset.train_at("imagenet", archive, side, resize, lambda what, done, total: said.append(what))
+        assert list(source.names) == list(data.train.names)
+        assert np.array_equal(source.labels, data.train.labels)
+        by_hand = [_picture(tiny, name) for name in source.names]
+        crop = adm_crop if resize == "adm" else torchvisions
+        expected = np.stack([crop(image, side) for image in by_hand])
+        found = source.read(np.arange(len(source))).astype(int)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=3 if resize == "adm" else 0)
+    assert {"decoding tiny-woof at 8 px for its prior", "decoding tiny-woof at 8 px"} <= set(said)
+    said.clear()
+    again = dataset.train_at("imagenet", archive, 8, "adm", lambda what, done, total: said.append(what))
+    assert said == []  # only what no earlier call decoded
+
+    # The name of a class's content: of the pixels and their order, not of the dataset or the split.
+    names = {again.class_sha256(c) for c in range(3)}
+    assert len(names) == 3
+    assert again.class_sha256(0) == dataset.train_at("imagenet", archive, 8, "adm").class_sha256(0)
+    assert again.class_sha256(0) != dataset.train_at("imagenet", archive, 8, "bilinear").class_sha256(0)
+    assert again.class_sha256(0) != dataset.train_at("fastai", archive, 8, "adm").class_sha256(0)
+
+
+def _picture(tiny: Any, name: str) -> Image.Image:
+    import io
+
+    wnid, file = name.split("/")
+    return Image.open(io.BytesIO(tiny.jpeg(wnid, "train", int(file.removesuffix(".JPEG").rpartition("_")[2]))))
+
+
+def test_images_that_lie_in_no_files_have_one_side() -> None:
+    from ddbench.benchmark.errors import UsageError
+    from ddbench.datasets.digits import Digits
+
+    own = Digits().load("default", None, 8).train
+    assert np.array_equal(Digits().train_at("default", None, 8, "adm").read([0, 5]), own.read([0, 5]))
+    with pytest.raises(UsageError, match="digits's images are 8 px and lie in no files that could be read at 16 px"):
+        Digits().train_at("default", None, 16, "bilinear")

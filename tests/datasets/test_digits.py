@@ -121,7 +121,9 @@ def test_defaults_are_valid_parameters_with_a_reason():
         method = METHODS.load(method_name)
         assert METHODS.entry(method_name).variant_of is None
         method.Params.model_validate({name: default.value for name, default in defaults.items()})
-        assert all("validation part" in default.reason for default in defaults.values())
+        assert all(len(default.reason) > 20 for default in defaults.values())
+        if method_name in ("dmgd", "dit-tuned"):  # the others' defaults are not tuned, they make the method run here
+            assert all("validation part" in default.reason for default in defaults.values())
 
 
 def test_it_is_registered():

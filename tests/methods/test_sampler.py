@@ -18,7 +18,7 @@ from ddbench.methods.diffusion.guidance import LabelGuidance, ShiftGuidance, Sta
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.prior_files import find_prior
-from ddbench.methods.diffusion.sampler import sample
+from ddbench.methods.diffusion.sampler import Start, sample
 
 MakePrior = Callable[..., Path]
 IMAGES = [ImageKey("a", 0), ImageKey("b", 0), ImageKey("c", 5)]
@@ -202,3 +202,37 @@ def test_an_unknown_class_is_refused(make_prior: MakePrior) -> None:
     images = [ImageKey("z", 0)]
     with pytest.raises(UsageError, match="does not know class 'z'"):
         sample(prior, images, [], stream_noise(images), steps=5, cfg_scale=2)
+
+
+def test_a_chain_that_starts_in_the_middle_is_the_rest_of_the_whole(make_prior: MakePrior) -> None:
+    prior = Prior.load(find_prior(make_prior()))
+    draws = torch.randn(10, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Scripted(OneGenerator):
+        def __init__(self, skipped: int) -> None:
+            self.skipped = skipped
+
+        def initial(self, shape: tuple[int, ...]) -> Tensor:
+            assert self.skipped == 0, "a given start needs no noise of its own"
+            return draws[-1]
+
+        def step(self, n: int, shape: tuple[int, ...]) -> Tensor:
+            return draws[self.skipped + n]
+
+    whole: list[Tensor] = []
+    rest: list[Step] = []
+    last = sample(
+        prior, IMAGES, [], Scripted(0), steps=10, cfg_scale=2, on_step=lambda step, z: whole.append(z)
+    ).latents
+    outcome = sample(
+        prior,
+        IMAGES,
+        [],
+        Scripted(4),
+        steps=10,
+        cfg_scale=2,
+        start=Start(5, whole[3]),
+        on_step=lambda step, z: rest.append(step),
+    )
+    assert torch.equal(outcome.latents, last)
+    assert [(step.n, step.k) for step in rest] == list(enumerate(range(5, -1, -1)))

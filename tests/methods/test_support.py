@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddbench.benchmark.errors import UsageError
-from ddbench.methods.dmgd.support import density, kmeans, mean
+from ddbench.methods.diffusion.clustering import kmeans
+from ddbench.methods.dmgd.support import density, mean
 
 
 def clustered(count: int = 60, size: int = 5, seed: int = 0) -> np.ndarray:
