@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from ddbench.benchmark import teachers
 from ddbench.benchmark.artefacts import save_array
 from ddbench.benchmark.distil import open_split
 from ddbench.benchmark.errors import RunError
@@ -15,15 +18,15 @@ from ddbench.benchmark.meter import Meter
 from ddbench.benchmark.progress import Progress
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
+from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
 from ddbench.benchmark.registry import PROTOCOLS
 from ddbench.benchmark.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.spec import DistilledBy, EvaluateSpec, ForeignImages
 from ddbench.benchmark.store import CellDir, CellPlan, Launch, Store
+from ddbench.benchmark.teachers import FoundTeacher
 from ddbench.datasets.base import Dataset, ImageSource
 
-BLOCK = 256
-"""Test images decoded at once."""
 PREDICTIONS = "predictions.npy"
 
 
@@ -38,12 +41,18 @@ def evaluate(
     """
     protocol = _protocol(spec)
     source = _source(spec, store)
+    device = torch.device(launch.device)
     with meter.phase("load data"):
-        dataset, split, record = open_split(spec.dataset, launch)
-        images = _images(spec, launch, store, dataset, source)
+        dataset, split, record = open_split(spec.dataset, launch, cell)
         side = spec.dataset.resolution
-        train = np.stack([fit(protocol, pixels, side) for pixels in images.pixels])
-        test = _test_images(protocol, split.test, side)
+        images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, side))
+        test = hold(
+            _test_source(protocol, spec, launch, dataset, split.test),
+            device,
+            lambda pixels: fit(protocol, pixels, side, test=True),
+        )
+    found = teachers.find(protocol, type(dataset), spec.dataset.split, side)
+    teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
 
     def on_epoch(report: EpochReport) -> None:
         progress.update(epoch=report.epoch, epochs=report.epochs)
@@ -55,14 +64,15 @@ def evaluate(
         outcome = train_student(
             protocol,
             spec.student,
-            train,
+            np.asarray(images.pixels),
             images.labels,
             test,
             split.test.labels,
             num_classes=len(dataset.class_ids),
             ipc=spec.ipc,
             seed=spec.seed,
-            device=torch.device(launch.device),
+            device=device,
+            teacher=teacher,
             on_epoch=on_epoch,
             checkpoint=cell.path / "checkpoint.pt",
         )
@@ -86,6 +96,7 @@ def evaluate(
         protocol_label=protocol.label,
         modified_protocol=protocol.modified,
         student=spec.student,
+        teacher=None if found is None else found.record,
         evaluate_seed=spec.seed,
         device_type=spec.device_type,
         metrics=Metrics(
@@ -94,8 +105,9 @@ def evaluate(
             top5_last=outcome.top5_last,
             curve=list(outcome.curve),
         ),
+        subset=launch.subset,
         predictions=PREDICTIONS,
-        cost=meter.cost(batch_size=protocol.batch_size_for(len(dataset.class_ids)), threads=plan.threads),
+        cost=meter.cost(batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc), threads=plan.threads),
     )
 
 
@@ -121,9 +133,14 @@ def _source(spec: EvaluateSpec, store: Store) -> DistillResult | None:
 
 
 def _images(
-    spec: EvaluateSpec, launch: Launch, store: Store, dataset: Dataset, source: DistillResult | None
+    spec: EvaluateSpec,
+    launch: Launch,
+    store: Store,
+    dataset: Dataset,
+    source: DistillResult | None,
+    fit: Callable[[np.ndarray], np.ndarray],
 ) -> ImageSet:
-    """The distilled set, checked against the hash that names it."""
+    """The distilled set at the protocol's side, checked against the hash that names it."""
     if isinstance(spec.images, ForeignImages):
         if launch.images is None:
             raise RunError("this cell trains on images made elsewhere, but its launch file names no folder")
@@ -132,7 +149,7 @@ def _images(
         assert source is not None
         assert source.image_set_sha256 is not None
         folder, expected = store.set_dir(source.image_set_sha256), source.image_set_sha256
-    images = read_set(folder, dataset.class_ids, dataset.channels)
+    images = read_set(folder, dataset.class_ids, dataset.channels, fit=fit, subset=launch.subset)
     if images.sha256 != expected:
         raise RunError(
             f"the images in {folder} are not the ones that were distilled: expected SHA-256 {expected}, "
@@ -141,9 +158,33 @@ def _images(
     return images
 
 
-def _test_images(protocol: Protocol, test: ImageSource, resolution: int) -> np.ndarray:
-    blocks = [
-        fit(protocol, test.read(np.arange(start, min(start + BLOCK, len(test)))), resolution)
-        for start in range(0, len(test), BLOCK)
-    ]
-    return np.concatenate(blocks)
+def _test_source(
+    protocol: Protocol, spec: EvaluateSpec, launch: Launch, dataset: Dataset, test: ImageSource
+) -> ImageSource:
+    """The test images, at the side from which the protocol crops them where they can be had at it."""
+    wanted = protocol.test_side_for(spec.dataset.resolution)
+    if protocol.test_resize is None or wanted == spec.dataset.resolution:
+        return test
+    data_dir = None if launch.data_dir is None else Path(launch.data_dir)
+    return dataset.test_at(spec.dataset.split, data_dir, wanted) or test
+
+
+def _teacher(
+    found: FoundTeacher,
+    spec: EvaluateSpec,
+    protocol: Protocol,
+    dataset: Dataset,
+    split_hash: str,
+    device: torch.device,
+    meter: Meter,
+) -> nn.Module:
+    """Raises RunError if it is not the one that the cell was planned with."""
+    if found.record.sha256 != spec.teacher_sha256:
+        raise RunError(
+            f"the teacher of {spec.dataset.name} has changed since this cell was planned: expected SHA-256 "
+            f"{spec.teacher_sha256}, found {found.record.sha256}. Plan the run again."
+        )
+    teachers.check_split(found, split_hash, spec.dataset.name)
+    with meter.phase("load teacher"):
+        side = protocol.side_for(spec.dataset.resolution)
+        return teachers.load(found, len(dataset.class_ids), side, device)

@@ -179,10 +179,65 @@ class CropColour(Augmentation):
         return torch.baddbmm(bias[:, :, None], matrix, x.flatten(2)).view_as(x)
 
 
+class Crop(Augmentation):
+    """Shuffled halves where asked, RandomResizedCrop, flip (`base.Crop`), then normalisation."""
+
+    def __init__(self, settings: base.Crop, normalise: Normalise) -> None:
+        self.settings, self.normalise = settings, normalise
+
+    def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
+        """(n, 7): crop (4), flip (1), whether left and right change places, whether upper and lower do."""
+        settings = self.settings
+        crops = draw_crops(n, side, settings.scale, settings.ratio, generator)
+        flips = _uniform((n, 1), 0, 1, generator) < settings.flip_probability
+        swaps = torch.rand(n, 2, generator=generator) < 0.5
+        return torch.cat([crops, flips, swaps & settings.shuffle], dim=1).float()
+
+    def apply(self, images: Tensor, rows: Tensor) -> Tensor:
+        crops, flips, swaps = rows.split([4, 1, 2], dim=1)
+        if self.settings.shuffle:
+            images = swap_halves(images, swaps)
+        return self.normalise(resized_crop(images.float(), crops, flips[:, 0]))
+
+
+def swap_halves(images: Tensor, swaps: Tensor) -> Tensor:
+    """Images (B, C, S, S) whose left ⌊S/2⌋ columns go behind the others where `swaps` (B, 2) asks for it, and then the
+    upper ⌊S/2⌋ rows below the others. Of a collage of 2×2 images, this permutes the four."""
+    half = images.shape[-1] // 2
+    left, upper = (swaps > 0)[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    images = torch.where(left, images.roll(-half, 3), images)
+    return torch.where(upper, images.roll(-half, 2), images)
+
+
+class Plain(Augmentation):
+    """Normalisation alone."""
+
+    def __init__(self, normalise: Normalise) -> None:
+        self.normalise = normalise
+
+    def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
+        return torch.empty(n, 0)
+
+    def apply(self, images: Tensor, rows: Tensor) -> Tensor:
+        return self.normalise(images)
+
+
+def make(settings: base.Augmentation | None, normalise: Normalise) -> Augmentation:
+    """The augmentation that `settings` describe; None: normalisation alone."""
+    match settings:
+        case None:
+            return Plain(normalise)
+        case base.Affine():
+            return Affine(settings, normalise)
+        case base.CropColour():
+            return CropColour(settings, normalise)
+        case base.Crop():
+            return Crop(settings, normalise)
+
+
 def build(protocol: base.Protocol, device: torch.device) -> Augmentation:
     """The augmentation that `protocol` describes, for images on `device`."""
-    settings, normalise = protocol.augmentation, Normalise(protocol.mean, protocol.std, device)
-    return Affine(settings, normalise) if isinstance(settings, base.Affine) else CropColour(settings, normalise)
+    return make(protocol.augmentation, Normalise(protocol.mean, protocol.std, device))
 
 
 class Cut(NamedTuple):

@@ -7,6 +7,7 @@ never edited: a fix is a new version. This module imports no torch, so that plan
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,12 +35,14 @@ class Sgd(Data):
 
 
 class AdamW(Data):
-    """`torch.optim.AdamW`; decoupled weight decay on every parameter."""
+    """`torch.optim.AdamW`, with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(ge=0)
+    decay_above_dimensions: int | None = None
+    """Weight decay only on tensors of more dimensions than this: 1 leaves out norms and biases. None: on all."""
 
 
 Optimiser = Annotated[Sgd | AdamW, Field(discriminator="kind")]
@@ -59,6 +62,41 @@ class MultiStep(Data):
             rate *= self.factor ** starts.count(epoch)
             rates.append(rate)
         return rates
+
+
+class HalfCosine(Data):
+    """The learning rate follows half of a cosine's fall: ½ (1 + cos(π e / 2E)) of the initial one in epoch e = 0, 1, …
+    of E, so it ends at half."""
+
+    kind: Literal["half-cosine"] = "half-cosine"
+
+    def learning_rates(self, initial: float, epochs: int) -> list[float]:
+        """The learning rate of each of the `epochs` epochs."""
+        return [initial * (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2 for epoch in range(epochs)]
+
+
+class BatchTable(Data):
+    """Images per step by images per class."""
+
+    at: tuple[tuple[int, int], ...] = Field(min_length=1)
+    """(IPC, images per step), IPC rising; between two rows the lower one counts, and beyond the last the last."""
+    doubled_from_classes: int | None = None
+    """So many classes or more: twice the table's. None: never."""
+
+    def images(self, ipc: int | None, num_classes: int) -> int:
+        """Images per step; an IPC of None, the whole training split, lies beyond the last row."""
+        row = len(self.at) if ipc is None else bisect.bisect_right([known for known, _ in self.at], ipc)
+        images = self.at[max(row, 1) - 1][1]
+        return (
+            2 * images if self.doubled_from_classes is not None and num_classes >= self.doubled_from_classes else images
+        )
+
+
+class LateLooks(Data):
+    """The test set is looked at after every `every`-th epoch once more than the fraction n/d of all is over."""
+
+    every: int = Field(ge=1)
+    beyond: tuple[int, int]
 
 
 class EpochTable(Data):
@@ -132,7 +170,34 @@ class Affine(Data):
     """Zoom ~ U(scale)."""
 
 
-Augmentation = Annotated[CropColour | Affine, Field(discriminator="kind")]
+class Crop(Data):
+    """The four patches of a collage shuffled where asked, RandomResizedCrop, flip."""
+
+    kind: Literal["crop"] = "crop"
+    shuffle: bool
+    """The left and right halves of an image change places with probability ½, then so do the upper and lower ones."""
+    scale: tuple[float, float]
+    """Area of the crop as a fraction of the image's."""
+    ratio: tuple[float, float]
+    """Width over height of the crop."""
+    flip_probability: float = Field(ge=0, le=1)
+
+
+Augmentation = Annotated[CropColour | Affine | Crop, Field(discriminator="kind")]
+
+
+class Teacher(Data):
+    """A network, trained on the dataset's real training images, whose outputs are the labels of a distilled set.
+
+    It sees every augmented and mixed batch, in evaluation mode; nothing is stored. The loss is the Kullback-Leibler
+    divergence of the student's softened outputs from the teacher's, KL(softmax(teacher / T) ‖ softmax(student / T)),
+    summed over classes and averaged over the batch, without a factor T² and without hard labels.
+    """
+
+    network: str
+    temperature: float = Field(gt=0)
+    imagenet_1k: str
+    """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here."""
 
 
 OVERRIDES: dict[str, tuple[Any, str]] = {
@@ -144,8 +209,15 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "width": (Annotated[int, Field(ge=1, le=4096)], "channels of the student's first stage, 1 to 4096"),
     "looks": (Annotated[int, Field(ge=1, le=100_000)], "looks at the test set, 1 to 100000"),
     "cutmix": (bool, "CutMix in every batch, true or false"),
+    "temperature": (Annotated[float, Field(gt=0, le=10_000)], "T of the teacher's and the student's outputs, above 0"),
+    "teacher": (str, "the teacher's network, see `bench list networks`"),
+    "second_pass": (bool, "a second forward pass in training mode on every batch, true or false"),
 }
 """What a user may change of a protocol: key -> type and range, and what it says. The copy is marked as modified."""
+
+
+OF_TEACHERS = ("temperature", "teacher", "second_pass")
+"""Overrides of protocols with soft labels only."""
 
 
 class Protocol(Data):
@@ -166,13 +238,15 @@ class Protocol(Data):
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
     """Of the resize on the way in: shorter side to `side`, then the centre crop."""
+    test_resize: tuple[int, int] | None = None
+    """The shorter side of a test image goes to n/d of `side` instead, (n, d), before the centre crop of `side`."""
     mean: tuple[float, ...]
     """Per channel, or one for all; of pixels in [0, 1]."""
     std: tuple[float, ...]
 
     # Students
     students: tuple[str, ...] = Field(min_length=1)
-    """Networks that may be trained; the first is the default."""
+    """Networks that may be trained, besides timm's; the first is the default."""
     width: int | None = None
     """Channels of the student's first stage; None: the network's default."""
     students_per_set: int = Field(ge=1)
@@ -181,19 +255,28 @@ class Protocol(Data):
     optimiser: Optimiser
     optimiser_beyond_100_classes: Optimiser | None = None
     """None: the same."""
-    batch_size: int = Field(ge=1)
-    """The images are reshuffled every epoch, and the last partial batch is kept."""
+    learning_rate_of: tuple[tuple[str, float], ...] | None = None
+    """(how a student's name begins, its initial learning rate): for students that train at another than the
+    optimiser's; the first that fits counts."""
+    batch_size: Annotated[int, Field(ge=1)] | BatchTable
+    """The images are reshuffled every epoch, and the last partial batch is kept (but one of a single image, for a
+    student with BatchNorm)."""
     batch_size_beyond_100_classes: int | None = None
     """None: the same."""
-    schedule: MultiStep = MultiStep()
+    schedule: MultiStep | HalfCosine = MultiStep()
     epochs: EpochTable
     augmentation: Augmentation
     cutmix: bool
     """CutMix (Yun et al., ICCV 2019) in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true area."""
-    loss: Literal["cross-entropy"] = "cross-entropy"
+    loss: Literal["cross-entropy", "kl-to-teacher"] = "cross-entropy"
+    """Against the images' classes, or against a teacher's outputs."""
+    teacher: Teacher | None = None
+    second_pass: bool | None = None
+    """Before the step of a batch, the student sees it once more without gradients, in training mode: that changes
+    nothing but BatchNorm's running statistics, which move twice a step. None: it does not."""
 
     # Reporting
-    looks: int = Field(ge=1)
+    looks: Annotated[int, Field(ge=1)] | LateLooks
     """The test set is looked at every max(1, E // looks) epochs, and after the last."""
 
     # Arithmetic
@@ -203,7 +286,7 @@ class Protocol(Data):
     tf32_matmul: bool
     cudnn_benchmark: bool
 
-    overrides: dict[str, int | float | bool] = Field(default_factory=dict)
+    overrides: dict[str, int | float | bool | str] = Field(default_factory=dict)
     """What was changed from the published protocol; set by `with_overrides`."""
 
     @model_validator(mode="after")
@@ -215,6 +298,8 @@ class Protocol(Data):
             raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
         for student in self.students:
             network_names.find(student)
+        if (self.loss == "kl-to-teacher") != (self.teacher is not None):
+            raise ValueError("soft labels and a teacher go together: loss is kl-to-teacher where teacher is given")
         return self
 
     @property
@@ -254,16 +339,30 @@ class Protocol(Data):
             raise UsageError(f"IPC (images per class) must be at least 1, got {ipc}.")
         return self.epochs.epochs(ipc, num_classes)
 
-    def optimiser_for(self, num_classes: int) -> Sgd | AdamW:
+    def optimiser_for(self, num_classes: int, student: str | None = None) -> Sgd | AdamW:
+        """The optimiser at that number of classes, with the student's own learning rate where it has one."""
         beyond = self.optimiser_beyond_100_classes
-        return beyond if beyond is not None and num_classes > 100 else self.optimiser
+        optimiser = beyond if beyond is not None and num_classes > 100 else self.optimiser
+        own = (
+            rate for begins, rate in self.learning_rate_of or () if student is not None and student.startswith(begins)
+        )
+        rate = next(own, None)
+        return optimiser if rate is None else optimiser.model_copy(update={"learning_rate": rate})
 
-    def batch_size_for(self, num_classes: int) -> int:
+    def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
+        """Images per step for `ipc` images per class; None is the whole training split."""
+        if isinstance(self.batch_size, BatchTable):
+            return self.batch_size.images(ipc, num_classes)
         beyond = self.batch_size_beyond_100_classes
         return beyond if beyond is not None and num_classes > 100 else self.batch_size
 
     def look_epochs(self, epochs: int) -> list[int]:
         """The epochs (1 … epochs) after which the test set is looked at; the last is always among them."""
+        if isinstance(self.looks, LateLooks):
+            numerator, denominator = self.looks.beyond
+            every = self.looks.every
+            late = (e for e in range(every, epochs + 1, every) if e * denominator > numerator * epochs)
+            return sorted({*late, epochs})
         every = max(1, epochs // self.looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
@@ -271,17 +370,32 @@ class Protocol(Data):
         """Side in pixels of the images, for a dataset of that resolution."""
         return resolution if self.side is None else self.side
 
+    def test_side_for(self, resolution: int) -> int:
+        """What the shorter side of a test image is resized to, for a dataset of that resolution."""
+        side = self.side_for(resolution)
+        return side if self.test_resize is None else round(side * self.test_resize[0] / self.test_resize[1])
+
     def check_student(self, student: str, resolution: int) -> None:
         """Refuse a student that this protocol cannot train on a dataset of that resolution.
+
+        A published protocol trains its own networks, and timm's by name for tables across architectures; a modified
+        one trains any.
 
         Raises:
             UsageError: a network that is unknown, not one of this protocol's, or too deep for the images.
         """
-        network_names.find(student)
-        if student not in self.students:
+        network = network_names.find(student)
+        if student not in self.students and not self.modified and not network_names.is_timm(student):
             raise UsageError(
                 f"protocol {self.label} trains {', '.join(self.students)}; got --student {student}. "
-                "Choose one of them or another protocol (`bench list protocols`)."
+                f"Choose one of them, a network of timm ({network_names.TIMM}NAME), another protocol (`bench list "
+                "protocols`), or a modified copy of this one, such as "
+                f"{self.name}[epochs={self.epochs_for(10, 10) // 2}], which trains any network."
+            )
+        if self.width is not None and not network.widths:
+            raise UsageError(
+                f"protocol {self.label} sets the student's width to {self.width}, but network {student} has one width "
+                "only; choose another student or another protocol."
             )
         network_names.check_side(student, self.side_for(resolution))
 
@@ -302,10 +416,17 @@ class Protocol(Data):
                 allowed = "; ".join(f"{name} ({meaning})" for name, (_, meaning) in OVERRIDES.items())
                 problems.append(f"protocol {self.id} has nothing called {key!r} to override; allowed: {allowed}.")
                 continue
+            if key in OF_TEACHERS and self.teacher is None:
+                problems.append(f"protocol {self.id} has no teacher, so it has no {key} to override.")
+                continue
             kind, meaning = OVERRIDES[key]
             try:
                 # Strict, so that YAML's `epochs: true` is not one epoch; but text is how a command line says 60.
                 values[key] = TypeAdapter(kind).validate_python(value, strict=not isinstance(value, str))
+                if key == "teacher":
+                    network_names.find(values[key])
+            except UsageError as error:
+                problems.append(f"protocol {self.id}, override teacher={value}: {error}")
             except ValidationError as error:
                 reason = error.errors()[0]["msg"]
                 problems.append(f"protocol {self.id}, override {key}={value}: expected {meaning}. {reason}.")
@@ -326,10 +447,17 @@ class Protocol(Data):
                 "optimiser": self.optimiser.model_copy(update={key: value}),
                 "optimiser_beyond_100_classes": beyond and beyond.model_copy(update={key: value}),
             }
+            if key == "learning_rate":
+                fields["learning_rate_of"] = None
         elif key == "batch_size":
             fields = {key: value, "batch_size_beyond_100_classes": None}
         elif key == "epochs":
             fields = {key: EpochTable.constant(value)}
+        elif key in ("temperature", "teacher") and self.teacher is not None:
+            field = "network" if key == "teacher" else key
+            fields = {"teacher": self.teacher.model_copy(update={field: value})}
+        elif key == "second_pass":
+            fields = {key: value or None}
         else:
             fields = {key: value}
         return self.model_copy(update=fields)

@@ -29,4 +29,22 @@ ENTRIES: list[Entry] = [
         "hard labels, 256 px, AdamW, 2000 epochs at IPC 10 (the released IGD program, DAP)",
         tags=("paper",),
     ),
+    Entry(
+        "soft-rded-shuffle",
+        "ddbench.benchmark.protocols.soft_rded:SHUFFLE",
+        "soft labels, 224 px, 300 epochs; the four patches of a collage shuffled, crops of half or more (RDED, CaO2)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-rded-half",
+        "ddbench.benchmark.protocols.soft_rded:HALF",
+        "soft labels, 224 px, 300 epochs; crops of half or more of whole images (RDED's without shuffling)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-rded-crop",
+        "ddbench.benchmark.protocols.soft_rded:CROP",
+        "soft labels, 224 px, 300 epochs; crops of 8 % or more of whole images (D3HR)",
+        tags=("paper",),
+    ),
 ]

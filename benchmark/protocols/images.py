@@ -14,8 +14,8 @@ CHUNK = 64
 """Images resized at once: what bounds the memory of the float copies."""
 
 
-def fit(protocol: Protocol, images: np.ndarray, resolution: int) -> np.ndarray:
-    """Images as `protocol` trains and tests on them: shorter side resized to the protocol's, then the centre crop.
+def fit(protocol: Protocol, images: np.ndarray, resolution: int, *, test: bool = False) -> np.ndarray:
+    """Images as `protocol` trains or tests on them: shorter side resized to the protocol's, then the centre crop.
 
     The resize is done in float32 and rounded back to uint8, since torchvision's uint8 kernel is another one on other
     processors. Images whose shorter side is right keep their pixels.
@@ -23,6 +23,7 @@ def fit(protocol: Protocol, images: np.ndarray, resolution: int) -> np.ndarray:
     Args:
         images: (H, W, C) or (N, H, W, C) uint8, C = 1 or 3.
         resolution: the dataset's, which a protocol without a side of its own uses.
+        test: they are test images, whose shorter side some protocols leave larger than the crop.
 
     Returns:
         (S, S, C') or (N, S, S, C') uint8; S is the protocol's side; C' = 3 where the protocol is for RGB, else C.
@@ -36,17 +37,18 @@ def fit(protocol: Protocol, images: np.ndarray, resolution: int) -> np.ndarray:
             f"got {images.dtype} of shape {images.shape}"
         )
     if images.ndim == 3:
-        return fit(protocol, images[None], resolution)[0]
+        return fit(protocol, images[None], resolution, test=test)[0]
     side = protocol.side_for(resolution)
-    return np.concatenate([_fit(protocol, images[i : i + CHUNK], side) for i in range(0, len(images), CHUNK)])
+    shorter = protocol.test_side_for(resolution) if test else side
+    return np.concatenate([_fit(protocol, images[i : i + CHUNK], shorter, side) for i in range(0, len(images), CHUNK)])
 
 
-def _fit(protocol: Protocol, images: np.ndarray, side: int) -> np.ndarray:
+def _fit(protocol: Protocol, images: np.ndarray, shorter: int, side: int) -> np.ndarray:
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))  # (n, C, H, W)
-    if min(pixels.shape[-2:]) != side:
+    if min(pixels.shape[-2:]) != shorter:
         resized = F.resize(
             pixels.float(),
-            [side],
+            [shorter],
             interpolation=InterpolationMode(protocol.interpolation),
             antialias=protocol.antialias,
         )

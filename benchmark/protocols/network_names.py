@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from dataclasses import dataclass
 
 from ddbench.benchmark.errors import UsageError
@@ -30,20 +31,39 @@ NETWORKS: tuple[NetworkName, ...] = (
     NetworkName("resnet101_bn", "torchvision's ResNet-101, BatchNorm", 16, widths=False),
 )
 
+TIMM = "timm:"
+"""Before the name of one of timm's networks."""
+
 _BY_NAME = {network.name: network for network in NETWORKS}
 
 
+def is_timm(name: str) -> bool:
+    """Whether the name is that of a network of timm."""
+    return name.startswith(TIMM)
+
+
 def find(name: str) -> NetworkName:
-    """The network of that name.
+    """The network of that name. A name of timm's imports timm, and with it torch; others import nothing.
 
     Raises:
         UsageError: unknown name, with the nearest known ones.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
+    if is_timm(name):
+        return _find_timm(name)
     near = difflib.get_close_matches(name, _BY_NAME, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(_BY_NAME)}."
     raise UsageError(f"unknown network {name!r}; {hint} See `bench list networks`.")
+
+
+def _find_timm(name: str) -> NetworkName:
+    timm, plain = importlib.import_module("timm"), name.removeprefix(TIMM)
+    if timm.is_model(plain) and "." not in plain:  # what follows a dot names trained weights
+        return NetworkName(name, f"timm's {plain}, random weights", 1, widths=False)
+    near = difflib.get_close_matches(plain, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(repr(TIMM + found) for found in near)}?" if near else "see `timm.list_models()`."
+    raise UsageError(f"timm {timm.__version__} has no network {plain!r}; {hint}")
 
 
 def check_side(name: str, side: int) -> None:

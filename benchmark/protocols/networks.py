@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchvision
@@ -33,24 +34,57 @@ def build(
     """An untrained student on the CPU that maps images (B, in_channels, S, S) to logits (B, num_classes).
 
     Args:
-        name: one of `network_names.NETWORKS`.
+        name: one of `network_names.NETWORKS`, or `timm:` and the name of one of timm's networks.
         num_classes: K.
         image_size: S; it decides the stem of the ResNets and the head of the ConvNets.
         in_channels: channels of an image.
         width: channels of a ConvNet (default 128), or of a ResNet's first stage (default 64).
-        generator: a CPU generator that every initial value is drawn from; None is PyTorch's global generator.
+        generator: a CPU generator that every initial value is drawn from (timm's networks: from PyTorch's global
+            generator, which is seeded from this one and put back); None is PyTorch's global generator.
 
     Raises:
         UsageError: unknown name; images too small for the network; a width for a network that has one only.
     """
     network_names.check_side(name, image_size)
     if width is not None and not network_names.find(name).widths:
-        raise UsageError(f"network {name} is torchvision's and has one width; leave width out (got {width}).")
+        raise UsageError(f"network {name} comes from a library and has one width; leave width out (got {width}).")
+    if network_names.is_timm(name):
+        return _timm(name.removeprefix(network_names.TIMM), num_classes, image_size, in_channels, generator)
     # On the meta device a layer's own initialisation costs nothing and draws nothing; `_initialise` then draws every
     # value from `generator`, which PyTorch's constructors do not accept.
     with torch.device("meta"):
         network = _LAYOUTS[name](num_classes, image_size, in_channels, width)
     return _initialise(network.to_empty(device="cpu"), generator)
+
+
+def _timm(
+    name: str, num_classes: int, image_size: int, in_channels: int, generator: torch.Generator | None
+) -> nn.Module:
+    import timm
+
+    usual = timm.models.get_pretrained_cfg(name)
+    # Networks of a fixed input size (transformers with a grid of positions) are built for the side that is asked for.
+    sized: dict[str, Any] = {"img_size": image_size} if usual is not None and usual.fixed_input_size else {}
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:
+            # timm's constructors draw from the global generator and take no other.
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        try:
+            network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **sized)
+            network.eval()
+            with torch.inference_mode():
+                logits = network(torch.zeros(1, in_channels, image_size, image_size))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"timm's network {name} cannot be built for images of {image_size}×{image_size}×{in_channels}: "
+                f"{str(error).partition(chr(10))[0]}. Choose another student or another side."
+            ) from error
+    if logits.shape != (1, num_classes):
+        raise UsageError(
+            f"timm's network {name} is no classifier of images: it gives {tuple(logits.shape)}, and "
+            f"(1, {num_classes}) was expected. Choose another student."
+        )
+    return network.train()
 
 
 class ConvNet(nn.Module):

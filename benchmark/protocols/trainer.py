@@ -13,23 +13,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ddbench.benchmark import seeds
 from ddbench.benchmark.errors import RunError
 from ddbench.benchmark.protocols import augmentation, networks
-from ddbench.benchmark.protocols.base import AdamW, Protocol, Sgd
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.epoch import (
+    Loss,
+    SoftLabels,
+    build_optimiser,
+    cross_entropy,
+    to_device,
+    top_classes,
+    train_epoch,
+)
+from ddbench.benchmark.protocols.pixels import Pixels, Resident
 from ddbench.benchmark.result import Look
 from ddbench.benchmark.store import write_atomically
-
-TEST_BATCH = 128
-"""Images per forward pass of a test. It changes no result beyond float error, so it is no part of a protocol."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,14 @@ def train_student(
     student: str,
     train_images: np.ndarray,
     train_labels: np.ndarray,
-    test_images: np.ndarray,
+    test_images: np.ndarray | Pixels,
     test_labels: np.ndarray,
     *,
     num_classes: int,
     ipc: int | None,
     seed: int,
     device: torch.device | str = "cpu",
+    teacher: nn.Module | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
 ) -> StudentResult:
@@ -87,45 +95,50 @@ def train_student(
     Args:
         train_images: (N, S, S, C) uint8 at the protocol's side (`images.fit`).
         train_labels: (N,) class indices.
-        test_images: (M, S, S, C) uint8.
+        test_images: (M, S, S, C) uint8, or what reads them.
         test_labels: (M,) class indices.
         num_classes: K; it decides the recipe where a protocol has another one beyond 100 classes.
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
+        teacher: on the device, in evaluation mode; for protocols with soft labels, and for no others.
         on_epoch: called after every epoch.
         checkpoint: a file that holds the state at the last look; a training that was killed goes on from it and ends
             with the same result. It is left in place, for the caller to delete once the result is safe.
 
     Raises:
         UsageError: a student that the protocol does not train, or that cannot work at this side.
-        ValueError: arrays that do not fit the protocol or each other.
+        ValueError: arrays that do not fit the protocol or each other; a teacher where none belongs, or none.
         RunError: a loss that is not finite; a checkpoint of another training, or one that cannot be read.
         OSError: a checkpoint that cannot be written.
     """
-    side, channels = _check_arrays(protocol, train_images, train_labels, test_images, test_labels, num_classes)
-    protocol.check_student(student, side)
     device = torch.device(device)
+    train, test = (
+        Resident(torch.from_numpy(images).to(device)) if isinstance(images, np.ndarray) else images
+        for images in (_checked(train_images, "training"), _checked(test_images, "test"))
+    )
+    _check(protocol, train, train_labels, test, test_labels, num_classes)
+    protocol.check_student(student, train.side)
     epochs = protocol.epochs_for(ipc, num_classes)
-    batch_size = protocol.batch_size_for(num_classes)
-    recipe = protocol.optimiser_for(num_classes)
+    batch_size = protocol.batch_size_for(num_classes, ipc)
+    recipe = protocol.optimiser_for(num_classes, student)
 
-    # Instance norm wants contiguous maps: on a GPU its kernel would copy channels_last maps back at every layer.
-    network = networks.build(
-        student, num_classes, side, channels, protocol.width, seeds.stream(seed, "student-init")
-    ).to(device)
-    optimiser = _optimiser(recipe, network, device)
+    init = seeds.stream(seed, "student-init")
+    network = networks.build(student, num_classes, train.side, train.channels, protocol.width, init)
+    network = to_device(network, device)
+    optimiser = build_optimiser(recipe, network, device)
     rates = protocol.schedule.learning_rates(recipe.learning_rate, epochs)
     looks = set(protocol.look_epochs(epochs))
-    images = torch.from_numpy(np.ascontiguousarray(train_images.transpose(0, 3, 1, 2))).to(device)
     labels = torch.from_numpy(train_labels.astype(np.int64)).to(device)
     augment = augmentation.build(protocol, device)
     normalise = augmentation.Normalise(protocol.mean, protocol.std, device)
+    loss_of = _loss(protocol, teacher)
 
     progress = _Progress()
     saved: _Checkpoint | None = None
     if checkpoint is not None:
         training = [protocol.hash, student, num_classes, epochs, seed, device.type]
-        fingerprint = _fingerprint(training, train_images, train_labels, test_images, test_labels)
+        arrays = [train_images, train_labels, test_images, test_labels]
+        fingerprint = _fingerprint(training, *(array for array in arrays if isinstance(array, np.ndarray)))
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
         progress = saved.load()
 
@@ -135,23 +148,25 @@ def train_student(
             began = time.perf_counter()
             for group in optimiser.param_groups:
                 group["lr"] = rates[epoch - 1]
-            train_loss = _train_epoch(
+            train_loss = train_epoch(
                 network,
                 optimiser,
-                images,
+                train,
                 labels,
                 augment,
-                protocol.cutmix,
+                loss_of,
+                cutmix=protocol.cutmix,
                 batch_size=batch_size,
-                seed=seed,
+                streams=partial(seeds.stream, seed),
                 epoch=epoch,
+                second_pass=bool(protocol.second_pass),
             )
             trained = time.perf_counter()
             progress.train_seconds += trained - began
             progress.epoch = epoch
             accuracy = None
             if epoch in looks:
-                outputs = _top_classes(network, normalise, test_images, device)
+                outputs = top_classes(network, normalise, test)
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
                 progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=train_loss))
@@ -160,7 +175,7 @@ def train_student(
             if on_epoch is not None:
                 on_epoch(EpochReport(epoch, epochs, train_loss, accuracy))
         if outputs is None:
-            outputs = _top_classes(network, normalise, test_images, device)
+            outputs = top_classes(network, normalise, test)
 
     return StudentResult(
         acc_last=progress.curve[-1].accuracy,
@@ -173,73 +188,6 @@ def train_student(
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
     )
-
-
-def _train_epoch(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    augment: augmentation.Augmentation,
-    cutmix: bool,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-) -> float:
-    """One pass over the reshuffled images, last partial batch included. Returns the mean loss of an image."""
-    n, side, device = len(images), images.shape[-1], images.device
-    order = torch.randperm(n, generator=seeds.stream(seed, "shuffle", epoch)).to(device)
-    rows = augment.draw(n, side, seeds.stream(seed, "augment", epoch)).to(device)
-    cuts = seeds.stream(seed, "cutmix", epoch)
-    sizes = [len(batch) for batch in order.split(batch_size)]
-    losses = torch.empty(len(sizes), device=device)
-    network.train()
-    for step, (batch, batch_rows) in enumerate(zip(order.split(batch_size), rows.split(batch_size), strict=True)):
-        x, y = augment.apply(images[batch], batch_rows), labels[batch]
-        if cutmix:
-            cut = augmentation.draw_cut(len(batch), side, cuts)
-            logits = network(cut.apply(x))
-            own = cut.own_share(side)
-            loss = own * F.cross_entropy(logits, y) + (1 - own) * F.cross_entropy(logits, y[cut.partners.to(device)])
-        else:
-            loss = F.cross_entropy(network(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses[step] = loss.detach()
-    # Looked at once an epoch: a look at every step would make a GPU wait for the host.
-    values = losses.tolist()
-    for step, value in enumerate(values, start=1):
-        if not math.isfinite(value):
-            raise RunError(
-                f"the student's training loss became {value} at step {step} of {len(values)} in epoch {epoch} "
-                f"(learning rate {optimiser.param_groups[0]['lr']:g}). Look at the training images; if the protocol is "
-                "overridden, lower learning_rate."
-            )
-    return sum(value * size for value, size in zip(values, sizes, strict=True)) / n
-
-
-@torch.inference_mode()
-def _top_classes(
-    network: nn.Module, normalise: augmentation.Normalise, images: np.ndarray, device: torch.device
-) -> np.ndarray:
-    """(M, min(5, K)) class indices by falling logit, in evaluation mode."""
-    network.eval()
-    top = []
-    for start in range(0, len(images), TEST_BATCH):
-        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + TEST_BATCH].transpose(0, 3, 1, 2)))
-        logits = network(normalise(pixels.to(device)))
-        top.append(logits.topk(min(5, logits.shape[1]), dim=1).indices)
-    return torch.cat(top).cpu().numpy()
-
-
-def _optimiser(recipe: Sgd | AdamW, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    fused = device.type in ("cpu", "cuda")
-    decay, rate = recipe.weight_decay, recipe.learning_rate
-    if isinstance(recipe, AdamW):
-        return torch.optim.AdamW(network.parameters(), lr=rate, betas=recipe.betas, weight_decay=decay, fused=fused)
-    return torch.optim.SGD(network.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused)
 
 
 @contextmanager
@@ -318,19 +266,22 @@ def _fingerprint(training: list[Any], *arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _check_arrays(
+def _checked(images: np.ndarray | Pixels, part: str) -> np.ndarray | Pixels:
+    if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0):
+        raise ValueError(f"expected {part} images (N, S, S, C) uint8, got {images.dtype} of shape {images.shape}")
+    return images
+
+
+def _check(
     protocol: Protocol,
-    train_images: np.ndarray,
+    train: Pixels,
     train_labels: np.ndarray,
-    test_images: np.ndarray,
+    test: Pixels,
     test_labels: np.ndarray,
     num_classes: int,
-) -> tuple[int, int]:
-    """Side and channels of the images."""
-    for part, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
-            raise ValueError(f"expected {part} images (N, S, S, C) uint8, got {images.dtype} of shape {images.shape}")
-        side, channels = protocol.side_for(train_images.shape[1]), protocol.channels or train_images.shape[3]
+) -> None:
+    side, channels = protocol.side_for(train.side), protocol.channels or train.channels
+    for part, images, labels in (("training", train, train_labels), ("test", test, test_labels)):
         if images.shape[1:] != (side, side, channels):
             raise ValueError(
                 f"protocol {protocol.label} works on {part} images of {side}×{side}×{channels}, got "
@@ -341,7 +292,17 @@ def _check_arrays(
                 f"expected {len(images)} {part} labels in 0 … {num_classes - 1}, got shape {labels.shape}, "
                 f"from {labels.min(initial=0)} to {labels.max(initial=0)}"
             )
-    return side, channels
+
+
+def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
+    if (protocol.teacher is None) != (teacher is None):
+        raise ValueError(
+            f"protocol {protocol.label} has {'soft' if protocol.teacher else 'hard'} labels, and "
+            f"{'no teacher' if teacher is None else 'a teacher'} was given"
+        )
+    if protocol.teacher is None or teacher is None:
+        return cross_entropy
+    return SoftLabels(teacher, protocol.teacher.temperature)
 
 
 def _percent(hits: np.ndarray) -> float:

@@ -114,14 +114,18 @@ def test_it_runs_on_some_dataset(name: str) -> None:
 
 
 def students() -> dict[str, tuple[str, int, int, int, int | None]]:
-    """The different arguments of `networks.build` among all that can be trained, under the first name that has them."""
-    found: dict[tuple[str, int, int, int, int | None], str] = {}
+    """Arguments of `networks.build` for all that can be trained, under the first name that has them; what differs in
+    the number of classes alone is built once."""
+    found: dict[tuple[str, int, int, int | None], tuple[str, int]] = {}
     for name, dataset, student in trainable():
         protocol, declared = PROTOCOLS.load(name), DATASETS.load(dataset)
         side, channels = protocol.side_for(declared.resolution), protocol.channels or declared.channels
-        arguments = (student, len(declared.class_ids), side, channels, protocol.width)
-        found.setdefault(arguments, f"{student}-{name}-{dataset}")
-    return {name: arguments for arguments, name in found.items()}
+        arguments = (student, side, channels, protocol.width)
+        found.setdefault(arguments, (f"{student}-{name}-{dataset}", len(declared.class_ids)))
+    return {
+        name: (student, classes, side, channels, width)
+        for (student, side, channels, width), (name, classes) in found.items()
+    }
 
 
 @pytest.mark.parametrize("arguments", students().values(), ids=students())

@@ -24,6 +24,9 @@ PUBLISHED = {
     "hard-minimax-sgd@1": "dc270c202c73c8cdf264b6c615ee66e2aea085c308733aff9f6b7bec7e3e4dec",
     "hard-dmgd-adamw@1": "aab4a4452bc3afecb4936ae07d3dcca17b7bc81f8c54edfeaa0d53daa95de2ed",
     "hard-igd-adamw@1": "1ddfe68ae822c5fe5d9da7397a452d91da38f74eef06e04eaf1f9af548b0ff30",
+    "soft-rded-shuffle@1": "0fc6719e6facf1839777463eba51a08b2df4f9426ff9a21a84a38891ce5f3aa8",
+    "soft-rded-half@1": "906d0e17571a2d4a98ed5104963f3c9b579f8b097d2faf971f6a0202985a250e",
+    "soft-rded-crop@1": "5a434dcfb6ec95df98aff77105dee45023eadc4ceab58609c5c32c8402590e32",
 }
 
 
@@ -239,8 +242,13 @@ def test_learning_rate_must_be_a_positive_number(value: float) -> None:
 def test_students_are_checked_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="did you mean 'resnet18'"):
         protocol("quick").check_student("resnet_18", 32)
-    with pytest.raises(UsageError, match=r"trains resnet_ap10, resnet18, convnet6; got --student convnet3"):
+    with pytest.raises(UsageError, match=r"trains resnet_ap10, resnet18, convnet6; got --student convnet3.*modified"):
         protocol("hard-minimax-sgd").check_student("convnet3", 32)
+    protocol("hard-minimax-sgd").with_overrides({"side": 32, "epochs": 60}).check_student("convnet3", 32)
+    with pytest.raises(UsageError, match="convnet6 needs images of at least 64×64"):
+        protocol("hard-minimax-sgd").with_overrides({"side": 32}).check_student("convnet6", 32)
+    with pytest.raises(UsageError, match="width to 64, but network resnet18_bn has one width"):
+        protocol("quick").with_overrides({"epochs": 3}).check_student("resnet18_bn", 32)
     with pytest.raises(UsageError, match=r"convnet6 needs images of at least 64×64 pixels, got 32×32.*use resnet_ap10"):
         protocol("quick").check_student("convnet6", 32)
     protocol("quick").check_student("convnet3", 8)

@@ -142,5 +142,5 @@ def test_width_is_the_first_stage() -> None:
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown network 'convnet4'; did you mean 'convnet\d'"):
         build("convnet4", 10, 32)
-    with pytest.raises(UsageError, match="resnet50_bn is torchvision's and has one width"):
+    with pytest.raises(UsageError, match="resnet50_bn comes from a library and has one width"):
         build("resnet50_bn", 10, 64, width=32)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from ddbench.benchmark import seeds
 from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick, trainer
+from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick
+from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.digits import Digits
@@ -246,7 +247,7 @@ def test_looking_at_the_test_set_changes_no_training() -> None:
 
 def test_test_batches_change_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(QUICK, "convnet3")
-    monkeypatch.setattr(trainer, "TEST_BATCH", 7)
+    monkeypatch.setattr(epoch_module, "TEST_BATCH", 7)
     assert train(QUICK, "convnet3").predictions.tolist() == whole.predictions.tolist()
 
 
@@ -332,8 +333,19 @@ def test_loss_that_is_not_finite_names_step_and_epoch(
 
 
 def test_students_that_cannot_be_trained_are_refused() -> None:
+    images = np.zeros((4, 224, 224, 3), np.uint8)
     with pytest.raises(UsageError, match="got --student convnet3"):
-        train(SGD, "convnet3")
+        train_student(
+            hard_minimax_sgd.PROTOCOL,
+            "convnet3",
+            images,
+            np.arange(4),
+            images,
+            np.arange(4),
+            num_classes=10,
+            ipc=1,
+            seed=0,
+        )
     with pytest.raises(UsageError, match="at least 16×16 pixels, got 8×8"):
         train(QUICK, "resnet18")
 

@@ -1,0 +1,201 @@
+"""One pass over training images, and one look at others: what every training here is made of.
+
+Shapes: N images, B of a batch, C channels, S side in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.protocols import augmentation
+from ddbench.benchmark.protocols.augmentation import Cut
+from ddbench.benchmark.protocols.base import AdamW, Sgd
+from ddbench.benchmark.protocols.pixels import Pixels
+
+TEST_BATCH = 128
+"""Images per forward pass of a test. It changes no result beyond float error, so it is no part of a protocol."""
+DRAWN_TOGETHER = 1 << 16
+"""Images whose augmentation is drawn at once: what bounds the memory of the draws."""
+
+Streams = Callable[..., torch.Generator]
+"""(purpose, *key) -> the CPU generator of that stream, `seeds.stream` of a training's seed."""
+
+
+class Loss(Protocol):
+    """What a training makes small."""
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
+        """The mean loss of a batch.
+
+        Args:
+            logits: (B, K) of `images`.
+            images: (B, C, S, S) as the network took them: augmented, normalised, mixed.
+            labels: (B,) of the images before they were mixed.
+            cut: how they were mixed; None: they were not.
+        """
+
+
+def cross_entropy(logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
+    """`Loss` against hard labels; mixed images have two, weighted by the area."""
+    if cut is None:
+        return F.cross_entropy(logits, labels)
+    own = cut.own_share(images.shape[-1])
+    return own * F.cross_entropy(logits, labels) + (1 - own) * F.cross_entropy(logits, labels[cut.partners])
+
+
+class SoftLabels:
+    """`Loss` against a teacher's outputs (`base.Teacher`).
+
+    Args:
+        teacher: in evaluation mode, its parameters frozen; it takes images normalised as the student's are.
+    """
+
+    def __init__(self, teacher: nn.Module, temperature: float) -> None:
+        self.teacher, self.temperature = teacher, temperature
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
+        with torch.no_grad():
+            target = F.log_softmax(self.teacher(images) / self.temperature, dim=1)
+        given = F.log_softmax(logits / self.temperature, dim=1)
+        return F.kl_div(given, target, reduction="batchmean", log_target=True)
+
+
+def train_epoch(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    pixels: Pixels,
+    labels: Tensor,
+    augment: augmentation.Augmentation,
+    loss_of: Loss,
+    *,
+    cutmix: bool,
+    batch_size: int,
+    streams: Streams,
+    epoch: int,
+    second_pass: bool = False,
+    what: str = "the student",
+    after_step: Callable[[int, int], None] | None = None,
+) -> float:
+    """One pass over the reshuffled images, last partial batch included. Returns the mean loss of an image.
+
+    A last batch of a single image is left out where the network has BatchNorm.
+
+    Args:
+        labels: (N,) on the device.
+        streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
+        second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
+        what: is trained, for the message of a failure.
+        after_step: called with (steps done, steps of the epoch).
+
+    Raises:
+        RunError: a loss that is not finite.
+    """
+    device, n, side = labels.device, len(pixels), pixels.side
+    order = torch.randperm(n, generator=streams("shuffle", epoch))
+    rows = _draw_rows(augment, n, side, streams("augment", epoch)).to(device)
+    if n > 1 and n % batch_size == 1 and _has_batchnorm(network):
+        # BatchNorm has no statistics of one image; another image is left out in every epoch.
+        order, rows = order[:-1], rows[:-1]
+    sizes = [len(batch) for batch in order.split(batch_size)]
+    cuts = _draw_cuts(sizes, side, streams("cutmix", epoch), device) if cutmix else [None] * len(sizes)
+    losses = torch.empty(len(sizes), device=device)
+    network.train()
+    with _drawing_layers(streams("layers", epoch), device):
+        batches = zip(
+            pixels.batches(order, batch_size),
+            order.to(device).split(batch_size),
+            rows.split(batch_size),
+            cuts,
+            strict=True,
+        )
+        for step, (raw, batch, batch_rows, cut) in enumerate(batches):
+            images, y = augment.apply(raw, batch_rows), labels[batch]
+            if cut is not None:
+                images = cut.apply(images)
+            if second_pass:
+                with torch.no_grad():
+                    network(images)
+            loss = loss_of(network(images), images, y, cut)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses[step] = loss.detach()
+            if after_step is not None:
+                after_step(step + 1, len(sizes))
+    # Looked at once an epoch: a look at every step would make a GPU wait for the host.
+    values = losses.tolist()
+    for step, value in enumerate(values, start=1):
+        if not math.isfinite(value):
+            raise RunError(
+                f"{what}'s training loss became {value} at step {step} of {len(values)} in epoch {epoch} "
+                f"(learning rate {optimiser.param_groups[0]['lr']:g}). Look at the training images; if the protocol is "
+                "overridden, lower learning_rate."
+            )
+    return sum(value * size for value, size in zip(values, sizes, strict=True)) / len(order)
+
+
+def _draw_rows(augment: augmentation.Augmentation, n: int, side: int, generator: torch.Generator) -> Tensor:
+    starts = range(0, n, DRAWN_TOGETHER)
+    return torch.cat([augment.draw(min(DRAWN_TOGETHER, n - start), side, generator) for start in starts])
+
+
+def _draw_cuts(sizes: list[int], side: int, generator: torch.Generator, device: torch.device) -> list[Cut]:
+    """An epoch's, with the partners on the device in one copy."""
+    cuts = [augmentation.draw_cut(size, side, generator) for size in sizes]
+    partners = torch.cat([cut.partners for cut in cuts]).to(device).split(sizes)
+    return [cut._replace(partners=mine) for cut, mine in zip(cuts, partners, strict=True)]
+
+
+@contextmanager
+def _drawing_layers(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """PyTorch's global generators at the start of a named stream: dropout and stochastic depth draw from no other."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        yield
+
+
+@torch.inference_mode()
+def top_classes(network: nn.Module, normalise: augmentation.Normalise, pixels: Pixels, most: int = 5) -> np.ndarray:
+    """(N, min(most, K)) class indices by falling logit, in evaluation mode."""
+    network.eval()
+    top = []
+    for raw in pixels.batches(torch.arange(len(pixels)), TEST_BATCH):
+        logits = network(normalise(raw))
+        top.append(logits.topk(min(most, logits.shape[1]), dim=1).indices)
+    return torch.cat(top).cpu().numpy()
+
+
+def to_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, in the memory layout for it."""
+    # BatchNorm networks run channels_last on a GPU; instance norm's kernel would copy the maps back at every layer.
+    if device.type == "cuda" and _has_batchnorm(network):
+        return network.to(device).to(memory_format=torch.channels_last)
+    return network.to(device)
+
+
+def _has_batchnorm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
+
+
+def build_optimiser(recipe: Sgd | AdamW, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser that `recipe` describes, fused where PyTorch has it."""
+    fused = device.type in ("cpu", "cuda")
+    decay, rate = recipe.weight_decay, recipe.learning_rate
+    if isinstance(recipe, Sgd):
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused)
+    parameters = list(network.parameters())
+    groups: list[dict[str, object]] = [{"params": parameters, "weight_decay": decay}]
+    if recipe.decay_above_dimensions is not None:
+        decayed = [p for p in parameters if p.ndim > recipe.decay_above_dimensions]
+        others = [p for p in parameters if p.ndim <= recipe.decay_above_dimensions]
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=fused)
