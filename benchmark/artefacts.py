@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ddbench.benchmark.meter import Meter
+from ddbench.benchmark.result import WAITING
 from ddbench.benchmark.spec import digest
 from ddbench.benchmark.store import write_atomically, write_json
+from ddbench.methods.base import Made
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -39,32 +42,59 @@ class DiskArtefacts:
     def arrays(
         self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
     ) -> Mapping[str, np.ndarray]:
-        name = f"{kind}/{digest(dict(key))[:16]}"
+        name = f"{kind.replace(' ', '-')}/{digest(dict(key))[:16]}"
         folder = self.root / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         # One process makes it; the others that need it wait for the lock and then find it.
-        with FileLock(folder.with_suffix(".lock")):
+        with self._lock(folder.with_suffix(".lock")):
             found = self._read(folder)
             if found is not None:
-                arrays, seconds = found
+                arrays, seconds, measured = found
                 self.meter.cached(kind, name, seconds)
+                self.meter.measure(measured)
                 return arrays
+            begun = time.perf_counter() - self.meter.begin(kind, name)
             with self.meter.phase(kind):
-                begun = time.perf_counter()
-                made = {k: np.ascontiguousarray(v) for k, v in make().items()}
-                self._write(folder, key, made, time.perf_counter() - begun)
+                returned = make()
+                more = returned if isinstance(returned, Made) else Made({})
+                made = {k: np.ascontiguousarray(v) for k, v in returned.items()}
+                took = time.perf_counter() - begun if more.seconds is None else more.seconds
+                self._write(folder, key, made, took, more.measured)
             self.meter.made(name)
-        return made
+            self.meter.measure(more.measured)
+            # Mapped from disk, as later cells have them: memory does not grow with the number of artefacts.
+            found = self._read(folder)
+        return made if found is None else found[0]
 
-    def _read(self, folder: Path) -> tuple[dict[str, np.ndarray], float] | None:
+    @contextlib.contextmanager
+    def _lock(self, file: Path) -> Iterator[None]:
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with self.meter.phase(WAITING):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _read(self, folder: Path) -> tuple[dict[str, np.ndarray], float, dict[str, float]] | None:
         try:
             noted = json.loads((folder / "artefact.json").read_bytes())
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in noted["arrays"]}
         except (OSError, ValueError, KeyError):
             return None
-        return arrays, float(noted["seconds"])
+        return arrays, float(noted["seconds"]), noted.get("measured", {})
 
-    def _write(self, folder: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray], seconds: float) -> None:
+    def _write(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        seconds: float,
+        measured: Mapping[str, float],
+    ) -> None:
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,9 +102,8 @@ class DiskArtefacts:
         try:
             for name, array in arrays.items():
                 save_array(temporary / f"{name}.npy", array)
-            write_json(
-                temporary / "artefact.json", {"key": dict(key), "arrays": sorted(arrays), "seconds": round(seconds, 6)}
-            )
+            noted = {"key": dict(key), "arrays": sorted(arrays), "seconds": round(seconds, 6), "measured": measured}
+            write_json(temporary / "artefact.json", noted)
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -25,7 +25,8 @@ from ddbench.benchmark.spec import DistillSpec, EvaluateSpec
 from ddbench.benchmark.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store, write_json
 
 DEFAULT_BATCH_SIZE = 32
-"""Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card."""
+"""Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where
+GPU memory runs out, the cell goes on with half of it."""
 EXIT_OK, EXIT_FAILED, EXIT_TERMINATED = 0, 1, 143
 
 
@@ -43,14 +44,14 @@ def run_cell(path: Path, *, forked: bool = False) -> int:
                 return EXIT_TERMINATED
             with contextlib.suppress(OSError):  # the log lies on the disk that may be full
                 traceback.print_exc()
-            status, reason, retriable = _diagnose(error)
+            status, reason, retriable = _diagnose(error, spec)
             write_failure(cell, status, reason, retriable=retriable)
             return EXIT_FAILED
         write_json(path / "result.json", result.model_dump(mode="json"))
         if isinstance(spec, DistillSpec):
             from ddbench.benchmark.distil import forget_rounds
 
-            forget_rounds(cell)
+            forget_rounds(cell, spec, launch, store)
         (path / "checkpoint.pt").unlink(missing_ok=True)
     return EXIT_OK
 
@@ -91,23 +92,34 @@ def _run(
 
 
 def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
-    """What the first attempt chose, or a choice now."""
+    """What the first attempt chose, or a choice now.
+
+    A cell for which not even one image at a time left memory chooses anew: what took the memory may be gone.
+    """
     path = cell.path / "plan.json"
     if path.exists():
-        return CellPlan.model_validate_json(path.read_bytes())
+        plan = CellPlan.model_validate_json(path.read_bytes())
+        if 1 not in plan.oom_batch_sizes:
+            return plan
     plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads)
     write_json(path, plan.model_dump(mode="json"))
     return plan
 
 
-def _diagnose(error: BaseException) -> tuple[Status, str, bool]:
+def _diagnose(error: BaseException, spec: DistillSpec | EvaluateSpec) -> tuple[Status, str, bool]:
     """(status, reason, whether the cause lies outside the cell)."""
     import torch
 
     if isinstance(error, RunError | UsageError):
         return "failed", str(error), False
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "oom", f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}", True
+        said = f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
+        if isinstance(spec, EvaluateSpec) and isinstance(error, torch.OutOfMemoryError):
+            said += (
+                " The training batch is part of the protocol, so it is not made smaller: free the GPU of other work, "
+                "use one with more memory, or choose a smaller --student."
+            )
+        return "oom", said, True
     if isinstance(error, OSError) and error.errno in OUTSIDE_CAUSES:
         where = f" ({error.filename})" if error.filename else ""
         return "failed", f"{error.strerror}{where}; mend that and run the same command again", True

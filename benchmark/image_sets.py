@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,31 @@ from PIL import Image, UnidentifiedImageError
 
 from ddbench.benchmark.errors import Problems, UsageError
 from ddbench.benchmark.store import write_json
+from ddbench.benchmark.subsets import How, SubsetOf
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+PNG_LEVEL = 1
+"""Of zlib: 4.6 ms for a natural image of 256 px, where the usual level 6 takes 16 ms to save 1.4 %
+(docs/performance.md)."""
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """A distilled set in memory, ordered by class in label order, then by image index."""
+class SetRecord:
+    """What a distilled set is; its images are ordered by class in label order, then by image index."""
 
-    pixels: list[np.ndarray]
-    """N arrays (H, W, C) uint8; sides may differ in sets made elsewhere."""
     labels: np.ndarray
     """(N,) int64 class indices."""
     sha256: str
     ipc: int
     """The largest number of images of a class."""
+
+
+@dataclass(frozen=True)
+class ImageSet(SetRecord):
+    """A distilled set in memory."""
+
+    pixels: Sequence[np.ndarray]
+    """N arrays (H, W, C) uint8, whose sides may differ in sets made elsewhere; fitted: one (N, S, S, C) array."""
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
@@ -57,15 +67,21 @@ def image_name(image_index: int) -> str:
     return f"{image_index:05d}.png"
 
 
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 1 or 3) uint8 pixels as a PNG file."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.save(buffer, format="PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W, 1 or 3) uint8 pixels losslessly.
 
     Raises:
         OSError: with the system's error number, which Pillow's own writing to a file does not tell.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(png(pixels))
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
@@ -84,7 +100,7 @@ def read_image(path: Path, channels: int) -> np.ndarray:
 
 def store_set(
     sets: Path,
-    files: Mapping[tuple[int, int], Path],
+    files: Iterable[tuple[tuple[int, int], Path]],
     class_ids: Sequence[str],
     sha256: str,
     manifest: Mapping[str, Any],
@@ -92,7 +108,7 @@ def store_set(
     """Put finished PNG files together as `sets/<hash>` in one rename; a set that is already there stays as it is.
 
     Args:
-        files: (class index, image index) -> PNG file on the same file system; they stay where they are.
+        files: ((class index, image index), PNG file on the same file system); they stay where they are.
         manifest: what made the set; written as `manifest.json` with the hash and the class ids added.
     """
     target = sets / sha256[:16]
@@ -101,10 +117,12 @@ def store_set(
     temporary = sets / f".{sha256[:16]}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        for class_index in sorted({c for c, _ in files}):
-            (temporary / class_ids[class_index]).mkdir(parents=True)
-        for (class_index, image_index), source in files.items():
-            _link_or_copy(source, temporary / class_ids[class_index] / image_name(image_index))
+        folders: dict[int, Path] = {}
+        for (class_index, image_index), source in files:
+            if class_index not in folders:
+                folders[class_index] = temporary / class_ids[class_index]
+                folders[class_index].mkdir(parents=True)
+            _link_or_copy(source, folders[class_index] / image_name(image_index))
         write_json(temporary / "manifest.json", {"image_set_sha256": sha256, **manifest, "class_ids": list(class_ids)})
         if target.exists():
             shutil.rmtree(target)
@@ -122,49 +140,150 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def read_set(folder: Path, class_ids: Sequence[str], channels: int) -> ImageSet:
+def describe_set(folder: Path, class_ids: Sequence[str], channels: int, *, subset: SubsetOf | None = None) -> SetRecord:
+    """Check and hash a distilled set, one image at a time.
+
+    Raises:
+        Problems: as `read_set`.
+    """
+    return _read(folder, class_ids, channels, subset, lambda row, count, pixels: None)
+
+
+def read_set(
+    folder: Path,
+    class_ids: Sequence[str],
+    channels: int,
+    *,
+    fit: Callable[[np.ndarray], np.ndarray] | None = None,
+    subset: SubsetOf | None = None,
+) -> ImageSet:
     """Read and hash a distilled set.
+
+    Args:
+        fit: brings one image to the common side; the images then come as one array, and are in memory once.
+        subset: which images count; None: all.
 
     Raises:
         Problems: all that is wrong with the layout or the files, at once.
     """
+    listed: list[np.ndarray] = []
+    fitted: list[np.ndarray] = []
+
+    def take(row: int, count: int, pixels: np.ndarray) -> None:
+        if fit is None:
+            listed.append(pixels)
+            return
+        image = fit(pixels)
+        if not fitted:
+            fitted.append(np.empty((count, *image.shape), image.dtype))
+        fitted[0][row] = image
+
+    record = _read(folder, class_ids, channels, subset, take)
+    pixels: Any = listed if fit is None else fitted[0]
+    return ImageSet(record.labels, record.sha256, record.ipc, pixels)
+
+
+def _read(
+    folder: Path,
+    class_ids: Sequence[str],
+    channels: int,
+    subset: SubsetOf | None,
+    take: Callable[[int, int, np.ndarray], None],
+) -> SetRecord:
+    """Decode each image of a set and hand it to `take`, with its row and the number of images."""
+    files = list(enumerate(_files(folder, class_ids, subset)))
+    rows = [(class_index, path) for class_index, here in files for path in here]
     problems: list[str] = []
-    files: list[tuple[int, Path]] = []
-    counts: dict[str, int] = {}
+    index_in_class = [0] * len(class_ids)
+
+    def digests() -> Iterator[tuple[str, int, str]]:
+        for row, (class_index, path) in enumerate(rows):
+            try:
+                image = read_image(path, channels)
+            except UsageError as error:
+                problems.append(str(error))
+                continue
+            take(row, len(rows), image)
+            yield class_ids[class_index], index_in_class[class_index], pixels_sha256(image)
+            index_in_class[class_index] += 1
+
+    sha256 = set_sha256(digests())
+    if problems:
+        raise Problems([*_first(problems), "remove or replace these files"])
+    return SetRecord(np.array([label for label, _ in rows], np.int64), sha256, max(len(here) for _, here in files))
+
+
+def choose_subset(
+    folder: Path, class_ids: Sequence[str], ipc: int | None, how: How | None, seed: int
+) -> SubsetOf | None:
+    """The subset that a request means; None where every image counts. Decodes nothing.
+
+    Raises:
+        Problems: all that is wrong with the layout.
+        UsageError: fewer images than `ipc` of some class; more, without a word on which; `how` without `ipc`.
+    """
+    if ipc is None:
+        if how is not None:
+            raise UsageError(f"--subset {how}: of how many images? Say it with --ipc")
+        return None
+    counts = [len(here) for here in _files(folder, class_ids, None)]
+    if max(counts) == ipc == min(counts):
+        return None
+    if max(counts) > ipc and how is None:
+        raise UsageError(
+            f"{folder} holds up to {max(counts)} images of a class, more than --ipc {ipc}; say which count with "
+            "--subset first (by number), lexicographic (by file name as text, as published loaders do) or random"
+        )
+    return SubsetOf(how=how or "first", ipc=ipc, seed=seed if how == "random" else 0)
+
+
+def _files(folder: Path, class_ids: Sequence[str], subset: SubsetOf | None) -> list[list[Path]]:
+    """The image files that count, sorted, for each class in label order.
+
+    Raises:
+        Problems: all that is wrong with the layout.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one sub-folder per class, named by class id")
+    problems: list[str] = []
     folders = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     for unknown in sorted(folders - set(class_ids)):
         problems.append(f"{folder / unknown}: no class has this id")
-    for class_index, class_id in enumerate(class_ids):
-        here = sorted(_images(folder / class_id)) if class_id in folders else []
-        counts[class_id] = len(here)
-        files += [(class_index, path) for path in here]
-    missing = [class_id for class_id, count in counts.items() if not count]
+    files = [image_files(folder / c) if c in folders else [] for c in class_ids]
+    missing = [class_id for class_id, here in zip(class_ids, files, strict=True) if not here]
     if missing:
         problems.append(f"{folder}: no images for {len(missing)} of {len(class_ids)} classes: {_some(missing)}")
     if problems:
         expected = f"expected one folder per class id: {_some(list(class_ids))}"
-        raise Problems([*_first(problems), expected])
+        raise Problems([*_first(problems), *_layout_hints(folder, folders, class_ids), expected])
+    if subset is None:
+        return files
+    few = [f"{class_ids[c]} ({len(here)})" for c, here in enumerate(files) if len(here) < subset.ipc]
+    if few:
+        raise UsageError(f"{folder}: {len(few)} classes have fewer than {subset.ipc} images: {_some(few)}")
+    return [subset.pick(here, class_id) for class_id, here in zip(class_ids, files, strict=True)]
 
-    pixels: list[np.ndarray] = []
-    labels: list[int] = []
-    digests: list[tuple[str, int, str]] = []
-    index_in_class = dict.fromkeys(class_ids, 0)
-    for class_index, path in files:
-        try:
-            image = read_image(path, channels)
-        except UsageError as error:
-            problems.append(str(error))
-            continue
-        class_id = class_ids[class_index]
-        digests.append((class_id, index_in_class[class_id], pixels_sha256(image)))
-        index_in_class[class_id] += 1
-        pixels.append(image)
-        labels.append(class_index)
-    if problems:
-        raise Problems([*_first(problems), "remove or replace these files"])
-    return ImageSet(pixels, np.asarray(labels, np.int64), set_sha256(digests), max(counts.values()))
+
+def _layout_hints(folder: Path, folders: set[str], class_ids: Sequence[str]) -> list[str]:
+    """What the folder seems to be instead."""
+    hints = []
+    deeper = [name for name in sorted(folders) if any((folder / name / class_id).is_dir() for class_id in class_ids)]
+    if deeper:
+        hints.append(f"the class folders seem to lie one level deeper; try --images {folder / deeper[0]}")
+    loose = sum(1 for _ in _images(folder))
+    if loose:
+        hints.append(f"{loose} images lie in {folder} itself; sort them into folders named by class id")
+    if folders and folders.isdisjoint(class_ids) and all(name.isdigit() for name in folders):
+        hints.append(
+            "the folders are numbered; which number is which class is known to the program that wrote them alone: "
+            "rename them by its class list (the method `external` does so with class_order)"
+        )
+    return hints
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Its image files, sorted as text."""
+    return sorted(_images(folder))
 
 
 def _images(folder: Path) -> Iterable[Path]:

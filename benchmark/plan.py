@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
 
 from ddbench.benchmark.spec import DistillSpec, EvaluateSpec, Model, cell_id, digest
 from ddbench.benchmark.store import Launch, Store, write_json
@@ -15,6 +17,8 @@ class PlannedSet(Model):
     """The method's display name, as in results."""
     spec: DistillSpec | None
     """None for images made elsewhere."""
+    shards: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
+    """Parts of the classes that are distilled apart and then merged; 1: the set is made in one piece."""
     launch: Launch
     students: tuple[EvaluateSpec, ...]
     protocol_label: str | None
@@ -31,12 +35,30 @@ class Plan(Model):
     sets: tuple[PlannedSet, ...]
 
     def cells(self) -> Iterator[tuple[PlannedSet, DistillSpec | EvaluateSpec]]:
-        """Each set's distil cell, then its students."""
+        """Each set's shards, the distil cell that makes or merges the set, then its students."""
         for planned in self.sets:
             if planned.spec is not None:
+                for shard in planned.spec.shards(planned.shards):
+                    yield planned, shard
                 yield planned, planned.spec
             for student in planned.students:
                 yield planned, student
+
+    @classmethod
+    def joined(cls, plans: Sequence[Plan]) -> Plan:
+        """One plan of several; a set that more than one asks for is made once and gets the students of all."""
+        sets: dict[str, PlannedSet] = {}
+        for number, planned in enumerate(planned for plan in plans for planned in plan.sets):
+            name = planned.id or f"foreign {number}"
+            other = sets.setdefault(name, planned)
+            students = {cell_id(student): student for student in (*other.students, *planned.students)}
+            sets[name] = other.model_copy(
+                update={
+                    "students": tuple(students.values()),
+                    "protocol_label": other.protocol_label or planned.protocol_label,
+                }
+            )
+        return cls(sets=tuple(sets.values()))
 
     def save(self, store: Store) -> None:
         """Keep the plan under its own hash: asking twice for the same thing leaves one file."""

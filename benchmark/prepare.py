@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.errors import RunError, UsageError
 from ddbench.benchmark.planner import Setting
 from ddbench.benchmark.registry import DATASETS
+from ddbench.benchmark.runner import Fate, Item
+from ddbench.benchmark.spec import DatasetSpec, DistillSpec
+from ddbench.benchmark.store import Store
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared
 
 ALL_CLASSES = 100
 """Up to so many classes a table shows each; beyond, those with another number of images than expected."""
+LEAST_PNG_SHARE = 1 / 3
+"""Of an image's bytes in memory, what its PNG file takes at least: photographs of 256 px take 0.58."""
 PLAIN_STEPS = 10
 """Lines of progress where the output is no terminal."""
 
@@ -56,6 +62,21 @@ def prepare(
         _say(console, f"Warning: {prepared.warning}")
 
 
+def prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None, *, console: Console) -> None:
+    """`bench prepare prior`: install a prior in the cache.
+
+    Raises:
+        UsageError, RunError: as `prior_install.install`.
+    """
+    from ddbench.methods.diffusion.prior_install import install
+
+    files = install(name, source, vae, revision, say=lambda line: _say(console, line))
+    _say(console, f"{name}: {files.metadata.resolution} px, {len(files.metadata.class_ids)} classes, in {files.folder}")
+    _say(console, f"SHA-256 {files.sha256}")
+    _say(console, f"trained on {files.trained_on}")
+    _say(console, f"`bench run --prior {name} …` uses it; export DDBENCH_PRIOR={name} makes it the default.")
+
+
 def before_run(settings: Sequence[Setting], data: Path | None, console: Console) -> None:
     """Decode what a run will read and is not decoded yet, so that no cell is charged for it; show the warnings.
 
@@ -68,10 +89,52 @@ def before_run(settings: Sequence[Setting], data: Path | None, console: Console)
             continue
         with ShownProgress(console) as progress:
             prepared = dataset.prepare(setting.spec.split, data, setting.spec.resolution, progress=progress)
+            for side, resize in setting.images_at:
+                dataset.train_at(setting.spec.split, data, side, resize, progress)
         if prepared.decoded:
             _say(console, _kept(prepared))
         if prepared.warning:
             _say(console, f"Warning: {prepared.warning}")
+
+
+def present_contents(settings: Sequence[Setting], data: Path | None) -> dict[DatasetSpec, str]:
+    """The content hash of each dataset's images as they are now, where that is known without decoding them."""
+    found = {setting.spec: _content_hash(setting, data) for setting in settings}
+    return {spec: content_hash for spec, content_hash in found.items() if content_hash is not None}
+
+
+def _content_hash(setting: Setting, data: Path | None) -> str | None:
+    return setting.dataset().content_hash(setting.spec.split, data, setting.spec.resolution)
+
+
+def check_room(store: Store, items: Sequence[Item], settings: Sequence[Setting], data: Path | None) -> None:
+    """Check that the sets to be made can fit on the disk of the results.
+
+    Raises:
+        RunError: they surely cannot.
+    """
+    needed = 0
+    for setting in settings:
+        dataset, resolution = setting.dataset, setting.spec.resolution
+        side = min(resolution, setting.prior_side or resolution)  # images keep their prior's side
+        for item in items:
+            spec = item.spec
+            if not isinstance(spec, DistillSpec) or spec.dataset != setting.spec or item.merges:
+                continue
+            if item.fate is not Fate.WAITING:
+                continue
+            if spec.ipc is None:
+                images = sum(dataset().train_counts(spec.dataset.split, data).values())
+            else:
+                images = spec.ipc * len(spec.classes(len(dataset.class_ids)))
+            images -= int(item.cell.progress().get("images_done", 0))
+            needed += int(LEAST_PNG_SHARE * images * side**2 * dataset.channels)
+    free = shutil.disk_usage(store.out).free
+    if free < needed:
+        raise RunError(
+            f"the sets to be made need at least {needed / 2**30:.2f} GiB in {store.out}, where {free / 2**30:.2f} GiB "
+            "are free. Make room, or choose another folder with --out."
+        )
 
 
 def _kept(prepared: Prepared) -> str:

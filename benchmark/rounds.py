@@ -2,52 +2,79 @@
 
     <cell>/rounds/<000000>/  <class index>-<image index>.png …  latents.safetensors  round.json
 
-A round that does not decode to what its marker says (a power cut, a full disk) is thrown away and made again.
+A round whose files are not the ones that its marker names (a power cut, a full disk) is thrown away and made again.
+What a round costs does not depend on how many there are, and nothing but hashes and guidance is kept in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.image_sets import pixels_sha256, read_image, write_png
+from ddbench.benchmark.image_sets import pixels_sha256, png, read_image
 from ddbench.benchmark.store import write_json
 from ddbench.methods.base import DistilledImage
 
+LATENTS = "latents.safetensors"
+Key = tuple[int, int]
+"""(class index, image index)."""
 
-class Rounds(Mapping[tuple[int, int], DistilledImage]):
-    """The committed images of one cell: (class index, image index) -> image, read from its files when asked for, so
-    that memory does not grow with the set.
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """An image on disk; the round's images share `folder` and `terms`."""
+
+    folder: Path
+    pixels_sha256: bytes
+    has_latent: bool
+    terms: tuple[str, ...]
+    nats: tuple[float, ...]
+
+
+class Rounds(Mapping[Key, DistilledImage]):
+    """The committed images of one cell: (class index, image index) -> image, read from its files when asked for.
 
     Args:
         folder: `<cell>/rounds`.
         n_classes, ipc: the grid of images that may be committed; ipc None: any number per class.
         channels: of the dataset's images.
+        classes: the class indices of a shard; None: all of them.
+        adopted: the `rounds` folders of finished shards, whose images count as this cell's own; they stay as they are.
     """
 
-    def __init__(self, folder: Path, n_classes: int, ipc: int | None, channels: int) -> None:
-        self.folder, self.n_classes, self.ipc, self.channels = folder, n_classes, ipc, channels
-        self.files: dict[tuple[int, int], Path] = {}
-        self.digests: dict[tuple[int, int], str] = {}
-        self.guidance_nats: dict[tuple[int, int], dict[str, float]] = {}
+    def __init__(
+        self,
+        folder: Path,
+        n_classes: int,
+        ipc: int | None,
+        channels: int,
+        *,
+        classes: range | None = None,
+        adopted: Sequence[Path] = (),
+    ) -> None:
+        self.folder, self.ipc, self.channels = folder, ipc, channels
+        self.classes = range(n_classes) if classes is None else classes
+        self._images: dict[Key, _Committed] = {}
+        self._known_terms: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for shard in adopted:
+            for path in _folders(shard):
+                self._open_round(path)
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.iterdir()):
-            images = None if path.name.startswith(".") else self._read_round(path)
-            if images is None:
+        for path in _folders(folder):
+            if path.name.startswith(".") or not self._open_round(path):
                 shutil.rmtree(path)
-                continue
-            for image in images:
-                self._keep(image, path)
-        taken = [int(path.name) for path in folder.iterdir()]
-        self._next = max(taken, default=-1) + 1
+        self._next = max((int(path.name) for path in folder.iterdir()), default=-1) + 1
 
     def commit(self, images: list[DistilledImage]) -> None:
         """Check a round and make it visible.
@@ -63,55 +90,81 @@ class Rounds(Mapping[tuple[int, int], DistilledImage]):
         target = self.folder / f"{self._next:06d}"
         temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
         temporary.mkdir()
-        marker = [
-            {
-                "class_index": image.class_index,
-                "image_index": image.image_index,
-                "pixels_sha256": pixels_sha256(image.pixels),
-                "has_latent": image.latent is not None,
-                "guidance_nats": dict(image.guidance_nats),
-            }
-            for image in images
-        ]
+        noted = []
         for image in images:
-            write_png(temporary / f"{_name(image)}.png", image.pixels)
-        latents = {_name(i): np.ascontiguousarray(i.latent, np.float32) for i in images if i.latent is not None}
+            file = png(image.pixels)
+            (temporary / f"{_name(image.class_index, image.image_index)}.png").write_bytes(file)
+            noted.append(
+                {
+                    "class_index": image.class_index,
+                    "image_index": image.image_index,
+                    "pixels_sha256": pixels_sha256(image.pixels),
+                    "file_sha256": hashlib.sha256(file).hexdigest(),
+                    "has_latent": image.latent is not None,
+                    "guidance_nats": dict(image.guidance_nats),
+                }
+            )
+        latents = {
+            _name(i.class_index, i.image_index): np.ascontiguousarray(i.latent, np.float32)
+            for i in images
+            if i.latent is not None
+        }
+        sha256 = None
         if latents:
-            (temporary / "latents.safetensors").write_bytes(save(latents))  # save_file hides the system's error number
-        write_json(temporary / "round.json", marker)
+            file = save(latents)  # save_file hides the system's error number
+            (temporary / LATENTS).write_bytes(file)
+            sha256 = hashlib.sha256(file).hexdigest()
+        write_json(temporary / "round.json", {"latents_sha256": sha256, "images": noted})
         temporary.rename(target)
         self._next += 1
-        for image in images:
-            self._keep(image, target)
+        self._keep(target, noted)
 
-    def __getitem__(self, key: tuple[int, int]) -> DistilledImage:
-        path = self.files[key].parent
-        images = self._read_round(path, only=key)
-        if not images:
-            raise RunError(f"{path} has changed since it was committed; remove it and run again")
-        return images[0]
+    def __getitem__(self, key: Key) -> DistilledImage:
+        noted, name = self._images[key], _name(*key)
+        try:
+            pixels = read_image(noted.folder / f"{name}.png", self.channels)
+            latent = None
+            if noted.has_latent:
+                with safe_open(noted.folder / LATENTS, framework="np") as latents:
+                    latent = latents.get_tensor(name)
+            intact = pixels_sha256(pixels) == noted.pixels_sha256.hex()
+        except (OSError, SafetensorError, UsageError):
+            intact = False
+        if not intact:
+            raise RunError(f"{noted.folder} has changed since it was committed; remove it and run again")
+        return DistilledImage(*key, pixels, latent, dict(zip(noted.terms, noted.nats, strict=True)))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.files)
+    def __contains__(self, key: object) -> bool:
+        return key in self._images  # Mapping's own would read the image
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._images)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._images)
 
-    def _keep(self, image: DistilledImage, folder: Path) -> None:
-        key = (image.class_index, image.image_index)
-        self.files[key] = folder / f"{_name(image)}.png"
-        self.digests[key] = pixels_sha256(image.pixels)
-        self.guidance_nats[key] = dict(image.guidance_nats)
+    def digests(self) -> Iterator[tuple[Key, str]]:
+        """Each image's `pixels_sha256`, by class and then by index."""
+        return ((key, self._images[key].pixels_sha256.hex()) for key in sorted(self._images))
+
+    def files(self) -> Iterator[tuple[Key, Path]]:
+        """Each image's PNG file, by class and then by index."""
+        return ((key, self._images[key].folder / f"{_name(*key)}.png") for key in sorted(self._images))
+
+    def guidance_nats(self) -> Iterator[tuple[Key, dict[str, float]]]:
+        """Each image's path KL by guidance term, by class and then by index."""
+        for key in sorted(self._images):
+            noted = self._images[key]
+            yield key, dict(zip(noted.terms, noted.nats, strict=True))
 
     def _check(self, image: DistilledImage) -> None:
         key, pixels = (image.class_index, image.image_index), image.pixels
-        if key in self.files:
+        if key in self:
             raise RunError(f"the method made image {key[1]} of class {key[0]} again, although task.done holds it")
-        inside = 0 <= key[0] < self.n_classes and key[1] >= 0 and (self.ipc is None or key[1] < self.ipc)
-        if not inside:
+        if not self._expects(key):
             raise RunError(
-                f"the method yielded image {key[1]} of class {key[0]}; expected classes 0 … {self.n_classes - 1}"
-                + ("" if self.ipc is None else f" and images 0 … {self.ipc - 1}")
+                f"the method yielded image {key[1]} of class {key[0]}; expected classes {self.classes.start} … "
+                f"{self.classes.stop - 1}" + ("" if self.ipc is None else f" and images 0 … {self.ipc - 1}")
             )
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != self.channels:
             raise RunError(
@@ -119,27 +172,36 @@ class Rounds(Mapping[tuple[int, int], DistilledImage]):
                 f"expected (H, W, {self.channels}) uint8"
             )
 
-    def _read_round(self, path: Path, only: tuple[int, int] | None = None) -> list[DistilledImage] | None:
-        """The images of a round (or one of them), or None if the files are not what the marker says."""
-        images = []
+    def _expects(self, key: Key) -> bool:
+        return key[0] in self.classes and key[1] >= 0 and (self.ipc is None or key[1] < self.ipc)
+
+    def _keep(self, folder: Path, noted: Sequence[Mapping[str, Any]]) -> None:
+        for image in noted:
+            key, nats = (image["class_index"], image["image_index"]), image["guidance_nats"]
+            if key in self or not self._expects(key):
+                continue  # an image of a shard that an attempt at the whole set had made before
+            terms = self._known_terms.setdefault(tuple(nats), tuple(nats))
+            sha256 = bytes.fromhex(image["pixels_sha256"])
+            self._images[key] = _Committed(folder, sha256, image["has_latent"], terms, tuple(nats.values()))
+
+    def _open_round(self, folder: Path) -> bool:
+        """Take a round in, if its files are the ones that its marker names; images are not decoded for that."""
         try:
-            marker = json.loads((path / "round.json").read_bytes())
-            if only is not None:
-                marker = [noted for noted in marker if (noted["class_index"], noted["image_index"]) == only]
-            latents = load_file(path / "latents.safetensors") if any(n["has_latent"] for n in marker) else {}
-            for noted in marker:
-                name = f"{noted['class_index']}-{noted['image_index']}"
-                pixels = read_image(path / f"{name}.png", self.channels)
-                if pixels_sha256(pixels) != noted["pixels_sha256"]:
-                    return None
-                latent = latents[name] if noted["has_latent"] else None
-                images.append(
-                    DistilledImage(noted["class_index"], noted["image_index"], pixels, latent, noted["guidance_nats"])
-                )
-        except (OSError, ValueError, KeyError, SafetensorError, UsageError):
-            return None
-        return images
+            marker = json.loads((folder / "round.json").read_bytes())
+            files = {f"{_name(i['class_index'], i['image_index'])}.png": i["file_sha256"] for i in marker["images"]}
+            if marker["latents_sha256"] is not None:
+                files[LATENTS] = marker["latents_sha256"]
+            if any(hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha for name, sha in files.items()):
+                return False
+            self._keep(folder, marker["images"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
 
 
-def _name(image: DistilledImage) -> str:
-    return f"{image.class_index}-{image.image_index}"
+def _folders(rounds: Path) -> list[Path]:
+    return sorted(rounds.iterdir()) if rounds.is_dir() else []
+
+
+def _name(class_index: int, image_index: int) -> str:
+    return f"{class_index}-{image_index}"

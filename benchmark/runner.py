@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
@@ -18,7 +18,7 @@ from ddbench.benchmark.failures import write_failure
 from ddbench.benchmark.plan import Plan, PlannedSet
 from ddbench.benchmark.result import DistillResult, EvaluateResult
 from ddbench.benchmark.run_spec import Reuse
-from ddbench.benchmark.spec import DistilledBy, DistillSpec, EvaluateSpec, cell_id
+from ddbench.benchmark.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, cell_id
 from ddbench.benchmark.store import CellDir, Store
 
 POLL_SECONDS = 0.1
@@ -59,12 +59,26 @@ class Item:
     result: DistillResult | EvaluateResult | None = None
 
     @property
+    def merges(self) -> bool:
+        """Whether it is the cell that merges the shards of its set."""
+        return isinstance(self.spec, DistillSpec) and self.spec.shard is None and self.planned.shards > 1
+
+    @property
+    def stage(self) -> str:
+        """What kind of work it is, for people."""
+        if isinstance(self.spec, DistillSpec):
+            return "shards" if self.spec.shard is not None else "distilled sets"
+        return "students"
+
+    @property
     def title(self) -> str:
         """One line that names the cell for people."""
         ipc = "all images" if self.spec.ipc is None else f"IPC {self.spec.ipc}"
         where = f"{self.planned.label} · {self.spec.dataset.name} · {ipc}"
         if isinstance(self.spec, DistillSpec):
-            return f"distil {where} · set {self.spec.seed}"
+            part = f" · {self.spec.shard}" if self.spec.shard is not None else ""
+            merged = f" · merge of {self.planned.shards} shards" if self.merges else ""
+            return f"distil {where} · set {self.spec.seed}{part}{merged}"
         set_seed = f" · set {self.planned.spec.seed}" if self.planned.spec is not None else ""
         return f"train {where}{set_seed} · {self.spec.student} seed {self.spec.seed}"
 
@@ -98,6 +112,9 @@ class Runner:
     reuse: Reuse = "missing"
     retry_failed: bool = False
     timeout_seconds: float | None = None
+    contents: Mapping[DatasetSpec, str] = field(default_factory=dict)
+    """`SplitData.content_hash` of datasets as they are now; a cell that was run on other images is run again. Of a
+    dataset that is not named here, every cell counts as current."""
     items: list[Item] = field(init=False)
     _by_id: dict[str, Item] = field(init=False)
     observer: Observer | None = field(default=None, init=False)
@@ -113,7 +130,40 @@ class Runner:
         for item in self.items:
             if not self._reused(item) and self.reuse == "only-cache":
                 item.fate = Fate.MISSING
+        # A set that is there needs no shards, whether they once made it or not.
+        there = {item.cell.id for item in self.items if item.fate is Fate.REUSED}
+        self.items = [item for item in self.items if not (self._is_shard(item) and self._whole_id(item) in there)]
         self._block()
+
+    def put_aside_stale(self) -> tuple[int, int]:
+        """Put aside the cells that were run on other images than their dataset has now, and bring back those that
+        were run on its present images. Returns how many of each."""
+        aside = back = 0
+        for item in self.items:
+            if not self._stale(item) or item.cell.running():
+                continue
+            had = item.cell.content_hash()
+            assert had is not None
+            self.store.put_aside(item.cell, had)
+            aside += 1
+            kept = self.store.set_aside(item.cell.id, self.contents[item.spec.dataset])
+            if kept.path.exists() and self.reuse != "never":
+                kept.path.rename(item.cell.path)
+                back += 1
+        return aside, back
+
+    def _stale(self, item: Item) -> bool:
+        had, now = item.cell.content_hash(), self.contents.get(item.spec.dataset)
+        return had is not None and now is not None and had != now
+
+    @staticmethod
+    def _is_shard(item: Item) -> bool:
+        return isinstance(item.spec, DistillSpec) and item.spec.shard is not None
+
+    @staticmethod
+    def _whole_id(item: Item) -> str:
+        assert isinstance(item.spec, DistillSpec)
+        return cell_id(item.spec.whole)
 
     def _reused(self, item: Item) -> bool:
         """Take the result that an earlier run left, if it answers the plan."""
@@ -127,12 +177,17 @@ class Runner:
         return True
 
     def _current(self, item: Item) -> bool:
-        """Whether a finished cell still answers the plan: its set lies there, and is the one its student saw."""
+        """Whether a finished cell still answers the plan: it saw the dataset's present images, its set lies there, and
+        is the one its student saw."""
         result = item.cell.result()
+        if self._stale(item):
+            return False
         if result is None or result.status != "ok":
             return result is not None
         assert result.image_set_sha256 is not None
         if isinstance(item.spec, DistillSpec):
+            if item.spec.shard is not None:
+                return (item.cell.path / "rounds").is_dir()
             return (self.store.set_dir(result.image_set_sha256) / "manifest.json").exists()
         if isinstance(item.spec.images, DistilledBy):
             source = self.store.cell(item.spec.images.cell).result()
@@ -185,27 +240,33 @@ class Runner:
             if self._reused(item):  # its set had to be made again, and is the one it was trained on
                 continue
             slot = free.pop()
-            self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device}))
+            shards = tuple(shard.cell.id for shard in self._sources(item)) if item.merges else ()
+            self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device, "shards": shards}))
             item.began = time.monotonic()
             running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
             self._change(item, Fate.RUNNING)
 
-    def _source(self, item: Item) -> Item | None:
-        """The distil cell that makes a student's images."""
-        if isinstance(item.spec, EvaluateSpec) and isinstance(item.spec.images, DistilledBy):
-            return self._by_id[item.spec.images.cell]
-        return None
+    def _sources(self, item: Item) -> list[Item]:
+        """The cells that must be done before: the distil cell that makes a student's images, the shards of a set."""
+        if isinstance(item.spec, EvaluateSpec):
+            return [self._by_id[item.spec.images.cell]] if isinstance(item.spec.images, DistilledBy) else []
+        return [self._by_id[cell_id(shard)] for shard in item.spec.shards(item.planned.shards)] if item.merges else []
 
     def _ready(self, item: Item) -> bool:
-        source = self._source(item)
-        return source is None or source.fate in (Fate.DONE, Fate.REUSED)
+        return all(source.fate in (Fate.DONE, Fate.REUSED) for source in self._sources(item))
 
     def _block(self) -> None:
+        # A set comes after its shards and before its students, so one pass reaches them all.
         for item in self.items:
-            source = self._source(item)
-            if item.fate is Fate.WAITING and source is not None and source.fate in (Fate.FAILED, Fate.INTERRUPTED):
-                item.reason = f"its distilled set {source.cell.id} {source.fate}"
-                self._change(item, Fate.BLOCKED)
+            if item.fate is not Fate.WAITING:
+                continue
+            for source in self._sources(item):
+                if source.fate in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
+                    shard = source.spec.shard if isinstance(source.spec, DistillSpec) else None
+                    what = f"its {shard}" if shard is not None else "its distilled set"
+                    item.reason = f"{what} ({source.cell.id}) {source.fate}"
+                    self._change(item, Fate.BLOCKED)
+                    break
 
     def _ended(self, live: _Running) -> bool:
         """Look after one running cell; True once its process has ended and its fate is known."""

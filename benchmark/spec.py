@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SPEC_VERSION: Literal[1] = 1
 """Raised when the meaning of a field changes; old cells keep their ids and are no longer reused."""
@@ -72,8 +72,28 @@ class ProtocolSpec(Model):
         return f"{self.name}{brackets(self.overrides)}@{self.version}"
 
 
+class Shard(Model):
+    """One of `count` contiguous parts of a dataset's classes, whose sizes differ by one class at most."""
+
+    index: int = Field(ge=0)
+    count: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Shard:
+        if self.index >= self.count:
+            raise ValueError(f"expected index < count, got {self.index} and {self.count}")
+        return self
+
+    def classes(self, n_classes: int) -> range:
+        """The indices of its classes among `n_classes`."""
+        return range(n_classes * self.index // self.count, n_classes * (self.index + 1) // self.count)
+
+    def __str__(self) -> str:
+        return f"shard {self.index + 1} of {self.count}"
+
+
 class DistillSpec(Model):
-    """One distilled set: a method on a dataset with one seed."""
+    """One distilled set, or the part of one that a shard of the classes is: a method on a dataset with one seed."""
 
     kind: Literal["distil"] = "distil"
     spec_version: Literal[1] = SPEC_VERSION
@@ -85,6 +105,23 @@ class DistillSpec(Model):
     seed: int
     precision: Precision
     device_type: DeviceType
+    shard: Shard | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None: all classes. It is then left out of the JSON, so a set has one id however it was made."""
+
+    def classes(self, n_classes: int) -> range:
+        """The indices of the classes that this cell distils."""
+        return range(n_classes) if self.shard is None else self.shard.classes(n_classes)
+
+    def shards(self, count: int) -> tuple[DistillSpec, ...]:
+        """This set's parts; none where `count` is 1."""
+        if count == 1:
+            return ()
+        return tuple(self.model_copy(update={"shard": Shard(index=index, count=count)}) for index in range(count))
+
+    @property
+    def whole(self) -> DistillSpec:
+        """The set that a shard is part of; for a set, itself."""
+        return self.model_copy(update={"shard": None})
 
 
 class DistilledBy(Model):
@@ -109,6 +146,8 @@ class EvaluateSpec(Model):
     ipc: int | None
     protocol: ProtocolSpec
     student: str
+    teacher_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the teacher's weights; None under a protocol with hard labels, and then left out of the JSON."""
     seed: int
     device_type: DeviceType
 

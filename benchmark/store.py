@@ -4,6 +4,7 @@
     <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images
     <out>/artefacts/    what cells share: latents, support points
     <out>/plans/        what was asked for, so that completed/expected is known
+    <out>/superseded/   <id>.<content hash>/: cells that were run on other images than the dataset has now
 
 `result.json` is written last: a cell without one is unfinished, whatever else lies there.
 """
@@ -14,6 +15,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ddbench.benchmark.errors import RunError, UsageError
 from ddbench.benchmark.result import RETRIED, DistillResult, EvaluateResult
 from ddbench.benchmark.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
+from ddbench.benchmark.subsets import SubsetOf
 
 ANY_RESULT: TypeAdapter[DistillResult | EvaluateResult] = TypeAdapter(
     Annotated[DistillResult | EvaluateResult, Field(discriminator="kind")]
@@ -34,6 +37,10 @@ OUTSIDE_CAUSES = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM
 }  # fmt: skip
 """Operating-system errors that say nothing about the cell itself: running it again may well work."""
+
+
+DATASET = "dataset.json"
+"""In a cell's directory: the dataset as its first attempt found it."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -78,11 +85,15 @@ class Launch(Model):
     """Name or folder of the prior."""
     images: str | None = None
     """Folder with a foreign distilled set."""
+    subset: SubsetOf | None = None
+    """Which images of that folder count; None: all."""
     data_dir: str | None = None
     device: str = "cpu"
     threads: int = 1
     batch_size: int | None = None
     """None: the cell chooses at its first start and keeps to it."""
+    shards: tuple[str, ...] = ()
+    """Finished shard cells that make up this one's set."""
     plugins: tuple[str, ...] = ()
 
 
@@ -91,6 +102,15 @@ class CellPlan(Model):
 
     batch_size: int
     threads: int
+    oom_batch_sizes: tuple[int, ...] = ()
+    """Batch sizes at which GPU memory ran out, in order; what is tried next is half of the last."""
+
+    def halved(self) -> CellPlan:
+        return CellPlan(
+            batch_size=max(1, self.batch_size // 2),
+            threads=self.threads,
+            oom_batch_sizes=(*self.oom_batch_sizes, self.batch_size),
+        )
 
 
 @dataclass(frozen=True)
@@ -181,6 +201,14 @@ class CellDir:
             # On a read-only copy of a results folder nothing runs.
             return False
 
+    def content_hash(self) -> str | None:
+        """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
+        try:
+            return str(json.loads((self.path / DATASET).read_bytes())["content_hash"])
+        except (OSError, ValueError, KeyError, TypeError):
+            result = self.result()
+            return None if result is None or result.dataset is None else result.dataset.content_hash
+
     def progress(self) -> dict[str, Any]:
         """The last progress note of the cell's process; empty if there is none."""
         try:
@@ -191,8 +219,6 @@ class CellDir:
 
     def clear(self) -> None:
         """Forget all results and checkpoints (`--reuse never`); the specification is written anew by the caller."""
-        import shutil
-
         if self.path.exists():
             shutil.rmtree(self.path)
 
@@ -204,6 +230,7 @@ class Store:
         self.out = out
         self.cells, self.sets = out / "cells", out / "sets"
         self.artefacts, self.plans = out / "artefacts", out / "plans"
+        self.superseded = out / "superseded"
 
     def create(self) -> None:
         """Make the folders.
@@ -258,6 +285,18 @@ class Store:
             write_json(cell.path / "spec.json", spec.model_dump(mode="json"))
         write_json(cell.path / "launch.json", launch.model_dump(mode="json"))
         return cell
+
+    def put_aside(self, cell: CellDir, content_hash: str) -> None:
+        """Keep a cell that was run on other images, where it neither counts nor is lost."""
+        self.superseded.mkdir(exist_ok=True)
+        target = self.set_aside(cell.id, content_hash).path
+        if target.exists():
+            shutil.rmtree(target)  # of the same cell on the same images
+        cell.path.rename(target)
+
+    def set_aside(self, cell: str, content_hash: str) -> CellDir:
+        """Where a cell lies, if at all, that was put aside."""
+        return CellDir(self.superseded / f"{cell}.{content_hash[:16]}")
 
     def cell_dirs(self) -> list[CellDir]:
         """Every cell directory, sorted by name."""

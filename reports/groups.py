@@ -17,6 +17,7 @@ import numpy as np
 
 from ddbench.benchmark.spec import ForeignImages, MethodSpec, digest
 from ddbench.benchmark.store import Store
+from ddbench.datasets.validation import is_tuning
 from ddbench.reports.rows import EvaluateCell, Results, Student, printable
 
 ROUNDING = 0.006
@@ -36,6 +37,8 @@ class TableKey:
     """`name@version`, with its overrides."""
     protocol_hash: str
     student: str
+    teacher_sha256: str | None = None
+    """Whose outputs were the labels; None under a protocol with hard labels."""
     split_hash: str | None = None
     content_hash: str | None = None
     """Both None where no evaluation has finished yet."""
@@ -108,16 +111,17 @@ class Group:
 
 
 def group(results: Results) -> list[Group]:
-    """The tables of a results folder, by dataset, split, resolution, protocol, student and IPC.
+    """The tables of a results folder, by dataset, split, resolution, protocol, student and IPC. Tuning runs have none.
 
     A cell without a result names no pixels; it belongs to the table with the most finished students of its kind.
     """
+    evaluates = [cell for cell in results.evaluates.values() if not is_tuning(cell.spec.dataset.name)]
     finished: dict[TableKey, Counter[TableKey]] = defaultdict(Counter)
-    for cell in results.evaluates.values():
+    for cell in evaluates:
         if (pixels := _pixels(cell)) is not None:
             finished[_key(cell)][pixels] += 1
     members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
-    for cell in results.evaluates.values():
+    for cell in evaluates:
         members[_pixels(cell) or _likeliest_pixels(_key(cell), finished)].append(cell)
     groups = {key: Group(key, _rows(cells)) for key, cells in members.items()}
     whole = {key: table for key, table in groups.items() if key.ipc is None}
@@ -140,6 +144,7 @@ def _key(cell: EvaluateCell) -> TableKey:
         protocol=printable(spec.protocol.label),
         protocol_hash=spec.protocol.hash,
         student=spec.student,
+        teacher_sha256=spec.teacher_sha256,
     )
 
 
@@ -163,7 +168,7 @@ def _likeliest_pixels(key: TableKey, finished: dict[TableKey, Counter[TableKey]]
 
 def _order(key: TableKey) -> tuple[Any, ...]:
     ipc = (key.ipc is None, key.ipc or 0)
-    hashes = (key.split_hash or "", key.content_hash or "")
+    hashes = (key.teacher_sha256 or "", key.split_hash or "", key.content_hash or "")
     return (key.dataset, key.split, key.resolution, key.protocol, key.protocol_hash, key.student, ipc, *hashes)
 
 

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ddbench.benchmark.result import Cost, DistillResult, PriorRecord
+from ddbench.benchmark.result import Cost, DistillResult, PriorRecord, TeacherRecord
 from ddbench.benchmark.spec import digest
 from ddbench.benchmark.store import Store
 from ddbench.reports import groups, rows, statistics
@@ -58,6 +58,7 @@ def titles(keys: Sequence[groups.TableKey]) -> list[str]:
         title
         if plain.count(title) == 1
         else f"{title} · data {(key.content_hash or 'unknown')[:8]} · protocol hash {key.protocol_hash[:8]}"
+        + ("" if key.teacher_sha256 is None else f" · teacher {key.teacher_sha256[:8]}")
         for title, key in zip(plain, keys, strict=True)
     ]
 
@@ -74,6 +75,9 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
     }
     ranks = _ranks(members, comparisons)
     settings, qualifiers = _settings(members)
+    teacher = next((student.result.teacher for student in students if student.result.teacher is not None), None)
+    if teacher is not None:
+        settings.append(_teacher(teacher))
     built = [
         _row(row, scores[i], qualifiers[i], rank=ranks[i], tied=ranks[i] is not None and ranks.count(ranks[i]) > 1)
         for i, row in enumerate(members)
@@ -98,6 +102,7 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         protocol_hash=key.protocol_hash,
         modified_protocol=any(cell.spec.protocol.overrides for row in members for cell in row.cells),
         student=key.student,
+        teacher=teacher,
         n_train=students[0].data.n_train if students else None,
         n_test=n_test or None,
         settings=settings,
@@ -111,6 +116,11 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
     table.legend = legend(table)
     table.notes = [*notes(table, protocol.name, sorted(warnings)), *gap_notes]
     return table
+
+
+def _teacher(teacher: TeacherRecord) -> str:
+    accuracy = "of unknown accuracy" if teacher.accuracy is None else f"{teacher.accuracy:.2f} %"
+    return f"teacher {teacher.network} {accuracy} ({teacher.sha256[:8]})"
 
 
 def score_of(store: Store, made: groups.DistilledSet) -> SetScore:

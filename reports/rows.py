@@ -18,9 +18,14 @@ from ddbench.benchmark.spec import (
     cell_id,
 )
 from ddbench.benchmark.store import CellDir, State, Store
+from ddbench.methods.diffusion.prior_catalogue import WITH_RANDOM_WEIGHTS
+from ddbench.methods.diffusion.prior_files import random_sha256
 
 STALE = "stale"
 """State of an evaluation whose distilled set has since been made anew with other images."""
+
+RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
+"""So that what is planned with one is known before there is a result; a tuned one's result says so itself."""
 
 BLOCKED = "blocked"
 """A student that cannot be trained because its distilled set failed."""
@@ -46,13 +51,19 @@ class DistilCell:
     reason: str | None = None
     result: DistillResult | None = None
     planned: bool = False
+    failed_shard: DistilCell | None = None
+    """A shard without which the set cannot be merged."""
 
     @property
     def standing(self) -> str:
-        return self.state
+        """The state, with a set that waits for a failed shard told from one that nobody has started yet."""
+        return BLOCKED if self.state == State.ABSENT and self.failed_shard is not None else self.state
 
     @property
     def why(self) -> str | None:
+        if self.standing == BLOCKED and self.failed_shard is not None:
+            shard = self.failed_shard
+            return f"{shard.spec.shard} {shard.state}: {shard.reason or f'see {shard.id}'}"
         return self.reason
 
 
@@ -75,6 +86,14 @@ class EvaluateCell:
         return self.state == State.OK
 
     @property
+    def timing_only(self) -> bool:
+        """Its images come from a prior with random weights."""
+        results = (self.result, self.distil.result if self.distil is not None else None)
+        if any(result is not None and result.prior is not None and result.prior.timing_only for result in results):
+            return True
+        return self.distil is not None and self.distil.spec.prior_sha256 in RANDOM_PRIORS
+
+    @property
     def student(self) -> Student | None:
         """The finished student, None if there is none."""
         result = self.result
@@ -86,14 +105,14 @@ class EvaluateCell:
     def standing(self) -> str:
         """The state, with students that wait for a failed set told from those that nobody has started yet."""
         distil = self.distil
-        blocked = self.state == State.ABSENT and distil is not None and distil.state in FAILURES
+        blocked = self.state == State.ABSENT and distil is not None and distil.standing in (*FAILURES, BLOCKED)
         return BLOCKED if blocked else self.state
 
     @property
     def why(self) -> str | None:
         """Why it is not ok, if anything says so."""
         if self.standing == BLOCKED and self.distil is not None:
-            return f"distilled set {self.distil.state}: {self.distil.reason or f'see {self.distil.id}'}"
+            return f"distilled set {self.distil.standing}: {self.distil.why or f'see {self.distil.id}'}"
         return self.reason
 
 
@@ -113,6 +132,7 @@ class Results:
 
     store: Store
     distils: dict[str, DistilCell]
+    """Distilled sets, and the shards of those that are not merged yet."""
     evaluates: dict[str, EvaluateCell]
     """Both in the order in which plans ask for them, then what no plan asks for."""
     problems: list[Problem]
@@ -192,8 +212,16 @@ def read(out: Path) -> Results:
             _read_cell(folder, distils, evaluates, problems)
         except (OSError, ValueError) as error:
             problems.append(Problem(str(folder.path), _first_line(error)))
+    distils = _with_shards(distils)
     joined = {id: _joined(cell, distils) for id, cell in evaluates.items()}
-    return Results(store, distils, joined, problems)
+    timed = {id: cell for id, cell in joined.items() if cell.timing_only}
+    for made in dict.fromkeys(cell.spec.images for cell in timed.values()):
+        students = sum(cell.spec.images == made for cell in timed.values())
+        path = store.cell(made.cell).path if isinstance(made, DistilledBy) else store.out
+        problems.append(
+            Problem(str(path), f"timing only: its prior has random weights, so no table has its {students} students")
+        )
+    return Results(store, distils, {id: cell for id, cell in joined.items() if id not in timed}, problems)
 
 
 def _read_plans(
@@ -277,6 +305,23 @@ def _schema_problem(folder: CellDir) -> str | None:
     if version == SCHEMA_VERSION:
         return None
     return f"schema version {version!r}; this program reads {SCHEMA_VERSION}"
+
+
+def _with_shards(cells: dict[str, DistilCell]) -> dict[str, DistilCell]:
+    """The sets, told of failed shards, and the shards of those that are not there yet."""
+    failed = {
+        cell_id(cell.spec.whole): cell
+        for cell in cells.values()
+        if cell.spec.shard is not None and cell.state in FAILURES
+    }
+    kept = {}
+    for id, cell in cells.items():
+        whole = cells.get(cell_id(cell.spec.whole))
+        if cell.spec.shard is None:
+            kept[id] = replace(cell, failed_shard=failed.get(id))
+        elif whole is None or whole.state != State.OK:
+            kept[id] = cell
+    return kept
 
 
 def _joined(cell: EvaluateCell, distils: dict[str, DistilCell]) -> EvaluateCell:

@@ -46,6 +46,8 @@ class CellStatus(Record):
     student: str | None
     evaluate_seed: int | None
     """These three None for the first stage."""
+    shard: str | None
+    """`shard 2 of 8` of a set that is not merged yet; None for sets and students."""
     planned: bool
     """A plan in the folder asks for it."""
     attempts: int | None
@@ -102,6 +104,7 @@ def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
         protocol=None if student is None else printable(student.spec.protocol.label),
         student=None if student is None else student.spec.student,
         evaluate_seed=None if student is None else student.spec.seed,
+        shard=str(cell.spec.shard) if isinstance(cell, DistilCell) and cell.spec.shard is not None else None,
         planned=cell.planned,
         attempts=attempts,
         seconds=seconds,
@@ -190,13 +193,14 @@ def _failures(status: Status) -> dict[tuple[str, str], list[CellStatus]]:
 def _title(cell: CellStatus) -> str:
     parts = [cell.label, cell.dataset, "whole set" if cell.ipc is None else f"IPC {cell.ipc}"]
     parts += [f"set {cell.distill_seed}"] if cell.distill_seed is not None else []
+    parts += [cell.shard] if cell.shard is not None else []
     parts += [f"{cell.student} {cell.evaluate_seed}"] if cell.student is not None else []
     return " · ".join(parts)
 
 
 def _words(cell: CellStatus) -> str:
     """How far it is, or what came of it."""
-    noted, parts = cell.progress, []
+    noted, parts = cell.progress, [cell.shard] if cell.shard is not None else []
     if cell.acc_last is not None:
         parts.append(f"{cell.acc_last:.2f} %")
     if noted.get("images_total"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddbench.benchmark.result import PriorRecord, Record
+from ddbench.benchmark.result import PriorRecord, Record, TeacherRecord
 from ddbench.benchmark.spec import MethodSpec
 from ddbench.reports.paper_numbers import PaperNumber
 from ddbench.reports.statistics import Comparison, Summary
@@ -105,6 +105,8 @@ class Table(Record):
     protocol_hash: str
     modified_protocol: bool
     student: str
+    teacher: TeacherRecord | None = None
+    """None under a protocol with hard labels."""
     n_train: int | None
     n_test: int | None
     settings: list[str]

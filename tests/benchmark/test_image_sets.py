@@ -91,13 +91,13 @@ def test_storing_a_set(tmp_path: Path) -> None:
         path = tmp_path / f"{c}.png"
         write_png(path, pixels(c))
         files[c, 0] = path
-    target = store_set(tmp_path / "sets", files, ("a", "b"), "ab" * 32, {"method": "random"})
+    target = store_set(tmp_path / "sets", files.items(), ("a", "b"), "ab" * 32, {"method": "random"})
     assert target.name == ("ab" * 32)[:16]
     assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.*")) == [
         "a/00000.png",
         "b/00000.png",
         "manifest.json",
     ]
-    again = store_set(tmp_path / "sets", files, ("a", "b"), "ab" * 32, {"method": "another"})
+    again = store_set(tmp_path / "sets", files.items(), ("a", "b"), "ab" * 32, {"method": "another"})
     assert '"random"' in (again / "manifest.json").read_text(), "a set that is there stays as it is"
     assert [p.name for p in (tmp_path / "sets").iterdir()] == [target.name]

@@ -129,4 +129,4 @@ def test_a_forked_cells_memory_is_its_own(tmp_path: Path) -> None:
 
 def test_mean_guidance() -> None:
     per_image = {(0, 0): {"ot": 1.0}, (1, 0): {"ot": 3.0}, (0, 1): {"ot": 0.5}, (1, 1): {"ot": 0.5, "other": 2.0}}
-    assert mean_guidance(per_image) == {"ot": [2.0, 0.5], "other": [2.0]}
+    assert mean_guidance(per_image.items()) == {"ot": [2.0, 0.5], "other": [2.0]}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddbench.benchmark import rounds as rounds_module
 from ddbench.benchmark.errors import RunError
 from ddbench.benchmark.rounds import Rounds
 from ddbench.methods.base import DistilledImage
@@ -39,7 +40,7 @@ def test_committed_rounds_come_back_bit_for_bit(tmp_path: Path) -> None:
             assert again[key].latent is None
         else:
             assert np.array_equal(again[key].latent, expected.latent)
-    assert again.digests == rounds.digests
+    assert dict(again.digests()) == dict(rounds.digests())
 
 
 def test_a_round_that_was_never_renamed_is_thrown_away(tmp_path: Path) -> None:
@@ -101,3 +102,50 @@ def test_a_whole_training_set_has_any_number_of_images(tmp_path: Path) -> None:
     rounds = open_rounds(tmp_path, ipc=None)
     rounds.commit([image(0, 500)])
     assert set(rounds) == {(0, 500)}
+
+
+def test_neither_opening_nor_asking_reads_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed cell of 50,000 images decodes none, and asks of each whether it is there."""
+    open_rounds(tmp_path).commit([image(0, 0), image(1, 0)])
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(rounds_module, "read_image", decoded)
+    again = open_rounds(tmp_path)
+    assert (0, 0) in again
+    assert (0, 1) not in again
+    assert "0-0" not in again
+    assert sorted(again) == [(0, 0), (1, 0)]
+    assert len(dict(again.digests())) == 2
+    assert [path.name for _, path in again.files()] == ["0-0.png", "1-0.png"]
+    with pytest.raises(AssertionError, match="decoded"):
+        again[0, 0]
+
+
+def test_a_shard_commits_its_own_classes_only(tmp_path: Path) -> None:
+    shard = Rounds(tmp_path, n_classes=4, ipc=1, channels=1, classes=range(1, 3))
+    shard.commit([image(1, 0), image(2, 0)])
+    for outside in (0, 3):
+        with pytest.raises(RunError, match=f"image 0 of class {outside}; expected classes 1 … 2"):
+            shard.commit([image(outside, 0)])
+
+
+def test_rounds_of_shards_are_adopted_and_left_as_they_are(tmp_path: Path) -> None:
+    """Also where an attempt at the whole set has made some of their images before, and where a shard is damaged."""
+    for index in range(2):
+        shard = Rounds(tmp_path / str(index), n_classes=2, ipc=2, channels=1, classes=range(index, index + 1))
+        shard.commit([image(index, 0)])
+        shard.commit([image(index, 1)])
+    whole = tmp_path / "whole"
+    Rounds(whole, n_classes=2, ipc=2, channels=1).commit([image(1, 0)])
+    hurt = tmp_path / "0" / "000001" / "0-1.png"
+    hurt.write_bytes(hurt.read_bytes()[:-4])
+
+    merged = Rounds(whole, n_classes=2, ipc=2, channels=1, adopted=[tmp_path / "0", tmp_path / "1"])
+    assert set(merged) == {(0, 0), (1, 0), (1, 1)}, "the damaged image is to be made again"
+    assert dict(merged.files())[1, 0] == tmp_path / "1" / "000000" / "1-0.png", "a shard's image counts"
+    assert hurt.exists()
+    merged.commit([image(0, 1)])
+    assert set(merged) == {(c, i) for c in range(2) for i in range(2)}
+    assert np.array_equal(merged[1, 1].pixels, image(1, 1).pixels)
