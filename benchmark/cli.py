@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,18 +44,31 @@ Protocol = Annotated[str | None, typer.Option("--protocol", help="Evaluation pro
 Student = Annotated[str | None, typer.Option("--student", help="Student network; see `bench list networks`.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset.")]
 Resolution = Annotated[int | None, typer.Option("--resolution", help="Side of the images in pixels.")]
-Prior = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a bundled one's name, or a folder.")]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="Diffusion prior: a name (`bench list priors`), a folder, or one of these tuned first: 'minimax(digits)'.",
+    ),
+]
 Precision = Annotated[str | None, typer.Option("--precision", help="Of the sampler: fp32 or bf16.")]
 SetValues = Annotated[
     list[str] | None, typer.Option("--set", help="key=value: a parameter of every chosen method that has it.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML study with the same options; flags win.")]
+StudyName = Annotated[
+    str | None, typer.Option("--study", help="A paper's table as one command; see `bench list studies`. Flags win.")
+]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder or archive with the dataset's files, if it needs any.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="Where cells run.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Cells at once; on GPUs, one GPU each.")]
+Shards = Annotated[
+    int | None,
+    typer.Option("--shards", help="Distil each set in so many parts of its classes, which --jobs run side by side."),
+]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images in flight while sampling.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds that one cell may take.")]
 ReuseMode = Annotated[
@@ -87,11 +101,13 @@ def run(
     precision: Precision = None,
     set_values: SetValues = None,
     config: Config = None,
+    study: StudyName = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="Results folder.", show_default="runs")] = None,
     device: Device = None,
     engine: EngineName = None,
     jobs: Jobs = None,
+    shards: Shards = None,
     batch_size: BatchSize = None,
     timeout: Timeout = None,
     reuse: ReuseMode = None,
@@ -115,11 +131,13 @@ def distill(
     precision: Precision = None,
     set_values: SetValues = None,
     config: Config = None,
+    study: StudyName = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="Results folder.", show_default="runs")] = None,
     device: Device = None,
     engine: EngineName = None,
     jobs: Jobs = None,
+    shards: Shards = None,
     batch_size: BatchSize = None,
     timeout: Timeout = None,
     reuse: ReuseMode = None,
@@ -138,6 +156,18 @@ def evaluate(
     ],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose classes and test images count.")],
     name: Annotated[str | None, typer.Option("--name", help="What leaderboards call it; the folder's name.")] = None,
+    ipc: Annotated[
+        int | None, typer.Option("--ipc", min=1, help="Images per class that count.", show_default="all")
+    ] = None,
+    subset: Annotated[
+        Literal["first", "lexicographic", "random"] | None,
+        typer.Option(
+            "--subset",
+            help="Which, where there are more: first by number, first by file name as text (as published loaders: "
+            "0, 1, 10, 11), or drawn at random.",
+        ),
+    ] = None,
+    subset_seed: Annotated[int, typer.Option("--subset-seed", min=0, help="Of --subset random.")] = 0,
     repeats: Repeats = None,
     protocol: Protocol = None,
     student: Student = None,
@@ -155,8 +185,8 @@ def evaluate(
     dry_run: DryRun = False,
 ) -> None:
     """Train students on a distilled set that anything has made."""
-    given = _given(locals(), without=("images", "name"))
-    from ddbench.benchmark.image_sets import read_set
+    given = _given(locals(), without=("images", "name", "ipc", "subset", "subset_seed"))
+    from ddbench.benchmark.image_sets import choose_subset, describe_set
     from ddbench.benchmark.planner import plan_foreign
     from ddbench.benchmark.registry import DATASETS, load_plugin
     from ddbench.benchmark.run_spec import run_spec
@@ -165,8 +195,9 @@ def evaluate(
         load_plugin(file)
     spec = run_spec({}, {**given, "methods": ["images"]})
     declared = DATASETS.load(dataset)
-    found = read_set(images, declared.class_ids, declared.channels)
-    plan, setting = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name)
+    chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed)
+    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen)
+    plan, setting = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen)
     per_class = sorted({int(n) for n in _counts(found.labels)})
     if len(per_class) > 1:
         _say(f"classes have {per_class[0]} to {per_class[-1]} images; the set counts as IPC {found.ipc}")
@@ -176,7 +207,7 @@ def evaluate(
 @app.command("list")
 def list_(
     kind: Annotated[
-        Literal["methods", "datasets", "protocols", "networks", "priors", "engines"],
+        Literal["methods", "datasets", "protocols", "networks", "priors", "studies", "engines"],
         typer.Argument(help="What to list."),
     ],
     name: Annotated[str | None, typer.Argument(help="One of them, in full: its parameters, defaults, classes.")] = None,
@@ -236,21 +267,51 @@ def _given(options: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, 
 
 
 def _run(given: dict[str, Any], *, dry_run: bool, students: bool) -> None:
+    from ddbench.benchmark.plan import Plan
     from ddbench.benchmark.planner import plan_run
     from ddbench.benchmark.registry import load_plugin
-    from ddbench.benchmark.run_spec import read_study, run_spec
+    from ddbench.benchmark.study import find_study, read_study, run_specs
+    from ddbench.datasets.validation import is_tuning
 
-    config = given.pop("config", None)
-    spec = run_spec({} if config is None else read_study(config), given)
-    for file in spec.plugins:
+    config, name = given.pop("config", None), given.pop("study", None)
+    if config is not None and name is not None:
+        raise UsageError("--config and --study: one of them, please")
+    study = read_study(config) if config is not None else find_study(name) if name is not None else None
+    specs = run_specs(study, given)
+    for file in specs[0].plugins:
         load_plugin(file)
-    plan, settings, notes = plan_run(spec, students=students)
-    _execute(spec, plan, settings, notes, dry_run=dry_run)
+    tuning = [name for spec in specs for name in spec.datasets if is_tuning(name)]
+    if tuning:
+        raise UsageError(f"{tuning[0]} is for choosing parameters, by `bench tune`; no leaderboard takes its results")
+    unavailable: dict[str, list[str]] | None = {} if study is not None and study.bundled else None
+    planned = [plan_run(spec, students=students, unavailable=unavailable) for spec in specs]
+    notes = list(dict.fromkeys(note for _, _, of_run in planned for note in of_run))
+    for reason, what in (unavailable or {}).items():
+        notes.append(f"unavailable: {', '.join(dict.fromkeys(what))}\n  " + reason.replace("\n", "\n  "))
+    if study is not None and study.title:
+        _say(f"{study.name}: {study.title}" + (f" ({study.source})" if study.source else ""))
+    datasets = list(dict.fromkeys(dataset for spec in specs for dataset in spec.datasets))
+    _execute(
+        specs[0].model_copy(update={"datasets": datasets}),
+        Plan.joined([plan for plan, _, _ in planned]),
+        [setting for _, settings, _ in planned for setting in settings],
+        notes,
+        dry_run=dry_run,
+    )
 
 
-def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry_run: bool) -> None:
+def _execute(
+    spec: Any,
+    plan: Any,
+    settings: list[Any],
+    notes: list[str],
+    *,
+    dry_run: bool,
+    show: Callable[[Any], None] | None = None,
+) -> None:
+    """Run a plan and show what came of it: by `show`, else as leaderboards."""
     from ddbench.benchmark import live
-    from ddbench.benchmark.prepare import before_run
+    from ddbench.benchmark.prepare import before_run, check_room, present_contents
     from ddbench.benchmark.registry import ENGINES
     from ddbench.benchmark.runner import Fate, Runner
     from ddbench.benchmark.store import Store
@@ -269,17 +330,34 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
         retry_failed=spec.retry_failed,
         timeout_seconds=spec.timeout,
     )
+    # `only-cache` asks what is there, not what is there of the images that the dataset has now.
+    seen = {item.spec.dataset for item in runner.items if spec.reuse != "only-cache" and item.cell.content_hash()}
+    begun = [setting for setting in settings if setting.spec in seen]
     if dry_run:
+        runner.contents = present_contents(begun, spec.data)
         runner.settle()
-        out_console.print(live.dry_run_table(runner.items))
+        if runner.items:
+            out_console.print(live.dry_run_table(runner.items))
         _say(live.summary(runner.items))
+        _foretell(spec, runner.items, store)
         return
+    if not plan.sets:
+        raise RunError("nothing to run: everything that was asked for is unavailable here, for the reasons above")
     store.create()
     with store.run_lock():
+        before_run(begun, spec.data, out_console)
+        runner.contents = present_contents(begun, spec.data)
+        if any(stale := runner.put_aside_stale()):
+            _say(
+                f"the images of a dataset have changed: {stale[0]} cells that were run on others are put aside in "
+                f"{store.superseded}, and {stale[1]} of its present images are back"
+            )
         runner.settle()
         waiting = any(item.fate is Fate.WAITING for item in runner.items)
         if waiting:
-            before_run(settings, spec.data, out_console)
+            before_run([setting for setting in settings if setting not in begun], spec.data, out_console)
+            check_room(store, runner.items, settings, spec.data)
+            _foretell(spec, runner.items, store)
         slots = engine.open(jobs=spec.jobs, device=plan.sets[0].launch.device) if waiting else []
         plan.save(store)
         if waiting:
@@ -294,12 +372,23 @@ def _execute(spec: Any, plan: Any, settings: list[Any], notes: list[str], *, dry
             line = f"[red]{item.fate}[/red] {escape(item.title)} ({item.cell.id}): {escape(item.reason)}"
             err_console.print(line, highlight=False, soft_wrap=True)
     if any(planned.students for planned in plan.sets):
-        _show_leaderboard(spec)
+        (show or _show_leaderboard)(spec)
     if runner.interrupted:
         err_console.print("Interrupted. The same command goes on where this run stopped.")
         raise typer.Exit(130)
     if any(item.fate in (Fate.FAILED, Fate.BLOCKED, Fate.INTERRUPTED) for item in runner.items):
         raise typer.Exit(1)
+
+
+def _foretell(spec: Any, items: list[Any], store: Any) -> None:
+    """Say how long it will take, as far as anything measured tells."""
+    from ddbench.benchmark.estimate import estimate
+
+    expected = estimate(items, store, probe=True)
+    for line in expected.lines(spec.jobs):
+        _say(line)
+    if warning := expected.warning(spec.jobs):
+        err_console.print(f"[bold yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
 
 
 def _show_leaderboard(spec: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -24,17 +24,17 @@ REGISTRIES: dict[str, Registry[Any]] = {
 def rows(kind: str) -> list[dict[str, Any]]:
     """One mapping per registered thing of a kind."""
     if kind == "networks":
-        from ddbench.benchmark.protocols.network_names import NETWORKS
+        from ddbench.benchmark.protocols.network_names import NETWORKS, TIMM
 
-        return [{"name": network.name, "summary": network.summary} for network in NETWORKS]
+        known = [{"name": network.name, "summary": network.summary} for network in NETWORKS]
+        return [*known, {"name": f"{TIMM}NAME", "summary": "any network of timm, random weights"}]
     if kind == "priors":
-        from ddbench.methods.diffusion.prior_files import bundled_priors, find_prior
+        return list(_priors())
+    if kind == "studies":
+        from ddbench.benchmark.study import find_study, study_names
 
-        found = [find_prior(name) for name in bundled_priors()]
-        return [
-            {"name": p.name, "summary": p.trained_on, "resolution": p.metadata.resolution, "sha256": p.sha256}
-            for p in found
-        ]
+        studies = [find_study(name) for name in study_names()]
+        return [{"name": one.name, "summary": one.title, "tags": [], "source": one.source} for one in studies]
     registry = REGISTRIES[kind]
     listed = [
         {
@@ -43,12 +43,46 @@ def rows(kind: str) -> list[dict[str, Any]]:
             "tags": list(entry.tags),
             "variant_of": entry.variant_of,
             "overrides": dict(entry.overrides),
+            "prior_tuned_by": entry.prior_tuned_by,
             "origin": entry.origin,
         }
         for entry in registry
     ]
     broken = [{"name": name, "unavailable": reason} for name, reason in registry.broken.items()]
     return listed + broken
+
+
+def _priors() -> Iterator[dict[str, Any]]:
+    """Bundled, installed and known priors. The weights of installed ones, gigabytes, are not hashed for a list."""
+    from ddbench.methods.diffusion.prior_catalogue import KNOWN
+    from ddbench.methods.diffusion.prior_files import (
+        METADATA,
+        bundled_priors,
+        find_prior,
+        installed_folder,
+        installed_priors,
+        read_metadata,
+    )
+
+    bundled, installed = bundled_priors(), installed_priors()
+    for name in bundled:
+        found = find_prior(name)
+        yield _prior(name, found.trained_on, found.metadata.resolution, "bundled") | {"sha256": found.sha256}
+    for name in installed:
+        try:
+            metadata = read_metadata(installed_folder() / name / METADATA)
+        except UsageError as error:
+            yield {"name": name, "unavailable": str(error)}
+        else:
+            yield _prior(name, metadata.trained_on, metadata.resolution, "installed")
+    for name, known in KNOWN.items():
+        if name not in installed:
+            install = f"not installed: bench prepare prior {name}"
+            yield _prior(name, known.metadata.trained_on, known.metadata.resolution, install)
+
+
+def _prior(name: str, trained_on: str, resolution: int, state: str) -> dict[str, Any]:
+    return {"name": name, "summary": trained_on, "tags": [f"{resolution} px", state], "resolution": resolution}
 
 
 def show(kind: str, console: Console, *, as_json: bool) -> None:
@@ -108,8 +142,9 @@ def _method(name: str) -> dict[str, Any]:
     ]
     return {
         "variant of": entry.variant_of,
+        "prior tuned by": entry.prior_tuned_by,
         "version": method.version,
-        "cost class": str(method.cost_class),
+        "cost class": "fine-tunes" if entry.prior_tuned_by else str(method.cost_class),
         "needs a prior": method.needs_prior,
         "parameters": parameters,
     }

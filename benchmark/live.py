@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -136,20 +137,21 @@ def progress_of(item: Item) -> tuple[float, str]:
 
 
 def time_left(items: list[Item]) -> float | None:
-    """Seconds left at the pace of this run's ended cells of the same kind and IPC; None until each kind has ended once.
+    """Seconds left at the pace of this run's ended cells of the same stage and IPC; None until each stage has ended
+    once. Merging shards takes no time to speak of.
 
     Cells that run side by side are taken to go on doing so.
     """
     seconds: dict[tuple[str, int | None], list[float]] = {}
     for item in items:
         if item.fate is Fate.DONE and item.seconds is not None:
-            seconds.setdefault((item.spec.kind, item.spec.ipc), []).append(item.seconds)
+            seconds.setdefault((item.stage, item.spec.ipc), []).append(item.seconds)
     left, running = 0.0, 0
     for item in items:
-        if item.fate not in (Fate.WAITING, Fate.RUNNING):
+        if item.fate not in (Fate.WAITING, Fate.RUNNING) or item.merges:
             continue
-        alike = [s for (kind, _), some in seconds.items() if kind == item.spec.kind for s in some]
-        known = seconds.get((item.spec.kind, item.spec.ipc), alike)
+        alike = [s for (stage, _), some in seconds.items() if stage == item.stage for s in some]
+        known = seconds.get((item.stage, item.spec.ipc), alike)
         if not known:
             return None
         expected = sum(known) / len(known)
@@ -166,8 +168,10 @@ def view(console: Console, items: list[Item]) -> PlainView | LiveView:
 
 def summary(items: list[Item]) -> str:
     counts = Counter(item.fate for item in items)
-    stages = Counter("distilled sets" if isinstance(item.spec, DistillSpec) else "students" for item in items)
-    what = " and ".join(f"{n} {stage}" for stage, n in stages.items())
+    stages = Counter(item.stage for item in items)
+    what = " and ".join(
+        f"{stages[stage]} {stage}" for stage in ("shards", "distilled sets", "students") if stages[stage]
+    )
     return f"{what}: {', '.join(f'{counts[fate]} {fate}' for fate in Fate if counts[fate])}"
 
 
@@ -189,10 +193,36 @@ def describe_setting(setting: Setting, *, students: bool = True) -> str:
 
 
 def dry_run_table(items: list[Item]) -> Table:
-    """Every cell of a plan and whether it exists."""
-    table = Table("cell", "what", "would")
+    """Every cell of a plan and whether it exists; of a long plan, how many of each kind."""
     would = {Fate.REUSED: "be reused", Fate.MISSING: "be missing", Fate.FAILED: "stay failed", Fate.WAITING: "run"}
+    if len(items) > MOST_LISTED:
+        return _counted(items, would)
+    table = Table("cell", "what", "would")
     for item in items:
         action = would.get(item.fate, f"be {item.fate}")
         table.add_row(item.cell.id, Text(item.title), Text(action, "cyan" if item.fate is Fate.REUSED else ""))
+    return table
+
+
+MOST_LISTED = 40
+"""Cells that a dry run lists one by one."""
+
+
+def _counted(items: list[Item], would: Mapping[Fate, str]) -> Table:
+    """Rows are methods on a dataset, under a protocol; columns say what their cells would do."""
+    fates = [fate for fate in Fate if any(item.fate is fate for item in items)]
+    table = Table("method", "dataset", "IPC", "protocol · student")
+    for fate in fates:
+        table.add_column(f"would {would.get(fate, f'be {fate}')}", justify="right")
+    rows: dict[tuple[str, str, str, str], Counter[Fate]] = {}
+    ipcs: dict[tuple[str, str, str], dict[str, None]] = {}
+    for item in items:
+        spec = item.spec
+        how = "distilled sets" if isinstance(spec, DistillSpec) else f"{spec.protocol.label} · {spec.student}"
+        ipc = "all" if spec.ipc is None else str(spec.ipc)
+        ipcs.setdefault((item.planned.label, spec.dataset.name, how), {})[ipc] = None
+        rows.setdefault((item.planned.label, spec.dataset.name, ipc, how), Counter())[item.fate] += 1
+    for (label, dataset, how), of in ipcs.items():
+        counts = sum((rows[label, dataset, ipc, how] for ipc in of), Counter[Fate]())
+        table.add_row(Text(label), dataset, ", ".join(of), Text(how), *(str(counts[fate] or "–") for fate in fates))
     return table

@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +36,16 @@ from ddbench.benchmark.spec import (
     cell_id,
 )
 from ddbench.benchmark.store import Launch
-from ddbench.datasets.base import Dataset
+from ddbench.benchmark.subsets import SubsetOf
+from ddbench.datasets.base import Dataset, Resize
 from ddbench.methods.base import Method
 
 if TYPE_CHECKING:
+    from ddbench.benchmark.prior_names import NamedPrior
     from ddbench.benchmark.protocols.base import Protocol
     from ddbench.methods.diffusion.prior_files import PriorFiles
 
+PRIOR_VARIABLE = "DDBENCH_PRIOR"
 STUDENTS_PER_SET = 1000
 """A student's seed is set seed × this + repeat: students of different sets never share a seed, and a later run with
 more repeats keeps the students it has. Methods compared on the same set seed share the students' seeds."""
@@ -53,6 +58,8 @@ class Contestant:
     label: str
     method: type[Method]
     spec: MethodSpec
+    prior_tuned_by: str | None = None
+    """What tunes the run's prior first (`registry.Entry`)."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,27 @@ class Setting:
     protocol: Protocol
     protocol_spec: ProtocolSpec
     student: str
+    teacher_sha256: str | None
+    """None under a protocol with hard labels."""
     ipc: tuple[int, ...]
     set_seeds: tuple[int, ...]
     repeats: int
     assumed: tuple[str, ...]
     """What came from the headline, for people to read."""
+    images_at: tuple[tuple[int, Resize], ...] = ()
+    """Further sides at which methods will read training images (`Method.images_at`)."""
+    prior_side: int | None = None
+    """Of the images that methods with a prior make; None: no method needs one."""
 
 
-def plan_run(run: RunSpec, *, students: bool = True) -> tuple[Plan, list[Setting], list[str]]:
+def plan_run(
+    run: RunSpec, *, students: bool = True, unavailable: dict[str, list[str]] | None = None
+) -> tuple[Plan, list[Setting], list[str]]:
     """Plan a run (with `students=False`: its first stage).
+
+    Args:
+        unavailable: of a study that comes with the benchmark. What cannot run here, for want of a method, a prior, a
+            teacher or images, is added to it (reason -> what), and the rest is planned. None: that is a problem.
 
     Returns:
         the plan, the setting on each dataset, and notes on what was left out and why.
@@ -87,38 +106,67 @@ def plan_run(run: RunSpec, *, students: bool = True) -> tuple[Plan, list[Setting
     used_keys: set[str] = set()
     device = resolve_device(run.device)
     selectors = expand_selectors(run.methods)
+
+    def tell(what: str, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            if unavailable is None:
+                problems.append(reason)
+            else:
+                unavailable.setdefault(reason, []).append(what)
+
+    def tried(what: str, attempt: Any, otherwise: Any) -> Any:
+        found: list[str] = []
+        value = _collect(found, attempt, otherwise)
+        tell(what, found)
+        return value
+
     for name in run.datasets:
-        dataset: type[Dataset] | None = _collect(problems, lambda name=name: DATASETS.load(name), None)
+        dataset: type[Dataset] | None = tried(name, partial(DATASETS.load, name), None)
         if dataset is None:
             continue
-        setting: Setting | None = _collect(problems, lambda name=name: resolve_setting(run, name), None)
-        prior = None if setting is None else _Prior(run.prior or dataset.prior, setting, run.data)
-        if setting is not None:
-            settings.append(setting)
+        prior_name, why_prior = _prior_name(run, dataset)
+        side = _pixel_side(run, dataset, prior_name, selectors)
+        setting: Setting | None = tried(
+            f"{run.protocol or 'all'} on {name}", partial(resolve_setting, run, name, side), None
+        )
+        prior = None if setting is None else _Prior(prior_name, setting, run, used_keys)
+        images_at: dict[tuple[int, Resize], None] = {}
         for selector, explicit in selectors:
-            here = _collect(problems, lambda s=selector, d=dataset: contestants(s, d, run.set, used_keys), [])
+            here = tried(selector, partial(contestants, selector, dataset, run.set, used_keys), [])
             for contestant in here:
                 if setting is None or prior is None:
                     continue
                 found, why_not = _contestant_problems(contestant, setting, run, prior)
                 if why_not is not None:
-                    (problems if explicit else notes).append(f"{contestant.label} does not run on {name}: {why_not}")
+                    reason = f"{contestant.label} does not run on {name}: {why_not}"
+                    tell(contestant.label, [reason]) if explicit else notes.append(reason)
                 elif found:
-                    problems += found
+                    tell(f"{contestant.label} on {name}", found)
                 else:
+                    asked = tried(contestant.label, partial(_images_at, contestant, setting, prior), [])
+                    images_at |= dict.fromkeys(asked)
                     for planned in _sets(contestant, setting, run, prior, device, students=students):
                         sets.setdefault(planned.id, planned)
+        if setting is not None and prior is not None:
+            assumed = (*setting.assumed, why_prior) if why_prior and prior.side else setting.assumed
+            settings.append(replace(setting, assumed=assumed, images_at=tuple(images_at), prior_side=prior.side))
     problems += _unused_parameters(run, [s for s, _ in selectors], used_keys)
     if problems:
         raise Problems(list(dict.fromkeys(problems)))
     return Plan(sets=tuple(sets.values())), settings, notes
 
 
-def plan_foreign(run: RunSpec, images: Path, sha256: str, ipc: int, label: str) -> tuple[Plan, Setting]:
-    """Plan students for a distilled set made elsewhere."""
+def plan_foreign(
+    run: RunSpec, images: Path, sha256: str, ipc: int, label: str, subset: SubsetOf | None = None
+) -> tuple[Plan, Setting]:
+    """Plan students for a distilled set made elsewhere, or for a subset of it."""
+    label += "" if subset is None else subset.label
     setting = resolve_setting(run.model_copy(update={"ipc": [ipc], "seeds": [0]}), run.datasets[0])
     launch = Launch(
-        label=label, images=str(images.resolve()), **_launch_options(run, resolve_device(run.device), setting.dataset)
+        label=label,
+        images=str(images.resolve()),
+        subset=subset,
+        **_launch_options(run, resolve_device(run.device), setting.dataset),
     )
     specs = tuple(
         _student(setting, ForeignImages(image_set_sha256=sha256), ipc, seed * STUDENTS_PER_SET + repeat, launch.device)
@@ -177,7 +225,8 @@ def contestants(
             problems.append(f"{name}: checking its parameters failed: {type(error).__name__}: {error}")
             continue
         spec = MethodSpec(name=method.name, version=method.version, params=params, source_sha256=_plugin_source(method))
-        found.append(Contestant(_label(name, own, params, method, dataset), method, spec))
+        label = _label(name, own, params, method, dataset)
+        found.append(Contestant(label, method, spec, entry.prior_tuned_by))
     if problems:
         raise Problems(problems)
     return found
@@ -199,7 +248,7 @@ def _label(
     here = METHODS.entry(name)
     family = [here, *(e for e in METHODS if method.name in (e.name, e.variant_of) and e is not here)]
     for entry in family:
-        if resolved(entry) == params:
+        if entry.prior_tuned_by == here.prior_tuned_by and resolved(entry) == params:
             return entry.name
     base = resolved(here)
     return name + brackets({key: params[key] for key in own if params[key] != base[key]})
@@ -214,8 +263,11 @@ def _plugin_source(method: type[Method]) -> str | None:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
-def resolve_setting(run: RunSpec, dataset_name: str) -> Setting:
+def resolve_setting(run: RunSpec, dataset_name: str, prior_side: int | None = None) -> Setting:
     """Fill in from the dataset's headline what the run does not say.
+
+    Args:
+        prior_side: of the pixel prior that the run needs, whose resolution it takes where it names none.
 
     Raises:
         Problems: unknown dataset, split, protocol or student, or a protocol override that does not exist.
@@ -241,11 +293,16 @@ def resolve_setting(run: RunSpec, dataset_name: str) -> Setting:
     protocol, protocol_spec = resolved
     usual = headline.student if headline.student in protocol.students else protocol.default_student
     student = said("student", run.student, usual)
-    resolution = run.resolution or dataset.resolution
+    resolution = run.resolution or prior_side or dataset.resolution
+    if resolution != (run.resolution or dataset.resolution):
+        assumed.append(f"resolution {resolution} (the prior's)")
     if dataset.resolutions is not None and resolution not in dataset.resolutions:
         allowed = " or ".join(map(str, dataset.resolutions))
         problems.append(f"--resolution {resolution}: {dataset_name} can be opened at {allowed} px")
     _collect(problems, lambda: protocol.check_student(student, resolution), None)
+    teacher_sha256: str | None = None
+    if not problems:
+        teacher_sha256 = _collect(problems, lambda: _teacher_sha256(run, protocol, dataset, split, resolution), None)
     ipc = tuple(run.ipc) if run.ipc else headline.ipc
     if not run.ipc:
         assumed.append(f"IPC {', '.join(map(str, headline.ipc))}")
@@ -256,6 +313,8 @@ def resolve_setting(run: RunSpec, dataset_name: str) -> Setting:
     elif repeats is None:
         repeats = protocol.students_per_set
         assumed.append(f"students per set {repeats} ({protocol.name}'s)")
+    if run.shards > len(dataset.class_ids):
+        problems.append(f"--shards {run.shards}: {dataset_name} has {len(dataset.class_ids)} classes to share out")
     if repeats > STUDENTS_PER_SET:
         problems.append(f"--repeats {repeats}: expected at most {STUDENTS_PER_SET}")
     if problems:
@@ -266,11 +325,24 @@ def resolve_setting(run: RunSpec, dataset_name: str) -> Setting:
         protocol=protocol,
         protocol_spec=protocol_spec,
         student=student,
+        teacher_sha256=teacher_sha256,
         ipc=ipc,
         set_seeds=seeds,
         repeats=repeats,
         assumed=tuple(assumed),
     )
+
+
+def _teacher_sha256(
+    run: RunSpec, protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
+) -> str | None:
+    from ddbench.benchmark import teachers
+
+    found = teachers.find(protocol, dataset, split, resolution)
+    if found is None:
+        return None
+    teachers.check_split(found, dataset().split_hash(split, run.data), dataset.name)
+    return found.record.sha256
 
 
 def resolve_protocol(selector: str) -> tuple[Protocol, ProtocolSpec]:
@@ -308,27 +380,89 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _prior_name(run: RunSpec, dataset: type[Dataset]) -> tuple[str | None, str | None]:
+    """The prior that a run uses on a dataset, and what people are to be told of it.
+
+    `--prior`, else `$DDBENCH_PRIOR`, else the dataset's own. A dataset whose own prior is bundled keeps it, as it keeps
+    its own images under `$DDBENCH_DATA`.
+    """
+    from ddbench.methods.diffusion.prior_files import bundled_priors
+
+    default = os.environ.get(PRIOR_VARIABLE)
+    if run.prior is not None:
+        return run.prior, None
+    if default and dataset.prior not in bundled_priors():
+        return default, f"prior {default} (${PRIOR_VARIABLE})"
+    return dataset.prior, None
+
+
+def _pixel_side(
+    run: RunSpec, dataset: type[Dataset], prior_name: str | None, selectors: Sequence[tuple[str, bool]]
+) -> int | None:
+    """The side of the pixel prior that a chosen method needs, in a run that names no resolution."""
+    from ddbench.benchmark.prior_names import name_prior
+
+    methods = [_collect([], lambda s=s: METHODS.load(parse_selector(s)[0]), None) for s, _ in selectors]
+    needed = any(method is not None and method.needs_prior for method in methods)
+    if run.resolution is not None or prior_name is None or not needed:
+        return None
+    prior: NamedPrior | None = _collect([], lambda: name_prior(prior_name, dataset), None)  # `_Prior` tells why not
+    return prior.files.metadata.resolution if prior is not None and prior.files.metadata.of_pixels else None
+
+
+def _images_at(contestant: Contestant, setting: Setting, prior: _Prior) -> list[tuple[int, Resize]]:
+    """Raises UsageError if the method's own code raises anything."""
+    method = contestant.method(contestant.method.Params.model_validate(contestant.spec.params))
+    named = prior.of(contestant) if method.needs_prior else None
+    try:
+        asked = list(method.images_at(setting.spec.resolution, None if named is None else named.files.metadata))
+    except Exception as error:
+        raise UsageError(
+            f"{contestant.label}: asking the method which images it needs failed: {type(error).__name__}: {error}"
+        ) from error
+    return [*asked, *(named.files.metadata.real_images if named is not None and named.tunings else ())]
+
+
 class _Prior:
     """The prior of a run on one dataset, found when a contestant first needs it; its problem is told once."""
 
-    def __init__(self, name: str | None, setting: Setting, data: Path | None) -> None:
-        self.name, self.setting, self.data = name, setting, data
-        self._found: PriorFiles | None = None
+    def __init__(self, name: str | None, setting: Setting, run: RunSpec, used_keys: set[str]) -> None:
+        self.name, self.setting, self.run, self.used_keys = name, setting, run, used_keys
+        self._found: NamedPrior | None = None
         self._problem: str | None = None
 
-    def files(self) -> PriorFiles:
-        """Raises UsageError: none named, not found, damaged, or not fit for this dataset."""
-        from ddbench.methods.diffusion.prior_files import find_prior
+    @property
+    def side(self) -> int | None:
+        """Of its images; None where no contestant has needed it."""
+        return None if self._found is None else self._found.files.metadata.resolution
+
+    def of(self, contestant: Contestant) -> NamedPrior:
+        """The prior that a contestant gets: the run's, tuned where its entry says so.
+
+        Raises:
+            UsageError: none named, not found, damaged, or not fit for this dataset.
+        """
+        tuner = contestant.prior_tuned_by
+        if tuner is None:
+            return self._named()
+        tuned = self._named().tuned_by(tuner, self.setting.dataset, self.run.set)
+        self.used_keys.update(self.run.set.keys() & tuned.tunings[-1].params.keys())
+        return tuned
+
+    def _named(self) -> NamedPrior:
+        from ddbench.benchmark.prior_names import name_prior
 
         dataset = self.setting.dataset
         if self.name is None:
-            raise UsageError(f"{dataset.name} has no prior of its own; name one with --prior NAME|FOLDER")
+            raise UsageError(
+                f"{dataset.name} has no prior of its own; name one with --prior NAME|FOLDER or ${PRIOR_VARIABLE}"
+            )
         if self._problem is not None:
             raise UsageError(self._problem)
         if self._found is None:
             try:
-                found = find_prior(self.name)
-                check_prior(found, self.setting.dataset(), self.setting.spec, self.data)
+                found = name_prior(self.name, dataset)
+                check_prior(found.files, dataset(), self.setting.spec, self.run.data)
             except UsageError as error:
                 self._problem = str(error)
                 raise
@@ -349,7 +483,7 @@ def check_prior(prior: PriorFiles, dataset: Dataset, spec: DatasetSpec, data: Pa
             f"prior {prior.name} does not know {len(unknown)} of {dataset.name}'s {len(dataset.class_ids)} classes "
             f"(the first is {unknown[0]}); choose one trained on them"
         )
-    if metadata.space.startswith("pixels") and metadata.resolution != spec.resolution:
+    if metadata.of_pixels and metadata.resolution != spec.resolution:
         problems.append(
             f"prior {prior.name} makes images of {metadata.resolution} px, the run asks for {spec.resolution} px; "
             f"choose another prior or --resolution {metadata.resolution}"
@@ -390,7 +524,7 @@ def _contestant_problems(
         ]
     if method.needs_prior:
         try:
-            prior.files()
+            prior.of(contestant)
         except UsageError as error:
             problems.append(str(error))
     return problems, None
@@ -400,10 +534,10 @@ def _sets(
     contestant: Contestant, setting: Setting, run: RunSpec, prior: _Prior, device: str, *, students: bool
 ) -> list[PlannedSet]:
     method = contestant.method
-    files = prior.files() if method.needs_prior else None
+    named = prior.of(contestant) if method.needs_prior else None
     launch = Launch(
         label=contestant.label,
-        prior=None if files is None else prior.name,
+        prior=None if named is None else named.name,
         **_launch_options(run, device, setting.dataset),
     )
     planned = []
@@ -414,7 +548,7 @@ def _sets(
             spec = DistillSpec(
                 method=contestant.spec,
                 dataset=setting.spec,
-                prior_sha256=None if files is None else files.sha256,
+                prior_sha256=None if named is None else named.sha256,
                 ipc=ipc,
                 seed=seed,
                 precision=run.precision if method.needs_prior else "fp32",
@@ -430,6 +564,7 @@ def _sets(
                 PlannedSet(
                     label=contestant.label,
                     spec=spec,
+                    shards=run.shards,
                     launch=launch,
                     students=specs if students else (),
                     protocol_label=setting.protocol_spec.label if students else None,
@@ -447,6 +582,7 @@ def _student(
         ipc=ipc,
         protocol=setting.protocol_spec,
         student=setting.student,
+        teacher_sha256=setting.teacher_sha256,
         seed=seed,
         device_type=_device_type(device),
     )

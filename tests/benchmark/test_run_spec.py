@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.errors import Problems, UsageError
-from ddbench.benchmark.run_spec import assignments, integers, parse_selector, read_study, run_spec, scalar
+from ddbench.benchmark.run_spec import assignments, integers, parse_selector, run_spec, scalar
+from ddbench.benchmark.study import read_study
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""Studies: every bundled one is whole, flags win, what is missing here is named, and cells are counted by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ddbench.benchmark import cli
+from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.plan import Plan
+from ddbench.benchmark.planner import plan_run
+from ddbench.benchmark.registry import METHODS, PROTOCOLS
+from ddbench.benchmark.run_spec import parse_selector
+from ddbench.benchmark.spec import EvaluateSpec
+from ddbench.benchmark.study import find_study, read_study, run_specs, study_names
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with neither priors nor teachers nor images."""
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("DDBENCH_DATA", "DDBENCH_PRIOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_papers_tables_are_there() -> None:
+    tables = [f"dmgd-table{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
+    assert {*tables, "dmgd-settle", "referee", "digits-components"} <= set(study_names())
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_study_is_whole_and_says_what_is_not_here(name: str) -> None:
+    study = find_study(name)
+    assert study.title
+    assert study.source
+    for spec in run_specs(study, {"device": "cpu"}):
+        for selector in spec.methods:
+            METHODS.entry(parse_selector(selector)[0])
+        if spec.protocol is not None:
+            PROTOCOLS.entry(spec.protocol)
+        unavailable: dict[str, list[str]] = {}
+        plan, _, notes = plan_run(spec, unavailable=unavailable)
+        assert plan.sets or unavailable
+        assert not notes
+
+
+def count(specs: list[Any], prior: str = "digits") -> tuple[int, int]:
+    """(distilled sets, students) of runs put onto digits, where everything is at hand."""
+    onto = {"datasets": ["digits"], "prior": prior, "protocol": "quick", "student": "convnet3"}
+    plan = Plan.joined([plan_run(spec.model_copy(update=onto))[0] for spec in specs])
+    return len(plan.sets), sum(len(planned.students) for planned in plan.sets)
+
+
+def test_settle_asks_for_twelve_sets_of_three_students() -> None:
+    # 2 × 2 terms × 4 scales × 12 seeds
+    assert count(run_specs(find_study("dmgd-settle"), {"device": "cpu"})) == (192, 576)
+
+
+def test_components_are_four_methods_at_two_ipcs() -> None:
+    specs = run_specs(find_study("dmgd-table3"), {"device": "cpu"})
+    assert count(specs) == (4 * 2 * 3, 4 * 2 * 3 * 3)
+
+
+def test_table_1_has_every_row_under_both_optimisers() -> None:
+    study = find_study("dmgd-table1")
+    assert [run["protocol"] for run in study.runs] == ["hard-minimax-sgd", "hard-dmgd-adamw"]
+    onto = {"datasets": "digits", "methods": "random", "student": "convnet3", "device": "cpu", "ipc": "1", "seeds": "0"}
+    specs = [
+        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,side=16]"}) for spec in run_specs(study, onto)
+    ]
+    (made,) = Plan.joined([plan_run(spec)[0] for spec in specs]).sets
+    by_protocol = Counter(student.protocol.name for student in made.students)
+    assert by_protocol == {"hard-minimax-sgd": 3, "hard-dmgd-adamw": 5}  # one set, each protocol's own number
+
+
+def test_joining_keeps_one_of_each_cell() -> None:
+    spec = run_specs(None, {"methods": "random", "datasets": "digits", "ipc": "1", "device": "cpu"})[0]
+    plan = plan_run(spec)[0]
+    assert Plan.joined([plan, plan]) == plan
+
+
+def test_flags_win_in_every_run(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"methods": ["dit"], "ipc": [1], "runs": [{"datasets": ["digits"]}, {"datasets": ["woof"], "ipc": [50]}]}))  # fmt: skip  # noqa: E501
+    specs = run_specs(read_study(file), {"ipc": "10"})
+    assert [(spec.datasets, spec.ipc) for spec in specs] == [(["digits"], [10]), (["woof"], [10])]
+    assert [spec.ipc for spec in run_specs(read_study(file), {})] == [[1], [50]]
+
+
+def test_all_problems_of_all_runs_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("datasets: [digits]\nruns: [{methods: dit, ipc: 0, out: a}, {methdos: dit, out: b}]")
+    with pytest.raises(Problems) as error:
+        run_specs(read_study(file), {})
+    text = str(error.value)
+    for part in ("run 1: ipc", "run 2: methods: missing", "run 2: methdos: unknown"):
+        assert part in text
+    file.write_text("datasets: [digits]\nmethods: dit\nruns: [{out: a}, {out: b}]")
+    with pytest.raises(Problems, match="out: the runs of one study cannot differ in it"):
+        run_specs(read_study(file), {})
+    file.write_text("runs: 3")
+    with pytest.raises(UsageError, match="expected under runs a list"):
+        read_study(file)
+
+
+def test_an_unknown_study_suggests_a_known_one() -> None:
+    with pytest.raises(UsageError, match="did you mean dmgd-table"):
+        find_study("dmgd-table")
+
+
+def test_a_users_own_study_does_not_pass_over_anything(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("methods: [random, nonesuch]\ndatasets: [digits]")
+    ran = CliRunner().invoke(cli.app, ["run", "--config", str(file), "--dry-run", "--out", str(tmp_path / "runs")])
+    assert isinstance(ran.exception, Problems)
+    assert "nonesuch" in str(ran.exception)
+
+
+def test_a_dry_run_of_a_study_shows_counts_and_what_is_unavailable(tmp_path: Path) -> None:
+    out = ["--dry-run", "--out", str(tmp_path / "runs"), "--device", "cpu"]
+    ran = CliRunner().invoke(cli.app, ["run", "--study", "dmgd-table3", *out], env={"COLUMNS": "200"})
+    assert ran.exit_code == 0, ran.output
+    assert "unavailable: dit on woof" in ran.output
+    assert "bench prepare prior dit-xl-2-256" in ran.output
+    ran = CliRunner().invoke(cli.app, ["run", "--study", "digits-components", *out], env={"COLUMNS": "200"})
+    assert "61 distilled sets and 195 students" in ran.output
+    assert "no rate measured on" in ran.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_students_of_one_study_meet_at_the_same_set() -> None:
+    plans = [plan_run(spec)[0] for spec in run_specs(None, {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0", "device": "cpu"})]  # fmt: skip  # noqa: E501
+    more = [plan_run(spec)[0] for spec in run_specs(None, {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0", "repeats": 5, "device": "cpu"})]  # fmt: skip  # noqa: E501
+    (made,) = Plan.joined([*plans, *more]).sets
+    assert len(made.students) == 5
+    assert all(isinstance(student, EvaluateSpec) for student in made.students)
