@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,8 @@ class Entry:
     tags: tuple[str, ...] = ()
     variant_of: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    prior_tuned_by: str | None = None
+    """Of a method: what tunes the run's prior before the method gets it (`minimax`); not inherited by variants."""
     origin: str = "built-in"
 
     def __str__(self) -> str:
@@ -185,10 +187,27 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
+class _Datasets(Registry[Any]):
+    """Datasets, and of each its validation part: `<name>:validation` (datasets/validation.py)."""
+
+    def entry(self, name: str) -> Entry:
+        whole, colon, part = name.partition(":")
+        found = super().entry(whole if part == "validation" else name)
+        return replace(found, name=name) if colon else found
+
+    def load(self, name: str) -> Any:
+        whole, _, part = name.partition(":")
+        if part != "validation":
+            return super().load(name)
+        from ddbench.datasets.validation import validation_of
+
+        return validation_of(super().load(whole))
+
+
 METHODS: Registry[Any] = Registry(
     "method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin", group="ddbench.methods"
 )
-DATASETS: Registry[Any] = Registry(
+DATASETS: Registry[Any] = _Datasets(
     "dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin", group="ddbench.datasets"
 )
 PROTOCOLS: Registry[Any] = Registry(
@@ -211,6 +230,11 @@ COMMANDS: Registry[Any] = Registry(
 )
 
 
+def plugin_module(file: Path, sha256: str) -> str:
+    """The name under which a plugin file's module is imported."""
+    return f"ddbench_plugin_{file.stem}_{sha256[:8]}"
+
+
 def load_plugin(file: Path) -> str:
     """Import a plugin file and register the methods, datasets and protocols it defines.
 
@@ -223,7 +247,7 @@ def load_plugin(file: Path) -> str:
         raise UsageError(f"--plugin {file}: no such file")
     text = file.read_bytes()
     digest = hashlib.sha256(text).hexdigest()
-    module_name = f"ddbench_plugin_{file.stem}_{digest[:8]}"
+    module_name = plugin_module(file, digest)
     if module_name in sys.modules:
         return digest
     spec = importlib.util.spec_from_file_location(module_name, file)

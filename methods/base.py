@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ddbench.datasets.base import Dataset, ImageSource
+    from ddbench.datasets.base import Dataset, ImageSource, Resize
     from ddbench.methods.classifier import ClassifierRecipe, TrainedClassifier
     from ddbench.methods.diffusion.prior import Prior
+    from ddbench.methods.diffusion.prior_files import PriorMetadata
 
 
 class CostClass(StrEnum):
@@ -31,6 +32,8 @@ class CostClass(StrEnum):
     TRAINING_FREE = "training-free"
     NEEDS_CLASSIFIER = "needs-classifier"
     FINE_TUNES = "fine-tunes"
+    EXTERNAL = "external"
+    """Another program: what it needs is not known here."""
 
 
 class Params(BaseModel):
@@ -53,6 +56,25 @@ class DistilledImage:
     """Guidance term -> path KL of this image in nats (dmgd.md section 3; an upper bound on what the term changed)."""
 
 
+class Made(dict[str, "np.ndarray"]):
+    """Arrays for an artefact, and what else is to be kept with them. A plain mapping of arrays will do without.
+
+    Args:
+        seconds: what making them took, where that is not the time that `make` took (work done ahead by threads).
+        measured: numbers that the results of all cells which use the artefact show: of each, the largest.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        seconds: float | None = None,
+        measured: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(arrays)
+        self.seconds, self.measured = seconds, dict(measured or {})
+
+
 class ArtefactCache(Protocol):
     """Content-addressed results that outlive a cell: latents, support points, tuned priors."""
 
@@ -63,11 +85,31 @@ class ArtefactCache(Protocol):
 
         `key` is JSON data that determines the result in full. The time that making took is recorded as a phase
         named `kind`; when the result comes from the cache, the phase says so and carries the original seconds.
+        `make` may return `Made`.
+        """
+
+
+class TrainAt(Protocol):
+    """`task.train_at`."""
+
+    def __call__(self, side: int, resize: Resize = "bilinear") -> ImageSource:
+        """The images of `train`, in the same order, at another side in pixels: resized from the files, never from
+        `train`'s own pixels.
+
+        Args:
+            resize: `bilinear`, as students see images; `adm`, as latent priors were trained on them.
+
+        Raises:
+            UsageError: a dataset without files, at a side that it does not have.
         """
 
 
 def _not_offered(*_: Any, **__: Any) -> Any:
     raise RuntimeError("this task was made without that service; the engine's tasks have all of them")
+
+
+def _not_kept(_name: str, _value: Any) -> None:
+    """Where nobody keeps results."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +145,18 @@ class DistillTask:
     """`with task.phase("sample"):` adds the wall-clock of the block to the named phase."""
     progress: Callable[[str], None]
     """Shows a short note on what the method is doing in the live view."""
-    train_at: Callable[[int], ImageSource] = _not_offered
-    """The images of `train`, in the same order, at another side in pixels: resized from the files, never from `train`'s
-    own pixels. For a prior or a classifier that works at another resolution than the run's."""
+    train_at: TrainAt = _not_offered
+    """The images of `train` at another side: for a prior or a classifier that works at another resolution than the
+    run's. A method says in `images_at` which sides it will ask for."""
     network: Callable[..., nn.Module] = _not_offered
     """`task.network(name, side, *key)`: a student network for all classes with fresh weights from the stream
     ("network", name, *key), in training mode on the device."""
     trained_classifier: Callable[[ClassifierRecipe], TrainedClassifier] = _not_offered
     """A classifier trained on the real training images, an artefact that cells share; its training is a timed phase
     named "classifier"."""
+
+    record: Callable[[str, Any], None] = _not_kept
+    """`task.record("peak_mib", 512.0)`: a fact about this run, plain JSON data, that goes into its result."""
 
     def stream(self, purpose: str, *key: seeds.Key) -> torch.Generator:
         """A CPU generator for one purpose of this distilled set; see `benchmark/seeds.py`."""
@@ -130,12 +175,20 @@ class Method(ABC):
     """Raised whenever the images for given parameters and seed change; old results then stay what they were."""
     cost_class: ClassVar[CostClass]
     needs_prior: ClassVar[bool] = False
+    reads_latents: ClassVar[bool] = False
+    """It looks at latents of the real images, of which a latent prior has its own size."""
     selects: ClassVar[bool] = False
     """It picks real images without replacement, so IPC cannot exceed the smallest class."""
     uses_seed: ClassVar[bool] = True
     """False: the set is the same for every seed, so one is made."""
     whole_set: ClassVar[bool] = False
     """True: it keeps the whole training set, whatever the IPC (the upper reference)."""
+    check_params: ClassVar[Mapping[str, Any]] = {}
+    """Parameters with which `bench check` runs it, where its defaults would take more than seconds on digits."""
+
+    tuning: ClassVar[type[BaseModel] | None] = None
+    """Of a method that tunes the prior: the model of those of its parameters that the tuned weights depend on, a base
+    of its `Params`. `<method>(<prior>)` then names a prior for any other method."""
 
     class Params(Params):
         """No parameters."""
@@ -146,6 +199,20 @@ class Method(ABC):
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         """A reason why this method cannot run there, or None."""
         return None
+
+    def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
+        """What it will ask `task.train_at` for: decoded before the run, so that no cell is charged for it.
+
+        Args:
+            resolution: the run's.
+            prior: the run's, None for a method without one.
+        """
+        return prior.real_images if self.reads_latents and prior is not None else ()
+
+    def tuned_prior(self, task: DistillTask, prior: Prior) -> Prior:
+        """`prior`, tuned on the task's training images of all classes: an artefact that cells share. Only for methods
+        with `tuning`; what else of the task may count is its seed."""
+        raise NotImplementedError(f"{self.name} tunes no prior")
 
     def prepare(self, task: DistillTask) -> None:
         """Work done once per cell before the first image (k-means, fine-tuning); use `task.cache` for results

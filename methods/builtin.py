@@ -7,8 +7,23 @@ from typing import Any
 from ddbench.benchmark.registry import Entry
 
 
-def _variant(name: str, summary: str, tag: str = "ablation", **overrides: Any) -> Entry:
-    return Entry(name, summary=summary, tags=(tag, "training-free"), variant_of="dmgd", overrides=overrides)
+def _variant(name: str, summary: str, tag: str = "ablation", of: str = "dmgd", **overrides: Any) -> Entry:
+    return Entry(name, summary=summary, tags=(tag, "training-free"), variant_of=of, overrides=overrides)
+
+
+def _on_tuned_priors(*methods: str) -> list[Entry]:
+    """Each method on the prior that `minimax` tunes, and on the one of its small budget."""
+    return [
+        Entry(
+            f"{method}-{tuner}",
+            summary=f"{method} on the prior that {tuner} tunes",
+            tags=("ablation", "small", "fine-tunes") if tuner.endswith("-small") else ("main", "fine-tunes"),
+            variant_of=method,
+            prior_tuned_by=tuner,
+        )
+        for method in methods
+        for tuner in ("minimax", "minimax-small")
+    ]
 
 
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
@@ -51,5 +66,153 @@ ENTRIES: list[Entry] = [
         label_weights="linear",
         ot_gradient="envelope",
         ot_sigma=False,
+    ),
+    Entry(
+        "dit-tuned",
+        "ddbench.methods.dit:TunedDiT",
+        "the plain prior at the CFG scale that is best on the dataset's validation part",
+        ("main", "training-free"),
+    ),
+    Entry(
+        "mgd3",
+        "ddbench.methods.mgd3.method:MGD3",
+        "diffusion prior guided to k-means modes of the real latents (ICML 2025)",
+        ("main", "training-free"),
+    ),
+    _variant("mgd3-no-stop", "mode guidance to the end (Table 5)", of="mgd3", stop_step=0),
+    _variant("mgd3-nearest", "the real images nearest to the centroids as modes (Table 7)", of="mgd3", modes="nearest"),
+    _variant("mgd3-random", "random real images as modes (Table 7)", of="mgd3", modes="random"),
+    Entry(
+        "mgd3-modes",
+        "ddbench.methods.mgd3.method:ModesAlone",
+        "the real images nearest to MGD3's modes, without its sampler (Table 5)",
+        ("ablation", "training-free"),
+    ),
+    Entry(
+        "d4m",
+        "ddbench.methods.d4m.method:D4M",
+        "k-means prototypes of the real latents, noised and denoised (CVPR 2024, class-conditional form)",
+        ("main", "training-free"),
+    ),
+    _variant("d4m-mini-batch", "prototypes by mini-batch k-means, as D4M's program", of="d4m", clustering="mini-batch"),
+    Entry(
+        "minimax",
+        "ddbench.methods.minimax.method:Minimax",
+        "the prior fine-tuned with minimax criteria on two memories, then sampled (CVPR 2024)",
+        ("main", "fine-tunes"),
+    ),
+    Entry(
+        "minimax-small",
+        summary="Minimax's small budget: 400 steps in place of 12,000, the same share of the untuned weights (30 %)",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="minimax",
+        overrides={"tuning_steps": 400, "ema": 0.997},
+    ),
+    *_on_tuned_priors("dmgd", "mgd3"),
+    Entry(
+        "d3hr",
+        "ddbench.methods.d3hr.method:D3HR",
+        "groups drawn from statistics of DDIM-inverted latents, denoised (ICML 2025)",
+        ("main", "training-free"),
+    ),
+    Entry(
+        "d3hr-small",
+        summary="D3HR's small budget: 10,000 groups in place of 1,000,000",
+        tags=("ablation", "small", "training-free"),
+        variant_of="d3hr",
+        overrides={"groups": 10_000},
+    ),
+    _variant(
+        "d3hr-program",
+        "D3HR with the program's start step and skewness weight",
+        of="d3hr",
+        start_offset=1,
+        skew_weight=0.1,
+    ),
+    Entry(
+        "herding",
+        "ddbench.methods.coresets:Herding",
+        "real images whose features have the class's mean (IDC's coreset)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "k-center",
+        "ddbench.methods.coresets:KCenter",
+        "real images, each farthest in features from those before",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "dm",
+        "ddbench.methods.dm.method:DM",
+        "pixels optimised until random networks embed them as the real images, on average (WACV 2023)",
+        ("main", "training-free"),
+    ),
+    Entry(
+        "dm-small",
+        summary="DM's small budget: 200 steps in place of 20,000, 32 real images of a class in each in place of 256",
+        tags=("ablation", "small", "training-free"),
+        variant_of="dm",
+        overrides={"iterations": 200, "real_batch": 32},
+    ),
+    Entry(
+        "rded",
+        "ddbench.methods.rded.method:RDED",
+        "collages of the crops that a classifier is surest of (CVPR 2024)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "igd",
+        "ddbench.methods.igd.method:IGD",
+        "diffusion prior guided by a surrogate's loss gradients and away from finished images (ICLR 2025)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "igd-small",
+        summary="IGD's small budget: a smaller surrogate trained for 5 epochs, looked at twice, by 50 real images",
+        tags=("ablation", "small", "needs-classifier"),
+        variant_of="igd",
+        overrides={"network": "convnet3", "checkpoints": "1+5", "real_images": 50},
+    ),
+    Entry(
+        "igd-minimax",
+        summary="igd on the prior that minimax tunes, with the paper's k for ImageWoof and ImageNet-1K there",
+        tags=("main", "fine-tunes"),
+        variant_of="igd",
+        overrides={"influence_scale": 10.0},
+        prior_tuned_by="minimax",
+    ),
+    Entry(
+        "igd-minimax-small",
+        summary="igd-small on the prior that minimax-small tunes, with the paper's k as igd-minimax",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="igd",
+        overrides={"network": "convnet3", "checkpoints": "1+5", "real_images": 50, "influence_scale": 10.0},
+        prior_tuned_by="minimax-small",
+    ),
+    Entry(
+        "cao2",
+        "ddbench.methods.cao2.method:CaO2",
+        "of a pool of samples those that a classifier is surest of, their latents refined (ICCV 2025)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "cao2-program",
+        summary="CaO2 with the program's classifier input and its mismatch of noise level and time",
+        tags=("ablation", "needs-classifier"),
+        variant_of="cao2",
+        overrides={"classifier_input": "raw", "refine_time": "index"},
+    ),
+    Entry(
+        "cao2-small",
+        summary="CaO2's small budget: a pool of 2, 20 steps of refinement, a smaller classifier trained for 20 epochs",
+        tags=("ablation", "small", "needs-classifier"),
+        variant_of="cao2",
+        overrides={"network": "convnet3", "epochs": 20, "pool": 2, "refine_steps": 20},
+    ),
+    Entry(
+        "external",
+        "ddbench.methods.external:External",
+        "another program, run in its own interpreter; its image folder is harvested (docs/external-recipes.md)",
+        ("external",),
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 
 from ddbench.benchmark.registry import METHODS
 from ddbench.benchmark.rounds import Rounds
+from ddbench.benchmark.spec import brackets
+from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, DistillTask, Method
 
 STEPS = 8
@@ -33,7 +36,6 @@ class SmallRuns:
         import torch
 
         from ddbench.benchmark.meter import Meter
-        from ddbench.datasets.digits import Digits
         from ddbench.methods.diffusion.prior import Prior
         from ddbench.methods.diffusion.prior_files import find_prior
 
@@ -53,18 +55,27 @@ class SmallRuns:
         return DiskArtefacts(self.root / "artefacts" / name, self.meter)
 
     def method(self, name: str) -> Method:
-        """The method behind a registered name, with few steps where its other parameters allow that."""
+        """The method behind a registered name on digits, as small as `check_params` make it, and with few steps where
+        its other parameters allow that."""
         entry, method = METHODS.entry(name), METHODS.load(name)
-        given = dict(entry.overrides)
-        if "steps" in method.Params.model_fields:
-            try:
-                return method(method.Params.model_validate({"steps": STEPS} | given))
-            except ValidationError:
-                pass  # its overrides name steps of the usual chain
-        return method(method.Params.model_validate(given))
+        digits = {key: default.value for key, default in Digits.method_defaults.get(method.name, {}).items()}
+        own = dict(entry.overrides) | (dict(method.check_params) if "small" in entry.tags else {})
+        small = {"steps": STEPS} if "steps" in method.Params.model_fields else {}
+        try:
+            return method(method.Params.model_validate(digits | small | dict(method.check_params) | own))
+        except ValidationError:  # its overrides name steps of the usual chain
+            return method(method.Params.model_validate(digits | own))
+
+    def selector(self, name: str) -> str:
+        """The same as a selector of the command line."""
+        small = self.method(name).params.model_dump(mode="json")
+        keys = {"steps", *METHODS.load(name).check_params} & small.keys()
+        return name + brackets({key: small[key] for key in keys})
 
     def task(self, method: Method, done: Mapping[tuple[int, int], DistilledImage], **changed: Any) -> DistillTask:
         """What a cell gives the method: IPC 2 and three classes, unless changed."""
+
+        from ddbench.benchmark.classifiers import with_classifiers
 
         def load_prior() -> Any:
             assert method.needs_prior, f"{method.name} asks for a prior, but declares needs_prior = False"
@@ -90,14 +101,37 @@ class SmallRuns:
             "phase": self.meter.phase,
             "progress": lambda note: None,
         }
-        return DistillTask(**given | changed)
+        return with_classifiers(DistillTask(**given | changed), self.split.validation)
+
+    def tuner(self, name: str) -> str | None:
+        """The selector of what tunes the prior of a registered name, as small as `check_params` make it."""
+        tuner = METHODS.entry(name).prior_tuned_by
+        if tuner is None:
+            return None
+        tuning, small = METHODS.load(tuner).tuning, METHODS.load(tuner).check_params
+        return tuner + brackets({key: value for key, value in small.items() if key in tuning.model_fields})
+
+    def on_its_prior(self, name: str, task: DistillTask) -> DistillTask:
+        """The task with the prior that the registered name runs on."""
+        from ddbench.benchmark.prior_names import name_prior
+
+        tuner = self.tuner(name)
+        if tuner is None:
+            return task
+        named = name_prior(f"{tuner}(digits)", Digits)
+
+        def load_prior() -> Any:
+            self.prior_loads += 1
+            return named.load(task)
+
+        return dataclasses.replace(task, load_prior=load_prior)
 
     def run(self, name: str, *, stop_after: int | None = None, folder: Path | None = None, **changed: Any) -> Rounds:
         """Distil, or go on from what `folder` holds; end after `stop_after` rounds of this run."""
         method = self.method(name)
         ipc = changed.get("ipc", None if method.whole_set else 2)
         done = Rounds(folder or self._folder("rounds"), len(self.dataset.class_ids), ipc, self.dataset.channels)
-        task = self.task(method, done, **changed)
+        task = self.on_its_prior(name, self.task(method, done, **changed))
         method.prepare(task)
         for count, images in enumerate(method.distill(task), start=1):
             done.commit(images)

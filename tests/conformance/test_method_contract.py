@@ -29,13 +29,18 @@ from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 Images = Mapping[tuple[int, int], DistilledImage]
 
 
-def over(condition: Callable[[type[Method]], bool] = lambda method: True) -> pytest.MarkDecorator:
-    """Parametrise over the registered names whose method meets a condition."""
-    return pytest.mark.parametrize("name", [entry.name for entry in METHODS if condition(METHODS.load(entry.name))])
+def over(
+    condition: Callable[[type[Method]], bool] = lambda method: True, *, small_budgets: bool = False
+) -> pytest.MarkDecorator:
+    """Parametrise over the registered names whose method meets a condition. A small budget differs from its method in
+    what small runs make small, so it is left out unless declarations are looked at."""
+    names = [entry.name for entry in METHODS if small_budgets or "small" not in entry.tags]
+    return pytest.mark.parametrize("name", [name for name in names if condition(METHODS.load(name))])
 
 
 every_method = over()
-VARIANTS = [entry for entry in METHODS if entry.variant_of is not None]
+every_name = over(small_budgets=True)
+VARIANTS = [entry for entry in METHODS if entry.variant_of is not None and "small" not in entry.tags]
 
 
 def assert_same(some: Images, all_of: Images) -> None:
@@ -73,15 +78,20 @@ def test_methods_are_registered_in_every_role() -> None:
     assert not METHODS.broken
 
 
-@every_method
+def cost_class(name: str) -> str:
+    """The method's own; on a tuned prior its images cost a fine-tuning, too."""
+    return "fine-tunes" if METHODS.entry(name).prior_tuned_by else str(METHODS.load(name).cost_class)
+
+
+@every_name
 def test_declaration(name: str) -> None:
     entry, method = METHODS.entry(name), METHODS.load(name)
     assert method.name == (entry.variant_of or name)
     assert isinstance(method.version, int)
     assert method.version >= 1
     assert isinstance(method.cost_class, CostClass)
-    assert str(method.cost_class) in entry.tags, "listings filter by tags"
-    assert not {"main", "reference", "ablation"}.isdisjoint(entry.tags), "`--method all` goes by tags"
+    assert cost_class(name) in entry.tags, "listings filter by tags"
+    assert not {"main", "reference", "ablation", "external"}.isdisjoint(entry.tags), "`--method all` goes by tags"
     assert entry.summary
     if method.cost_class is CostClass.SELECTION:
         assert not method.needs_prior, "a selection method needs nothing but the images"
@@ -89,7 +99,7 @@ def test_declaration(name: str) -> None:
         assert not method.selects, "IPC does not apply to the whole set, so it cannot exceed the smallest class"
 
 
-@every_method
+@every_name
 def test_parameters_are_documented_and_their_defaults_valid(name: str) -> None:
     entry, params = METHODS.entry(name), METHODS.load(name).Params
     for key, field in params.model_fields.items():
@@ -133,7 +143,8 @@ def test_no_two_names_are_the_same_method(dataset: str) -> None:
     for entry in METHODS:
         (contestant,) = contestants(entry.name, DATASETS.load(dataset), {}, set())
         assert contestant.label == entry.name
-        twin = resolved.setdefault(contestant.spec.model_dump_json(), entry.name)
+        key = contestant.spec.model_dump_json() + str(contestant.prior_tuned_by)
+        twin = resolved.setdefault(key, entry.name)
         assert twin == entry.name, f"{entry.name} and {twin} are the same on {dataset}"
 
 
@@ -276,10 +287,11 @@ def test_the_engine_distils_without_showing_a_test_image(
     tasks: list[DistillTask] = []
     monkeypatch.setattr(engine, "DistillTask", lambda **given: tasks.append(DistillTask(**given)) or tasks[-1])
 
-    params = small_runs.method(name).params
-    steps = f"[steps={params.steps}]" if hasattr(params, "steps") else ""
+    selector = small_runs.selector(name)
+    quick = dataclasses.replace(METHODS.entry(name), prior_tuned_by=small_runs.tuner(name))
+    monkeypatch.setitem(METHODS.entries(), name, quick)
     plan, _, _ = plan_run(
-        run_spec({}, {"methods": name + steps, "datasets": "digits", "ipc": "1", "seeds": "0", "device": "cpu"}),
+        run_spec({}, {"methods": selector, "datasets": "digits", "ipc": "1", "seeds": "0", "device": "cpu"}),
         students=False,
     )
     (planned,) = plan.sets
@@ -297,7 +309,7 @@ def test_the_engine_distils_without_showing_a_test_image(
     made = read_set(store.set_dir(result.image_set_sha256), Digits.class_ids, Digits.channels)
     assert made.sha256 == result.image_set_sha256
     assert np.array_equal(np.bincount(made.labels), np.bincount(split.train.labels) if whole else np.ones(10))
-    assert result.cost_class == str(METHODS.load(name).cost_class)
+    assert result.cost_class == cost_class(name)
     assert all(len(by_image) == 1 for by_image in result.guidance.values())
 
     (task,) = tasks

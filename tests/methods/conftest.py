@@ -61,8 +61,11 @@ def make_task(tmp_path: Path) -> Callable[..., DistillTask]:
         done: Sequence[DistilledImage] = (),
         cache: MemoryCache | None = None,
         phases: list[str] | None = None,
+        withheld: Sequence[int] = (),
     ) -> DistillTask:
         import torch
+
+        from ddbench.benchmark.classifiers import with_classifiers
 
         @contextmanager
         def phase(name: str) -> Iterator[None]:
@@ -74,7 +77,7 @@ def make_task(tmp_path: Path) -> Callable[..., DistillTask]:
             assert prior is not None, "this method must not ask for a prior"
             return prior
 
-        return DistillTask(
+        task = DistillTask(
             class_ids=tuple(class_ids),
             class_indices=tuple(range(len(class_ids)) if classes is None else classes),
             ipc=ipc,
@@ -91,6 +94,7 @@ def make_task(tmp_path: Path) -> Callable[..., DistillTask]:
             phase=phase,
             progress=lambda note: None,
         )
+        return with_classifiers(task, np.array(withheld, np.int64))
 
     return make
 

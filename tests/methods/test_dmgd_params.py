@@ -72,7 +72,7 @@ def test_every_entry_loads_and_its_overrides_are_valid(entry: Any) -> None:
     method = METHODS.load(entry.name)
     assert issubclass(method, Method)
     assert entry.summary
-    assert str(method.cost_class) in entry.tags
+    assert ("fine-tunes" if entry.prior_tuned_by else str(method.cost_class)) in entry.tags
     assert entry.variant_of or method.name == entry.name
     params = method.Params(**entry.overrides)
     for name, value in entry.overrides.items():
@@ -81,7 +81,9 @@ def test_every_entry_loads_and_its_overrides_are_valid(entry: Any) -> None:
 
 
 def test_no_two_entries_are_the_same_method() -> None:
-    resolved = [(METHODS.load(e.name).name, METHODS.load(e.name).Params(**e.overrides)) for e in ENTRIES]
+    resolved = [
+        (METHODS.load(e.name).name, METHODS.load(e.name).Params(**e.overrides), e.prior_tuned_by) for e in ENTRIES
+    ]
     assert all(first != second for i, first in enumerate(resolved) for second in resolved[:i])
 
 

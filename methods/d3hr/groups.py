@@ -1,0 +1,61 @@
+"""Group sampling (D3HR, ICML 2025): of many groups of noise-level latents, the one that is most like its class.
+
+Legend: n = IPC vectors in a group, D numbers in a latent, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+BLOCK_NUMBERS = 1 << 22
+"""Numbers drawn at once: it bounds memory, and belongs to what determines a draw."""
+
+
+def group_scores(groups: Tensor, mean: Tensor, std: Tensor, skew_weight: float) -> Tensor:
+    """‖mean of the group - μ‖ + ‖std of the group - σ‖ + λ·‖skewness of each vector across its D numbers‖: (G,).
+
+    The standard deviation is the unbiased one; a group of one vector has none, and its term is left out.
+
+    Args:
+        groups: (G, n, D).
+        mean: (D,) μ.
+        std: (D,) σ.
+        skew_weight: λ.
+    """
+    means, n = groups.mean(1, keepdim=True), groups.shape[1]
+    score = (means[:, 0] - mean).norm(dim=-1)
+    if n > 1:  # torch.std over this axis takes many times as long
+        score += (((groups - means).square().sum(1) / (n - 1)).sqrt() - std).norm(dim=-1)
+    centred = groups - groups.mean(-1, keepdim=True)
+    squares = centred.square()
+    skew = (squares * centred).mean(-1) / squares.mean(-1) ** 1.5
+    return score + skew_weight * skew.norm(dim=-1)
+
+
+def best_group(
+    draw: Callable[[int], torch.Generator], mean: Tensor, std: Tensor, *, size: int, groups: int, skew_weight: float
+) -> Tensor:
+    """The group with the lowest score among `groups` of N(μ, diag σ²): (size, D).
+
+    Groups come in blocks of fixed size, so that neither memory nor the device's size has a say in which there are.
+
+    Args:
+        draw: the generator of the b-th block, on the CPU.
+        mean: (D,) μ.
+        std: (D,) σ.
+        size: n.
+        skew_weight: see `group_scores`.
+    """
+    shape = (size, len(mean))
+    in_block = max(1, BLOCK_NUMBERS // (size * len(mean)))
+    lowest, best = torch.inf, torch.empty(0)
+    for block, first in enumerate(range(0, groups, in_block)):
+        noise = torch.randn(min(in_block, groups - first), *shape, generator=draw(block))
+        block_groups = torch.addcmul(mean, noise.to(mean.device), std)
+        score, at = group_scores(block_groups, mean, std, skew_weight).min(0)
+        if score.item() < lowest:
+            lowest, best = score.item(), block_groups[at].clone()
+    return best

@@ -1,0 +1,72 @@
+"""Domain mapping and representative groups (D3HR, ICML 2025): what is known of a class at a noise level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddbench.methods.base import DistillTask
+from ddbench.methods.d3hr.groups import best_group
+from ddbench.methods.diffusion.ddim import ddim_levels, walk
+from ddbench.methods.diffusion.latents import class_latents, latents_key
+from ddbench.methods.diffusion.noise import ImageKey
+from ddbench.methods.diffusion.prior import Prior
+
+if TYPE_CHECKING:
+    from ddbench.methods.d3hr.method import D3HR
+
+
+def class_group(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> np.ndarray:
+    """The latents from which the images of one class are denoised, made once: (IPC, C, h, w) float32."""
+    assert task.ipc is not None
+    size, class_id = task.ipc, task.class_ids[class_index]
+
+    def make() -> dict[str, np.ndarray]:
+        mean, std = class_statistics(task, prior, params, class_index)
+        task.progress(f"choosing among {params.groups} groups for class {class_id}")
+        group = best_group(
+            lambda block: task.stream("group", class_id, block),
+            mean.to(prior.device),
+            std.to(prior.device),
+            size=size,
+            groups=params.groups,
+            skew_weight=params.skew_weight,
+        )
+        return {"group": group.cpu().numpy()}
+
+    key = _statistics_key(task, prior, params, class_index)
+    key |= {"seed": task.seed, "size": size, "groups": params.groups, "skew_weight": params.skew_weight}
+    return task.cache.arrays("groups", key, make)["group"].reshape(size, *prior.latent_shape)
+
+
+def class_statistics(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> tuple[Tensor, Tensor]:
+    """Mean and (unbiased) standard deviation of the class's inverted latents at the level, made once: (D,) float32."""
+
+    def make() -> dict[str, np.ndarray]:
+        inverted = invert_class(task, prior, params, class_index).flatten(1).double()
+        variance, mean = torch.var_mean(inverted, 0)
+        return {"mean": mean.float().numpy(), "std": variance.sqrt().float().numpy()}
+
+    kept = task.cache.arrays("inversion", _statistics_key(task, prior, params, class_index), make)
+    return torch.tensor(kept["mean"]), torch.tensor(kept["std"])
+
+
+def invert_class(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> Tensor:
+    """All real latents of a class after DDIM inversion up to the level: (N, C, h, w) float32 on the CPU."""
+    latents, class_id = class_latents(task, prior, class_index, params.latents), task.class_ids[class_index]
+    upwards = ddim_levels(prior.metadata.schedule.steps, params.steps)[: params.level + 1]
+    inverted = []
+    for first in range(0, len(latents), task.batch_size):
+        task.progress(f"inverting class {class_id}: {first} of {len(latents)} images")
+        z = torch.tensor(latents[first : first + task.batch_size])
+        images = [ImageKey(class_id, first + row) for row in range(len(z))]
+        inverted.append(walk(prior, images, z.to(prior.device), upwards, cfg_scale=params.cfg_scale).cpu())
+    return torch.cat(inverted)
+
+
+def _statistics_key(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> dict[str, object]:
+    of_params = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
+    return latents_key(task, prior, class_index, params.latents) | of_params

@@ -1,0 +1,228 @@
+"""Tuning a prior (Minimax Diffusion, arXiv 2311.15529): training steps, moving average, checkpoint, artefact.
+
+Legend: B batch, N training images, C latent channels, h = w latent side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ddbench.benchmark import seeds
+from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.methods.base import DistillTask
+from ddbench.methods.diffusion.latents import real_images
+from ddbench.methods.diffusion.prior import Prior
+from ddbench.methods.diffusion.schedule import alpha_bar
+from ddbench.methods.diffusion.train_prior import add_noise, predict_noise
+from ddbench.methods.minimax.denoising import DenoisingLoss
+from ddbench.methods.minimax.difffit import DiffFit, folded
+from ddbench.methods.minimax.memories import Memory, minimax_losses
+
+if TYPE_CHECKING:
+    from ddbench.methods.minimax.method import Tuning
+
+ARTEFACT = "tune prior"
+CHECKPOINT = "tuning.pt"
+CHECKPOINT_STEPS = 250
+REPORT_STEPS = 25
+"""Between two looks at the losses, so that a GPU is waited for rarely."""
+LOSSES = "losses"
+"""In the artefact, beside the weights: (steps, 3) denoising, representativeness, diversity, the last two unweighted."""
+
+
+def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning) -> Prior:
+    """`prior` with weights tuned on all classes of the task, whichever of them it distils.
+
+    The trained weights alone are the artefact; the prior is put together from them and from `prior`, which stays as
+    it is. Its hash is that of its content.
+
+    Raises:
+        UsageError: fewer training images than a batch.
+        RunError: a loss became infinite or NaN; it names the step.
+    """
+    key = _key(task, prior, recipe)
+    made = task.cache.arrays(ARTEFACT, key, lambda: _Tuner(task, prior, recipe, key).run())
+    weights = {name: np.array(made[name]) for name in sorted(made) if name != LOSSES}
+    content = hashlib.sha256(str(prior.sha256).encode())
+    for name, array in weights.items():
+        content.update(name.encode() + array.tobytes())
+    tensors = {name: torch.from_numpy(array).to(prior.device) for name, array in weights.items()}
+    return prior.with_network(folded(prior.network, tensors), content.hexdigest())
+
+
+def _key(task: DistillTask, prior: Prior, recipe: Tuning) -> dict[str, Any]:
+    if prior.sha256 is None:
+        raise ValueError("expected a prior loaded from files; one without a hash cannot key an artefact")
+    images = real_images(task, prior)
+    return {
+        "tuner": ["minimax", 1],
+        "prior": prior.sha256,
+        "train": [images.class_sha256(c) or task.train_hash for c in range(len(task.class_ids))],
+        "class_ids": list(task.class_ids),
+        "recipe": recipe.model_dump(mode="json", exclude={"tuning_seed"}),
+        "seed": _seed(task, recipe),
+        "precision": prior.precision,
+        "device": prior.device.type,
+    }
+
+
+def _seed(task: DistillTask, recipe: Tuning) -> int:
+    return task.seed if recipe.tuning_seed is None else recipe.tuning_seed
+
+
+class _Tuner:
+    """One tuning: DiffFit's weights, their average, optimiser and memories, which together are the checkpoint.
+
+    Every step draws from a stream of its own, so a killed run goes on with the same draws.
+    """
+
+    def __init__(self, task: DistillTask, prior: Prior, recipe: Tuning, key: Mapping[str, Any]) -> None:
+        self.task, self.prior, self.recipe, self.key = task, prior, recipe, json.dumps(key, sort_keys=True)
+        self.train = real_images(task, prior)
+        if len(self.train) < recipe.tuning_batch:
+            raise UsageError(
+                f"there are {len(self.train)} training images, fewer than tuning_batch={recipe.tuning_batch}; "
+                f"set tuning_batch={len(self.train)} or fewer"
+            )
+        self.seed = _seed(task, recipe)
+        self.labels = torch.tensor([prior.label_of(class_id) for class_id in task.class_ids])
+        self.difffit = DiffFit(prior.network)
+        self.weights = list(self.difffit.trained.values())
+        self.average = [weight.detach().clone() for weight in self.weights]
+        self.update_average = get_ema_multi_avg_fn(recipe.ema)
+        self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.learning_rate, weight_decay=0)
+        self.real, self.generated = Memory(recipe.memory), Memory(recipe.memory)
+        self.denoising = DenoisingLoss(prior.metadata.schedule)
+        self.signal = alpha_bar(prior.metadata.schedule)
+        self.losses: list[list[float]] = []
+        self._order = -1, torch.empty(0)
+
+    @torch.enable_grad()
+    def run(self) -> dict[str, np.ndarray]:
+        """Go on from the checkpoint if there is one; returns the averaged weights by name, and the losses."""
+        steps = self.recipe.tuning_steps
+        self._resume()
+        recent: list[Tensor] = []
+        for step in range(len(self.losses), steps):
+            recent.append(self._step(step))
+            done = step + 1
+            if len(recent) == REPORT_STEPS or done % CHECKPOINT_STEPS == 0 or done == steps:
+                self.losses += self._looked_at(torch.stack(recent), first=done - len(recent))
+                recent = []
+                denoising, representativeness, diversity = self.losses[-1]
+                self.task.progress(
+                    f"tuning the prior: step {done} of {steps}, losses: denoising {denoising:.4f}, "
+                    f"representativeness {representativeness:.3f}, diversity {diversity:.3f}"
+                )
+            if done % CHECKPOINT_STEPS == 0 and done < steps:
+                self._save()
+        made = dict(zip(self.difffit.trained, (tensor.cpu().numpy() for tensor in self.average), strict=True))
+        return made | {LOSSES: np.array(self.losses, np.float32)}
+
+    def _step(self, step: int) -> Tensor:
+        """One optimiser step; returns the three losses, (3,)."""
+        draw = seeds.stream(self.seed, "minimax tuning", step)
+        x, classes = self._batch(step, draw)
+        dropped = torch.rand(len(classes), generator=draw) < self.recipe.label_dropout
+        labels = self.labels[classes].where(~dropped, self.prior.null_label)
+        t = torch.randint(len(self.signal), (len(classes),), generator=draw)
+        noise = torch.randn(x.shape, generator=draw).to(x.device)
+        x_t = add_noise(x, noise, self.signal[t].to(x.device))
+
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
+            output = predict_noise(self.difffit.network, x_t, t.to(x.device), labels.to(x.device))
+        denoised = self.denoising(output.float(), x, x_t, noise, t)
+        predicted, rows = denoised.x0.flatten(1), classes.tolist()
+        representativeness, diversity = minimax_losses(predicted, rows, self.real, self.generated)
+        self.real.push(rows, x.flatten(1))
+        self.generated.push(rows, predicted)
+
+        loss = (
+            denoised.loss
+            + self.recipe.representativeness_weight * representativeness
+            + self.recipe.diversity_weight * diversity
+        )
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.update_average(self.average, self.weights, None)
+        return torch.stack([denoised.loss, representativeness, diversity]).detach()
+
+    def _batch(self, step: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) drawn from the autoencoder's posterior, and class indices (B,).
+
+        An epoch goes through the images in an order of its own and leaves out what does not fill a batch.
+        """
+        size = self.recipe.tuning_batch
+        epoch, position = divmod(step, len(self.train) // size)
+        if self._order[0] != epoch:
+            generator = seeds.stream(self.seed, "minimax order", epoch)
+            self._order = epoch, torch.randperm(len(self.train), generator=generator)
+        rows = self._order[1][position * size : (position + 1) * size].numpy()
+        images = self.train.read(rows)
+        mirrored = torch.rand(size, generator=draw).numpy() < 0.5
+        if self.recipe.flip:
+            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        mean, std = self.prior.encode(images, self.recipe.encoder)
+        if std is not None:
+            mean = mean + std * torch.randn(mean.shape, generator=draw).to(mean.device)
+        return mean, torch.from_numpy(self.train.labels[rows])
+
+    def _looked_at(self, losses: Tensor, first: int) -> list[list[float]]:
+        """The losses as numbers; RunError if one is not finite."""
+        bad = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            raise RunError(
+                f"tuning the prior broke down: at step {first + bad[0] + 1} of {self.recipe.tuning_steps} the losses "
+                f"are {losses[bad[0]].tolist()} (denoising, representativeness, diversity). Lower learning_rate (now "
+                f"{self.recipe.learning_rate:g}), or use --precision fp32."
+            )
+        return losses.tolist()
+
+    def _save(self) -> None:
+        state = {
+            "key": self.key,
+            "weights": [weight.detach() for weight in self.weights],
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "real": self.real.of_class,
+            "generated": self.generated.of_class,
+            "losses": self.losses,
+        }
+        path = self.task.scratch / CHECKPOINT
+        partial = path.with_suffix(".tmp")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def _resume(self) -> None:
+        state = _read(self.task.scratch / CHECKPOINT, self.prior.device)
+        if state is None or state["key"] != self.key:
+            return
+        with torch.no_grad():
+            for mine, kept in zip(self.weights, state["weights"], strict=True):
+                mine.copy_(kept)
+        self.average, self.losses = state["average"], state["losses"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.real.of_class, self.generated.of_class = state["real"], state["generated"]
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """A checkpoint, or None if there is none or a power cut has damaged it."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None

@@ -1,0 +1,79 @@
+"""The parameters of a method that looks at real images through a classifier (`observer.py`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ddbench.datasets.base import Dataset
+from ddbench.methods import base
+from ddbench.methods.classifier import ClassifierRecipe
+
+
+class ObserverParams(base.Params):
+    """How the observer comes to be. A method overrides the defaults that its paper sets."""
+
+    network: Annotated[
+        Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+        Field(description="Network of the classifier, at the run's side."),
+    ] = "resnet_ap10"
+    epochs: Annotated[int, Field(ge=0, description="Epochs that it is trained on the real images.")] = 300
+    optimiser: Annotated[Literal["sgd", "adamw"], Field(description="Optimiser of that training.")] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, description="Its learning rate; ×0.2 at 2/3 and at 5/6.")] = 0.01
+    augmentation: Annotated[
+        Literal["crop-colour", "affine", "none"],
+        Field(description="Augmentation of that training: the hard protocols', the one of quick, or none."),
+    ] = "crop-colour"
+    cutmix: Annotated[bool, Field(description="Train on CutMix of every batch.")] = True
+    normalisation: Annotated[
+        Literal["imagenet", "half"],
+        Field(description="Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."),
+    ] = "imagenet"
+    checkpoint: Annotated[
+        str | None,
+        Field(
+            description="File with trained weights of that network for all classes (safetensors, or a state dict of "
+            "torch.save), used instead of training one; none: it is trained."
+        ),
+    ] = None
+    checkpoint_sha256: Annotated[
+        str | None, Field(description="SHA-256 of that file; a run that leaves it out notes the one it found.")
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_the_file(cls, given: Any) -> Any:
+        """The weights, not only where they lie, belong to what a cell is."""
+        if not isinstance(given, Mapping) or given.get("checkpoint") is None or given.get("checkpoint_sha256"):
+            return given
+        path = Path(given["checkpoint"]).expanduser().resolve()
+        if not path.is_file():
+            raise ValueError(f"checkpoint: there is no file {path}")
+        return {**given, "checkpoint": str(path), "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    def recipe(self, side: int) -> ClassifierRecipe:
+        """The training recipe of the classifier for images of `side` pixels."""
+        from ddbench.methods.normalisation import STATISTICS
+
+        mean, std = STATISTICS[self.normalisation]
+        return ClassifierRecipe(
+            network=self.network,
+            side=side,
+            epochs=self.epochs,
+            optimiser=self.optimiser,
+            learning_rate=self.learning_rate,
+            augmentation=self.augmentation,
+            cutmix=self.cutmix,
+            mean=mean,
+            std=std,
+        )
+
+    def unsupported(self, dataset: type[Dataset]) -> str | None:
+        """Why this classifier cannot look at the dataset's images, or None."""
+        if self.checkpoint is not None and self.normalisation == "imagenet" and dataset.channels != 3:
+            return f"normalisation=imagenet is for RGB images and these have {dataset.channels} channel(s)"
+        return None

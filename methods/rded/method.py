@@ -1,0 +1,109 @@
+"""RDED: Realistic, Diverse and Efficient Dataset distillation (Sun et al., CVPR 2024). Selects crops.
+
+Of many random crops, the ones that a classifier (the observer) finds most like their class are put together, four to an
+image. The paper's soft labels are the protocol's part (`soft-rded-shuffle`), with the same classifier as the teacher.
+
+The program draws images and crops without a seed; here they are of named streams. It cuts crops out of the files at
+their own size; here they come from the centre squares that every method sees, at the run's side, where crops of less
+than a quarter of the area (18 % of them) are enlarged, or at a multiple of it (`source_scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.observer_params import ObserverParams
+
+if TYPE_CHECKING:
+    from ddbench.datasets.base import Dataset
+
+
+class RDED(Method):
+    """Collages of the crops that the observer classifies best."""
+
+    name = "rded"
+    version = 1
+    cost_class = CostClass.NEEDS_CLASSIFIER
+    check_params: ClassVar = {"epochs": 1, "pool": 20}
+
+    class Params(ObserverParams):
+        pool: Annotated[
+            int, Field(ge=1, description="Random images of a class that are looked at; all, where it has fewer.")
+        ] = 300
+        crops: Annotated[int, Field(ge=1, description="Random crops of each of them; the best one counts.")] = 5
+        min_scale: Annotated[
+            float, Field(gt=0, le=1, description="Least area of a crop, as a fraction of the image; the most is 1.")
+        ] = 0.08
+        factor: Annotated[
+            int,
+            Field(
+                ge=1, description="Crops along each side of a collage; 1, single crops, for images of 64 px or less."
+            ),
+        ] = 2
+        source_scale: Annotated[
+            int, Field(ge=1, description="Side of the images that are cropped, as a multiple of the run's.")
+        ] = 1
+        jpeg: Annotated[
+            bool,
+            Field(
+                description="Store the images with the losses of JPEG at quality 75 (program), which depend on the "
+                "version of libjpeg; false: as they are."
+            ),
+        ] = False
+        network: Annotated[
+            Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+            Field(description="Network of the observer, at the run's side."),
+        ] = "resnet18_bn"
+
+    def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
+        p = self.params
+        if ipc is not None and ipc * p.factor**2 > p.pool:
+            return (
+                f"IPC {ipc} takes {ipc * p.factor**2} crops of different images (factor² an image), and pool={p.pool} "
+                "are looked at"
+            )
+        return p.unsupported(dataset)
+
+    def prepare(self, task: DistillTask) -> None:
+        """Train the observer, or fetch it.
+
+        Raises:
+            UsageError: the side is no multiple of the factor, or a class has too few images for the IPC.
+        """
+        from ddbench.methods.observer import observer, side_of
+
+        assert task.ipc is not None
+        factor, side = self.params.factor, side_of(task.train)
+        if side % factor:
+            raise UsageError(
+                f"rded: {side} px cannot be divided by factor={factor}; choose another factor or resolution"
+            )
+        for class_index in task.class_indices:
+            found = len(task.train.of_class(class_index))
+            if found < task.ipc * factor**2:
+                raise UsageError(
+                    f"class {task.class_ids[class_index]} has {found} training images, fewer than the "
+                    f"{task.ipc * factor**2} crops that {task.ipc} images of factor={factor} take; choose --ipc "
+                    f"{found // factor**2} or less, or a smaller factor"
+                )
+        self._side, self._observer = side, observer(task, self.params)
+        scale = self.params.source_scale
+        self._source = task.train if scale == 1 else task.train_at(scale * side)
+
+    def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        from ddbench.methods.rded.crops import best_crops, collages, through_jpeg
+
+        assert task.ipc is not None
+        for class_index in task.class_indices:
+            missing = [i for i in range(task.ipc) if (class_index, i) not in task.done]
+            if not missing:
+                continue
+            best = best_crops(task, self.params, self._source, self._side, self._observer, class_index)
+            images = collages(self._source, best, task.ipc, self.params.factor, self._side, task.device)
+            finish = through_jpeg if self.params.jpeg else lambda image: image
+            yield [DistilledImage(class_index, i, finish(images[i])) for i in missing]
