@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ddbench.benchmark.global_state import GlobalState
 from ddbench.benchmark.registry import METHODS
 from ddbench.benchmark.rounds import Rounds
 from ddbench.benchmark.spec import brackets
@@ -153,36 +151,6 @@ class SmallRuns:
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
     return SmallRuns(tmp_path_factory.mktemp("small-runs"))
-
-
-@dataclass(frozen=True)
-class GlobalState:
-    """The process-wide state that a contestant must leave as it is."""
-
-    torch_random: bytes
-    numpy_random: tuple[bytes, int]
-    python_random: object
-    gradients: bool
-    default_dtype: str
-    threads: int
-    deterministic: bool
-    tf32: tuple[bool, bool]
-
-    @classmethod
-    def now(cls) -> GlobalState:
-        import torch
-
-        legacy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is looked at
-        return cls(
-            torch_random=torch.get_rng_state().numpy().tobytes(),
-            numpy_random=(legacy[1].tobytes(), legacy[2]),
-            python_random=random.getstate(),
-            gradients=torch.is_grad_enabled(),
-            default_dtype=str(torch.get_default_dtype()),
-            threads=torch.get_num_threads(),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
-            tf32=(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),
-        )
 
 
 @pytest.fixture
