@@ -284,17 +284,18 @@ def _run(given: dict[str, Any], *, dry_run: bool, students: bool) -> None:
     if tuning:
         raise UsageError(f"{tuning[0]} is for choosing parameters, by `bench tune`; no leaderboard takes its results")
     unavailable: dict[str, list[str]] | None = {} if study is not None and study.bundled else None
-    planned = [plan_run(spec, students=students, unavailable=unavailable) for spec in specs]
+    planned = [plan_run(spec, students=students, unavailable=unavailable, typed=given) for spec in specs]
     notes = list(dict.fromkeys(note for _, _, of_run in planned for note in of_run))
     for reason, what in (unavailable or {}).items():
         notes.append(f"unavailable: {', '.join(dict.fromkeys(what))}\n  " + reason.replace("\n", "\n  "))
     if study is not None and study.title:
         _say(f"{study.name}: {study.title}" + (f" ({study.source})" if study.source else ""))
-    datasets = list(dict.fromkeys(dataset for spec in specs for dataset in spec.datasets))
+    settings = [setting for _, of_run, _ in planned for setting in of_run]
+    datasets = list(dict.fromkeys(setting.spec.name for setting in settings))
     _execute(
         specs[0].model_copy(update={"datasets": datasets}),
         Plan.joined([plan for plan, _, _ in planned]),
-        [setting for _, settings, _ in planned for setting in settings],
+        settings,
         notes,
         dry_run=dry_run,
     )
@@ -338,8 +339,8 @@ def _execute(
         runner.settle()
         if runner.items:
             out_console.print(live.dry_run_table(runner.items))
-        _say(live.summary(runner.items))
-        _foretell(spec, runner.items, store)
+            _say(live.summary(runner.items))
+            _foretell(spec, runner.items, store)
         return
     if not plan.sets:
         raise RunError("nothing to run: everything that was asked for is unavailable here, for the reasons above")

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,16 +85,21 @@ class Setting:
 
 
 def plan_run(
-    run: RunSpec, *, students: bool = True, unavailable: dict[str, list[str]] | None = None
+    run: RunSpec,
+    *,
+    students: bool = True,
+    unavailable: dict[str, list[str]] | None = None,
+    typed: Collection[str] = (),
 ) -> tuple[Plan, list[Setting], list[str]]:
     """Plan a run (with `students=False`: its first stage).
 
     Args:
         unavailable: of a study that comes with the benchmark. What cannot run here, for want of a method, a prior, a
             teacher or images, is added to it (reason -> what), and the rest is planned. None: that is a problem.
+        typed: options that the user gave by hand over such a study; what is wrong with them is a problem all the same.
 
     Returns:
-        the plan, the setting on each dataset, and notes on what was left out and why.
+        the plan, the setting on each dataset that has a part in it, and notes on what was left out and why.
 
     Raises:
         Problems: everything that is wrong with the request.
@@ -107,47 +112,58 @@ def plan_run(
     device = resolve_device(run.device)
     selectors = expand_selectors(run.methods)
 
-    def tell(what: str, reasons: Sequence[str]) -> None:
-        for reason in reasons:
-            if unavailable is None:
-                problems.append(reason)
-            else:
-                unavailable.setdefault(reason, []).append(what)
+    def tell(what: str, reason: str, *options: str) -> None:
+        if unavailable is None or any(option in typed for option in options):
+            problems.append(reason)
+        else:
+            unavailable.setdefault(reason, []).append(what)
 
-    def tried(what: str, attempt: Any, otherwise: Any) -> Any:
+    def tried(what: str, attempt: Any, otherwise: Any, *options: str) -> Any:
         found: list[str] = []
         value = _collect(found, attempt, otherwise)
-        tell(what, found)
+        for reason in found:
+            tell(what, reason, *options)
         return value
 
     for name in run.datasets:
-        dataset: type[Dataset] | None = tried(name, partial(DATASETS.load, name), None)
+        dataset: type[Dataset] | None = tried(name, partial(DATASETS.load, name), None, "datasets")
         if dataset is None:
             continue
         prior_name, why_prior = _prior_name(run, dataset)
         side = _pixel_side(run, dataset, prior_name, selectors)
         setting: Setting | None = tried(
-            f"{run.protocol or 'all'} on {name}", partial(resolve_setting, run, name, side), None
+            f"{run.protocol or 'all'} on {name}",
+            partial(resolve_setting, run, name, side),
+            None,
+            *("protocol", "student", "split", "resolution"),
         )
         prior = None if setting is None else _Prior(prior_name, setting, run, used_keys)
+        # A run of what the user asked for stops at missing images when it opens them; a study goes on without.
+        absent: list[str] = []
+        if setting is not None and unavailable is not None:
+            _collect(absent, partial(setting.dataset().train_counts, setting.spec.split, run.data), None)
         images_at: dict[tuple[int, Resize], None] = {}
         for selector, explicit in selectors:
-            here = tried(selector, partial(contestants, selector, dataset, run.set, used_keys), [])
+            if tried(selector, lambda s=selector: METHODS.load(parse_selector(s)[0]), None, "methods") is None:
+                continue
+            here = tried(selector, partial(contestants, selector, dataset, run.set, used_keys), [], "methods", "set")
             for contestant in here:
                 if setting is None or prior is None:
                     continue
                 found, why_not = _contestant_problems(contestant, setting, run, prior)
                 if why_not is not None:
                     reason = f"{contestant.label} does not run on {name}: {why_not}"
-                    tell(contestant.label, [reason]) if explicit else notes.append(reason)
-                elif found:
-                    tell(f"{contestant.label} on {name}", found)
+                    tell(contestant.label, reason, "methods") if explicit else notes.append(reason)
+                elif found or absent:
+                    for reason, option in {**found, **dict.fromkeys(absent, "images")}.items():
+                        tell(f"{contestant.label} on {name}", reason, option)
                 else:
                     asked = tried(contestant.label, partial(_images_at, contestant, setting, prior), [])
                     images_at |= dict.fromkeys(asked)
                     for planned in _sets(contestant, setting, run, prior, device, students=students):
                         sets.setdefault(planned.id, planned)
-        if setting is not None and prior is not None:
+        idle = unavailable is not None and not any(p.spec and p.spec.dataset.name == name for p in sets.values())
+        if setting is not None and prior is not None and not idle:
             assumed = (*setting.assumed, why_prior) if why_prior and prior.side else setting.assumed
             settings.append(replace(setting, assumed=assumed, images_at=tuple(images_at), prior_side=prior.side))
     problems += _unused_parameters(run, [s for s, _ in selectors], used_keys)
@@ -499,34 +515,34 @@ def check_prior(prior: PriorFiles, dataset: Dataset, spec: DatasetSpec, data: Pa
 
 def _contestant_problems(
     contestant: Contestant, setting: Setting, run: RunSpec, prior: _Prior
-) -> tuple[list[str], str | None]:
-    """(what is wrong with the request, why the method does not run there at all)."""
-    problems = []
+) -> tuple[dict[str, str], str | None]:
+    """(what is wrong with the request -> the option that it lies in, why the method does not run there at all)."""
+    problems: dict[str, str] = {}
     where = f"{contestant.label} on {setting.spec.name}"
     try:
         method = contestant.method(contestant.method.Params.model_validate(contestant.spec.params))
         for ipc in (None,) if method.whole_set else setting.ipc:
             reason = method.supports(setting.dataset, ipc)
             if reason is not None:
-                return [], reason
+                return {}, reason
     except Exception as error:  # a plugin's own code may raise anything
-        return [f"{where}: asking the method whether it runs there failed: {type(error).__name__}: {error}"], None
+        failed = f"{where}: asking the method whether it runs there failed: {type(error).__name__}: {error}"
+        return {failed: "methods"}, None
     if method.selects and not method.whole_set:
         try:
             counts = setting.dataset().train_counts(setting.spec.split, run.data)
         except UsageError as error:
-            return [str(error)], None
+            return {str(error): "images"}, None
         smallest = min(counts, key=lambda class_id: counts[class_id])
-        problems += [
-            f"{where}: IPC {ipc} is more than the {counts[smallest]} training images of class {smallest!r}"
-            for ipc in setting.ipc
-            if ipc > counts[smallest]
-        ]
+        for ipc in setting.ipc:
+            if ipc > counts[smallest]:
+                few = f"{where}: IPC {ipc} is more than the {counts[smallest]} training images of class {smallest!r}"
+                problems[few] = "ipc"
     if method.needs_prior:
         try:
             prior.of(contestant)
         except UsageError as error:
-            problems.append(str(error))
+            problems[str(error)] = "prior"
     return problems, None
 
 

@@ -79,6 +79,34 @@ def test_table_1_has_every_row_under_both_optimisers() -> None:
     assert by_protocol == {"hard-minimax-sgd": 3, "hard-dmgd-adamw": 5}  # one set, each protocol's own number
 
 
+def test_table_1_is_six_methods_on_two_datasets_at_three_ipcs() -> None:
+    study = find_study("dmgd-table1")
+    onto = {"datasets": "digits", "prior": "digits", "student": "convnet3", "device": "cpu"}
+    specs = [
+        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,side=16]"}) for spec in run_specs(study, onto)
+    ]
+    plan = Plan.joined([plan_run(spec)[0] for spec in specs])
+    # 6 methods × 3 IPC × 3 seeds, each set with 3 students under SGD and 5 under AdamW; the study has two datasets.
+    assert len(plan.sets) == 54
+    assert sum(len(planned.students) for planned in plan.sets) == 54 * (3 + 5)
+    assert {tuple(run["datasets"]) for run in study.runs} == {("woof", "nette")}
+
+
+def test_the_sweeps_share_the_papers_own_values() -> None:
+    # 4 noises at 2 IPCs; at IPC 10, of 3 × 4 others, the paper's transport weight, points and scale are dmgd itself.
+    assert count(run_specs(find_study("dmgd-table8"), {"device": "cpu"})) == ((4 * 2 + 3 * 3) * 3, (4 * 2 + 3 * 3) * 9)
+
+
+def test_the_referee_needs_no_prior_and_random_first_gets_five_students() -> None:
+    specs = run_specs(find_study("referee"), {"device": "cpu"})
+    plan = Plan.joined([plan_run(spec.model_copy(update={"datasets": ["digits"], "protocol": "quick", "student": "convnet3"}))[0] for spec in specs])  # fmt: skip  # noqa: E501
+    assert all(planned.spec is not None and planned.spec.prior_sha256 is None for planned in plan.sets)
+    students = Counter[str]()
+    for planned in plan.sets:
+        students[planned.label] += len(planned.students)
+    assert students == {"random-first": 4 * 5, "random": 4 * 5, "full": 3}
+
+
 def test_joining_keeps_one_of_each_cell() -> None:
     spec = run_specs(None, {"methods": "random", "datasets": "digits", "ipc": "1", "device": "cpu"})[0]
     plan = plan_run(spec)[0]
@@ -132,6 +160,43 @@ def test_a_dry_run_of_a_study_shows_counts_and_what_is_unavailable(tmp_path: Pat
     assert "61 distilled sets and 195 students" in ran.output
     assert "no rate measured on" in ran.output
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method", "nonesuch,random"], "unknown method 'nonesuch'"),
+        (["--method", "dmgd[ot_scale=-1]"], "ot_scale"),
+        (["--dataset", "nonesuch"], "unknown dataset 'nonesuch'"),
+        (["--protocol", "quikc"], "did you mean 'quick'"),
+        (["--student", "convnet4"], "convnet4"),
+        (["--prior", "nonesuch"], "there is no prior 'nonesuch'"),
+        (["--ipc", "900"], "IPC 900 is more than the"),
+        (["--split", "fastai"], "digits has default"),
+    ],
+)
+def test_what_was_typed_over_a_study_is_an_error(tmp_path: Path, flags: list[str], message: str) -> None:
+    place = ["--dry-run", "--out", str(tmp_path / "runs"), "--device", "cpu"]
+    ran = CliRunner().invoke(cli.app, ["run", "--study", "digits-components", *flags, *place])
+    assert isinstance(ran.exception, UsageError)
+    assert message in str(ran.exception)
+
+
+def test_a_study_goes_on_without_a_dataset_whose_images_are_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mixed.yaml").write_text(
+        "title: a test\nmethods: [random, dm-small, nonesuch]\ndatasets: [woof, digits]\nprotocol: quick[epochs=1]\n"
+        "student: convnet3\nipc: 1\nseeds: 0\nrepeats: 1"
+    )
+    monkeypatch.setattr("ddbench.benchmark.study.BUNDLED", tmp_path)
+    asked = ["run", "--study", "mixed", "--out", str(tmp_path / "runs"), "--device", "cpu", "--set", "iterations=1"]
+    ran = CliRunner().invoke(cli.app, asked, env={"COLUMNS": "200"})
+    assert ran.exit_code == 0, ran.output
+    assert "unavailable: random on woof, dm-small[iterations=1] on woof\n  woof: found no images" in ran.output
+    assert "unavailable: nonesuch" in ran.output
+    assert "2 distilled sets and 2 students: 4 done" in ran.output
+    assert "digits (default split) · IPC 1" in ran.output, "the leaderboard of what ran"
 
 
 def test_students_of_one_study_meet_at_the_same_set() -> None:
