@@ -226,6 +226,12 @@ def train(
 
     dataset: Dataset = DATASETS.load(dataset_name)()
     split = split or dataset.splits[0]
+    if dataset.resolutions is not None and recipe.side not in dataset.resolutions:
+        allowed = " or ".join(map(str, dataset.resolutions))
+        raise UsageError(
+            f"{dataset_name} can be opened at {allowed} px, and the teacher is to see {recipe.side} px; use a dataset "
+            f"that can be opened at any side (woof, nette, …), or --side {allowed} where a network works on that"
+        )
     opened = dataset.load(split, data, resolution)
     folder = _folder(dataset_name, split, recipe.network, recipe.side)
     folder.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,20 @@ def test_changed_weights_are_refused(cache: Path) -> None:
         teachers.load(found, 10, 8, CPU)
 
 
+def test_a_dataset_of_one_size_says_which_sides_a_teacher_can_have() -> None:
+    with pytest.raises(UsageError, match=r"digits can be opened at 8 px, and the teacher is to see 32 px; use"):
+        teachers.train(
+            "digits",
+            split=None,
+            data=None,
+            recipe=teachers.recipe("resnet18_bn", 32, epochs=1),
+            resolution=8,
+            device=CPU,
+            progress=lambda note: None,
+            on_epoch=lambda epoch, loss: None,
+        )
+
+
 def test_absent_teachers_say_how_to_get_them(cache: Path) -> None:
     with pytest.raises(UsageError) as woof:
         teachers.find(soft_rded.HALF, Woof, "imagenet", 224)
