@@ -91,7 +91,7 @@ class Checks:
             cache=self.cache,
             phase=lambda name: nullcontext(),
             progress=lambda note: None,
-            train_at=lambda side: self.train,
+            train_at=lambda side, resize: self.train,
         )
 
     def seconds(self, work: Callable[[], object]) -> float:
