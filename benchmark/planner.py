@@ -432,7 +432,7 @@ def _images_at(contestant: Contestant, setting: Setting, prior: _Prior) -> list[
     named = prior.of(contestant) if method.needs_prior else None
     try:
         asked = list(method.images_at(setting.spec.resolution, None if named is None else named.files.metadata))
-    except Exception as error:
+    except Exception as error:  # a plugin's own code may raise anything
         raise UsageError(
             f"{contestant.label}: asking the method which images it needs failed: {type(error).__name__}: {error}"
         ) from error
