@@ -39,13 +39,25 @@ class Canary(ImageSource):
         return abs(np.corrcoef(pixels.ravel(), self.board.ravel())[0, 1]) > RESEMBLES
 
 
+class Watched(Subset):
+    """Some training images; which have been looked at is noted."""
+
+    def __init__(self, source: ImageSource, indices: np.ndarray) -> None:
+        super().__init__(source, indices)
+        self.seen: set[int] = set()
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        self.seen.update(np.atleast_1d(np.asarray(indices, np.int64)).tolist())
+        return super().read(indices)
+
+
 class Planted:
     """A small part of digits' training images, with the canary for a test set."""
 
     def __init__(self) -> None:
         whole = Digits().load("default", None, Digits.resolution)
         kept = np.concatenate([whole.train.of_class(c)[:TRAIN_PER_CLASS] for c in range(len(Digits.class_ids))])
-        train = Subset(whole.train, kept)
+        self.train = train = Watched(whole.train, kept)
         self.canary = Canary(whole.test.labels, whole.test.names, Digits.resolution, Digits.channels)
         self.real = whole.train
         """All training images, for a judge of labels; contestants see `split.train`."""
@@ -65,6 +77,7 @@ class Planted:
             validation=np.concatenate([train.of_class(c)[-2:] for c in range(len(Digits.class_ids))]),
         )
         self.canary.reads.clear()
+        train.seen.clear()
 
     @contextlib.contextmanager
     def as_digits(self) -> Iterator[None]:

@@ -32,7 +32,7 @@ from ddbench.benchmark.registry import DATASETS, METHODS, Entry, load_plugin, pl
 from ddbench.benchmark.run_spec import parse_selector
 from ddbench.benchmark.spec import MethodSpec, Scalar
 from ddbench.datasets.digits import Digits
-from ddbench.methods.base import CostClass, DistilledImage, Method
+from ddbench.methods.base import CostClass, DistilledImage, Method, RealImages
 
 LEAK_BYTES = 64 * 1024
 """Growth per run, run after run, that counts as memory kept. A bundled prior has 26 times as much, and nothing that
@@ -93,12 +93,16 @@ class Subject:
     """Why it does not run on digits, in its own words."""
     changed_state: list[str] = field(default_factory=list)
     """Global state that its first run left other than it was."""
+    real_images_seen: int = 0
+    """Training images that its first run looked at, what made its artefacts included."""
     _failure: Exception | None = None
 
     @cached_property
     def _reference(self) -> Images:
         before = GlobalState.now()
+        self.planted.train.seen.clear()
         images = self.runs.run(artefacts="reference")
+        self.real_images_seen = len(self.planted.train.seen)
         self.changed_state = before.changed(GlobalState.now())
         return images
 
@@ -350,6 +354,19 @@ def unseen(subject: Subject) -> str:
     return "none read, none in the images"
 
 
+def real_images(subject: Subject) -> str:
+    made, declared = subject.reference, subject.method(subject.params).reads_real_images()
+    found = f"{subject.real_images_seen} of {len(subject.planted.train)} training images looked at"
+    if declared is None:
+        raise NotApplicable(f"reads_real_images does not say; {found}")
+    if subject.entry.prior_tuned_by is not None:
+        raise NotApplicable(f"its prior is tuned on all of them; {found}")
+    most = {RealImages.NONE: 0, RealImages.CHOSEN: len(made)}.get(declared, len(subject.planted.train))
+    if subject.real_images_seen > most:
+        raise Broken(f"reads_real_images says {declared}, and it made {len(made)} images: {found}")
+    return f"{declared}: {found}"
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "contract": contract,
     "parameters": parameters,
@@ -363,6 +380,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "global state": global_state,
     "memory": memory,
     "test images": unseen,
+    "real images": real_images,
 }
 TITLES = {
     "contract": "declarations are complete and agree with each other",
@@ -377,6 +395,7 @@ TITLES = {
     "global state": "random generators and settings are left alone",
     "memory": "given back after a run",
     "test images": "none seen (planted canaries)",
+    "real images": "no more looked at than it says",
 }
 
 

@@ -99,6 +99,8 @@ class Default:
 
     value: Any
     reason: str
+    on_validation: bool = False
+    """It was chosen among several by students tested on the dataset's validation part."""
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,13 @@ class Digits(Dataset):
                 4.0,
                 "the program's own carries over: on the validation part (mean of IPC 1 and 10), 1 to 2 are 6.2 to 1.0 "
                 "points behind 3, and 4 is 0.4 ± 0.5 behind it; the plain prior agrees (docs/digits.md)",
+                on_validation=True,
             ),
             "ot_scale": Default(
                 0.5,
                 "the program's own carries over: on the validation part, 0.05, 1.5 and no transport at all differ from "
                 "it by -0.3, +0.3 and +0.1 ± 0.3 points (docs/digits.md)",
+                on_validation=True,
             ),
         },
         "minimax": {"flip": Default(False, "a mirrored digit is not of its class")},
@@ -100,6 +102,7 @@ class Digits(Dataset):
                 3.0,
                 "for the bundled prior the best of 1, 1.5, 2, 3 and 4 on the validation part (mean of IPC 1 and 10), 4 "
                 "is 0.3 ± 0.5 points behind it (docs/digits.md)",
+                on_validation=True,
             ),
         },
     }

@@ -36,6 +36,15 @@ class CostClass(StrEnum):
     """Another program: what it needs is not known here."""
 
 
+class RealImages(StrEnum):
+    """How many of the real training images a method looks at, all that makes its artefacts included."""
+
+    NONE = "none"
+    CHOSEN = "chosen"
+    """Those that it keeps, or guides by, drawn without looking at the others."""
+    ALL = "all"
+
+
 class Params(BaseModel):
     """Base of every method's parameters: unknown names are errors, defaults are the paper's, numbers are finite."""
 
@@ -213,6 +222,16 @@ class Method(ABC):
         """`prior`, tuned on the task's training images of all classes: an artefact that cells share. Only for methods
         with `tuning`; what else of the task may count is its seed."""
         raise NotImplementedError(f"{self.name} tunes no prior")
+
+    def reads_real_images(self) -> RealImages | None:
+        """What it must look at, with these parameters and a prior that nobody tuned; None: not known (another
+        program)."""
+        return RealImages.ALL
+
+    def shows_real_images(self) -> bool | None:
+        """Whether real images, or parts of them, can be seen in what it gives: `bench report --public` leaves those
+        sets' pictures out, and those of methods that do not say (None)."""
+        return True if self.selects or self.whole_set else None
 
     def prepare(self, task: DistillTask) -> None:
         """Work done once per cell before the first image (k-means, fine-tuning); use `task.cache` for results

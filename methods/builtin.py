@@ -26,6 +26,18 @@ def _on_tuned_priors(*methods: str) -> list[Entry]:
     ]
 
 
+def _small_classifier(name: str, title: str) -> Entry:
+    """A method with the classifier of `cao2-small`, which the cells of all of them then share."""
+    return Entry(
+        f"{name}-small",
+        summary=f"{title}'s small budget: a smaller classifier trained for 20 epochs",
+        tags=("ablation", "small", "needs-classifier"),
+        variant_of=name,
+        overrides=SMALL_CLASSIFIER,
+    )
+
+
+SMALL_CLASSIFIER: dict[str, Any] = {"network": "convnet3", "epochs": 20}
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
 
 ENTRIES: list[Entry] = [
@@ -135,12 +147,14 @@ ENTRIES: list[Entry] = [
         "real images whose features have the class's mean (IDC's coreset)",
         ("main", "needs-classifier"),
     ),
+    _small_classifier("herding", "Herding"),
     Entry(
         "k-center",
         "ddbench.methods.coresets:KCenter",
         "real images, each farthest in features from those before",
         ("main", "needs-classifier"),
     ),
+    _small_classifier("k-center", "k-center"),
     Entry(
         "dm",
         "ddbench.methods.dm.method:DM",
@@ -160,6 +174,7 @@ ENTRIES: list[Entry] = [
         "collages of the crops that a classifier is surest of (CVPR 2024)",
         ("main", "needs-classifier"),
     ),
+    _small_classifier("rded", "RDED"),
     Entry(
         "igd",
         "ddbench.methods.igd.method:IGD",
@@ -207,7 +222,7 @@ ENTRIES: list[Entry] = [
         summary="CaO2's small budget: a pool of 2, 20 steps of refinement, a smaller classifier trained for 20 epochs",
         tags=("ablation", "small", "needs-classifier"),
         variant_of="cao2",
-        overrides={"network": "convnet3", "epochs": 20, "pool": 2, "refine_steps": 20},
+        overrides={**SMALL_CLASSIFIER, "pool": 2, "refine_steps": 20},
     ),
     Entry(
         "external",

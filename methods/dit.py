@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ddbench.methods import base
-from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
@@ -44,6 +44,12 @@ class TunedDiT(Method):
                 f"found there: {self.name}[cfg_scale=…]"
             )
         return None
+
+    def reads_real_images(self) -> RealImages:
+        return RealImages.NONE
+
+    def shows_real_images(self) -> bool:
+        return False
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.

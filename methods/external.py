@@ -123,6 +123,9 @@ class External(Method):
                 return {**given, "program_sha256": source_sha256(Path(str(given["program"])).expanduser())}
             return given
 
+    def reads_real_images(self) -> None:
+        return None
+
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         if not self.params.command:
             return "it has no command; give one with --set command='python /path/to/program.py --out {out} --ipc {ipc}'"

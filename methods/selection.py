@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ddbench.benchmark.errors import UsageError
-from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
 ROUND_IMAGES = 256
 """Images read and committed at once; it bounds memory and changes no image."""
@@ -45,6 +45,9 @@ class RandomSelection(Selection):
     name = "random"
     version = 1
 
+    def reads_real_images(self) -> RealImages:
+        return RealImages.CHOSEN
+
     def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
         import torch  # here, so that planning starts without it
 
@@ -59,6 +62,9 @@ class FirstImages(Selection):
     name = "random-first"
     version = 1
     uses_seed = False
+
+    def reads_real_images(self) -> RealImages:
+        return RealImages.CHOSEN
 
     def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
         return task.train.of_class(class_index)[: task.ipc]

@@ -96,6 +96,9 @@ class CaO2(Method):
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         return self.params.unsupported(dataset)
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def prepare(self, task: DistillTask) -> None:
         """Train the classifier, or fetch it."""
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.

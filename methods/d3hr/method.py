@@ -107,6 +107,9 @@ class D3HR(Method):
             """Level as which sampling takes the latents of a group."""
             return self.level + self.start_offset
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def prepare(self, task: DistillTask) -> None:
         """Invert the real images and choose a group for each class.
 

@@ -69,6 +69,9 @@ class D4M(Method):
             """How many steps of the chain are executed."""
             return max(1, int(self.steps * self.strength + 1e-9))  # 50 · 0.58 is 28.999… in floats
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def prepare(self, task: DistillTask) -> None:
         """Find the prototypes.
 

@@ -78,6 +78,9 @@ class DM(Method):
             return f"normalisation=imagenet is for RGB images and these have {dataset.channels} channel(s)"
         return None
 
+    def shows_real_images(self) -> bool:
+        return True
+
     def prepare(self, task: DistillTask) -> None:
         """Raises UsageError: a class has fewer images to start from than IPC."""
         assert task.ipc is not None

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from ddbench.benchmark.errors import UsageError
 from ddbench.methods import base
-from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +150,12 @@ class DMGD(Method):
 
     def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
         return prior.real_images if prior is not None and self.params.distribution_matching else ()
+
+    def reads_real_images(self) -> RealImages:
+        return RealImages.ALL if self.params.distribution_matching else RealImages.NONE
+
+    def shows_real_images(self) -> bool:
+        return False
 
     def prepare(self, task: DistillTask) -> None:
         """Encode the real images and find the support points of each class.

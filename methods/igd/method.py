@@ -180,6 +180,9 @@ class IGD(Method):
             return ()
         return ((prior.resolution, "bilinear"),)
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def prepare(self, task: DistillTask) -> None:
         """Train the surrogate, or fetch it, and the class gradients of the real images."""
         self._surrogate = None

@@ -87,6 +87,9 @@ class MGD3(Method):
                 )
             return self
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def prepare(self, task: DistillTask) -> None:
         """Mode discovery.
 
@@ -135,6 +138,9 @@ class ModesAlone(Method):
     needs_prior = True
     reads_latents = True
     uses_seed = False
+
+    def shows_real_images(self) -> bool:
+        return True
 
     def prepare(self, task: DistillTask) -> None:
         """Mode discovery; raises UsageError as MGD3's."""

@@ -92,6 +92,9 @@ class Minimax(Method):
     def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
         return () if prior is None else prior.real_images
 
+    def shows_real_images(self) -> bool:
+        return False
+
     def tuned_prior(self, task: DistillTask, prior: Prior) -> Prior:
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.minimax.tune import tuned_prior

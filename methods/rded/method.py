@@ -69,6 +69,9 @@ class RDED(Method):
             )
         return p.unsupported(dataset)
 
+    def shows_real_images(self) -> bool:
+        return True
+
     def prepare(self, task: DistillTask) -> None:
         """Train the observer, or fetch it.
 

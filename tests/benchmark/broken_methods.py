@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ddbench.benchmark.registry import Entry
 from ddbench.datasets.digits import Digits
 from ddbench.methods import base
-from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
 
 class Honest(Method):
@@ -287,6 +287,18 @@ class CopiesTest(Honest):
         digits = load_digits()
         pick = np.flatnonzero(digits.target == c)[-1 - i]
         return DistilledImage(c, i, np.rint(digits.images[pick] * (255 / 16)).astype(np.uint8)[..., None])
+
+
+class LooksAround(Honest):
+    """Says that it reads none but what it keeps, and chooses by all of them."""
+
+    name = "looks-around"
+
+    def reads_real_images(self) -> RealImages:
+        return RealImages.CHOSEN
+
+    def prepare(self, task: DistillTask) -> None:
+        self.mean = task.train.read(range(len(task.train))).mean()
 
 
 class SwitchesGradientsOff(Honest):

@@ -47,6 +47,7 @@ FOUND_BY: dict[str, set[str]] = {
     "peeks": {"test images"},
     "learns-from-test": {"test images"},
     "copies-test": {"test images"},
+    "looks-around": {"real images"},
     "switches-gradients-off": {"global state"},
     "reseeds": {"global state"},
     "keeps-arrays": {"memory"},
