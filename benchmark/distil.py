@@ -227,7 +227,7 @@ def make_task(
         ipc=spec.ipc,
         seed=spec.seed,
         train=train,
-        train_hash=digest([split.content_hash, spec.dataset.resolution]),
+        train_hash=train_hash(split.content_hash, spec.dataset.resolution),
         device=device,
         precision=spec.precision,
         batch_size=plan.batch_size,
@@ -241,6 +241,11 @@ def make_task(
         train_at=train_at,
     )
     return with_classifiers(task, split.validation)
+
+
+def train_hash(content_hash: str, resolution: int) -> str:
+    """`DistillTask.train_hash`: what artefacts are named by that come from training images at one side."""
+    return digest([content_hash, resolution])
 
 
 def _make_images(method: Method, task: DistillTask, rounds: Rounds, meter: Meter, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "ddbench", "torch", "torchvision", "diffusers", "timm", "POT", "scikit-learn", "numpy", "scipy", "pandas",
+    "ddbench", "torch", "torchvision", "diffusers", "timm", "POT", "scikit-learn", "numpy", "scipy",
     "pydantic", "safetensors", "pillow",
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from ddbench.benchmark.plan import Plan, PlannedSet
 from ddbench.benchmark.protocols import network_names
 from ddbench.benchmark.registry import DATASETS, METHODS, PROTOCOLS, Entry
 from ddbench.benchmark.run_spec import RunSpec, available_cores, describe, parse_selector
+from ddbench.benchmark.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.spec import (
     DatasetSpec,
     DeviceType,
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from ddbench.methods.diffusion.prior_files import PriorFiles
 
 PRIOR_VARIABLE = "DDBENCH_PRIOR"
-STUDENTS_PER_SET = 1000
-"""A student's seed is set seed × this + repeat: students of different sets never share a seed, and a later run with
-more repeats keeps the students it has. Methods compared on the same set seed share the students' seeds."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Key = str | int
 
+STUDENTS_PER_SET = 1000
+"""A student's seed is set seed × this + repeat: students of different sets never share a seed, and a later run with
+more repeats keeps the students it has. Methods compared on the same set seed share the students' seeds."""
+
 
 def stream_seed(seed: int, purpose: str, *key: Key) -> int:
     """The 63-bit seed of the stream `(seed, purpose, *key)`: the head of the SHA-256 of the name as JSON."""

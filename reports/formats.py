@@ -114,8 +114,13 @@ def _memory(row: LeaderboardRow, *, gpu: bool) -> str:
 
 
 def legend(table: Table) -> str:
+    return " ".join(legend_items(table))
+
+
+def legend_items(table: Table) -> list[str]:
+    """How to read the table, and what the brackets of its distillation times are."""
     cached = any("(" in _distil_seconds(row) for row in table.rows)
-    return " ".join([*table.legend, *(["distil s in brackets: spent here, with what was cached."] if cached else [])])
+    return [*table.legend, *(["distil s in brackets: spent here, with what was cached."] if cached else [])]
 
 
 # Terminal -------------------------------------------------------------------------------------------------------------
@@ -246,7 +251,7 @@ def escaped(text: str) -> str:
 
 def as_csv(board: Leaderboard) -> str:
     """One line per row, all numbers unrounded, missing ones empty."""
-    lines = [_flat(table, row) for table in board.tables for row in table.rows]
+    lines = [flat(table, row) for table in board.tables for row in table.rows]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]) if lines else ["dataset"], lineterminator="\n")
     writer.writeheader()
@@ -254,7 +259,8 @@ def as_csv(board: Leaderboard) -> str:
     return file.getvalue()
 
 
-def _flat(table: Table, row: LeaderboardRow) -> dict[str, Any]:
+def flat(table: Table, row: LeaderboardRow) -> dict[str, Any]:
+    """One line of the CSV; lists are joined to a text."""
     key = table.model_dump(
         include={
             "dataset",

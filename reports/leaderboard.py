@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
@@ -37,14 +38,17 @@ LOWER, UPPER = "random", "full"
 
 def build(results: rows.Results) -> Leaderboard:
     """All tables of a results folder."""
-    grouped = groups.group(results)
-    named = titles([group.key for group in grouped])
     problems = [ProblemRecord(path=problem.path, reason=problem.reason) for problem in results.problems]
     for cell in results.evaluates.values():
         if cell.state == rows.STALE:
             problems.append(ProblemRecord(path=str(results.store.cell(cell.id).path), reason=f"stale: {cell.reason}"))
-    tables = [_table(results.store, group, title) for group, title in zip(grouped, named, strict=True)]
-    return Leaderboard(tables=tables, problems=problems)
+    return Leaderboard(tables=build_tables(results.store, groups.group(results)), problems=problems)
+
+
+def build_tables(store: Store, grouped: Sequence[groups.Group]) -> list[Table]:
+    """One table for each group, in their order."""
+    named = titles([group.key for group in grouped])
+    return [_table(store, group, title) for group, title in zip(grouped, named, strict=True)]
 
 
 def titles(keys: Sequence[groups.TableKey]) -> list[str]:
@@ -170,6 +174,7 @@ def _row(
     top5 = [[m.top5_last for m in students if m.top5_last is not None] for students in metrics]
     distils = _distils(row)
     return LeaderboardRow(
+        id=contestant_id(contestant),
         rank=rank,
         tied=tied,
         reference=row.reference,
@@ -198,11 +203,17 @@ def _row(
                 image_set_sha256=made.image_set_sha256,
                 seeds=list(made.seeds),
                 acc_last=[student.metrics.acc_last for student in made.students],
+                evaluate_seeds=[student.result.evaluate_seed for student in made.students],
+                cells=tuple(sorted({s.cell.distil.id for s in made.students if s.cell.distil is not None})),
             )
             for made in sets
         ],
         has_predictions=all(score.correct is not None for score in scores),
     )
+
+
+def contestant_id(contestant: groups.Contestant) -> str:
+    return digest(asdict(contestant))[:12]
 
 
 def _distils(row: groups.Row) -> list[DistillResult]:

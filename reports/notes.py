@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from ddbench.benchmark.errors import UsageError
 from ddbench.benchmark.registry import PROTOCOLS
 from ddbench.benchmark.store import State
+from ddbench.reports.equivalence import visible_in
 from ddbench.reports.tables import LeaderboardRow, Table
 
 
@@ -15,7 +18,13 @@ def notes(table: Table, protocol: str, warnings: list[str]) -> list[str]:
         protocol: the registered name of the table's protocol.
         warnings: what the dataset says of this split.
     """
-    return [*_protocol_notes(table, protocol), *warnings, *_row_notes(table), *_cost_notes(table)]
+    return [
+        *_protocol_notes(table, protocol),
+        *warnings,
+        *_row_notes(table),
+        *_power_note(table),
+        *_cost_notes(table),
+    ]
 
 
 def _protocol_notes(table: Table, protocol: str) -> list[str]:
@@ -72,6 +81,20 @@ def _row_notes(table: Table) -> list[str]:
             why = f" ({reasons})" if reasons else ""
             found.append(f"{row.method}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
+
+
+def _power_note(table: Table) -> list[str]:
+    """What this many sets and test images can show at all; nothing where no pair could be tested."""
+    visible = [points for pair in table.pairs if (points := visible_in(pair.comparison)) is not None]
+    if not visible or table.n_test is None:
+        return []
+    compared = [table.rows[index] for pair in table.pairs for index in (pair.a, pair.b)]
+    counts = sorted({row.acc_last.n for row in compared if row.acc_last is not None})
+    sets = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return [
+        f"Power: with {table.n_test:,} test images and {sets} set{'' if sets == '1' else 's'} a method, a true "
+        f"difference below {median(visible):.1f} points is missed more than one time in five (median over the pairs)."
+    ]
 
 
 def _cost_notes(table: Table) -> list[str]:

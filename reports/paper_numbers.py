@@ -62,13 +62,35 @@ def published(
     Args:
         protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
     """
+    if split != SPLIT or not method:
+        return ()
+    return _numbers().get((SAME_IMAGES.get(method, method), *_conditions(dataset, ipc, student, protocol)), ())
+
+
+def published_cell(
+    *, dataset: str, split: str, ipc: int | None, student: str, protocol: str
+) -> Sequence[tuple[str, PaperNumber]]:
+    """All accuracies that papers give for one cell, as (method, number), the most trustworthy first.
+
+    The method is empty for one that is not here, and for a setting without a name (`settings.py` knows some).
+    """
     if split != SPLIT:
         return ()
-    method = SAME_IMAGES.get(method, method)
+    conditions = _conditions(dataset, ipc, student, protocol)
+    found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]
+    return sorted(found, key=lambda pair: _trust(pair[1]))
+
+
+def all_published() -> list[tuple[Key, PaperNumber]]:
+    """Every published accuracy with its key, whose method may be empty; of each key, the most trustworthy first."""
+    return [(key, number) for key, numbers in _numbers().items() for number in numbers]
+
+
+def _conditions(dataset: str, ipc: int | None, student: str, protocol: str) -> tuple[str, str, str, str]:
     family = "soft-rded" if protocol.startswith("soft-rded") else protocol
     if family == "soft-rded":
         student = STUDENTS.get(student, student)
-    return _numbers().get((method, dataset, "full" if ipc is None else str(ipc), student, family), ())
+    return dataset, "full" if ipc is None else str(ipc), student, family
 
 
 @cache
@@ -76,7 +98,7 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
     found: dict[Key, list[PaperNumber]] = {}
     with FILE.open(newline="", encoding="utf-8") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
-            if row["metric"] != METRIC or not row["method_id"]:
+            if row["metric"] != METRIC:
                 continue
             try:
                 number = PaperNumber(

@@ -299,7 +299,7 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
 def _schema_problem(folder: CellDir) -> str | None:
     try:
         noted = json.loads((folder.path / "result.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "not JSON: half-written or foreign"
     version = noted.get("schema_version") if isinstance(noted, dict) else None
     if version == SCHEMA_VERSION:

@@ -9,6 +9,7 @@ points; variances are in points squared.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,11 @@ def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Compar
     Σ t²(f_i) · v_i. Since the tail of χ²₁ is convex, its size never exceeds the level, also for two sets, where
     Satterthwaite's approximation rejects true hypotheses up to twice too often.
     """
-    found = difference_of(a, b, n_test)
+    return comparison_of(difference_of(a, b, n_test))
+
+
+def comparison_of(found: Difference) -> Comparison:
+    """The standard error, interval and p-value of a difference or another contrast, as `compare` says."""
     if not found.components:
         return Comparison(found.difference, basis=found.basis)
     half, error = math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance)
@@ -119,7 +124,8 @@ def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Compar
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in accuracy, and the independent parts of its variance; none where nothing can be tested."""
+    """A difference in accuracy, or another contrast of methods, and the independent parts of its variance; none where
+    nothing can be tested."""
 
     difference: float
     components: tuple[Component, ...]
@@ -163,56 +169,97 @@ def difference_of(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> 
     Where predictions are missing, the second term becomes the largest that the two accuracies allow: at each image
     |D| is at most the sum of the two error rates and at most the sum of the two accuracies.
     """
-    seeds_a, seeds_b = _by_seed(a), _by_seed(b)
-    common = sorted(seeds_a.keys() & seeds_b.keys())
+    return contrast_of([a, b], [1.0, -1.0], n_test)
+
+
+def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int) -> Difference:
+    """A weighted sum of M methods' accuracies, Σ w_m · accuracy_m, and what it varies by.
+
+    As `difference_of`, with D[s, j] = Σ w_m · (share of method m's students right about test image j): over the sets
+    of the seeds that all methods have, if there are two or more; else with a term for each method's sets, each times
+    w_m², where a method without replication borrows the mean variance over sets of those that have it. A main effect of
+    a 2 x 2 design has weights ½, ½, -½, -½, its interaction 1, -1, -1, 1.
+
+    Raises:
+        ValueError: not one weight for each method, or a method without sets.
+    """
+    if len(methods) != len(weights) or not all(methods):
+        raise ValueError(f"expected a weight and one or more sets for each method, got {list(map(len, methods))} sets")
+    by_seed = [{score.seed: score for score in scores if score.seed is not None} for scores in methods]
+    common = sorted(set.intersection(*(set(scores) for scores in by_seed)))
     if len(common) >= 2:
-        a, b = [seeds_a[seed] for seed in common], [seeds_b[seed] for seed in common]
-        pairs = [x.accuracy - y.accuracy for x, y in zip(a, b, strict=True)]
-        varying = [Component(float(np.var(pairs, ddof=1)) / len(pairs), len(pairs) - 1)]
-        basis = f"{len(pairs)} pairs of sets with the same seed"
+        methods = [[scores[seed] for seed in common] for scores in by_seed]
+        sums = [_weighted(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
+        varying = [Component(float(np.var(sums, ddof=1)) / len(sums), len(sums) - 1)]
+        several = f"{len(sums)} seeds with a set of each of the {len(methods)} methods"
+        basis = several if len(methods) > 2 else f"{len(sums)} pairs of sets with the same seed"
     else:
-        varying = _independent_sets(a, b)
-        basis = f"{len(a)} and {len(b)} sets, independent"
-    difference = _mean_accuracy(a) - _mean_accuracy(b)
+        varying = _independent_sets(methods, weights)
+        basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
+    estimate = _weighted(weights, [_mean_accuracy(scores) for scores in methods])
     if not varying:
-        return Difference(difference, (), "one set each: nothing tells how far another set would differ")
-    images, images_basis = _test_images(a, b, n_test)
-    return Difference(difference, (*varying, images), f"{basis}; {images_basis}")
+        return Difference(estimate, (), "one set each: nothing tells how far another set would differ")
+    images, images_basis = _test_images(methods, weights, n_test)
+    return Difference(estimate, (*varying, images), f"{basis}; {images_basis}")
 
 
-def _by_seed(scores: Sequence[SetScore]) -> dict[int, SetScore]:
-    return {score.seed: score for score in scores if score.seed is not None}
+def _weighted(weights: Sequence[float], values: Sequence[float]) -> float:
+    return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
 def _mean_accuracy(scores: Sequence[SetScore]) -> float:
     return math.fsum(score.accuracy for score in scores) / len(scores)
 
 
-def _independent_sets(a: Sequence[SetScore], b: Sequence[SetScore]) -> list[Component]:
-    """A component for each method's sets; empty if neither has two."""
-    if len(a) < 2 and len(b) < 2:
+def _independent_sets(methods: Sequence[Sequence[SetScore]], weights: Sequence[float]) -> list[Component]:
+    """A component for each method's sets; empty if no method has two."""
+    replicated = sum(len(scores) >= 2 for scores in methods)
+    if not replicated:
         return []
+    single = [weight for scores, weight in zip(methods, weights, strict=True) if _stands_alone(scores)]
+    # One draw of each method that has nothing of its own to tell its variance by.
+    borrowed = math.fsum(weight**2 for weight in single) / replicated
     components = []
-    for own, other in ((a, b), (b, a)):
-        if len(own) >= 2:
-            spread = float(np.var([score.accuracy for score in own], ddof=1))
-            # One draw of the other method, if it has nothing of its own to tell its variance by.
-            draws = 1 / len(own) + (1 if len(other) == 1 and len(other[0].students) == 1 else 0)
-            components.append(Component(spread * draws, len(own) - 1))
-        elif len(students := own[0].students) >= 2:
-            components.append(Component(float(np.var(students, ddof=1)) / len(students), len(students) - 1))
+    for scores, weight in zip(methods, weights, strict=True):
+        if len(scores) >= 2:
+            spread = float(np.var([score.accuracy for score in scores], ddof=1))
+            components.append(Component(spread * (weight**2 / len(scores) + borrowed), len(scores) - 1))
+        elif len(students := scores[0].students) >= 2:
+            variance = weight**2 * float(np.var(students, ddof=1)) / len(students)
+            components.append(Component(variance, len(students) - 1))
     return components
 
 
-def _test_images(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> tuple[Component, str]:
-    correct_a, correct_b = _mean_correct(a, n_test), _mean_correct(b, n_test)
-    if correct_a is not None and correct_b is not None:
-        variance = float(np.var(100 * (correct_a - correct_b), ddof=1))
-        return Component(variance / n_test, n_test - 1), f"{n_test} test images, paired"
-    right_a, right_b = _mean_accuracy(a) / 100, _mean_accuracy(b) / 100
-    largest = min(right_a + right_b, 2 - right_a - right_b) - (right_a - right_b) ** 2
+def _stands_alone(scores: Sequence[SetScore]) -> bool:
+    return len(scores) == 1 and len(scores[0].students) == 1
+
+
+def _test_images(methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int) -> tuple[Component, str]:
+    correct = [array for scores in methods if (array := _mean_correct(scores, n_test)) is not None]
+    if len(correct) == len(methods):
+        summed = np.asarray(weights) @ np.stack(correct)
+        return Component(float(np.var(100 * summed, ddof=1)) / n_test, n_test - 1), f"{n_test} test images, paired"
+    right = [_mean_accuracy(scores) / 100 for scores in methods]
+    largest = _largest_square(right, weights) - _weighted(weights, right) ** 2
     variance = 100**2 * max(largest, 0.0) * n_test / (n_test - 1)
     return Component(variance / n_test, n_test - 1), f"{n_test} test images, bounded: per-image predictions are missing"
+
+
+def _largest_square(right: Sequence[float], weights: Sequence[float]) -> float:
+    """The largest mean over images of (Σ w_m · share right)² that methods right about these shares of them can have."""
+    if list(weights) == [1.0, -1.0]:
+        return min(right[0] + right[1], 2 - right[0] - right[1])
+    # The square is convex, so it is largest where each image is right or wrong with each method: a mixture of those
+    # patterns, which a linear program finds.
+    patterns = np.array(list(itertools.product((0.0, 1.0), repeat=len(right))))
+    found = optimize.linprog(
+        -((patterns @ np.asarray(weights)) ** 2),
+        A_eq=np.vstack([patterns.T, np.ones(len(patterns))]),
+        b_eq=[*right, 1.0],
+    )
+    if not found.success:
+        raise ValueError(f"expected shares between 0 and 1, got {right}: {found.message}")
+    return -float(found.fun)
 
 
 def _mean_correct(scores: Sequence[SetScore], n_test: int) -> np.ndarray | None:

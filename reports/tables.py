@@ -21,6 +21,11 @@ class SetRecord(Record):
     seeds: list[int]
     acc_last: list[float]
     """One per student, percent."""
+    evaluate_seeds: list[int]
+    """One per student."""
+    cells: tuple[str, ...] = ()
+    """The distil cells that made it; several where a method's images do not depend on the seed; none for images made
+    elsewhere."""
 
 
 class CostRecord(Record):
@@ -46,6 +51,8 @@ class CostRecord(Record):
 
 
 class LeaderboardRow(Record):
+    id: str
+    """Of the contestant: the same in every table that has it."""
     rank: int | None
     """None for references, and for rows without a finished student."""
     tied: bool

@@ -209,6 +209,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "width": (Annotated[int, Field(ge=1, le=4096)], "channels of the student's first stage, 1 to 4096"),
     "looks": (Annotated[int, Field(ge=1, le=100_000)], "looks at the test set, 1 to 100000"),
     "cutmix": (bool, "CutMix in every batch, true or false"),
+    "augmentation": (bool, "augmentation of training images, true (the protocol's own) or false"),
     "temperature": (Annotated[float, Field(gt=0, le=10_000)], "T of the teacher's and the student's outputs, above 0"),
     "teacher": (str, "the teacher's network, see `bench list networks`"),
     "second_pass": (bool, "a second forward pass in training mode on every batch, true or false"),
@@ -265,7 +266,8 @@ class Protocol(Data):
     """None: the same."""
     schedule: MultiStep | HalfCosine = MultiStep()
     epochs: EpochTable
-    augmentation: Augmentation
+    augmentation: Augmentation | None
+    """None: training images are normalised and no more."""
     cutmix: bool
     """CutMix (Yun et al., ICCV 2019) in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true area."""
     loss: Literal["cross-entropy", "kl-to-teacher"] = "cross-entropy"
@@ -458,6 +460,8 @@ class Protocol(Data):
             fields = {"teacher": self.teacher.model_copy(update={field: value})}
         elif key == "second_pass":
             fields = {key: value or None}
+        elif key == "augmentation":
+            fields = {key: self.augmentation if value else None}
         else:
             fields = {key: value}
         return self.model_copy(update=fields)

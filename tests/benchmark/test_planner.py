@@ -7,8 +7,9 @@ import pytest
 from ddbench.benchmark.errors import Problems
 from ddbench.benchmark.live import describe_setting
 from ddbench.benchmark.plan import Plan
-from ddbench.benchmark.planner import STUDENTS_PER_SET, Setting, plan_run
+from ddbench.benchmark.planner import Setting, plan_run
 from ddbench.benchmark.run_spec import run_spec
+from ddbench.benchmark.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.spec import DistilledBy, EvaluateSpec, cell_id
 from ddbench.datasets.base import Default
 from ddbench.datasets.digits import Digits

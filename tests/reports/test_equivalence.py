@@ -15,6 +15,7 @@ from ddbench.reports.equivalence import (
     pigeonhole_interval,
     smallest_visible_difference,
     spread,
+    visible_in,
 )
 from ddbench.reports.statistics import Component, Difference, SetScore, compare, difference_of
 
@@ -122,3 +123,11 @@ def test_the_crossed_bootstrap_agrees_with_the_moment_interval() -> None:
     assert 0.75 < width / expected < 1.25
     assert abs(np.mean(interval) - moments.difference) < 0.5
     assert pigeonhole_interval(a[:1], b[:1], np.random.default_rng(4)) is None
+
+
+def test_a_comparison_that_was_made_sees_what_its_parts_would_see() -> None:
+    rng = np.random.default_rng(6)
+    a, b = ([SetScore((100 * float(row.mean()),), s, row) for s, row in enumerate(rng.random((3, 80)))] for _ in "ab")
+    expected = smallest_visible_difference(difference_of(a, b, 80))
+    assert visible_in(compare(a, b, 80)) == pytest.approx(expected)
+    assert visible_in(compare(a[:1], b[:1], 80)) is None

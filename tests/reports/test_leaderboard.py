@@ -10,6 +10,7 @@ import pytest
 
 from ddbench.benchmark.spec import ProtocolSpec
 from ddbench.reports import rows
+from ddbench.reports.equivalence import visible_in
 from ddbench.reports.leaderboard import build
 from ddbench.reports.tables import Leaderboard, LeaderboardRow, Table
 
@@ -344,3 +345,23 @@ def test_a_board_survives_its_own_json(folder: Any) -> None:
     folder.method("random", answers(70, 2))
     found = board(folder)
     assert Leaderboard.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_note_says_what_could_have_been_seen(folder: Any) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("dmgd", "dit", "random"):
+        folder.method(name, [[rng.random(500) < 0.7] for _ in range(3)])
+    folder.method("herding", [[rng.random(500) < 0.7]])
+    found = table(folder)
+    visible = [visible_in(pair.comparison) for pair in found.pairs]
+    assert len(visible) == 6
+    expected = f"difference below {np.median([points for points in visible if points is not None]):.1f} points"
+    (note,) = [note for note in found.notes if note.startswith("Power:")]
+    assert expected in note
+    assert "with 500 test images and 1–3 sets a method" in note
+
+
+def test_without_a_test_there_is_no_power_to_speak_of(folder: Any) -> None:
+    folder.method("dmgd", [[70.0]])
+    folder.method("dit", [[60.0]])
+    assert not any(note.startswith("Power:") for note in table(folder).notes)

@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from ddbench.benchmark.errors import UsageError
@@ -46,6 +49,39 @@ def test_leaderboard_in_every_format(out: str) -> None:
     by_name = run(leaderboard_app, "--out", out, "--format", "json")
     assert run(leaderboard_app, "--out", out, "--json") == by_name
     assert [table["ipc"] for table in json.loads(by_name)["tables"]] == [1, 10]
+
+
+@pytest.mark.parametrize("suffix", [".tex", ".parquet", ".csv", ".md", ".json"])
+def test_a_file_gets_what_its_suffix_says(out: str, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / "new" / f"board{suffix}"
+    assert run(leaderboard_app, "--out", out, "--to", str(file)) == ""
+    content = file.read_bytes()
+    if suffix == ".parquet":
+        assert parquet.read_table(io.BytesIO(content)).num_rows == 3
+    else:
+        name = {".tex": "latex", ".md": "markdown"}.get(suffix, suffix[1:])
+        assert content.decode() == run(leaderboard_app, "--out", out, "--format", name)
+
+
+def test_latex_wide_goes_to_a_tex_file(out: str, tmp_path: Path) -> None:
+    file = tmp_path / "board.tex"
+    run(leaderboard_app, "--out", out, "--to", str(file), "--format", "latex-wide")
+    assert "IPC 1}" in file.read_text()
+    assert file.read_text() == run(leaderboard_app, "--out", out, "--format", "latex-wide")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "board.xls"], "board.xls: expected a file name that ends with .md, .csv, .json, .tex, .parquet"),
+        (["--to", "board.csv", "--format", "latex"], "its suffix says csv, but --format says latex"),
+        (["--format", "parquet"], "name a file with --to FILE.parquet"),
+        (["--mean-rank", "--format", "csv"], "--mean-rank is written as terminal or json, not as csv"),
+    ],
+)
+def test_files_that_cannot_be_written_as_asked(out: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run(leaderboard_app, "--out", out, *arguments)
 
 
 def test_filters(out: str) -> None:
@@ -83,6 +119,8 @@ from ddbench.reports.commands import leaderboard_app, status_app
 get_command(leaderboard_app)(["--out", sys.argv[1], "--json"], standalone_mode=False)
 get_command(leaderboard_app)(["--out", sys.argv[1]], standalone_mode=False)
 get_command(status_app)(["--out", sys.argv[1]], standalone_mode=False)
+early = {"matplotlib", "pyarrow", "scipy.stats"} & set(sys.modules)
+assert not early, early
 import pathlib, ddbench.reports, importlib
 for module in pathlib.Path(ddbench.reports.__path__[0]).glob("*.py"):
     importlib.import_module("ddbench.reports." + module.stem)

@@ -117,6 +117,13 @@ def test_unreadable_results_are_listed_and_the_rest_is_read(folder: Any) -> None
     assert len(results.problems) == 7  # three results, a copy, a folder, a specification, a plan
 
 
+def test_a_result_nested_too_deep_to_read_is_listed(folder: Any) -> None:
+    folder.method("dmgd", [[80.0]])
+    path = next(folder.store.cells.glob("evaluate-*/result.json"))
+    path.write_text("[" * 100_000)
+    assert "half-written or foreign" in rows.read(folder.out).problems[0].reason
+
+
 def test_a_result_that_says_ok_but_has_no_numbers_is_unreadable(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
     path = next(folder.store.cells.glob("evaluate-*/result.json"))

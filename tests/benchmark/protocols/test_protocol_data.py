@@ -216,6 +216,13 @@ def test_every_override_does_what_it_says() -> None:
     assert len({published.with_overrides({key: value}).hash for key, value in settings.items()}) == len(settings)
 
 
+def test_augmentation_can_be_turned_off() -> None:
+    plain = protocol("quick").with_overrides({"augmentation": "false"})
+    assert (plain.label, plain.augmentation) == ("quick[augmentation=false]@1", None)
+    assert plain.hash != protocol("quick").hash
+    assert protocol("quick").with_overrides({"augmentation": True}) == protocol("quick")
+
+
 def test_override_that_changes_nothing_is_none() -> None:
     same = protocol("hard-minimax-sgd").with_overrides({"side": 224, "cutmix": "true"})
     assert same == protocol("hard-minimax-sgd")

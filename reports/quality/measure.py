@@ -1,0 +1,364 @@
+"""Measures the distilled sets of a results folder against the images that they were distilled from.
+
+Legend: R real images that are looked at, S distilled images of a set, K classes, F features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddbench.benchmark import seeds
+from ddbench.benchmark.environment import cpu_model
+from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.image_sets import image_files, read_set
+from ddbench.benchmark.protocols import quick
+from ddbench.benchmark.protocols.images import fit
+from ddbench.benchmark.store import Store, write_atomically
+from ddbench.datasets.base import Dataset, ImageSource, SplitData
+from ddbench.reports.quality import features as feature_extractors
+from ddbench.reports.quality import neighbours, spread, transport
+from ddbench.reports.quality.features import Extractor
+from ddbench.reports.quality.frechet import FrechetDistance
+from ddbench.reports.quality.measures import COVERAGE_NEIGHBOURS, KEYS, PRECISION_NEIGHBOURS, VERSION
+from ddbench.reports.quality.nearest import nearest, sheet
+from ddbench.reports.quality.records import (
+    FeatureSpace,
+    QualityRecord,
+    Sample,
+    Sheet,
+    Space,
+    folder_of,
+    sheet_name,
+    write_record,
+)
+from ddbench.reports.quality.sets import FinishedSet
+from ddbench.reports.quality.spaces import Wanted
+
+TRANSPORT_IMAGES = 5000
+"""Of R, and of S, the most between which the transport problems are solved: 25 million pairs take about a minute."""
+REFERENCE_QUERIES = 1000
+"""Images of R whose nearest other one gives the unit of pixel distances."""
+FEW = 30
+"""Distilled images below which recall is marked."""
+READ = 256
+
+Show = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """What all sets of a dataset are measured against, computed once."""
+
+    source: ImageSource
+    rows: np.ndarray
+    """(R,) indices into `source`."""
+    labels: np.ndarray
+    """(R,)"""
+    features: np.ndarray
+    """(R, F) float64"""
+    coverage_radii: np.ndarray
+    precision_radii: np.ndarray
+    """(R,) distance to the k-th nearest other image."""
+    spread: dict[int, float]
+    gaussians: dict[int, transport.ClassGaussian]
+    frechet: FrechetDistance
+    carried: np.ndarray
+    """Positions in `rows` of the images between which and a set the transport problems are solved."""
+    typical_distance: float
+    """Median distance of pixels to the nearest other image of R."""
+    queries: int
+
+
+class Measuring:
+    """Measures sets of one dataset in one feature space.
+
+    Args:
+        split: the dataset, opened.
+        real_per_class: the most real images of a class that are looked at; None: all.
+        show: told how far it is.
+
+    Raises:
+        UsageError: too few real images to measure against.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: SplitData,
+        resolution: int,
+        extractor: Extractor,
+        space: Space,
+        *,
+        real_per_class: int | None,
+        device: torch.device,
+        show: Show,
+    ) -> None:
+        self.dataset, self.split, self.resolution = dataset, split, resolution
+        self.extractor, self.space, self.device, self.show = extractor, space, device, show
+        self.real_per_class = real_per_class
+        self.real = self._look_at_real()
+
+    def _look_at_real(self) -> RealImages:
+        source, classes = self.split.train, range(len(self.dataset.class_ids))
+        rows = np.concatenate([self._drawn(source.of_class(c), self.real_per_class, "real images", c) for c in classes])
+        labels = np.asarray(source.labels)[rows]
+        if len(rows) <= COVERAGE_NEIGHBOURS:
+            raise UsageError(
+                f"{len(rows)} real images are too few to measure against: the {COVERAGE_NEIGHBOURS}th nearest other "
+                "one is needed; raise --limit-real"
+            )
+        blocks = []
+        for start in range(0, len(rows), READ):
+            self.show("features of the real images", start, len(rows))
+            blocks.append(self.extractor.features(source.read(rows[start : start + READ])))
+        features = np.concatenate(blocks)
+        self.show("neighbours among the real images", 0, 3)
+        coverage_radii = neighbours.radii(features, COVERAGE_NEIGHBOURS)
+        self.show("neighbours among the real images", 1, 3)
+        precision_radii = neighbours.radii(features, PRECISION_NEIGHBOURS)
+        self.show("neighbours among the real images", 2, 3)
+        each = max(1, TRANSPORT_IMAGES // len(self.dataset.class_ids))
+        carried = [self._drawn(np.flatnonzero(labels == c), each, "transport, real", c) for c in classes]
+        queries = self._drawn(np.arange(len(rows)), REFERENCE_QUERIES, "reference", 0)
+        found = nearest(
+            source.read(rows[queries]),
+            source,
+            rows,
+            self.device,
+            own=queries,
+            progress=lambda done, total: self.show("pixels of the real images", done, total),
+        )
+        return RealImages(
+            source=source,
+            rows=rows,
+            labels=labels,
+            features=features,
+            coverage_radii=coverage_radii,
+            precision_radii=precision_radii,
+            spread=spread.class_spread(features, labels),
+            gaussians=transport.class_gaussians(features, labels),
+            frechet=FrechetDistance(features),
+            carried=np.concatenate(carried),
+            typical_distance=float(np.median(found.distance)),
+            queries=len(queries),
+        )
+
+    def _drawn(self, among: np.ndarray, most: int | None, purpose: str, class_index: int) -> np.ndarray:
+        """At most `most` of them, in order: the same ones for every set."""
+        if most is None or len(among) <= most:
+            return among
+        stream = seeds.stream(0, "quality", purpose, self.dataset.class_ids[class_index])
+        return np.sort(among[torch.randperm(len(among), generator=stream).numpy()[:most]])
+
+    def measure(self, made: FinishedSet, store: Store) -> QualityRecord:
+        """Measure one set; its record and its sheet are written.
+
+        Raises:
+            UsageError: images that cannot be read.
+            RunError: other images than those that its results name.
+        """
+        began = time.perf_counter()
+        real = self.real
+        shapes: list[tuple[int, ...]] = []
+
+        def at_the_side(pixels: np.ndarray) -> np.ndarray:
+            shapes.append(pixels.shape)
+            return fit(quick.PROTOCOL, pixels, self.resolution)
+
+        images = read_set(
+            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_the_side, subset=made.subset
+        )
+        if images.sha256 != made.image_set_sha256:
+            raise RunError(
+                f"the images are not the ones that were distilled: expected SHA-256 {made.image_set_sha256}, found "
+                f"{images.sha256}"
+            )
+        pixels, labels = np.asarray(images.pixels), images.labels
+        features = self.extractor.features(pixels)
+        values, missing = self._in_feature_space(features, labels)
+        predicted = self.extractor.classes(pixels)
+        if predicted is None:
+            missing["label_agreement_percent"] = "Inception does not know the dataset's classes"
+        else:
+            values["label_agreement_percent"] = 100 * float(np.mean(predicted == labels))
+        found = nearest(pixels, real.source, real.rows, self.device)
+        values["copies_percent"] = 100 * float(np.mean(found.distance == 0))
+        if real.typical_distance > 0:
+            values["nearest_median_ratio"] = float(np.median(found.distance)) / real.typical_distance
+            values["nearest_minimum_ratio"] = float(found.distance.min()) / real.typical_distance
+        else:
+            same = "at least half of the real images occur twice, so their distance gives no unit"
+            missing |= {"nearest_median_ratio": same, "nearest_minimum_ratio": same}
+        classes = len(self.dataset.class_ids)
+        values["stored_bytes_per_class"] = self._stored_bytes(made) / classes
+        values["raw_bytes_per_class"] = sum(int(np.prod(shape)) for shape in shapes) / classes
+
+        side = max(max(shape[:2]) for shape in shapes)
+        drawn = sheet(real.source, real.rows[found.row], labels, side, classes)
+        folder_of(store).mkdir(exist_ok=True)
+        write_atomically(folder_of(store) / sheet_name(made.image_set_sha256), drawn.png)
+        record = QualityRecord(
+            version=VERSION,
+            image_set_sha256=made.image_set_sha256,
+            dataset=made.dataset,
+            ipc=made.ipc,
+            side=side,
+            features=FeatureSpace(
+                space=self.space,
+                dimensions=features.shape[1],
+                weights_sha256=self.extractor.weights_sha256,
+                validation_accuracy_percent=self.extractor.validation_accuracy_percent,
+            ),
+            sample=Sample(
+                real_per_class=self.real_per_class,
+                real=len(real.rows),
+                train=len(real.source),
+                distilled=len(labels),
+                transport_real=len(real.carried),
+                transport_distilled=len(self._carried(labels)),
+                reference_queries=real.queries,
+            ),
+            values={key: values[key] for key in KEYS if key in values},
+            missing={key: missing[key] for key in KEYS if key in missing},
+            caveats=self._caveats(features, shapes),
+            sheet=Sheet(
+                file=sheet_name(made.image_set_sha256), side=drawn.side, columns=drawn.columns, rows=drawn.rows
+            ),
+            seconds=round(time.perf_counter() - began, 3),
+            device=_device_name(self.device),
+            versions={name: _version(name) for name in ("ddbench", "torch", "torchmetrics", "POT", "scikit-learn")},
+        )
+        write_record(store, record)
+        return record
+
+    def _in_feature_space(self, features: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+        real, missing = self.real, {}
+        values = {
+            "coverage_percent": 100 * neighbours.coverage(real.features, real.coverage_radii, features),
+            "precision_percent": 100 * neighbours.inside(features, real.features, real.precision_radii),
+        }
+        if len(features) > PRECISION_NEIGHBOURS:
+            own_radii = neighbours.radii(features, PRECISION_NEIGHBOURS)
+            values["recall_percent"] = 100 * neighbours.inside(real.features, features, own_radii)
+        else:
+            missing["recall_percent"] = f"it needs more than {PRECISION_NEIGHBOURS} images"
+        diversity = spread.diversity_percent(spread.class_spread(features, labels), real.spread)
+        if diversity is None:
+            missing["diversity_percent"] = "it needs two images of a class"
+        else:
+            values["diversity_percent"] = diversity
+        if len(features) > 1:
+            values["frechet_distance"] = real.frechet.to(features)
+        else:
+            missing["frechet_distance"] = "it needs two images"
+
+        mine = self._carried(labels)
+        costs = transport.squared_distances(real.features[real.carried], features[mine])
+        values["transport_distance"] = max(0.0, transport.least_cost(costs)) ** 0.5
+        between = transport.label_distances(real.gaussians, transport.class_gaussians(features, labels))
+        values["otdd"] = transport.otdd(costs, real.labels[real.carried], labels[mine], between)
+        return values, missing
+
+    def _carried(self, labels: np.ndarray) -> np.ndarray:
+        """Positions of the distilled images that take part in transport."""
+        each = max(1, TRANSPORT_IMAGES // len(self.dataset.class_ids))
+        return np.concatenate(
+            [self._drawn(np.flatnonzero(labels == c), each, "transport, distilled", int(c)) for c in np.unique(labels)]
+        )
+
+    def _caveats(self, features: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[str]:
+        count, dimensions = features.shape
+        found = []
+        if count < FEW:
+            found.append(
+                f"recall: the balls around {count} images reach as far as those lie apart, so that a high value says "
+                "little"
+            )
+        if count <= dimensions:
+            found.append(
+                f"Fréchet: {count} images in {dimensions} dimensions have a singular covariance; such distances fall "
+                "with the number of images, so compare sets of one size only"
+            )
+        if len(self.real.rows) < len(self.real.source):
+            found.append(
+                f"copies and nearest images were looked for among {len(self.real.rows):,} of "
+                f"{len(self.real.source):,} training images"
+            )
+        if any(shape[:2] != (self.resolution, self.resolution) for shape in shapes):
+            found.append(f"images were brought to the dataset's {self.resolution} px before they were compared")
+        return found
+
+    def _stored_bytes(self, made: FinishedSet) -> int:
+        total = 0
+        for class_id in self.dataset.class_ids:
+            files = image_files(made.folder / class_id)
+            chosen = files if made.subset is None else made.subset.pick(files, class_id)
+            total += sum(path.stat().st_size for path in chosen)
+        return total
+
+
+def open_measuring(
+    sets: Sequence[FinishedSet],
+    dataset: Dataset,
+    wanted: Wanted,
+    store: Store,
+    *,
+    real_per_class: int | None,
+    data: Path | None,
+    device: torch.device,
+    show: Show,
+    say: Callable[[str], None],
+) -> Measuring:
+    """Open the images and the feature space for sets of one dataset.
+
+    Args:
+        data: where its files are; None: where the cells found them.
+        say: takes notes on the training of the classifier.
+
+    Raises:
+        UsageError: no data, a feature space that does not fit, or too few real images.
+        RunError: the images are not those that the sets were distilled from.
+    """
+    record = sets[0].dataset
+    places = [made.data_dir for made in sets if made.data_dir is not None]
+    split = dataset.load(record.split, data or next(iter(places), None), record.resolution)
+    if split.content_hash != record.content_hash:
+        raise RunError(
+            f"the images of {record.name} are not those that its sets were distilled from: expected content hash "
+            f"{record.content_hash}, found {split.content_hash}; say with --data where those are"
+        )
+    space = wanted.space(type(dataset), record)
+    extractor: Extractor
+    if wanted.inception is not None and wanted.inception_sha256 is not None:
+        extractor = feature_extractors.InceptionFeatures(wanted.inception, wanted.inception_sha256, device)
+    else:
+        scratch = folder_of(store) / ".scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        extractor = feature_extractors.classifier(
+            wanted.params(type(dataset)), dataset, split, record.resolution,
+            store=store, scratch=scratch, device=device, say=say,
+        )  # fmt: skip
+    return Measuring(
+        dataset, split, record.resolution, extractor, space,
+        real_per_class=real_per_class, device=device, show=show,
+    )  # fmt: skip
+
+
+def _device_name(device: torch.device) -> str:
+    model = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    return f"{device.type}: {model}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

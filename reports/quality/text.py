@@ -1,0 +1,207 @@
+"""The report on distilled sets for people: terminal, Markdown, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ddbench.reports.formats import NONE, escaped, hanging, left_out
+from ddbench.reports.quality.measures import MEASURES, Measure
+from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
+from ddbench.reports.quality.tables import QualityReport, QualityRow, QualityTable
+
+Column = tuple[str, list[str]]
+"""Header and cells."""
+
+NO_BOARD = "of this protocol's acc_last, not DD-Ranking's board"
+HOW = "± sample std over distilled sets; n counts sets."
+
+
+def print_terminal(report: QualityReport, console: Console) -> None:
+    """Print every table in as many parts as the console is narrow for."""
+    for table in report.tables:
+        console.print(Text(table.title, style="bold"))
+        console.print(Text(_setting(table), style="dim"))
+        _print_columns(_methods(table), _columns(table), console)
+        console.print(Text(HOW, style="dim"))
+        for note in table.notes:
+            console.print(hanging(note, style="dim"))
+        console.print()
+    for scores in report.scores:
+        console.print(Text(f"{scores.name} · {scores.title}", style="bold"))
+        console.print(Text(_score_setting(scores), style="dim"))
+        _print_columns([_named(score) for score in scores.rows], _score_columns(scores), console)
+        for note in scores.notes:
+            console.print(hanging(note, style="dim"))
+        console.print()
+    if not report.tables:
+        console.print("No set has been measured: `bench quality` measures those that are finished.")
+    if report.problems:
+        console.print(left_out(report.problems))
+
+
+def markdown(report: QualityReport) -> str:
+    blocks = []
+    for table in report.tables:
+        lines = [f"### {escaped(table.title)}", "", escaped(_setting(table)), ""]
+        lines += [*_pipes(_methods(table), _columns(table)), "", HOW, "", *(f"- {escaped(n)}" for n in table.notes)]
+        blocks.append("\n".join(lines).rstrip())
+    for scores in report.scores:
+        lines = [f"### {escaped(f'{scores.name} · {scores.title}')}", "", escaped(_score_setting(scores)), ""]
+        lines += [*_pipes([_named(score) for score in scores.rows], _score_columns(scores)), ""]
+        blocks.append("\n".join([*lines, *(f"- {escaped(note)}" for note in scores.notes)]).rstrip())
+    if report.problems:
+        listed = [f"- {escaped(f'{problem.path}: {problem.reason}')}" for problem in report.problems]
+        blocks.append("\n".join([f"Left out ({len(listed)}):", "", *listed]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_csv(report: QualityReport) -> str:
+    """One line per row of the measured tables, unrounded, missing values empty."""
+    names = ["dataset", "split", "resolution", "ipc", "content_hash", "features", "features_sha256", "real_images"]
+    names += ["method", "qualifiers", "n_sets", "n_measured"]
+    names += [f"{measure.key}_{part}" for measure in MEASURES for part in ("mean", "std")]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n", restval="")
+    writer.writeheader()
+    for table in report.tables:
+        for row in table.rows:
+            line: dict[str, object] = {
+                "dataset": table.dataset,
+                "split": table.split,
+                "resolution": table.resolution,
+                "ipc": table.ipc,
+                "content_hash": table.content_hash,
+                "features": table.features.space.title,
+                "features_sha256": table.features.space.sha256,
+                "real_images": table.real,
+                "method": row.method,
+                "qualifiers": "; ".join(row.qualifiers),
+                "n_sets": row.sets,
+                "n_measured": row.measured,
+            }
+            for key, value in row.values.items():
+                line |= {f"{key}_mean": value.mean, f"{key}_std": "" if value.std is None else value.std}
+            writer.writerow(line)
+    return file.getvalue()
+
+
+# Columns --------------------------------------------------------------------------------------------------------------
+
+
+def _methods(table: QualityTable) -> list[str]:
+    return [" · ".join([row.method, *row.qualifiers]) for row in table.rows]
+
+
+def _columns(table: QualityTable) -> list[Column]:
+    counts = [str(row.measured) if row.measured == row.sets else f"{row.measured}/{row.sets}" for row in table.rows]
+    shown = [measure for measure in MEASURES if any(measure.key in row.values for row in table.rows)]
+    return [("n", counts), *((m.header, [_cell(m, row) for row in table.rows]) for m in shown)]
+
+
+def _cell(measure: Measure, row: QualityRow) -> str:
+    found = row.values.get(measure.key)
+    if found is None:
+        return NONE
+    decimals = _decimals(measure, found.mean)
+    mean = f"{found.mean:,.{decimals}f}"
+    return mean if found.std is None else f"{mean} ± {found.std:,.{decimals}f}"
+
+
+def _decimals(measure: Measure, value: float) -> int:
+    """As many as it deserves; of a distance, which has no scale of its own, as make four digits."""
+    match measure.unit:
+        case "percent":
+            return 1
+        case "ratio":
+            return 2
+        case "bytes":
+            return 0
+        case _:
+            return min(8, max(0, 3 - math.floor(math.log10(abs(value))))) if value else 0
+
+
+def _setting(table: QualityTable) -> str:
+    space = table.features
+    accuracy = space.validation_accuracy_percent
+    parts = [
+        f"features of {space.space.title}, {space.dimensions} dimensions, weights {space.weights_sha256[:8]}",
+        *([f"{accuracy:.1f} % right on its validation images"] if accuracy is not None else []),
+        f"against {table.real:,} of {table.train:,} training images",
+        *table.devices,
+    ]
+    return " · ".join(parts)
+
+
+def _named(score: Score) -> str:
+    return " · ".join([score.method, *score.qualifiers])
+
+
+def _score_columns(table: ScoreTable) -> list[Column]:
+    rows = table.rows
+    columns = [
+        ("n", [str(score.sets) for score in rows]),
+        ("HLR ↓", [NONE if score.hlr is None else f"{score.hlr:+.4f}" for score in rows]),
+        ("IOR ↑", [f"{score.ior:+.4f}" for score in rows]),
+    ]
+    for header, found in (("LRS ↑", [s.lrs for s in rows]), ("ARS ↑", [s.ars for s in rows])):
+        if any(found):
+            columns.append((header, [NONE if score is None else f"{score.value:.2f}" for score in found]))
+            columns.append(("95 % interval", [_ends(score) for score in found]))
+    return columns
+
+
+def _ends(score: Interval | None) -> str:
+    if score is None or score.low is None or score.high is None:
+        return NONE
+    return f"{score.low:.2f}–{score.high:.2f}"
+
+
+def _score_setting(table: ScoreTable) -> str:
+    parts = [NO_BOARD]
+    parts += [] if table.hard is None else [f"HLR from {table.hard}"]
+    parts += [] if table.unaugmented is None else [f"without augmentation: {table.unaugmented}"]
+    return " · ".join(parts)
+
+
+# Drawing --------------------------------------------------------------------------------------------------------------
+
+
+def _print_columns(methods: Sequence[str], columns: Sequence[Column], console: Console) -> None:
+    """Columns that do not fit beside the methods go into a further part."""
+    left = list(columns)
+    while left:
+        taken = len(left)
+        while taken > 1 and _width(_draw(methods, left[:taken]), console) > console.width:
+            taken -= 1
+        console.print(_draw(methods, left[:taken]))
+        left = left[taken:]
+
+
+def _draw(methods: Sequence[str], columns: Sequence[Column]) -> RichTable:
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    drawn.add_column("method", overflow="fold", min_width=min(20, max(map(len, methods), default=6)))
+    for header, _ in columns:
+        drawn.add_column(header, justify="right", no_wrap=True)
+    for index, method in enumerate(methods):
+        drawn.add_row(Text(method), *(Text(cells[index]) for _, cells in columns))
+    return drawn
+
+
+def _width(drawn: RenderableType, console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
+
+
+def _pipes(methods: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    head = ["method", *(header for header, _ in columns)]
+    marks = [":--", *("--:" for _ in columns)]
+    rows = [[method, *(cells[index] for _, cells in columns)] for index, method in enumerate(methods)]
+    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *([escaped(c) for c in row] for row in rows))]

@@ -1,0 +1,144 @@
+"""`bench report`: a results folder becomes a folder of pages that open from disk and on any static host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.store import write_json
+from ddbench.reports.rows import Results
+from ddbench.reports.site import (
+    ablation_page,
+    compare_page,
+    index_page,
+    overall_page,
+    quality_page,
+    reproduction_page,
+    run_page,
+    students_page,
+    table_page,
+)
+from ddbench.reports.site.model import Site
+from ddbench.reports.site.render import STATIC, Link, Page, render
+from ddbench.reports.site.sheets import write_sheets
+
+MANIFEST = "site.json"
+"""Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
+
+NAVIGATION = [
+    Link(table_page.SECTION, "index.html"),
+    Link(compare_page.SECTION, "compare/index.html"),
+    Link(overall_page.SECTION, overall_page.PATH),
+    Link(ablation_page.SECTION, "ablation.html"),
+    Link(students_page.SECTION, "students.html"),
+    Link(reproduction_page.SECTION, "reproduction.html"),
+    Link(quality_page.SECTION, quality_page.PATH),
+    Link(run_page.SECTION, "runs/index.html"),
+]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build wrote."""
+
+    index: Path
+    pages: int
+    pictures: int
+    page_bytes: int
+    """Of everything but pictures."""
+
+
+def build_site(
+    results: Results,
+    to: Path,
+    *,
+    public: bool = False,
+    margin: float = 1.0,
+    made: str = "",
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Built:
+    """Write the site into a new or empty folder, or over a site that this command made.
+
+    Args:
+        public: leave out what is not ours to publish: real images, and paths of this machine.
+        margin: points within which two methods count as equivalent.
+        made: said at the foot of each page.
+        progress: called with (what, done, total).
+
+    Raises:
+        UsageError: `to` holds something else, or a margin that is not positive.
+    """
+    if not margin > 0:
+        raise UsageError(f"--margin {margin}: expected points above 0")
+    before = _written_before(to)
+    site = Site(results, public, margin)
+    makers = (
+        index_page, table_page, compare_page, overall_page, ablation_page, students_page, reproduction_page,
+        quality_page, run_page,
+    )  # fmt: skip
+    pages = [page for maker in makers for page in maker.pages(site)]
+    written, size = set[str](), 0
+    for done, page in enumerate(pages):
+        size += _write(to, page, made)
+        written.add(page.path)
+        progress("pages", done + 1, len(pages))
+    for file in sorted(STATIC.iterdir()):
+        size += _copy(file, to / "static" / file.name)
+        written.add(f"static/{file.name}")
+    pictures = _pictures(site, to, progress)
+    written |= pictures
+    for path in before - written:
+        (to / path).unlink(missing_ok=True)
+    write_json(to / MANIFEST, {"made_by": "ddbench", "files": sorted(written)})
+    return Built(to / "index.html", len(pages), len(pictures), size)
+
+
+def _written_before(to: Path) -> set[str]:
+    """What an earlier build left in the folder."""
+    if not to.exists():
+        return set()
+    if not to.is_dir():
+        raise UsageError(f"--to {to}: expected a folder, and it is a file")
+    if not any(to.iterdir()):
+        return set()
+    try:
+        noted = json.loads((to / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(path) for path in noted["files"]}
+        ours = noted["made_by"] == "ddbench"
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise UsageError(f"--to {to}: it holds files that are no site of ddbench; give a new or empty folder")
+    # The list lies in a folder that others can write to: nothing outside it is removed.
+    return {path for path in files if (to / path).resolve().is_relative_to(to.resolve())}
+
+
+def _write(to: Path, page: Page, made: str) -> int:
+    path = to / page.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not flushed to the disk one by one, as results are: a site that was interrupted is built again.
+    return path.write_bytes(render(page, NAVIGATION, made).encode())
+
+
+def _copy(source: Path, target: Path) -> int:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target.stat().st_size
+
+
+def _pictures(site: Site, to: Path, progress: Callable[[str, int, int], None]) -> set[str]:
+    """Contact sheets of all runs that may be shown, and the sheets of nearest real images."""
+    sheets = [found for run in site.runs.values() if (found := run_page.sheet_of(site, run)) is not None]
+    done = iter(range(1, len(sheets) + 1))
+    write_sheets(to, sheets, lambda: progress("pictures", next(done), len(sheets)))
+    paths = {sheet.path for sheet, _ in sheets}
+    for run in site.runs.values():
+        nearest = site.nearest(run)
+        if nearest is not None:
+            _copy(nearest.source, to / nearest.path)
+            paths.add(nearest.path)
+    return paths

@@ -1,0 +1,240 @@
+"""The compare pages: methods side by side over all IPC of one setting. The page's script shows the ones chosen."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from ddbench.reports import formats, groups, statistics
+from ddbench.reports.equivalence import equivalence_p_value, smallest_visible_difference
+from ddbench.reports.groups import labels_of_test
+from ddbench.reports.leaderboard import score_of
+from ddbench.reports.pareto import pareto_front
+from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart
+from ddbench.reports.site.model import NearestSheet, Run, Site, TableView, run_id
+from ddbench.reports.site.render import Page
+from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
+from ddbench.reports.statistics import SetScore
+from ddbench.reports.tables import LeaderboardRow
+
+SECTION = "Compare"
+CLASSES = 100
+"""Of a dataset with more, per-class accuracies are left to `bench compare --json`."""
+EQUIVALENCE_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Accuracy by class at one IPC, percent."""
+
+    ipc: int | None
+    classes: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[float]]]
+    """(contestant, name, one accuracy for each class)."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The images of one contestant's first set at one IPC."""
+
+    row: str
+    name: str
+    ipc: int | None
+    path: str
+    side: int
+    columns: int
+    rows: int
+    nearest: NearestSheet | None
+
+
+def pages(site: Site) -> list[Page]:
+    """One page for each family of tables that has two rows to compare, and their list."""
+    found = [_page(site, slug, views) for slug, views in site.families.items()]
+    listed = [(page, site.families[slug]) for slug, page in zip(site.families, found, strict=True)]
+    return [*found, Page("compare/index.html", "compare_index.html", "Compare", SECTION, {"listed": listed})]
+
+
+def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
+    scores = {view.slug: _scores(site, view) for view in views}
+    rows = {row.id: row for view in views for row in view.table.rows if row.acc_last is not None}
+    names = _names(rows)
+    table = views[0].table
+    data = {
+        "margin": site.margin,
+        "names": names,
+        "tables": [
+            {"ipc": v.table.ipc, "n_test": v.table.n_test, "path": v.path, **_pairs(v, scores[v.slug], site.margin)}
+            for v in views
+        ],
+    }
+    classes = [made for v in views if (made := _classes(site, v, scores[v.slug], names)) is not None]
+    grids = _grids(site, views, names)
+    return Page(
+        views[0].compare_path,
+        "compare.html",
+        f"Compare · {table.dataset} ({table.split}) · {table.protocol} · {table.student}",
+        SECTION,
+        {
+            "views": views,
+            "names": names,
+            "data": data,
+            "over_ipc": _over_ipc(views, names),
+            "costs": [(view, _against_cost(view, names)) for view in views],
+            "classes": classes,
+            "grids": grids,
+            "grid_ipcs": sorted({grid.ipc for grid in grids if grid.ipc is not None}),
+            "grid_classes": list(zip(class_ids(table.dataset), class_names(table.dataset), strict=True))[:20],
+            "public": site.public,
+        },
+    )
+
+
+def _names(rows: Mapping[str, LeaderboardRow]) -> dict[str, str]:
+    """Contestant -> a name that no other has: the method's, with what tells it from others only where it must."""
+    names = {id: row.method for id, row in rows.items()}
+    for longer in ({id: " · ".join([row.method, *row.qualifiers]) for id, row in rows.items()}, None):
+        counts = Counter(names.values())
+        names = {
+            id: name if counts[name] == 1 else longer[id] if longer is not None else f"{name} ({id[:4]})"
+            for id, name in names.items()
+        }
+    return names
+
+
+def _scores(site: Site, view: TableView) -> dict[str, list[SetScore]]:
+    made = {row.id: view.group_row(row).sets for row in view.table.rows}
+    return {id: [score_of(site.results.store, one) for one in sets] for id, sets in made.items() if sets}
+
+
+def _pairs(view: TableView, scores: Mapping[str, Sequence[SetScore]], margin: float) -> dict[str, Any]:
+    """Rows, and for each pair of them what the test says: short lists, since a page may hold thousands.
+
+    A pair: [a, b, difference, low, high, p, p of equivalence, smallest visible difference, equal within]; the last is
+    the smallest margin at which the two would count as equivalent (TOST at 5 %).
+    """
+    n_test = view.table.n_test or 0
+    ids = [row.id for row in view.table.rows if row.id in scores]
+    rows = [
+        {"id": row.id, "mean": _short(row.acc_last.mean), "n": row.acc_last.n, "reference": row.reference}
+        for row in view.table.rows
+        if row.id in scores and row.acc_last is not None
+    ]
+    pairs = []
+    for a, b in combinations(range(len(ids)), 2) if n_test > 1 else ():
+        found = statistics.difference_of(scores[ids[a]], scores[ids[b]], n_test)
+        if not found.components:
+            pairs.append([a, b, _short(found.difference)])
+            continue
+        half = math.sqrt(found.half_width_squared(statistics.ALPHA))
+        within = abs(found.difference) + math.sqrt(found.half_width_squared(2 * EQUIVALENCE_ALPHA))
+        pairs.append(
+            [
+                a,
+                b,
+                _short(found.difference),
+                _short(found.difference - half),
+                _short(found.difference + half),
+                _digits(found.tail(abs(found.difference))),
+                _digits(equivalence_p_value(found, margin)),
+                _short(smallest_visible_difference(found)),
+                _short(within),
+            ]
+        )
+    return {"rows": rows, "pairs": pairs}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.2g}")
+
+
+def _over_ipc(views: Sequence[TableView], names: Mapping[str, str]) -> Markup:
+    points: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
+    for view in views:
+        for row in view.table.rows if view.table.ipc is not None else ():
+            if row.acc_last is not None and not row.reference:
+                summary = row.acc_last
+                points.setdefault(row.id, []).append((view.table.ipc or 0, summary.mean, summary.low, summary.high))
+    series = [Series(names[id], at, row=id) for id, at in points.items()]
+    if max((len(one.points) for one in series), default=0) < 2:
+        return Markup("")
+    return line_chart(
+        series, title="Accuracy against IPC", x_label="images per class", y_label="acc_last %", log_x=True, height=380
+    )
+
+
+def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
+    rows = [
+        row
+        for row in view.table.rows
+        if row.acc_last is not None and row.cost.distil_cold_seconds and not row.reference
+    ]
+    costs = [(row.cost.distil_cold_seconds or 0.0, row.acc_last.mean if row.acc_last else 0.0) for row in rows]
+    front = set(pareto_front(costs))
+    points = [
+        Point(
+            x,
+            y,
+            f"{names[row.id]}\n{y:.2f} % for {formats.seconds_text(x)} s",
+            y_low=row.acc_last.low if row.acc_last else None,
+            y_high=row.acc_last.high if row.acc_last else None,
+            row=None if index in front else row.id,
+            strong=index in front,
+        )
+        for index, ((x, y), row) in enumerate(zip(costs, rows, strict=True))
+    ]
+    return scatter_chart(
+        points,
+        title="Accuracy against the cold time of distillation",
+        x_label="seconds to distil a set, cold (log)",
+        y_label="acc_last %",
+        log_x=True,
+        front=[points[i] for i in front],
+    )
+
+
+def _classes(
+    site: Site, view: TableView, scores: Mapping[str, Sequence[SetScore]], names: Mapping[str, str]
+) -> ClassTable | None:
+    labels = labels_of_test(site.results.store, view.table.content_hash)
+    shares = {
+        id: 100 * np.mean([s.correct for s in sets if s.correct is not None], axis=0)
+        for id, sets in scores.items()
+        if all(s.correct is not None and labels is not None and len(s.correct) == len(labels) for s in sets)
+    }
+    if labels is None or not shares or len(np.unique(labels)) > CLASSES:
+        return None
+    present, known = np.unique(labels), class_names(view.table.dataset)
+    called = [known[c] if c < len(known) else f"class {c}" for c in present]
+    rows = [(id, names[id], [float(of[labels == c].mean()) for c in present]) for id, of in shares.items()]
+    return ClassTable(view.table.ipc, called, rows)
+
+
+def _grids(site: Site, views: Sequence[TableView], names: Mapping[str, str]) -> list[Grid]:
+    grids = []
+    for view in views:
+        for row in view.table.rows:
+            run = _first_run(site, view.group_row(row)) if row.id in names and not row.reference else None
+            found = sheet_of(site, run) if run is not None else None
+            if run is None or found is None:
+                continue
+            sheet = found[0]
+            shape = sheet.path, sheet.side, sheet.columns, sheet.rows
+            grids.append(Grid(row.id, names[row.id], view.table.ipc, *shape, site.nearest(run)))
+    return grids
+
+
+def _first_run(site: Site, row: groups.Row) -> Run | None:
+    """That of the set with the smallest seed."""
+    made = row.sets
+    return site.runs.get(run_id(made[0].students[0].cell)) if made else None

@@ -1,0 +1,48 @@
+"""The first page: what there is, what leads, what is not done, and how to read it all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ddbench.reports.rows import DistilCell, EvaluateCell
+from ddbench.reports.site import table_page
+from ddbench.reports.site.model import Site, TableView
+from ddbench.reports.site.render import Page
+from ddbench.reports.tables import LeaderboardRow
+
+LEADERS = 6
+"""Names of tied leaders shown; of more, the rest is counted."""
+
+
+def pages(site: Site) -> list[Page]:
+    cells: list[EvaluateCell | DistilCell] = [*site.results.evaluates.values(), *site.results.distils.values()]
+    states = Counter(cell.standing for cell in cells)
+    values = {
+        "site": site,
+        "families": [(views, [(view, leaders(view)) for view in views]) for views in site.families.values()],
+        "states": sorted(states.items()),
+        "failures": [cell for cell in cells if cell.why],
+        "problems": site.results.problems,
+        "n_sets": len(site.runs),
+        "n_students": sum(cell.ok for cell in site.results.evaluates.values()),
+        "public": site.public,
+    }
+    return [Page("index.html", "index.html", "Results", table_page.SECTION, values)]
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """The rows of rank 1."""
+
+    named: list[LeaderboardRow]
+    more: int
+    lowest: float
+    highest: float
+
+
+def leaders(view: TableView) -> Leaders | None:
+    """None where nothing is finished."""
+    first = [row for row in view.table.rows if row.rank == 1]
+    means = [row.acc_last.mean for row in first if row.acc_last is not None]
+    return Leaders(first[:LEADERS], max(0, len(first) - LEADERS), min(means), max(means)) if means else None

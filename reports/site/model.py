@@ -1,0 +1,162 @@
+"""What the site shows, put together once: tables, runs, and which page has which."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ddbench.benchmark.spec import ForeignImages, digest
+from ddbench.datasets.validation import is_tuning
+from ddbench.reports import groups, leaderboard
+from ddbench.reports.groups import Group, TableKey
+from ddbench.reports.parameters import may_be_published, method_of
+from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
+from ddbench.reports.rows import DistilCell, EvaluateCell, Results
+from ddbench.reports.tables import LeaderboardRow, Table
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One leaderboard and its page."""
+
+    table: Table
+    group: Group
+    slug: str
+    family: str
+    """Slug of the tables that differ from it in IPC alone: what one compare page holds."""
+
+    @property
+    def path(self) -> str:
+        return f"tables/{self.slug}.html"
+
+    @property
+    def compare_path(self) -> str:
+        return f"compare/{self.family}.html"
+
+    def group_row(self, row: LeaderboardRow) -> groups.Row:
+        """The row's cells."""
+        return self._by_id[row.id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, groups.Row]:
+        return {leaderboard.contestant_id(row.contestant): row for row in self.group.rows}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One distilled set, made here or elsewhere, and its students: one page."""
+
+    id: str
+    label: str
+    distil: DistilCell | None
+    students: Sequence[EvaluateCell]
+
+    @property
+    def path(self) -> str:
+        return f"runs/{self.id}.html"
+
+    @property
+    def image_set_sha256(self) -> str | None:
+        made = [self.distil.result] if self.distil is not None else []
+        results = [*made, *(student.result for student in self.students)]
+        return next((r.image_set_sha256 for r in results if r is not None and r.image_set_sha256 is not None), None)
+
+
+@dataclass(frozen=True)
+class NearestSheet:
+    """A picture of the nearest real images."""
+
+    path: str
+    """Relative to the site's root."""
+    source: Path
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that pages read.
+
+    Args:
+        public: for everybody to see: no real image, and no path of this machine.
+        margin: points within which two methods count as equivalent.
+    """
+
+    results: Results
+    public: bool
+    margin: float
+
+    @cached_property
+    def tables(self) -> list[TableView]:
+        grouped = groups.group(self.results)
+        board = leaderboard.build_tables(self.results.store, grouped)
+        return [
+            TableView(table, group, _slug(group.key), _slug(replace(group.key, ipc=None), with_ipc=False))
+            for table, group in zip(board, grouped, strict=True)
+        ]
+
+    @cached_property
+    def families(self) -> dict[str, list[TableView]]:
+        """Tables that differ in IPC alone, by IPC."""
+        found: dict[str, list[TableView]] = defaultdict(list)
+        for view in self.tables:
+            found[view.family].append(view)
+        return dict(found)
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """Run id -> run: by distil cell, or by image hash and name for images made elsewhere. No tuning runs."""
+        students: dict[str, list[EvaluateCell]] = defaultdict(list)
+        for cell in self.results.evaluates.values():
+            if not is_tuning(cell.spec.dataset.name):
+                students[run_id(cell)].append(cell)
+        distils = {id: c for id, c in self.results.distils.items() if not is_tuning(c.spec.dataset.name)}
+        ids = dict.fromkeys([*distils, *students])
+        return {
+            id: Run(id, distils[id].label if id in distils else students[id][0].label, distils.get(id), students[id])
+            for id in ids
+        }
+
+    @cached_property
+    def table_of(self) -> dict[str, TableView]:
+        """Evaluate cell -> a table that has it."""
+        return {cell.id: view for view in self.tables for row in view.group.rows for cell in row.cells}
+
+    @cached_property
+    def quality(self) -> Measured:
+        """What `bench quality` has measured."""
+        return read_quality(self.results.store)
+
+    def nearest(self, run: Run) -> NearestSheet | None:
+        """The sheet of the real images nearest to a run's: None where it was not measured, or everybody sees it."""
+        records = self.quality.records.get(run.image_set_sha256 or "", [])
+        if self.public or not records:
+            return None
+        sheet = records[0].sheet
+        source = folder_of(self.results.store) / sheet.file
+        return NearestSheet(f"images/{sheet.file}", source, sheet) if source.is_file() else None
+
+    def shows_images(self, run: Run) -> bool:
+        """Whether the run's pictures may be in this site."""
+        if not self.public:
+            return True
+        return run.distil is not None and may_be_published(method_of(run.distil.spec.method))
+
+
+def run_id(cell: EvaluateCell) -> str:
+    """The run that a student belongs to."""
+    images = cell.spec.images
+    if isinstance(images, ForeignImages):
+        return f"images-{digest([images.image_set_sha256, cell.label])[:16]}"
+    return images.cell
+
+
+def _slug(key: TableKey, *, with_ipc: bool = True) -> str:
+    """A file name that people can read and no other key has."""
+    ipc = ["full" if key.ipc is None else f"ipc{key.ipc}"] if with_ipc else []
+    words = [key.dataset, *ipc, key.protocol.partition("@")[0], key.student, f"{key.resolution}px"]
+    readable = "-".join(re.sub(r"[^a-z0-9_.]+", "-", word.lower()).strip("-.") for word in words)
+    return f"{readable[:80]}-{digest(astuple(key))[:6]}"

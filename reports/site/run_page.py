@@ -1,0 +1,202 @@
+"""One page for each distilled set: everything known of it and of its students."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from markupsafe import Markup
+
+from ddbench.benchmark.registry import DATASETS
+from ddbench.benchmark.result import Phase, Result
+from ddbench.benchmark.spec import digest
+from ddbench.reports.command_line import command
+from ddbench.reports.parameters import Origin, origin
+from ddbench.reports.rows import EvaluateCell
+from ddbench.reports.site.charts import Series, line_chart
+from ddbench.reports.site.model import Run, Site
+from ddbench.reports.site.render import Page
+from ddbench.reports.site.sheets import Sheet, plan_sheet
+
+SECTION = "Runs"
+ENVIRONMENTS = "runs/environments.html"
+RECORDED_CHARACTERS = 2000
+"""Of what a method recorded: a longer text is cut, and lies in full in the run's result.json."""
+
+
+@dataclass(frozen=True)
+class PhaseSum:
+    """The phases of one name."""
+
+    name: str
+    seconds: float
+    cached_seconds: float
+    """Original cost of what came from a cache."""
+    times: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The students of a set that share protocol and network."""
+
+    protocol: str
+    student: str
+    table_path: str | None
+    cells: Sequence[EvaluateCell]
+    curves: Markup
+    command: str
+
+
+def pages(site: Site) -> list[Page]:
+    """A page for each run, their list, and one with all environments."""
+    runs = list(site.runs.values())
+    found = [_page(site, run) for run in runs]
+    found.append(Page("runs/index.html", "runs.html", "Runs", SECTION, {"runs": runs, "site": site}))
+    named = {environment_id(result): result.environment for run in runs for result in _results(run)}
+    shown = [(name, _json(public_environment(site, of))) for name, of in sorted(named.items()) if of]
+    found.append(Page(ENVIRONMENTS, "environments.html", "Environments", SECTION, {"environments": shown}))
+    return found
+
+
+def sheet_of(site: Site, run: Run) -> tuple[Sheet, Sequence[str]] | None:
+    """The run's contact sheet and the dataset's class ids; None where it has no pictures, or they are not for all."""
+    sha256, ids = run.image_set_sha256, class_ids(dataset_of(run))
+    if sha256 is None or not ids or not site.shows_images(run) or ipc_of(run) is None:
+        return None
+    sheet = plan_sheet(site.results.store, sha256, ids)
+    return None if sheet is None else (sheet, ids)
+
+
+def class_ids(dataset: str) -> tuple[str, ...]:
+    """None for a dataset that is not registered here."""
+    return DATASETS.load(dataset).class_ids if dataset in DATASETS.entries() else ()
+
+
+def class_names(dataset: str) -> tuple[str, ...]:
+    return DATASETS.load(dataset).class_names if dataset in DATASETS.entries() else ()
+
+
+def dataset_of(run: Run) -> str:
+    return run.distil.spec.dataset.name if run.distil is not None else run.students[0].spec.dataset.name
+
+
+def ipc_of(run: Run) -> int | None:
+    return run.distil.spec.ipc if run.distil is not None else run.students[0].spec.ipc
+
+
+def environment_id(result: Result) -> str:
+    return digest(result.environment)[:10]
+
+
+def public_environment(site: Site, environment: dict[str, Any]) -> dict[str, Any]:
+    """Without variables, whose values may be paths, where everybody sees it."""
+    return {key: value for key, value in environment.items() if not (site.public and key == "variables")}
+
+
+def _results(run: Run) -> list[Result]:
+    made = [run.distil.result] if run.distil is not None else []
+    return [r for r in [*made, *(cell.result for cell in run.students)] if r is not None]
+
+
+def _page(site: Site, run: Run) -> Page:
+    distil = run.distil
+    result = distil.result if distil is not None else None
+    spec = distil.spec.method if distil is not None else next((r.method for r in _results(run)), None)
+    found = sheet_of(site, run)
+    label = _without_paths(site, run.label)
+    seed = "" if distil is None else f" · set {distil.spec.seed}"
+    ipc = "whole training set" if ipc_of(run) is None else f"IPC {ipc_of(run)}"
+    return Page(
+        run.path,
+        "run.html",
+        f"{label} · {dataset_of(run)} · {ipc}{seed}",
+        SECTION,
+        {
+            "run": run,
+            "label": label,
+            "spec": spec,
+            "origin": origin(run.label, spec, dataset_of(run)) if spec is not None else Origin(known=False),
+            "result": result,
+            "prior_name": None if result is None or result.prior is None else _without_paths(site, result.prior.name),
+            "data": next((r.dataset for r in _results(run) if r.dataset is not None), None),
+            "sheet": None if found is None else found[0],
+            "class_ids": class_ids(dataset_of(run)),
+            "hidden_images": not site.shows_images(run),
+            "phases": phase_sums(result.cost.phases) if result is not None and result.cost is not None else [],
+            "guidance": _guidance(result.guidance) if result is not None else Markup(""),
+            "recorded": _json(result.recorded)[:RECORDED_CHARACTERS] if result and result.recorded else "",
+            "trained": _trained(site, run),
+            "distil_command": _without_paths(site, command(distil, [])) if distil is not None else None,
+            "environments": sorted({environment_id(r) for r in _results(run) if r.environment}),
+            "commits": sorted(set(filter(None, map(_commit, _results(run))))),
+            "environments_path": ENVIRONMENTS,
+            "plugins": sorted({(name, sha) for r in _results(run) for name, sha in r.plugins.items()}),
+        },
+    )
+
+
+def _without_paths(site: Site, text: str) -> str:
+    """A folder's own name in place of its path, where everybody sees it."""
+    if not site.public:
+        return text
+    return " ".join(PurePath(word).name if word.startswith(("/", "~", "'/")) else word for word in text.split(" "))
+
+
+def phase_sums(phases: Sequence[Phase]) -> list[PhaseSum]:
+    """Phases of one name added up, in the order in which they first came."""
+    by_name: dict[str, list[Phase]] = defaultdict(list)
+    for phase in phases:
+        by_name[phase.name].append(phase)
+    return [
+        PhaseSum(name, sum(p.seconds for p in these), sum(p.cold_seconds or 0.0 for p in these), len(these))
+        for name, these in by_name.items()
+    ]
+
+
+def _trained(site: Site, run: Run) -> list[Trained]:
+    kinds: dict[tuple[str, str], list[EvaluateCell]] = defaultdict(list)
+    for cell in run.students:
+        kinds[cell.spec.protocol.label, cell.spec.student].append(cell)
+    found = []
+    for (protocol, student), cells in kinds.items():
+        view = site.table_of.get(cells[0].id)
+        line = _without_paths(site, command(run.distil, cells))
+        path = view.path if view is not None else None
+        found.append(Trained(protocol, student, path, cells, _curves(cells), line))
+    return found
+
+
+def _curves(cells: Sequence[EvaluateCell]) -> Markup:
+    looks = {f"student {cell.spec.seed}": cell.student.metrics.curve for cell in cells if cell.student is not None}
+    series = [
+        Series(name, [(look.epoch, look.accuracy, None, None) for look in curve])
+        for name, curve in looks.items()
+        if len(curve) > 1
+    ]
+    return line_chart(series, title="Accuracy during training", x_label="epoch", y_label="test accuracy %", height=220)
+
+
+def _guidance(guidance: dict[str, list[float]]) -> Markup:
+    series = [
+        Series(term, [(index + 1, value, None, None) for index, value in enumerate(nats)])
+        for term, nats in guidance.items()
+        if len(nats) > 1
+    ]
+    return line_chart(
+        series, title="Path KL by image", x_label="image of its class", y_label="path KL, nats", height=220
+    )
+
+
+def _commit(result: Result) -> str | None:
+    source = (result.environment or {}).get("source")
+    if not isinstance(source, dict) or not source.get("commit"):
+        return None
+    return f"{str(source['commit'])[:10]}{' (with changes)' if source.get('dirty') else ''}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

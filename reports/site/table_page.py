@@ -1,0 +1,103 @@
+"""The leaderboard pages: every number of a table with what a reader needs to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ddbench.reports import formats
+from ddbench.reports.notes import no_predictions, single_set
+from ddbench.reports.parameters import Origin, method_of, origin, real_images_read
+from ddbench.reports.rows import DistilCell
+from ddbench.reports.site.charts import interval_bar
+from ddbench.reports.site.model import Site, TableView, run_id
+from ddbench.reports.site.render import Page
+from ddbench.reports.tables import LeaderboardRow, Table
+
+SECTION = "Leaderboards"
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row as the page shows it."""
+
+    row: LeaderboardRow
+    name: str
+    marks: str
+    bar: Markup | str
+    origin: Origin
+    real_images: str
+    runs: list[tuple[str, str]]
+    """(path, what it is) of each set's page."""
+    guidance_nats: float | None
+    """Path KL, summed over the terms."""
+
+
+def pages(site: Site) -> list[Page]:
+    return [_page(site, view) for view in site.tables]
+
+
+def _page(site: Site, view: TableView) -> Page:
+    table = view.table
+    shown = [_row(site, view, row, _scale(table)) for row in table.rows]
+    return Page(
+        view.path,
+        "table.html",
+        table.title,
+        SECTION,
+        {
+            "view": view,
+            "table": table,
+            "rows": shown,
+            "legend": formats.legend(table),
+            "has": _columns(table, shown),
+            "cost_classes": sorted({row.cost_class for row in table.rows if row.cost_class}),
+            "siblings": [other for other in site.families[view.family] if other is not view],
+        },
+    )
+
+
+def _row(site: Site, view: TableView, row: LeaderboardRow, within: tuple[float, float]) -> RowView:
+    method, summary = method_of(row.spec), row.acc_last
+    cells = view.group_row(row).cells
+    runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
+    return RowView(
+        row=row,
+        name=" · ".join([row.method, *row.qualifiers]),
+        marks=("†" if single_set(row) else "") + ("‡" if no_predictions(row) else ""),
+        bar="" if summary is None else interval_bar(summary.mean, summary.low, summary.high, within),
+        origin=origin(row.method, row.spec, view.table.dataset),
+        real_images=real_images_read(method, row.prior),
+        runs=[(site.runs[id].path, _set_name(cell.distil)) for id, cell in runs.items()],
+        guidance_nats=sum(g.mean_nats for g in row.guidance.values()) if row.guidance else None,
+    )
+
+
+def _set_name(distil: DistilCell | None) -> str:
+    return "images" if distil is None else f"set {distil.spec.seed}"
+
+
+def _scale(table: Table) -> tuple[float, float]:
+    """Of the bars: from the lowest to the highest end of an interval, references left out where they lie far off."""
+    ranked = [row.acc_last for row in table.rows if row.acc_last is not None and not row.reference]
+    means = [summary.mean for summary in ranked] or [0.0, 100.0]
+    # One set's interval may span everything; it must not press all others into a point.
+    room = max(2.0, 1.5 * (max(means) - min(means)))
+    low = min((summary.low for summary in ranked if summary.low is not None), default=min(means))
+    high = max((summary.high for summary in ranked if summary.high is not None), default=max(means))
+    return max(low, min(means) - room), min(high, max(means) + room)
+
+
+def _columns(table: Table, shown: list[RowView]) -> dict[str, bool]:
+    """Which columns have anything to show."""
+    rows = table.rows
+    return {
+        "papers": any(row.papers for row in rows),
+        "gap": any(row.gap_closed_percent is not None for row in rows),
+        "gpu": any(row.cost.distil_gpu_peak_allocated_mib is not None for row in rows),
+        "energy": any(row.cost.distil_energy_joules is not None for row in rows),
+        "guidance": any(view.guidance_nats is not None for view in shown),
+        "incomplete": any(row.done < row.expected for row in rows),
+        "prior": any(row.prior is not None for row in rows),
+    }

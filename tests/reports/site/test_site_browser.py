@@ -1,0 +1,220 @@
+"""The site in a browser: sorting, filtering, comparing, both themes, a phone. Skips where there is no Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddbench.reports import rows
+from ddbench.reports.equivalence import holm
+from ddbench.reports.site.build import build_site
+
+CHROMIUM = os.environ.get("DDBENCH_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH and none named by $DDBENCH_CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, builder: Any) -> Path:
+    """Three methods at two IPCs, three sets each, with pictures."""
+    folder = builder(tmp_path_factory.mktemp("site") / "runs")
+    generator = np.random.default_rng(1)
+
+    def sets(accuracy: float) -> list[list[np.ndarray]]:
+        return [[generator.random(len(folder.labels)) < accuracy] for _ in range(3)]
+
+    for ipc in (1, 10):
+        folder.method("dmgd", sets(0.8 + 0.005 * ipc), ipc=ipc, prior="ab" * 32)
+        folder.method("dit", sets(0.6), ipc=ipc, prior="ab" * 32)
+        folder.method("random", sets(0.58), ipc=ipc)
+    folder.method("full", [[99.0, 98.0]], ipc=None)
+    for cell in rows.read(folder.out).distils.values():
+        assert cell.result is not None
+        if cell.spec.ipc is None:
+            continue
+        for class_index in range(10):
+            target = folder.store.sets / str(cell.result.image_set_sha256)[:16] / str(class_index)
+            target.mkdir(parents=True)
+            for image in range(2):
+                Image.fromarray(np.full((8, 8), 25 * class_index, dtype=np.uint8)).save(target / f"{image:05d}.png")
+    to = folder.out.parent / "site"
+    build_site(rows.read(folder.out), to)
+    return to
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Tests may run as root in a container, where Chromium's sandbox cannot start; the pages are our own.
+        arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    yield opened
+    context.close()
+    assert not errors
+
+
+def address(site: Path, pattern: str) -> str:
+    (found,) = [path for path in site.glob(pattern) if path.stem != "index"]
+    return found.as_uri()
+
+
+def methods(page: Any) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(
+        "#board tbody tr:not([hidden]) th", "cells => cells.map(c => c.firstChild.textContent.trim())"
+    )
+    return found
+
+
+def test_a_leaderboard_sorts_both_ways_by_any_column_and_by_keyboard(page: Any, site: Path) -> None:
+    page.goto(address(site, "tables/*ipc10*.html"))
+    assert methods(page)[0] == "dmgd"
+    page.get_by_role("button", name="acc_last %").click()
+    assert methods(page)[0].startswith("full")
+    page.get_by_role("button", name="acc_last %").press("Enter")
+    assert methods(page)[-1].startswith("full")
+    page.get_by_role("button", name="method").click()
+    assert [name.split()[0] for name in methods(page)] == ["dit", "dmgd", "full", "random"]
+    assert page.locator('th[aria-sort="ascending"]').inner_text().startswith("method")
+
+
+def test_a_leaderboard_filters_by_text_and_cost_class(page: Any, site: Path) -> None:
+    page.goto(address(site, "tables/*ipc10*.html"))
+    page.get_by_label("Show rows with this text").fill("dm")
+    assert methods(page) == ["dmgd"]
+    assert page.locator("#shown").inner_text() == "1 of 4 rows"
+    page.get_by_label("Show rows with this text").fill("")
+    page.get_by_label("Cost class").select_option("selection")
+    assert {name.split()[0] for name in methods(page)} == {"random", "full"}
+
+
+def test_ticked_methods_are_compared(page: Any, site: Path) -> None:
+    page.goto(address(site, "tables/*ipc10*.html"))
+    assert page.locator("#compare").is_disabled()
+    page.get_by_label("Compare dmgd").check()
+    page.get_by_label("Compare random").check()
+    page.locator("#compare").click()
+    page.wait_for_url("**/compare/**")
+    assert page.locator("#pairs h2").inner_text() == "dmgd minus each of the others"
+    cells = [row.split("\t") for row in page.locator("#differences tbody").inner_text().splitlines()]
+    assert [(row[0], row[1]) for row in cells] == [("random", "1"), ("random", "10")]
+    assert all(row[8] == "dmgd better" for row in cells)
+    assert "2 won, 0 not told apart, 0 lost" in page.locator("#score").inner_text()
+
+
+def test_the_other_way_round_the_signs_turn(page: Any, site: Path) -> None:
+    page.goto(address(site, "compare/digits*.html"))
+    page.locator("#none").click()
+    page.locator("#baseline").select_option(label="random")
+    page.get_by_role("checkbox", name="dmgd").check()
+    rows_shown = [row.split("\t") for row in page.locator("#differences tbody").inner_text().splitlines()]
+    assert all(row[4].startswith("−") and row[8] == "dmgd better" for row in rows_shown)
+    low, high = rows_shown[0][5].replace("−", "-").split(" … ")
+    assert float(low) < float(rows_shown[0][4].replace("−", "-")) < float(high)
+
+
+def test_the_script_corrects_as_the_program_does(page: Any, site: Path) -> None:
+    page.goto(address(site, "compare/digits*.html"))
+    found = page.evaluate(
+        "ps => { const lines = ps.map(raw => ({ raw })); holm(lines); return lines.map(line => line.holm); }",
+        values := [0.01, 0.04, 0.03, 0.5, 0.005],
+    )
+    assert found == pytest.approx(holm(values))
+
+
+def test_what_is_not_chosen_is_not_shown(page: Any, site: Path) -> None:
+    page.goto(address(site, "compare/digits*.html"))
+    page.locator("#none").click()
+    shown = page.eval_on_selector_all(
+        ".byrow [data-row]",
+        "parts => [...new Set(parts.filter(p => !p.hidden && p.style.display !== 'none').map(p => p.dataset.row))]",
+    )
+    assert shown == [page.locator("#baseline").input_value()]
+    page.locator("#all").click()
+    assert page.locator("figure.byrow polyline:visible").count() >= 3
+
+
+def test_pictures_follow_class_and_ipc(page: Any, site: Path) -> None:
+    page.goto(address(site, "compare/digits*.html"))
+    assert page.locator("#gridipc").input_value() == "10"
+    assert page.locator(".grid:visible").count() == 3
+    page.locator("#class").select_option(index=3)
+    tile = page.locator(".grid:visible .tile").first
+    side = tile.evaluate("tile => parseFloat(tile.style.width)")
+    assert tile.evaluate("tile => tile.style.backgroundPosition") == f"0px {-3 * side:g}px"
+    assert "three" in page.locator(".grid:visible .tiles[role=img]").first.get_attribute("aria-label")
+
+
+def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto((site / "index.html").as_uri())
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate(ground) != dark
+    page.reload()
+    assert page.evaluate(ground) != dark, "the choice is kept"
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_is_wider_than_its_window(browser: Any, site: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    for path in sorted(site.glob("*.html")) + sorted(site.glob("*/*.html"))[::5]:
+        page.goto(path.as_uri())
+        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert over <= 0, f"{path.name} is {over} px too wide at {width}"
+    context.close()
+
+
+def test_without_javascript_all_numbers_are_there(browser: Any, site: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address(site, "tables/*ipc10*.html"))
+    assert page.locator("#board tbody tr").count() == 4
+    page.goto(address(site, "compare/digits*.html"))
+    assert page.locator("noscript").count() == 1
+    assert page.locator("figure polyline:visible").count() >= 3
+    context.close()
+
+
+def test_every_table_has_headers_every_picture_a_text_and_every_field_a_label(page: Any, site: Path) -> None:
+    for path in sorted(site.glob("*.html")) + sorted(site.glob("*/*.html"))[::4]:
+        page.goto(path.as_uri())
+        faults = page.evaluate(
+            """() => [
+                ...[...document.querySelectorAll("table")].filter(t => t.rows.length && !t.querySelector("th[scope]"))
+                    .map(() => "a table without scoped headers"),
+                ...[...document.querySelectorAll("img")].filter(i => !i.alt).map(() => "a picture without a text"),
+                ...[...document.querySelectorAll("svg[role=img]")].filter(s => !s.getAttribute("aria-label"))
+                    .map(() => "a chart without a name"),
+                ...[...document.querySelectorAll("input, select")]
+                    .filter(f => !f.labels.length && !f.getAttribute("aria-label"))
+                    .map(() => "a field without a label"),
+                ...(document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"]),
+                ...(document.documentElement.lang ? [] : ["no language"]),
+            ]"""
+        )
+        assert not faults, f"{path.name}: {faults}"
