@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ddbench.reports import formats, groups, statistics
-from ddbench.reports.equivalence import equivalence_p_value, smallest_visible_difference
+from ddbench.reports.equivalence import equivalence_p_value, smallest_visible_difference, spread
 from ddbench.reports.groups import labels_of_test
 from ddbench.reports.leaderboard import score_of
 from ddbench.reports.pareto import pareto_front
@@ -87,6 +87,9 @@ def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
             "data": data,
             "over_ipc": _over_ipc(views, names),
             "costs": [(view, _against_cost(view, names)) for view in views],
+            "spreads": [
+                (v.table.ipc, [(id, names[id], spread(sets)) for id, sets in scores[v.slug].items()]) for v in views
+            ],
             "classes": classes,
             "grids": grids,
             "grid_ipcs": sorted({grid.ipc for grid in grids if grid.ipc is not None}),
