@@ -38,8 +38,10 @@ LEAK_BYTES = 64 * 1024
 """Growth per run, run after run, that counts as memory kept. A bundled prior has 26 times as much, and nothing that
 Python itself caches grows with every run."""
 LEAK_RUNS = 3
-LATENT_TOLERANCE = 1e-4
-"""Of latents whose batches were composed otherwise: float error. Pixels may differ by one level."""
+LATENT_TOLERANCE = 2e-3
+"""Of latents whose batches were composed otherwise: float error, a quarter of a level of 8 bits. Pixels may differ by
+one level.
+A classifier's gradient amplifies it: 1e-6 for igd-minimax without its influence term, 1.1e-3 with it."""
 
 Outcome = Literal["pass", "fail", "skip"]
 

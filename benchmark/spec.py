@@ -127,7 +127,8 @@ class DistillSpec(Model):
 class DistilledBy(Model):
     """The images come from a distil cell."""
 
-    cell: str
+    cell: str = Field(pattern=r"^distil-[0-9a-f]{16}$")
+    """Its id, which names folders and pages: a specification with anything else in its place is none."""
 
 
 class ForeignImages(Model):

@@ -20,13 +20,13 @@ from ddbench.reports.equivalence import (
     Spread,
     StudentPair,
     equivalence_p_value,
-    holm,
+    holm_of,
     mcnemar,
     pigeonhole_interval,
     smallest_visible_difference,
     spread,
 )
-from ddbench.reports.leaderboard import score_of, titles
+from ddbench.reports.leaderboard import score_of, settings_of, titles
 from ddbench.reports.statistics import ALPHA, Comparison
 
 
@@ -45,6 +45,7 @@ class Line(Record):
     ipc: int | None
     a: str
     b: str
+    """Methods, with their qualifiers where the table has two rows of one."""
     sets: tuple[int, int]
     n_test: int
     accuracy: tuple[float, float]
@@ -104,7 +105,8 @@ def compare_methods(results: rows.Results, methods: Sequence[str], margin: float
         if len(present) == 1:
             missing.append(f"{title}: only {present[0]}")
         for other in present[1:]:
-            lines += [_line(results.store, title, table, a, b, margin) for a, b in product(of[present[0]], of[other])]
+            pairs = product(of[present[0]], of[other])
+            lines += [_line(results.store, title, table, (a, b), margin) for a, b in pairs]
     if not lines:
         raise UsageError(f"no table has finished students of two of {', '.join(methods)}")
     return Report(margin=margin, lines=_corrected(lines), missing=missing)
@@ -112,15 +114,19 @@ def compare_methods(results: rows.Results, methods: Sequence[str], margin: float
 
 def _corrected(lines: Sequence[Line]) -> list[Line]:
     """With Holm's adjustment over all that could be tested."""
-    tested = [line for line in lines if line.comparison.p_value is not None]
-    adjusted = iter(holm([p for line in tested if (p := line.comparison.p_value) is not None]))
-    return [
-        line if line.comparison.p_value is None else line.model_copy(update={"p_holm": next(adjusted)})
-        for line in lines
-    ]
+    adjusted = holm_of([line.comparison for line in lines])
+    return [line.model_copy(update={"p_holm": p_holm}) for line, p_holm in zip(lines, adjusted, strict=True)]
 
 
-def _line(store: Store, title: str, table: groups.Group, a: groups.Row, b: groups.Row, margin: float) -> Line:
+def _name(table: groups.Group, row: groups.Row) -> str:
+    """The method, with what tells its row from others of that method in the table."""
+    members = [other for other in table.rows if other.label == row.label]
+    _, qualifiers = settings_of(members)
+    return " · ".join([row.label, *(qualifiers[members.index(row)] if len(members) > 1 else [])])
+
+
+def _line(store: Store, title: str, table: groups.Group, pair: tuple[groups.Row, groups.Row], margin: float) -> Line:
+    a, b = pair
     n_test = a.finished[0].data.n_test
     scores_a, scores_b = ([score_of(store, made) for made in row.sets] for row in (a, b))
     found = statistics.difference_of(scores_a, scores_b, n_test)
@@ -129,8 +135,8 @@ def _line(store: Store, title: str, table: groups.Group, a: groups.Row, b: group
         table=title,
         dataset=table.key.dataset,
         ipc=table.key.ipc,
-        a=a.label,
-        b=b.label,
+        a=_name(table, a),
+        b=_name(table, b),
         sets=(len(scores_a), len(scores_b)),
         n_test=n_test,
         accuracy=(_mean(scores_a), _mean(scores_b)),

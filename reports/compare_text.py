@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ddbench.benchmark.registry import DATASETS
 from ddbench.reports.compare import Line, Report
-from ddbench.reports.formats import NONE, hanging
+from ddbench.reports.formats import hanging
+from ddbench.reports.number_text import p_value, signed_interval
 from ddbench.reports.statistics import ALPHA
 
 COLOURS = {"equivalent": "cyan", "not told apart": "dim", "not tested": "dim"}
@@ -40,20 +41,15 @@ def _table(lines: Sequence[Line]) -> Table:
     drawn.add_column("verdict", overflow="fold")
     for line in lines:
         found = line.comparison
-        interval = NONE if found.low is None or found.high is None else f"{found.low:+.2f} … {found.high:+.2f}"
         drawn.add_row(
             Text(f"{line.a} − {line.b}"),
             f"{line.accuracy[0]:.2f} − {line.accuracy[1]:.2f}",
             f"{found.difference:+.2f}",
-            interval,
-            *(_p(value) for value in (found.p_value, line.p_holm, line.p_equivalent)),
+            signed_interval(found.low, found.high),
+            *(p_value(value) for value in (found.p_value, line.p_holm, line.p_equivalent)),
             Text(line.verdict, style=COLOURS.get(line.verdict, "bold")),
         )
     return drawn
-
-
-def _p(value: float | None) -> str:
-    return NONE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _notes(line: Line) -> list[str]:
@@ -66,9 +62,7 @@ def _notes(line: Line) -> list[str]:
             "points would be missed more than one time in five."
         )
     if line.bootstrap is not None:
-        notes.append(
-            f"{name}, crossed bootstrap of sets and images: {line.bootstrap[0]:+.2f} … {line.bootstrap[1]:+.2f}."
-        )
+        notes.append(f"{name}, crossed bootstrap of sets and images: {signed_interval(*line.bootstrap)}.")
     for method, spread in zip((line.a, line.b), line.spread, strict=True):
         parts = [
             f"{value:.2f} {what}"
@@ -114,10 +108,12 @@ def _tally(report: Report, console: Console) -> None:
             if outcomes[one]
         )
         console.print(f"{a} against {b}: {told}", markup=False)
+    tested = sum(line.p_holm is not None for line in report.lines)
     console.print(
         Text(
-            f"Verdicts at 5 % after Holm's correction over {len(report.lines)} lines; equivalent: two one-sided tests "
-            f"within ± {report.margin:g} points. Differences are of acc_last; students of one set count as one.",
+            f"Verdicts at 5 % after Holm's correction over {tested} tests; equivalent: two one-sided tests "
+            f"within ± {report.margin:g} points, not corrected. Differences are of acc_last; students of one set count "
+            "as one.",
             style="dim",
         )
     )

@@ -64,6 +64,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_of(comparisons: Sequence[Comparison | None]) -> list[float | None]:
+    """Holm's adjustment over those that could be tested; None for the others."""
+    adjusted = iter(holm([one.p_value for one in comparisons if one is not None and one.p_value is not None]))
+    return [None if one is None or one.p_value is None else next(adjusted) for one in comparisons]
+
+
 @dataclass(frozen=True)
 class StudentPair:
     """Two students with the same seeds on the same test images."""

@@ -15,11 +15,12 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.notes import no_predictions, single_set
+from ddbench.reports.notes import marks
+from ddbench.reports.number_text import NONE, interval, number, seconds
 from ddbench.reports.statistics import Summary
 from ddbench.reports.tables import Leaderboard, LeaderboardRow, ProblemRecord, Table
 
-NONE = "–"
+NOTHING = "No evaluations yet: `bench run` makes them, `bench status` shows what there is."
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def columns(table: Table, *, best: bool) -> list[Column]:
         *([Column("best acc %", lambda row: _spread(row.acc_best))] if best else []),
         *([Column("paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         Column("sets×st.", _replication, keep=2),
-        Column("gap %", lambda row: NONE if row.gap_closed_percent is None else f"{row.gap_closed_percent:.1f}"),
+        Column("gap %", lambda row: number(row.gap_closed_percent, 1)),
         Column("distil s", _distil_seconds, keep=3),
-        Column("eval s", lambda row: seconds_text(row.cost.evaluate_seconds_per_student), keep=4),
+        Column("eval s", lambda row: seconds(row.cost.evaluate_seconds_per_student), keep=4),
         Column("peak MiB" if gpu else "host MiB", lambda row: _memory(row, gpu=gpu), keep=5),
         *([Column("done", lambda row: f"{row.done}/{row.expected}")] if incomplete else []),
     ]
@@ -62,21 +63,17 @@ def _rank(row: LeaderboardRow) -> str:
 
 
 def method_name(row: LeaderboardRow) -> str:
-    marks = ("†" if single_set(row) else "") + ("‡" if no_predictions(row) else "")
-    return " · ".join([row.method, *row.qualifiers]) + (f" {marks}" if marks else "")
+    return " ".join(filter(None, [row.name, marks(row)]))
 
 
 def _spread(summary: Summary | None) -> str:
     if summary is None:
         return NONE
-    spread = summary.student_std if summary.n == 1 else summary.std
-    return f"{summary.mean:.2f}" if spread is None else f"{summary.mean:.2f} ± {spread:.2f}"
+    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
 
 
 def _interval(summary: Summary | None) -> str:
-    if summary is None or summary.low is None or summary.high is None:
-        return NONE
-    return f"{summary.low:.2f}–{summary.high:.2f}"
+    return NONE if summary is None else interval(summary.low, summary.high)
 
 
 def _paper(row: LeaderboardRow) -> str:
@@ -96,14 +93,8 @@ def _replication(row: LeaderboardRow) -> str:
 
 
 def _distil_seconds(row: LeaderboardRow) -> str:
-    cold, spent = seconds_text(row.cost.distil_cold_seconds), seconds_text(row.cost.distil_spent_seconds)
+    cold, spent = seconds(row.cost.distil_cold_seconds), seconds(row.cost.distil_spent_seconds)
     return cold if cold == spent else f"{cold} ({spent})"
-
-
-def seconds_text(seconds: float | None) -> str:
-    if seconds is None:
-        return NONE
-    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
 
 
 def _memory(row: LeaderboardRow, *, gpu: bool) -> str:
@@ -131,7 +122,7 @@ def print_terminal(board: Leaderboard, console: Console, *, best: bool = False) 
     for table in board.tables:
         console.print(_terminal_table(table, console, best=best))
     if not board.tables:
-        console.print("No evaluations yet: `bench run` makes them, `bench status` shows what there is.")
+        console.print(NOTHING)
     if board.problems:
         console.print(left_out(board.problems))
 
@@ -231,10 +222,16 @@ def markdown(board: Leaderboard, *, best: bool = False) -> str:
             *(f"- {escaped(note)}" for note in table.notes),
         ]
         blocks.append("\n".join(lines).rstrip())
+    if not board.tables:
+        blocks.append(NOTHING)
     if board.problems:
-        listed = [f"- {escaped(f'{problem.path}: {problem.reason}')}" for problem in board.problems]
-        blocks.append("\n".join([f"Left out ({len(listed)}):", "", *listed]))
+        blocks.append(left_out_markdown(board.problems))
     return "\n\n".join(blocks) + "\n"
+
+
+def left_out_markdown(problems: Sequence[ProblemRecord]) -> str:
+    listed = [f"- {escaped(f'{problem.path}: {problem.reason}')}" for problem in problems]
+    return "\n".join([f"Left out ({len(listed)}):", "", *listed])
 
 
 def _pipes(cells: Sequence[str]) -> str:

@@ -43,6 +43,22 @@ class TableKey:
     content_hash: str | None = None
     """Both None where no evaluation has finished yet."""
 
+    def conditions(self, protocol: str, *, whole_set: bool = False) -> dict[str, Any]:
+        """What published numbers are looked up by (`paper_numbers.published`).
+
+        Args:
+            protocol: its registered name, without version.
+            whole_set: of a row that was trained on the whole training set.
+        """
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "resolution": self.resolution,
+            "ipc": None if whole_set else self.ipc,
+            "student": self.student,
+            "protocol": protocol,
+        }
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -108,6 +124,10 @@ class Group:
 
     key: TableKey
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def modified_protocol(self) -> bool:
+        return any(cell.spec.protocol.overrides for row in self.rows for cell in row.cells)
 
 
 def group(results: Results) -> list[Group]:

@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ddbench.reports import formats
+from ddbench.reports import number_text
 from ddbench.reports.contestants import contestants
-from ddbench.reports.formats import Column, columns, legend_items
+from ddbench.reports.formats import NOTHING, Column, columns, legend_items
 from ddbench.reports.latex_text import breakable, escaped
 from ddbench.reports.notes import no_predictions, single_set
 from ddbench.reports.statistics import Summary
@@ -38,7 +38,7 @@ def tables(board: Leaderboard, *, best: bool = False) -> str:
     """
     labels = _labels([_slug(table.dataset, table.ipc, table.protocol, table.student) for table in board.tables])
     made = (_table(table, label, best=best) for table, label in zip(board.tables, labels, strict=True))
-    return "\n\n".join([HEAD, *made]) + "\n"
+    return "\n\n".join([HEAD, *made] if board.tables else [HEAD, f"% {NOTHING}"]) + "\n"
 
 
 def wide(board: Leaderboard) -> str:
@@ -48,7 +48,7 @@ def wide(board: Leaderboard) -> str:
         families.setdefault(_family(table), []).append(table)
     labels = _labels([_slug(some[0].dataset, None, some[0].protocol, some[0].student) for some in families.values()])
     made = (_wide(some, label) for some, label in zip(families.values(), labels, strict=True))
-    return "\n\n".join([HEAD, *made]) + "\n"
+    return "\n\n".join([HEAD, *made] if board.tables else [HEAD, f"% {NOTHING}"]) + "\n"
 
 
 def _family(table: Table) -> tuple[object, ...]:
@@ -69,7 +69,7 @@ def _table(table: Table, label: str, *, best: bool) -> str:
     shown = [
         column
         for column in columns(table, best=best)
-        if column.header not in left_out and any(column.cell(row) != formats.NONE for row in rows)
+        if column.header not in left_out and any(column.cell(row) != number_text.NONE for row in rows)
     ]
     footnotes = _Footnotes(rows)
     paper = any(row.papers for row in rows)
@@ -130,7 +130,7 @@ def _header(column: Column) -> str:
 def _plain(cell: str) -> str:
     """A cell of numbers as formats.py writes it."""
     cell = re.sub(r"^-(?=\d)", "−", cell)
-    return escaped(cell) if cell != formats.NONE else NONE
+    return escaped(cell) if cell != number_text.NONE else NONE
 
 
 def _rank(row: LeaderboardRow) -> str:
@@ -259,8 +259,8 @@ def number(value: Summary | None, style: str | None = None) -> str:
     if value is None:
         return NONE
     mean = f"{value.mean:.2f}"
-    spread = value.student_std if value.n == 1 else value.std
-    return (f"\\{style}{{{mean}}}" if style else mean) + ("" if spread is None else rf" $\pm$ {spread:.2f}")
+    plus_minus = "" if value.spread is None else rf" $\pm$ {value.spread:.2f}"
+    return (f"\\{style}{{{mean}}}" if style else mean) + plus_minus
 
 
 def _counts(row: LeaderboardRow) -> bool:

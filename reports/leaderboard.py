@@ -78,7 +78,7 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         if n_test > 1 and scores[i] and scores[j] and not members[i].reference and not members[j].reference
     }
     ranks = _ranks(members, comparisons)
-    settings, qualifiers = _settings(members)
+    settings, qualifiers = settings_of(members)
     teacher = next((student.result.teacher for student in students if student.result.teacher is not None), None)
     if teacher is not None:
         settings.append(_teacher(teacher))
@@ -87,11 +87,9 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         for i, row in enumerate(members)
     ]
     gap_notes = _close_gaps(built)
-    if not any(cell.spec.protocol.overrides for row in members for cell in row.cells):
-        name = members[0].cells[0].spec.protocol.name
-        for one in built:
-            where = {"dataset": key.dataset, "split": key.split, "student": key.student, "protocol": name}
-            one.papers = tuple(published(one.method, ipc=None if one.reference else key.ipc, **where))
+    protocol, modified = members[0].cells[0].spec.protocol, group.modified_protocol
+    for one in built if not modified else ():
+        one.papers = tuple(published(one.method, **key.conditions(protocol.name, whole_set=one.reference)))
     order = sorted(range(len(built)), key=lambda i: _place(built[i]))
     pairs = [Pair(a=order.index(i), b=order.index(j), comparison=pair) for (i, j), pair in comparisons.items()]
     table = Table(
@@ -104,7 +102,7 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         ipc=key.ipc,
         protocol=key.protocol,
         protocol_hash=key.protocol_hash,
-        modified_protocol=any(cell.spec.protocol.overrides for row in members for cell in row.cells),
+        modified_protocol=modified,
         student=key.student,
         teacher=teacher,
         n_train=students[0].data.n_train if students else None,
@@ -115,7 +113,6 @@ def _table(store: Store, group: groups.Group, title: str) -> Table:
         legend=[],
         notes=[],
     )
-    protocol = members[0].cells[0].spec.protocol
     warnings = {rows.printable(student.data.warning) for student in students if student.data.warning}
     table.legend = legend(table)
     table.notes = [*notes(table, protocol.name, sorted(warnings)), *gap_notes]
@@ -289,7 +286,7 @@ def _guidance(distils: Sequence[DistillResult]) -> dict[str, Guidance]:
     return summed
 
 
-def _settings(members: Sequence[groups.Row]) -> tuple[list[str], list[list[str]]]:
+def settings_of(members: Sequence[groups.Row]) -> tuple[list[str], list[list[str]]]:
     """(what all rows share, what each row is marked with).
 
     Prior, its precision and devices are said once where one value holds for all rows that have one, else at each row.

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ddbench.reports.formats import NONE, hanging
+from ddbench.reports.formats import hanging
 from ddbench.reports.mean_rank import MeanRanks
+from ddbench.reports.number_text import interval, p_value
 
 
 def print_terminal(found: MeanRanks, console: Console) -> None:
@@ -26,9 +27,8 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
         drawn.add_column(header, justify="right", no_wrap=True)
     outcomes = _outcomes(found)
     for one in found.methods:
-        interval = NONE if one.low is None or one.high is None else f"{one.low:.2f}–{one.high:.2f}"
         counts = (str(outcomes[one.method, what]) for what in ("win", "tie", "loss"))
-        drawn.add_row(Text(one.method), f"{one.mean_rank:.2f}", interval, *counts)
+        drawn.add_row(Text(one.method), f"{one.mean_rank:.2f}", interval(one.low, one.high), *counts)
     console.print(drawn)
     cells, clusters = _counted(found.cells, "cell"), _counted(len(found.clusters), "cluster")
     console.print(
@@ -42,7 +42,7 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
     notes = list(found.caveats)
     if found.p_value is not None:
         notes.insert(
-            0, f"That no method differs from another: p = {found.p_value:.4f} (Friedman's test by permutation)."
+            0, f"That no method differs from another: p = {p_value(found.p_value)} (Friedman's test by permutation)."
         )
     else:
         notes.insert(0, "One cluster: nothing tells how the ranks would differ with another seed.")

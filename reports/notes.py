@@ -64,6 +64,11 @@ def legend(table: Table) -> list[str]:
     return found
 
 
+def marks(row: LeaderboardRow) -> str:
+    """The signs beside a row's name, which the legend explains."""
+    return ("†" if single_set(row) else "") + ("‡" if no_predictions(row) else "")
+
+
 def single_set(row: LeaderboardRow) -> bool:
     return row.acc_last is not None and row.acc_last.n == 1
 
@@ -79,7 +84,7 @@ def _row_notes(table: Table) -> list[str]:
             states = ", ".join(f"{count} {state}" for state, count in row.states.items() if state != State.OK)
             reasons = "; ".join(reason.partition("\n")[0] for reason in row.reasons)
             why = f" ({reasons})" if reasons else ""
-            found.append(f"{row.method}: {row.done} of {row.expected} students done; {states}{why}.")
+            found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
 
 
@@ -99,25 +104,25 @@ def _power_note(table: Table) -> list[str]:
 
 def _cost_notes(table: Table) -> list[str]:
     found = []
-    distilled = {row.method: row.cost.distil_hardware for row in table.rows}
-    trained = {row.method: row.cost.evaluate_hardware for row in table.rows}
+    distilled = [(row.name, row.cost.distil_hardware) for row in table.rows]
+    trained = [(row.name, row.cost.evaluate_hardware) for row in table.rows]
     for stage, models_of in (("distilled", distilled), ("students trained", trained)):
         methods_of: dict[str, list[str]] = {}
-        for method, models in models_of.items():
+        for method, models in models_of:
             for model in models:
                 methods_of.setdefault(model, []).append(method)
         if len(methods_of) > 1:
             where = "; ".join(f"{', '.join(methods)} on {model}" for model, methods in sorted(methods_of.items()))
             found.append(f"Mixed hardware, do not compare times across it. {stage.capitalize()}: {where}.")
-    shared = [row.method for row in table.rows if row.cost.shared_gpu]
+    shared = [row.name for row in table.rows if row.cost.shared_gpu]
     if shared:
         found.append(f"Costs measured on a GPU that others were using are left out: {', '.join(shared)}.")
-    batches = {
-        row.method: row.cost.distil_batch_sizes
+    batches = [
+        (row.name, row.cost.distil_batch_sizes)
         for row in table.rows
         if row.prior_sha256 is not None and row.cost.distil_gpu_peak_allocated_mib is not None
-    }
-    if len({size for sizes in batches.values() for size in sizes}) > 1:
-        said = ", ".join(f"{method} {'/'.join(map(str, sizes))}" for method, sizes in batches.items())
+    ]
+    if len({size for _, sizes in batches for size in sizes}) > 1:
+        said = ", ".join(f"{method} {'/'.join(map(str, sizes))}" for method, sizes in batches)
         found.append(f"Peak memory is at different batch sizes: {said}.")
     return found

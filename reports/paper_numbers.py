@@ -19,6 +19,8 @@ FILE = Path(__file__).parent / "reference" / "paper_numbers.csv"
 METRIC = "top1_best"
 SPLIT = "imagenet"
 """The papers' split: ImageNet's training images train, its validation images test."""
+RESOLUTIONS = (224, 256)
+"""The sides in pixels at which they distil."""
 SAME_IMAGES = {"random-first": "random"}
 """Our method -> the one whose published numbers are its own too: their programs keep the first images by file name and
 call them random."""
@@ -55,26 +57,27 @@ Key = tuple[str, str, str, str, str]
 
 
 def published(
-    method: str, *, dataset: str, split: str, ipc: int | None, student: str, protocol: str
+    method: str, *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
 ) -> Sequence[PaperNumber]:
-    """The accuracies that papers give for this cell, the most trustworthy first; empty for another split than theirs.
+    """The accuracies that papers give for this cell, the most trustworthy first; empty for another split or another
+    resolution than theirs.
 
     Args:
         protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
     """
-    if split != SPLIT or not method:
+    if split != SPLIT or resolution not in RESOLUTIONS or not method:
         return ()
     return _numbers().get((SAME_IMAGES.get(method, method), *_conditions(dataset, ipc, student, protocol)), ())
 
 
 def published_cell(
-    *, dataset: str, split: str, ipc: int | None, student: str, protocol: str
+    *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
 ) -> Sequence[tuple[str, PaperNumber]]:
     """All accuracies that papers give for one cell, as (method, number), the most trustworthy first.
 
     The method is empty for one that is not here, and for a setting without a name (`settings.py` knows some).
     """
-    if split != SPLIT:
+    if split != SPLIT or resolution not in RESOLUTIONS:
         return ()
     conditions = _conditions(dataset, ipc, student, protocol)
     found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]

@@ -59,7 +59,7 @@ def method_of(spec: MethodSpec | None) -> Method | None:
     try:
         method = METHODS.load(spec.name)
         loaded: Method = method(method.Params.model_validate(spec.params))
-    except (UsageError, ValueError, ImportError):
+    except Exception:  # not registered, or other parameters now; validators that open files may raise anything
         return None
     return loaded
 

@@ -2,7 +2,7 @@
 
 A paper reports the best look at the test set, as mean and population standard deviation over students of one distilled
 set. That is computed here from our students too, beside `acc_last` over sets, so that a difference in numbers is told
-from a difference in what is counted. Unmodified protocols and the papers' split only.
+from a difference in what is counted. Unmodified protocols, the papers' split and their resolutions only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ddbench.benchmark.result import Record
 from ddbench.reports import groups, rows, statistics
 from ddbench.reports.groups import DistilledSet
 from ddbench.reports.leaderboard import contestant_id, titles
-from ddbench.reports.paper_numbers import SPLIT, PaperNumber, all_published, published
+from ddbench.reports.paper_numbers import RESOLUTIONS, SPLIT, PaperNumber, all_published, published
 from ddbench.reports.statistics import Summary
 
 FILE = Path(__file__).parent / "reference" / "contradictions.yaml"
@@ -188,7 +188,10 @@ def _unmatched(title: str, table: groups.Group, cells: dict[tuple[object, ...], 
         return Unmatched(table=title, reason=f"no paper that is known here has numbers for {key.dataset}")
     if key.split != SPLIT:
         return Unmatched(table=title, reason=f"papers use the split {SPLIT}, this is {key.split}")
-    if any(cell.spec.protocol.overrides for row in members for cell in row.cells):
+    if key.resolution not in RESOLUTIONS:
+        sides = " or ".join(map(str, RESOLUTIONS))
+        return Unmatched(table=title, reason=f"papers distil at {sides} px, this is {key.resolution} px")
+    if table.modified_protocol:
         return Unmatched(table=title, reason="the protocol is modified")
     return Unmatched(table=title, reason="no paper that is known here has one of its methods under these conditions")
 
@@ -204,9 +207,7 @@ def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced 
     if spec.protocol.overrides:
         return None
     ipc = None if row.reference else key.ipc
-    papers = published(
-        row.label, dataset=key.dataset, split=key.split, ipc=ipc, student=key.student, protocol=spec.protocol.name
-    )
+    papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.reference))
     if not papers:
         return None
     best = statistics.summary(_of_students(row, "acc_best"))
@@ -282,15 +283,15 @@ def _table_inflation(title: str, table: groups.Group) -> TableInflation | None:
     members = [row for row in table.rows if row.finished and not row.reference]
     if not members:
         return None
-    found = {row.label: inflation(row).mean for row in members}
-    largest = max(found, key=lambda label: found[label])
+    found = [(inflation(row).mean, row.label) for row in members]
+    largest, largest_of = max(found)
     return TableInflation(
         table=title,
         protocol=table.key.protocol,
         looks=min(len(student.metrics.curve) for row in members for student in row.finished),
         methods=len(members),
-        mean=math.fsum(inflation(row).mean for row in members) / len(members),
-        smallest=min(found.values()),
-        largest=found[largest],
-        largest_of=largest,
+        mean=math.fsum(mean for mean, _ in found) / len(found),
+        smallest=min(found)[0],
+        largest=largest,
+        largest_of=largest_of,
     )

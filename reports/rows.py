@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -281,11 +282,8 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
         return None, str(State.UNREADABLE), _schema_problem(folder) or problem.partition("result.json: ")[2] or problem
     if result is not None and (result.cell != folder.id or not folder.id.startswith(result.kind)):
         return None, str(State.UNREADABLE), f"it is the result of {printable(result.cell)}, not of this cell"
-    if isinstance(result, EvaluateResult) and result.status == "ok":
-        if result.metrics is None or result.dataset is None:
-            return None, str(State.UNREADABLE), "it says ok, but has no metrics or no dataset"
-        if not (0 <= result.metrics.acc_last <= 100 and 0 <= result.metrics.acc_best <= 100):
-            return None, str(State.UNREADABLE), "expected accuracies between 0 and 100 percent"
+    if result is not None and result.status == "ok" and (problem := _impossible(result)) is not None:
+        return None, str(State.UNREADABLE), problem
     if result is not None and result.status == "ok":
         return result, str(State.OK), None
     try:
@@ -294,6 +292,23 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
         # A folder that is not ours to write: its locks cannot be tried, so a living cell looks like an interrupted one.
         state = str(State.INTERRUPTED if result is None else result.status)
     return result, state, printable(result.reason) if result and result.reason else None
+
+
+def _impossible(result: DistillResult | EvaluateResult) -> str | None:
+    """What a finished cell cannot have, in numbers that tables and charts rely on."""
+    cost = result.cost
+    if cost is not None and not (0 <= cost.seconds < math.inf and 0 <= cost.cold_seconds < math.inf):
+        return "expected costs of zero or more seconds"
+    if isinstance(result, DistillResult):
+        return None
+    if result.metrics is None or result.dataset is None:
+        return "it says ok, but has no metrics or no dataset"
+    metrics = result.metrics
+    accuracies = [metrics.acc_last, metrics.acc_best, *(look.accuracy for look in metrics.curve)]
+    accuracies += [] if metrics.top5_last is None else [metrics.top5_last]
+    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
+        return "expected accuracies between 0 and 100 percent"
+    return None
 
 
 def _schema_problem(folder: CellDir) -> str | None:

@@ -40,6 +40,11 @@ class Summary:
     """For one set only: sample standard deviation over its students, None for one student. It says how much training
     varies and nothing of how another set would do."""
 
+    @property
+    def spread(self) -> float | None:
+        """What stands behind ±: over sets, of one set over its students."""
+        return self.student_std if self.n == 1 else self.std
+
 
 @dataclass(frozen=True)
 class SetScore:
@@ -189,21 +194,22 @@ def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float],
     common = sorted(set.intersection(*(set(scores) for scores in by_seed)))
     if len(common) >= 2:
         methods = [[scores[seed] for seed in common] for scores in by_seed]
-        sums = [_weighted(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
+        sums = [weighted_sum(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
         varying = [Component(float(np.var(sums, ddof=1)) / len(sums), len(sums) - 1)]
         several = f"{len(sums)} seeds with a set of each of the {len(methods)} methods"
         basis = several if len(methods) > 2 else f"{len(sums)} pairs of sets with the same seed"
     else:
         varying = _independent_sets(methods, weights)
         basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
-    estimate = _weighted(weights, [_mean_accuracy(scores) for scores in methods])
+    estimate = weighted_sum(weights, [_mean_accuracy(scores) for scores in methods])
     if not varying:
         return Difference(estimate, (), "one set each: nothing tells how far another set would differ")
     images, images_basis = _test_images(methods, weights, n_test)
     return Difference(estimate, (*varying, images), f"{basis}; {images_basis}")
 
 
-def _weighted(weights: Sequence[float], values: Sequence[float]) -> float:
+def weighted_sum(weights: Sequence[float], values: Sequence[float]) -> float:
+    """Σ w_i · x_i."""
     return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
@@ -240,7 +246,7 @@ def _test_images(methods: Sequence[Sequence[SetScore]], weights: Sequence[float]
         summed = np.asarray(weights) @ np.stack(correct)
         return Component(float(np.var(100 * summed, ddof=1)) / n_test, n_test - 1), f"{n_test} test images, paired"
     right = [_mean_accuracy(scores) / 100 for scores in methods]
-    largest = _largest_square(right, weights) - _weighted(weights, right) ** 2
+    largest = _largest_square(right, weights) - weighted_sum(weights, right) ** 2
     variance = 100**2 * max(largest, 0.0) * n_test / (n_test - 1)
     return Component(variance / n_test, n_test - 1), f"{n_test} test images, bounded: per-image predictions are missing"
 

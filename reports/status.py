@@ -14,7 +14,8 @@ from rich.text import Text
 
 from ddbench.benchmark.result import Record
 from ddbench.benchmark.store import CellDir, State
-from ddbench.reports.formats import NONE, hanging, left_out, seconds_text
+from ddbench.reports.formats import hanging, left_out
+from ddbench.reports.number_text import NONE, seconds
 from ddbench.reports.rows import BLOCKED, FAILURES, STALE, DistilCell, EvaluateCell, Results, printable
 from ddbench.reports.tables import ProblemRecord
 
@@ -175,7 +176,7 @@ def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]
             NONE if cell.distill_seed is None else str(cell.distill_seed),
             "" if cell.evaluate_seed is None else str(cell.evaluate_seed),
             NONE if cell.attempts is None else str(cell.attempts),
-            seconds_text(cell.seconds),
+            seconds(cell.seconds),
             Text(_words(cell)),
         )
     return table

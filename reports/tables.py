@@ -91,6 +91,11 @@ class LeaderboardRow(Record):
     has_predictions: bool
     """The per-image predictions of all finished students are there and agree with the recorded accuracies."""
 
+    @property
+    def name(self) -> str:
+        """The method with its qualifiers: no other row of the table has it."""
+        return " · ".join([self.method, *self.qualifiers])
+
 
 class Pair(Record):
     """Two rows (indices into the table's rows) and the difference of their `acc_last`, a minus b."""

@@ -167,21 +167,7 @@ class Measuring:
         """
         began = time.perf_counter()
         real = self.real
-        shapes: list[tuple[int, ...]] = []
-
-        def at_the_side(pixels: np.ndarray) -> np.ndarray:
-            shapes.append(pixels.shape)
-            return fit(quick.PROTOCOL, pixels, self.resolution)
-
-        images = read_set(
-            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_the_side, subset=made.subset
-        )
-        if images.sha256 != made.image_set_sha256:
-            raise RunError(
-                f"the images are not the ones that were distilled: expected SHA-256 {made.image_set_sha256}, found "
-                f"{images.sha256}"
-            )
-        pixels, labels = np.asarray(images.pixels), images.labels
+        pixels, labels, shapes = self._read(made)
         features = self.extractor.features(pixels)
         values, missing = self._in_feature_space(features, labels)
         predicted = self.extractor.classes(pixels)
@@ -190,13 +176,9 @@ class Measuring:
         else:
             values["label_agreement_percent"] = 100 * float(np.mean(predicted == labels))
         found = nearest(pixels, real.source, real.rows, self.device)
-        values["copies_percent"] = 100 * float(np.mean(found.distance == 0))
-        if real.typical_distance > 0:
-            values["nearest_median_ratio"] = float(np.median(found.distance)) / real.typical_distance
-            values["nearest_minimum_ratio"] = float(found.distance.min()) / real.typical_distance
-        else:
-            same = "at least half of the real images occur twice, so their distance gives no unit"
-            missing |= {"nearest_median_ratio": same, "nearest_minimum_ratio": same}
+        copied, no_unit = self._by_pixels(found.distance)
+        values |= copied
+        missing |= no_unit
         classes = len(self.dataset.class_ids)
         values["stored_bytes_per_class"] = self._stored_bytes(made) / classes
         values["raw_bytes_per_class"] = sum(int(np.prod(shape)) for shape in shapes) / classes
@@ -238,6 +220,34 @@ class Measuring:
         )
         write_record(store, record)
         return record
+
+    def _read(self, made: FinishedSet) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
+        """(images at the dataset's side, their classes, the images' own shapes)."""
+        shapes: list[tuple[int, ...]] = []
+
+        def at_the_side(pixels: np.ndarray) -> np.ndarray:
+            shapes.append(pixels.shape)
+            return fit(quick.PROTOCOL, pixels, self.resolution)
+
+        images = read_set(
+            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_the_side, subset=made.subset
+        )
+        if images.sha256 != made.image_set_sha256:
+            raise RunError(
+                f"the images are not the ones that were distilled: expected SHA-256 {made.image_set_sha256}, found "
+                f"{images.sha256}"
+            )
+        return np.asarray(images.pixels), images.labels, shapes
+
+    def _by_pixels(self, distances: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+        """(values, why others are missing), from the distance of each image to its nearest real one."""
+        values, unit = {"copies_percent": 100 * float(np.mean(distances == 0))}, self.real.typical_distance
+        if unit > 0:
+            values["nearest_median_ratio"] = float(np.median(distances)) / unit
+            values["nearest_minimum_ratio"] = float(distances.min()) / unit
+            return values, {}
+        same = "at least half of the real images occur twice, so their distance gives no unit"
+        return values, {"nearest_median_ratio": same, "nearest_minimum_ratio": same}
 
     def _in_feature_space(self, features: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
         real, missing = self.real, {}

@@ -13,7 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.formats import NONE, escaped, hanging, left_out
+from ddbench.reports.formats import escaped, hanging, left_out, left_out_markdown
+from ddbench.reports.number_text import NONE, interval
 from ddbench.reports.quality.measures import MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
 from ddbench.reports.quality.tables import QualityReport, QualityRow, QualityTable
@@ -22,6 +23,7 @@ Column = tuple[str, list[str]]
 """Header and cells."""
 
 NO_BOARD = "of this protocol's acc_last, not DD-Ranking's board"
+NOTHING = "No set has been measured: `bench quality` measures those that are finished."
 HOW = "± sample std over distilled sets; n counts sets."
 
 
@@ -37,13 +39,13 @@ def print_terminal(report: QualityReport, console: Console) -> None:
         console.print()
     for scores in report.scores:
         console.print(Text(f"{scores.name} · {scores.title}", style="bold"))
-        console.print(Text(_score_setting(scores), style="dim"))
+        console.print(Text(score_setting(scores), style="dim"))
         _print_columns([_named(score) for score in scores.rows], _score_columns(scores), console)
         for note in scores.notes:
             console.print(hanging(note, style="dim"))
         console.print()
     if not report.tables:
-        console.print("No set has been measured: `bench quality` measures those that are finished.")
+        console.print(NOTHING)
     if report.problems:
         console.print(left_out(report.problems))
 
@@ -55,12 +57,13 @@ def markdown(report: QualityReport) -> str:
         lines += [*_pipes(_methods(table), _columns(table)), "", HOW, "", *(f"- {escaped(n)}" for n in table.notes)]
         blocks.append("\n".join(lines).rstrip())
     for scores in report.scores:
-        lines = [f"### {escaped(f'{scores.name} · {scores.title}')}", "", escaped(_score_setting(scores)), ""]
+        lines = [f"### {escaped(f'{scores.name} · {scores.title}')}", "", escaped(score_setting(scores)), ""]
         lines += [*_pipes([_named(score) for score in scores.rows], _score_columns(scores)), ""]
         blocks.append("\n".join([*lines, *(f"- {escaped(note)}" for note in scores.notes)]).rstrip())
+    if not report.tables:
+        blocks.append(NOTHING)
     if report.problems:
-        listed = [f"- {escaped(f'{problem.path}: {problem.reason}')}" for problem in report.problems]
-        blocks.append("\n".join([f"Left out ({len(listed)}):", "", *listed]))
+        blocks.append(left_out_markdown(report.problems))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -104,10 +107,11 @@ def _methods(table: QualityTable) -> list[str]:
 def _columns(table: QualityTable) -> list[Column]:
     counts = [str(row.measured) if row.measured == row.sets else f"{row.measured}/{row.sets}" for row in table.rows]
     shown = [measure for measure in MEASURES if any(measure.key in row.values for row in table.rows)]
-    return [("n", counts), *((m.header, [_cell(m, row) for row in table.rows]) for m in shown)]
+    return [("n", counts), *((m.header, [cell(m, row) for row in table.rows]) for m in shown)]
 
 
-def _cell(measure: Measure, row: QualityRow) -> str:
+def cell(measure: Measure, row: QualityRow) -> str:
+    """Mean and spread of one measure, with the digits that it deserves."""
     found = row.values.get(measure.key)
     if found is None:
         return NONE
@@ -160,12 +164,11 @@ def _score_columns(table: ScoreTable) -> list[Column]:
 
 
 def _ends(score: Interval | None) -> str:
-    if score is None or score.low is None or score.high is None:
-        return NONE
-    return f"{score.low:.2f}–{score.high:.2f}"
+    return NONE if score is None else interval(score.low, score.high)
 
 
-def _score_setting(table: ScoreTable) -> str:
+def score_setting(table: ScoreTable) -> str:
+    """What the scores are, and what they are taken from."""
     parts = [NO_BOARD]
     parts += [] if table.hard is None else [f"HLR from {table.hard}"]
     parts += [] if table.unaugmented is None else [f"without augmentation: {table.unaugmented}"]

@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from ddbench.benchmark.spec import Scalar
 from ddbench.reports import ablation
-from ddbench.reports.ablation import Design, PaperPoint, Sweep, SweepPoint
+from ddbench.reports.factorials import Design, published_designs
 from ddbench.reports.paper_numbers import PaperNumber
 from ddbench.reports.settings import Factor
 from ddbench.reports.site.charts import Mark, Series, interval_bar, line_chart
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
 from ddbench.reports.statistics import Summary
+from ddbench.reports.sweeps import PaperPoint, Sweep, SweepPoint
 
 SECTION = "Ablation"
 LAST, BEST, PAPER = "after the last epoch", "best look", "paper (best look)"
@@ -57,12 +58,12 @@ def pages(site: Site) -> list[Page]:
     paths = {view.table.title: view.path for view in site.tables}
     sweeps: dict[str, list[SweepView]] = {}
     for sweep in found.sweeps:
-        sweeps.setdefault(sweep.where.table, []).append(_sweep(sweep, paths[sweep.where.table]))
+        sweeps.setdefault(sweep.where.table, []).append(_sweep(site, sweep, paths[sweep.where.table]))
     values = {
         "designs": [_design(design, paths[design.where.table]) for design in found.designs],
         "sweeps": {title: sweeps[title] for title in paths if title in sweeps},
         "paths": paths,
-        "published": [(design, corner_names(design.factors)) for design in ablation.published_designs()],
+        "published": [(design, corner_names(design.factors)) for design in published_designs()],
     }
     return [Page("ablation.html", "ablation.html", "Ablation", SECTION, values)]
 
@@ -127,7 +128,7 @@ def _range(summaries: Iterable[Summary | None], others: Sequence[float]) -> tupl
 # Sweeps ---------------------------------------------------------------------------------------------------------------
 
 
-def _sweep(sweep: Sweep, path: str) -> SweepView:
+def _sweep(site: Site, sweep: Sweep, path: str) -> SweepView:
     points = {value_text(point.value): point for point in sweep.points}
     papers = {value_text(paper.value): paper.number for paper in sweep.papers}
     within = _range([p.acc_last for p in sweep.points], [number.value for number in papers.values()])
@@ -141,10 +142,10 @@ def _sweep(sweep: Sweep, path: str) -> SweepView:
         )
         for value in sweep.values
     ]
-    return SweepView(sweep, path, values, _curve(sweep, values, within))
+    return SweepView(sweep, path, values, _curve(site, sweep, values, within))
 
 
-def _curve(sweep: Sweep, values: Sequence[ValueView], within: tuple[float, float]) -> Markup:
+def _curve(site: Site, sweep: Sweep, values: Sequence[ValueView], within: tuple[float, float]) -> Markup:
     names = [] if sweep.numeric else [one.text for one in values]
 
     def place(one: SweepPoint | PaperPoint) -> float:
@@ -164,12 +165,12 @@ def _curve(sweep: Sweep, values: Sequence[ValueView], within: tuple[float, float
     )
     return line_chart(
         [one for one in series if one.points],
-        title=f"Accuracy against {sweep.parameter} of {sweep.method}",
+        title=site.shown(f"Accuracy against {sweep.parameter} of {sweep.method}"),
         x_label=f"{sweep.parameter} (log)" if sweep.log else sweep.parameter,
         y_label="accuracy %",
         log_x=sweep.log,
         marks=marks,
-        x_names=names,
+        x_names=[site.shown(name) for name in names],
         y_range=within,
         height=260,
     )

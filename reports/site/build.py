@@ -83,7 +83,7 @@ def build_site(
     pages = [page for maker in makers for page in maker.pages(site)]
     written, size = set[str](), 0
     for done, page in enumerate(pages):
-        size += _write(to, page, made)
+        size += _write(to, page, made, public=public)
         written.add(page.path)
         progress("pages", done + 1, len(pages))
     for file in sorted(STATIC.iterdir()):
@@ -117,11 +117,11 @@ def _written_before(to: Path) -> set[str]:
     return {path for path in files if (to / path).resolve().is_relative_to(to.resolve())}
 
 
-def _write(to: Path, page: Page, made: str) -> int:
+def _write(to: Path, page: Page, made: str, *, public: bool) -> int:
     path = to / page.path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to the disk one by one, as results are: a site that was interrupted is built again.
-    return path.write_bytes(render(page, NAVIGATION, made).encode())
+    return path.write_bytes(render(page, NAVIGATION, made, public=public).encode())
 
 
 def _copy(source: Path, target: Path) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -115,6 +115,7 @@ def line_chart(
         x_names: names of x = 0, 1, …, for values that are no numbers; their points are not joined.
         y_range: where the vertical axis ends; whiskers are cut there.
     """
+    series = [replace(one, points=[p for p in one.points if math.isfinite(p[1])]) for one in series]
     points = [point for one in series for point in one.points]
     if not points:
         return Markup("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ddbench.reports import formats, groups, statistics
+from ddbench.reports import groups, number_text, statistics
 from ddbench.reports.equivalence import equivalence_p_value, smallest_visible_difference, spread
 from ddbench.reports.groups import labels_of_test
 from ddbench.reports.leaderboard import score_of
@@ -55,7 +55,7 @@ class Grid:
 
 
 def pages(site: Site) -> list[Page]:
-    """One page for each family of tables that has two rows to compare, and their list."""
+    """One page for each family of tables, and their list."""
     found = [_page(site, slug, views) for slug, views in site.families.items()]
     listed = [(page, site.families[slug]) for slug, page in zip(site.families, found, strict=True)]
     return [*found, Page("compare/index.html", "compare_index.html", "Compare", SECTION, {"listed": listed})]
@@ -64,15 +64,12 @@ def pages(site: Site) -> list[Page]:
 def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
     scores = {view.slug: _scores(site, view) for view in views}
     rows = {row.id: row for view in views for row in view.table.rows if row.acc_last is not None}
-    names = _names(rows)
+    names = _names(rows, site.shown)
     table = views[0].table
     data = {
         "margin": site.margin,
         "names": names,
-        "tables": [
-            {"ipc": v.table.ipc, "n_test": v.table.n_test, "path": v.path, **_pairs(v, scores[v.slug], site.margin)}
-            for v in views
-        ],
+        "tables": [{"ipc": v.table.ipc, **_pairs(v, scores[v.slug], site.margin)} for v in views],
     }
     classes = [made for v in views if (made := _classes(site, v, scores[v.slug], names)) is not None]
     grids = _grids(site, views, names)
@@ -86,7 +83,7 @@ def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
             "names": names,
             "data": data,
             "over_ipc": _over_ipc(views, names),
-            "costs": [(view, _against_cost(view, names)) for view in views],
+            "costs": [(view, chart) for view in views if (chart := _against_cost(view, names))],
             "spreads": [
                 (v.table.ipc, [(id, names[id], spread(sets)) for id, sets in scores[v.slug].items()]) for v in views
             ],
@@ -99,10 +96,10 @@ def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
     )
 
 
-def _names(rows: Mapping[str, LeaderboardRow]) -> dict[str, str]:
+def _names(rows: Mapping[str, LeaderboardRow], shown: Callable[[str], str]) -> dict[str, str]:
     """Contestant -> a name that no other has: the method's, with what tells it from others only where it must."""
-    names = {id: row.method for id, row in rows.items()}
-    for longer in ({id: " · ".join([row.method, *row.qualifiers]) for id, row in rows.items()}, None):
+    names = {id: shown(row.method) for id, row in rows.items()}
+    for longer in ({id: shown(row.name) for id, row in rows.items()}, None):
         counts = Counter(names.values())
         names = {
             id: name if counts[name] == 1 else longer[id] if longer is not None else f"{name} ({id[:4]})"
@@ -158,7 +155,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _digits(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.2g}")
+    return None if value is None else float(f"{value:.4g}")
 
 
 def _over_ipc(views: Sequence[TableView], names: Mapping[str, str]) -> Markup:
@@ -188,7 +185,7 @@ def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
         Point(
             x,
             y,
-            f"{names[row.id]}\n{y:.2f} % for {formats.seconds_text(x)} s",
+            f"{names[row.id]}\n{y:.2f} % for {number_text.seconds(x)} s",
             y_low=row.acc_last.low if row.acc_last else None,
             y_high=row.acc_last.high if row.acc_last else None,
             row=None if index in front else row.id,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ddbench.benchmark.store import State
 from ddbench.reports.rows import DistilCell, EvaluateCell
 from ddbench.reports.site import table_page
-from ddbench.reports.site.model import Site, TableView
+from ddbench.reports.site.model import Run, Site, TableView
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables import LeaderboardRow
 
@@ -23,12 +24,19 @@ def pages(site: Site) -> list[Page]:
         "families": [(views, [(view, leaders(view)) for view in views]) for views in site.families.values()],
         "states": sorted(states.items()),
         "failures": [cell for cell in cells if cell.why],
-        "problems": site.results.problems,
-        "n_sets": len(site.runs),
-        "n_students": sum(cell.ok for cell in site.results.evaluates.values()),
+        "problems": [*site.results.problems, *site.quality.problems],
+        "n_sets": sum(_is_made(run) for run in site.runs.values()),
+        "n_students": sum(cell.ok for run in site.runs.values() for cell in run.students),
         "public": site.public,
     }
     return [Page("index.html", "index.html", "Results", table_page.SECTION, values)]
+
+
+def _is_made(run: Run) -> bool:
+    """Whether the run is a distilled set that is there: no shard, no failure, and not the whole training set."""
+    if run.distil is None:
+        return True
+    return run.distil.state == State.OK and run.distil.spec.shard is None and run.distil.spec.ipc is not None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ddbench.reports.groups import Group, TableKey
 from ddbench.reports.parameters import may_be_published, method_of
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
 from ddbench.reports.rows import DistilCell, EvaluateCell, Results
+from ddbench.reports.site.paths import without_paths
 from ddbench.reports.tables import LeaderboardRow, Table
 
 
@@ -130,6 +131,10 @@ class Site:
         """What `bench quality` has measured."""
         return read_quality(self.results.store)
 
+    def shown(self, text: str) -> str:
+        """A name for charts and scripts; what templates show is treated likewise (`render.py`)."""
+        return without_paths(text) if self.public else text
+
     def nearest(self, run: Run) -> NearestSheet | None:
         """The sheet of the real images nearest to a run's: None where it was not measured, or everybody sees it."""
         records = self.quality.records.get(run.image_set_sha256 or "", [])
@@ -137,13 +142,17 @@ class Site:
             return None
         sheet = records[0].sheet
         source = folder_of(self.results.store) / sheet.file
-        return NearestSheet(f"images/{sheet.file}", source, sheet) if source.is_file() else None
+        # A link could lead to any file of the machine, and this one is copied as it is.
+        there = source.is_file() and not source.is_symlink()
+        return NearestSheet(f"images/{sheet.file}", source, sheet) if there else None
 
     def shows_images(self, run: Run) -> bool:
-        """Whether the run's pictures may be in this site."""
+        """Whether the run's pictures may be in this site: never where `bench quality` has found copies in them."""
         if not self.public:
             return True
-        return run.distil is not None and may_be_published(method_of(run.distil.spec.method))
+        measured = self.quality.records.get(run.image_set_sha256 or "", [])
+        copies = any(record.values.get("copies_percent", 0.0) > 0 for record in measured)
+        return run.distil is not None and not copies and may_be_published(method_of(run.distil.spec.method))
 
 
 def run_id(cell: EvaluateCell) -> str:

@@ -36,4 +36,7 @@ def _matrix(ranks: MeanRanks) -> list[tuple[str, list[str]]]:
 
 def _text(pairing: Pairing, *, turned: bool = False) -> str:
     wins, losses = (pairing.losses, pairing.wins) if turned else (pairing.wins, pairing.losses)
-    return f"{wins}–{pairing.ties}–{losses}"
+    if not wins + pairing.ties + losses:
+        return "not tested"
+    untested = f" ({pairing.not_tested} not tested)" if pairing.not_tested else ""
+    return f"{wins}–{pairing.ties}–{losses}{untested}"

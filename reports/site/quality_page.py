@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddbench.reports.quality import tables
+from ddbench.reports.quality import tables, text
 from ddbench.reports.quality.sets import finished_sets
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
@@ -17,6 +17,8 @@ def pages(site: Site) -> list[Page]:
     used = {key for table in report.tables for row in table.rows for key in row.values}
     values = {
         "report": report,
+        "measured": text.cell,
+        "score_setting": text.score_setting,
         "measures": [measure for measure in report.measures if measure.key in used],
     }
     return [Page(PATH, "quality.html", "Quality of the distilled sets", SECTION, values)]

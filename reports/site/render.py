@@ -9,8 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ddbench.reports import number_text
+from ddbench.reports.site.paths import without_paths
+
 STATIC = Path(__file__).parent / "static"
-NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -40,41 +42,44 @@ class Link:
 
 
 @cache
-def environment() -> Environment:
+def environment(public: bool) -> Environment:
+    """The templates.
+
+    Args:
+        public: no path is in any text that they are filled with.
+    """
     made = Environment(
         loader=PackageLoader("ddbench.reports.site"),
         autoescape=True,
+        finalize=_for_everybody if public else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["number"] = number
-    made.filters["seconds"] = seconds
-    made.filters["signed"] = lambda value, digits=2: NONE if value is None else f"{value:+.{digits}f}"
-    made.filters["p"] = p_value
+    made.filters |= {
+        "number": number_text.number,
+        "signed": number_text.signed,
+        "seconds": number_text.seconds,
+        "p": number_text.p_value,
+        "interval": lambda of: number_text.interval(of.low, of.high),
+        "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
+        "key": lambda value: "" if value is None else value,
+    }
     return made
 
 
-def render(page: Page, navigation: list[Link], made: str) -> str:
+def _for_everybody(value: Any) -> Any:
+    """Markup is left as it is: charts and data are made of names that went through `Site.shown`."""
+    return without_paths(value) if type(value) is str else value
+
+
+def render(page: Page, navigation: list[Link], made: str, *, public: bool = False) -> str:
     """The page as HTML.
 
     Args:
         made: what made the site, for its foot.
+        public: without paths.
     """
     root = "../" * page.path.count("/")
-    template = environment().get_template(page.template)
+    template = environment(public).get_template(page.template)
     return template.render(page=page, root=root, navigation=navigation, made=made, **page.values)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None else f"{value:,.{digits}f}"
-
-
-def seconds(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def p_value(value: float | None) -> str:
-    return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

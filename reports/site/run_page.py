@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup
@@ -24,6 +23,8 @@ from ddbench.reports.site.sheets import Sheet, plan_sheet
 
 SECTION = "Runs"
 ENVIRONMENTS = "runs/environments.html"
+PUBLIC_ENVIRONMENT = ("python", "platform", "versions", "source", "hardware", "device", "determinism")
+"""Of `environment.capture`: no variables, and nothing that other programs have noted."""
 RECORDED_CHARACTERS = 2000
 """Of what a method recorded: a longer text is cut, and lies in full in the run's result.json."""
 
@@ -41,7 +42,7 @@ class PhaseSum:
 
 @dataclass(frozen=True)
 class Trained:
-    """The students of a set that share protocol and network."""
+    """The students of a set that share protocol, network and teacher."""
 
     protocol: str
     student: str
@@ -93,8 +94,8 @@ def environment_id(result: Result) -> str:
 
 
 def public_environment(site: Site, environment: dict[str, Any]) -> dict[str, Any]:
-    """Without variables, whose values may be paths, where everybody sees it."""
-    return {key: value for key, value in environment.items() if not (site.public and key == "variables")}
+    """Where everybody sees it, only what says how a number came about."""
+    return {key: value for key, value in environment.items() if not site.public or key in PUBLIC_ENVIRONMENT}
 
 
 def _results(run: Run) -> list[Result]:
@@ -107,43 +108,33 @@ def _page(site: Site, run: Run) -> Page:
     result = distil.result if distil is not None else None
     spec = distil.spec.method if distil is not None else next((r.method for r in _results(run)), None)
     found = sheet_of(site, run)
-    label = _without_paths(site, run.label)
     seed = "" if distil is None else f" · set {distil.spec.seed}"
     ipc = "whole training set" if ipc_of(run) is None else f"IPC {ipc_of(run)}"
     return Page(
         run.path,
         "run.html",
-        f"{label} · {dataset_of(run)} · {ipc}{seed}",
+        f"{run.label} · {dataset_of(run)} · {ipc}{seed}",
         SECTION,
         {
             "run": run,
-            "label": label,
             "spec": spec,
             "origin": origin(run.label, spec, dataset_of(run)) if spec is not None else Origin(known=False),
             "result": result,
-            "prior_name": None if result is None or result.prior is None else _without_paths(site, result.prior.name),
             "data": next((r.dataset for r in _results(run) if r.dataset is not None), None),
             "sheet": None if found is None else found[0],
             "class_ids": class_ids(dataset_of(run)),
             "hidden_images": not site.shows_images(run),
             "phases": phase_sums(result.cost.phases) if result is not None and result.cost is not None else [],
-            "guidance": _guidance(result.guidance) if result is not None else Markup(""),
+            "guidance": _guidance(site, result.guidance) if result is not None else Markup(""),
             "recorded": _json(result.recorded)[:RECORDED_CHARACTERS] if result and result.recorded else "",
             "trained": _trained(site, run),
-            "distil_command": _without_paths(site, command(distil, [])) if distil is not None else None,
+            "distil_command": command(distil, []) if distil is not None else None,
             "environments": sorted({environment_id(r) for r in _results(run) if r.environment}),
             "commits": sorted(set(filter(None, map(_commit, _results(run))))),
             "environments_path": ENVIRONMENTS,
             "plugins": sorted({(name, sha) for r in _results(run) for name, sha in r.plugins.items()}),
         },
     )
-
-
-def _without_paths(site: Site, text: str) -> str:
-    """A folder's own name in place of its path, where everybody sees it."""
-    if not site.public:
-        return text
-    return " ".join(PurePath(word).name if word.startswith(("/", "~", "'/")) else word for word in text.split(" "))
 
 
 def phase_sums(phases: Sequence[Phase]) -> list[PhaseSum]:
@@ -158,13 +149,15 @@ def phase_sums(phases: Sequence[Phase]) -> list[PhaseSum]:
 
 
 def _trained(site: Site, run: Run) -> list[Trained]:
-    kinds: dict[tuple[str, str], list[EvaluateCell]] = defaultdict(list)
+    kinds: dict[tuple[str | None, ...], list[EvaluateCell]] = defaultdict(list)
     for cell in run.students:
-        kinds[cell.spec.protocol.label, cell.spec.student].append(cell)
+        spec = cell.spec
+        kinds[spec.protocol.label, spec.protocol.hash, spec.student, spec.teacher_sha256].append(cell)
     found = []
-    for (protocol, student), cells in kinds.items():
+    for cells in kinds.values():
+        protocol, student = cells[0].spec.protocol.label, cells[0].spec.student
         view = site.table_of.get(cells[0].id)
-        line = _without_paths(site, command(run.distil, cells))
+        line = command(run.distil, cells)
         path = view.path if view is not None else None
         found.append(Trained(protocol, student, path, cells, _curves(cells), line))
     return found
@@ -180,9 +173,9 @@ def _curves(cells: Sequence[EvaluateCell]) -> Markup:
     return line_chart(series, title="Accuracy during training", x_label="epoch", y_label="test accuracy %", height=220)
 
 
-def _guidance(guidance: dict[str, list[float]]) -> Markup:
+def _guidance(site: Site, guidance: dict[str, list[float]]) -> Markup:
     series = [
-        Series(term, [(index + 1, value, None, None) for index, value in enumerate(nats)])
+        Series(site.shown(term), [(index + 1, value, None, None) for index, value in enumerate(nats)])
         for term, nats in guidance.items()
         if len(nats) > 1
     ]

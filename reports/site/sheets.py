@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ddbench.benchmark.image_sets import image_name
 from ddbench.benchmark.store import Store
@@ -29,6 +29,8 @@ LOSSLESS = 32
 LAYOUT = 1
 """Of this file: raised whenever a sheet of the same images looks different."""
 THREADS = 4
+DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no images, or broken ones."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def plan_sheet(store: Store, image_set_sha256: str, class_ids: Sequence[str]) ->
     try:
         with Image.open(source / shown[0] / image_name(0)) as first:
             side = min(SIDE, max(first.size))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except DAMAGED:
         return None
     return Sheet(f"images/{image_set_sha256[:16]}-{LAYOUT}.webp", side, len(class_ids[:CLASSES]), columns, source)
 
@@ -113,5 +115,5 @@ def _tile(path: Path, side: int) -> np.ndarray | None:
             if shown.size != (side, side):
                 shown = shown.resize((side, side), Image.Resampling.BOX)
             return np.asarray(shown)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except DAMAGED:
         return None

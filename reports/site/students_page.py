@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ddbench.reports import agreement
-from ddbench.reports.agreement import Agreement, Arena, Check, Finding, Matrix, MatrixRow, Setup, Standing
+from ddbench.reports.agreement import Arena
+from ddbench.reports.entrants import Setup
+from ddbench.reports.findings import Check, Finding, Standing
+from ddbench.reports.rank_agreement import DRAWS, Agreement
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
+from ddbench.reports.student_matrix import Matrix, MatrixRow
 
 SECTION = "Students"
 SHOWN = 150
@@ -67,7 +71,7 @@ def pages(site: Site) -> list[Page]:
     values = {
         "arenas": [_arena(arena, [paths[setup.table] for setup in arena.setups]) for arena in arenas],
         "standings": STANDINGS,
-        "draws": agreement.DRAWS,
+        "draws": DRAWS,
     }
     return [Page("students.html", "students.html", "Students and protocols", SECTION, values)]
 
@@ -78,7 +82,10 @@ def _arena(arena: Arena, paths: list[str]) -> ArenaView:
     matrices = [
         MatrixView(
             one,
-            [(arena.setups[i], paths[i], getattr(arena.setups[i], one.varies)) for i in one.setups],
+            [
+                (arena.setups[i], paths[i], name)
+                for i, name in zip(one.setups, _column_names(arena, one, names), strict=True)
+            ],
             shown := [row for row in one.rows if sum(cell is not None for cell in row.cells) > 1],
             len(one.rows) - len(shown),
         )
@@ -94,6 +101,12 @@ def _arena(arena: Arena, paths: list[str]) -> ArenaView:
         findings=[(found, [(names[check.setup], check) for check in found.checks]) for found in findings[:SHOWN]],
         hidden=max(0, len(findings) - SHOWN),
     )
+
+
+def _column_names(arena: Arena, matrix: Matrix, names: Sequence[str]) -> list[str]:
+    """What varies; the setups' own names where that is the same for two (other teachers, say)."""
+    plain = [str(getattr(arena.setups[i], matrix.varies)) for i in matrix.setups]
+    return plain if len(set(plain)) == len(plain) else [names[i] for i in matrix.setups]
 
 
 def setup_names(setups: Sequence[Setup]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ddbench.reports import formats
-from ddbench.reports.notes import no_predictions, single_set
+from ddbench.reports.notes import marks
 from ddbench.reports.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.rows import DistilCell
 from ddbench.reports.site.charts import interval_bar
@@ -64,8 +64,8 @@ def _row(site: Site, view: TableView, row: LeaderboardRow, within: tuple[float, 
     runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
     return RowView(
         row=row,
-        name=" · ".join([row.method, *row.qualifiers]),
-        marks=("†" if single_set(row) else "") + ("‡" if no_predictions(row) else ""),
+        name=row.name,
+        marks=marks(row),
         bar="" if summary is None else interval_bar(summary.mean, summary.low, summary.high, within),
         origin=origin(row.method, row.spec, view.table.dataset),
         real_images=real_images_read(method, row.prior),

@@ -12,7 +12,8 @@ import pytest
 from ddbench.benchmark.planner import resolve_protocol
 from ddbench.benchmark.registry import METHODS
 from ddbench.reports import ablation, paper_numbers, rows, settings
-from ddbench.reports.ablation import CORNERS, Ablation
+from ddbench.reports.ablation import Ablation
+from ddbench.reports.factorials import CORNERS, published_designs
 
 DMGD = METHODS.load("dmgd").Params().model_dump(mode="json")
 ACCURACY = {(False, False): 60.0, (True, False): 70.0, (False, True): 64.0, (True, True): 80.0}
@@ -180,7 +181,7 @@ def test_references_and_foreign_images_take_no_part(folder: Any) -> None:
 
 
 def test_the_papers_own_designs() -> None:
-    found = {(d.method, d.dataset, d.ipc): d for d in ablation.published_designs()}
+    found = {(d.method, d.dataset, d.ipc): d for d in published_designs()}
     woof = found["dmgd", "woof", 10]
     assert [number.value for number in woof.cells] == [34.7, 38.9, 41.6, 40.8]
     assert woof.effects == pytest.approx([1.7, 4.4, -5.0])

@@ -11,7 +11,9 @@ from scipy import stats
 
 from ddbench.benchmark.spec import ProtocolSpec
 from ddbench.reports import agreement, rows
-from ddbench.reports.agreement import Arena, _concordance, _kendall_each
+from ddbench.reports.agreement import Arena
+from ddbench.reports.rank_agreement import kendall_each
+from ddbench.reports.student_matrix import concordance
 
 OTHER = ProtocolSpec(name="other", version=1, overrides={}, hash="22" * 32)
 FIRST = {"a": 60.0, "b": 64.0, "c": 70.0, "d": 80.0}
@@ -162,19 +164,19 @@ def test_kendalls_w_against_its_definition() -> None:
     sums = ranks.sum(axis=1)
     methods, raters = means.shape
     expected = 12 * ((sums - sums.mean()) ** 2).sum() / (raters**2 * (methods**3 - methods))
-    assert _concordance(means) == pytest.approx(expected)
+    assert concordance(means) == pytest.approx(expected)
     rng = np.random.default_rng(0)
-    chance = [_concordance(rng.random((6, 4))) for _ in range(500)]
+    chance = [concordance(rng.random((6, 4))) for _ in range(500)]
     assert np.mean([found for found in chance if found is not None]) == pytest.approx(1 / 4, abs=0.02)
-    assert _concordance(np.ones((4, 3))) is None
-    assert _concordance(means[:2]) is None
+    assert concordance(np.ones((4, 3))) is None
+    assert concordance(means[:2]) is None
 
 
 def test_many_taus_at_once_are_scipys() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 5, (7, 30)).astype(float), rng.integers(0, 5, (7, 30)).astype(float)
     expected = [stats.kendalltau(a[:, i], b[:, i]).statistic for i in range(30)]
-    assert _kendall_each(a, b) == pytest.approx(expected)
+    assert kendall_each(a, b) == pytest.approx(expected)
 
 
 def test_namesakes_are_told_apart(folder: Any) -> None:

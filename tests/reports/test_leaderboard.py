@@ -365,3 +365,14 @@ def test_without_a_test_there_is_no_power_to_speak_of(folder: Any) -> None:
     folder.method("dmgd", [[70.0]])
     folder.method("dit", [[60.0]])
     assert not any(note.startswith("Power:") for note in table(folder).notes)
+
+
+def test_hardware_is_told_of_rows_and_not_of_names(folder: Any) -> None:
+    """One method on two machines is two rows."""
+    folder.method("dmgd", [[80.0], [81.0]])
+    folder.environment = {"hardware": {"cpu": "Other CPU", "gpus": []}, "device": "cpu"}
+    folder.method("dmgd", [[82.0], [83.0]], prior="ab" * 32)
+    (table,) = build(rows.read(folder.out)).tables
+    (note,) = [note for note in table.notes if "Students trained" in note]
+    assert "Testing CPU" in note
+    assert "Other CPU" in note

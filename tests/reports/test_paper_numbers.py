@@ -16,7 +16,7 @@ from ddbench.reports import formats, rows
 from ddbench.reports.leaderboard import build
 from ddbench.reports.paper_numbers import FILE, published
 
-WOOF: dict[str, Any] = {"dataset": "woof", "split": "imagenet", "student": "resnet_ap10"}
+WOOF: dict[str, Any] = {"dataset": "woof", "split": "imagenet", "resolution": 256, "student": "resnet_ap10"}
 REFERENCE = Path(os.environ.get("DDBENCH_REFERENCE") or Path(__file__).parents[3] / "shared" / "reference")
 
 
@@ -34,7 +34,7 @@ def test_dmgds_row_is_marked_as_inferred() -> None:
 
 
 def test_soft_numbers_stand_at_every_crop_and_say_that_theirs_is_not_known() -> None:
-    where: dict[str, Any] = {"dataset": "imagenet-1k", "split": "imagenet", "ipc": 10, "student": "resnet18_bn"}
+    where: dict[str, Any] = {**WOOF, "dataset": "imagenet-1k", "ipc": 10, "student": "resnet18_bn"}
     for protocol in ("soft-rded-shuffle", "soft-rded-half", "soft-rded-crop"):
         values = [number.value for number in published("dmgd", protocol=protocol, **where)]
         assert values == [46.3]
@@ -43,6 +43,11 @@ def test_soft_numbers_stand_at_every_crop_and_say_that_theirs_is_not_known() -> 
 
 def test_another_split_has_no_published_numbers() -> None:
     assert not published("random", **{**WOOF, "split": "fastai"}, ipc=10, protocol="hard-minimax-sgd")
+
+
+def test_another_resolution_has_no_published_numbers() -> None:
+    """The protocol would enlarge images of 32 px to its own side, and its name would still be the papers'."""
+    assert not published("random", **{**WOOF, "resolution": 32}, ipc=10, protocol="hard-minimax-sgd")
 
 
 def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:

@@ -162,3 +162,19 @@ def test_contradictions_name_things_that_exist() -> None:
         assert set(note.datasets) <= datasets
         assert set(note.protocols) <= protocols
         assert note.sources
+
+
+def test_two_rows_of_one_name_both_count_in_a_tables_inflation(woof: Any) -> None:
+    fill(woof, "dmgd", [[(80.0, 81.0)]], prior="ab" * 32)
+    fill(woof, "dmgd", [[(80.0, 84.0)]], prior="cd" * 32)
+    (found,) = build(woof).inflations
+    assert (found.methods, found.smallest, found.largest) == (2, pytest.approx(1.0), pytest.approx(4.0))
+    assert found.mean == pytest.approx(2.5)
+
+
+def test_smaller_images_than_the_papers_are_no_reproduction(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=32)
+    fill(folder, "random", [[(30.0, 31.0)]])
+    found = build(folder)
+    assert not found.cells
+    assert "32 px" in found.unmatched[0].reason

@@ -20,8 +20,14 @@ document.addEventListener("DOMContentLoaded", () => {
 function value(row, column, kind) {
   const cell = row.cells[column];
   if (kind === "text") return cell.textContent.trim().toLowerCase();
-  const number = parseFloat(cell.dataset.value ?? cell.textContent.replace(/,/g, ""));
-  return Number.isNaN(number) ? -Infinity : number;
+  return parseFloat(cell.dataset.value ?? cell.textContent.replace(/,/g, ""));
+}
+
+// What has no number comes last, whichever way the others are sorted.
+function before(a, b, kind, sign) {
+  if (kind === "text") return sign * a.localeCompare(b);
+  if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+  return sign * (a - b);
 }
 
 function sortable(table) {
@@ -32,13 +38,13 @@ function sortable(table) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const before = head.getAttribute("aria-sort");
-      const order = before ? (before === "ascending" ? "descending" : "ascending") : head.dataset.first;
+      const now = head.getAttribute("aria-sort");
+      const order = now ? (now === "ascending" ? "descending" : "ascending") : head.dataset.first;
       table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", order);
       const kind = head.dataset.sort, sign = order === "ascending" ? 1 : -1, column = head.cellIndex;
       const rows = [...body.rows].map((row) => [value(row, column, kind), row]);
-      rows.sort(([a], [b]) => sign * (kind === "text" ? a.localeCompare(b) : a - b));
+      rows.sort(([a], [b]) => before(a, b, kind, sign));
       body.append(...rows.map(([, row]) => row));
     });
   });

@@ -218,3 +218,38 @@ def test_every_table_has_headers_every_picture_a_text_and_every_field_a_label(pa
             ]"""
         )
         assert not faults, f"{path.name}: {faults}"
+
+
+def test_what_has_no_number_comes_last_whichever_way_a_table_is_sorted(page: Any, site: Path) -> None:
+    page.goto(address(site, "tables/*ipc10*.html"))
+    for sign in (1, -1):
+        order = f"[3, NaN, 1, NaN, 2].sort((a, b) => before(a, b, 'number', {sign})).map(String)"
+        assert page.evaluate(order) == [*["1", "2", "3"][::sign], "NaN", "NaN"]
+
+
+def test_what_could_not_be_tested_is_no_tie(page: Any, site: Path) -> None:
+    page.goto(address(site, "compare/digits*.html"))
+    page.evaluate("data.tables.forEach((one) => { one.pairs = one.pairs.map((pair) => pair.slice(0, 3)); }); update();")
+    lines = page.locator("#differences tbody tr").count()
+    assert f"0 won, 0 not told apart, 0 lost, {lines} not tested" in page.locator("#score").inner_text()
+
+
+@pytest.mark.parametrize("pattern", ["tables/*ipc10*.html", "compare/digits*.html", "index.html", "students.html"])
+def test_a_page_of_paper_holds_the_tables(page: Any, site: Path, pattern: str) -> None:
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between Chromium's margins, 96 dots an inch
+    page.emulate_media(media="print")
+    page.goto((site / pattern).as_uri() if "*" not in pattern else address(site, pattern))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert not page.locator(".pick >> visible=true").count()
+
+
+def test_charts_can_be_read_on_a_phone(page: Any, site: Path) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address(site, "compare/digits*.html"))
+    height = (
+        "svg => parseFloat(getComputedStyle(svg.querySelector('text')).fontSize) * svg.getBoundingClientRect().width"
+    )
+    pixels = page.locator("svg.chart").first.evaluate(f"{height} / svg.viewBox.baseVal.width")
+    assert pixels >= 9
+    caption = page.locator("figcaption").first
+    assert caption.evaluate("one => one.getBoundingClientRect().right") <= 390

@@ -1,0 +1,35 @@
+"""Numbers as people read them, the same in the terminal, in files and on pages."""
+
+from __future__ import annotations
+
+NONE = "–"
+"""Stands where there is no number."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else f"{value:+.{digits}f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Of an accuracy, a rank or a score, which is never negative."""
+    return NONE if low is None or high is None else f"{low:.2f}–{high:.2f}"
+
+
+def signed_interval(low: float | None, high: float | None) -> str:
+    """Of a difference."""
+    return NONE if low is None or high is None else f"{low:+.2f} … {high:+.2f}"
+
+
+def seconds(value: float | None) -> str:
+    """With the digits that a measured time deserves."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def p_value(value: float | None) -> str:
+    return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
