@@ -129,10 +129,10 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "d3hr-small",
-        summary="D3HR's small budget: 10,000 groups in place of 1,000,000",
+        summary="D3HR's small budget: 10,000 groups in place of 1,000,000, 64 real images of a class in place of all",
         tags=("ablation", "small", "training-free"),
         variant_of="d3hr",
-        overrides={"groups": 10_000},
+        overrides={"groups": 10_000, "real_images": 64},
     ),
     _variant(
         "d3hr-program",

@@ -55,8 +55,10 @@ def class_statistics(task: DistillTask, prior: Prior, params: D3HR.Params, class
 
 
 def invert_class(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> Tensor:
-    """All real latents of a class after DDIM inversion up to the level: (N, C, h, w) float32 on the CPU."""
+    """Real latents of a class after DDIM inversion up to the level: (N, C, h, w) float32 on the CPU; N are all, or
+    `real_images`."""
     latents, class_id = class_latents(task, prior, class_index, params.latents), task.class_ids[class_index]
+    latents = latents[: params.real_images]
     upwards = ddim_levels(prior.metadata.schedule.steps, params.steps)[: params.level + 1]
     inverted = []
     for first in range(0, len(latents), task.batch_size):
@@ -69,4 +71,6 @@ def invert_class(task: DistillTask, prior: Prior, params: D3HR.Params, class_ind
 
 def _statistics_key(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> dict[str, object]:
     of_params = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
+    if params.real_images is not None:
+        of_params["real_images"] = params.real_images
     return latents_key(task, prior, class_index, params.latents) | of_params

@@ -75,6 +75,14 @@ class D3HR(Method):
         skew_weight: Annotated[
             float, Field(ge=0, description="λ, weight of the skewness in a group's score: 0.5 (paper); program: 0.1.")
         ] = 0.5
+        real_images: Annotated[
+            int | None,
+            Field(
+                ge=2,
+                description="Real images of a class, the first by file name, whose inversions give the statistics; "
+                "null: all (paper). Inverting one takes about as long as sampling one.",
+            ),
+        ] = None
         latents: Annotated[
             Literal["mean", "sample"],
             Field(

@@ -185,6 +185,20 @@ def test_statistics_are_those_of_the_inverted_latents(
     np.testing.assert_allclose(std.numpy(), flat.std(0, ddof=1), rtol=1e-5, atol=1e-5)
 
 
+def test_a_small_budget_takes_the_first_images_and_an_artefact_of_its_own(
+    make_prior: MakePrior, make_task: Any, random_images: Any, memory_cache: Any
+) -> None:
+    prior = load(make_prior())
+    task = make_task(random_images(CLASSES), CLASSES, ipc=2, prior=prior, batch_size=5, cache=memory_cache)
+    whole, part = D3HR.Params(steps=10), D3HR.Params(steps=10, real_images=7)
+    inverted = invert_class(task, prior, whole, 1)
+    torch.testing.assert_close(invert_class(task, prior, part, 1), inverted[:7])
+    flat = inverted[:7].flatten(1).double()
+    for params, expected in ((whole, inverted.flatten(1).double().mean(0)), (part, flat.mean(0))):
+        torch.testing.assert_close(class_statistics(task, prior, params, 1)[0].double(), expected, rtol=1e-4, atol=1e-4)
+    assert memory_cache.made == ["latents", "inversion", "inversion"]
+
+
 def test_a_group_is_of_its_class_its_seed_and_its_budget(
     make_prior: MakePrior, make_task: Any, random_images: Any, memory_cache: Any
 ) -> None:
