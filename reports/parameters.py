@@ -83,7 +83,7 @@ def origin(label: str, spec: MethodSpec | None, dataset: str) -> Origin:
     changed = [
         _changed(key, value, own[key], variant.get(key, _ABSENT), set_there.get(key))
         for key, value in spec.params.items()
-        if key in own and (value != own[key] or (key in set_there and set_there[key].value == value))
+        if key in own and value != own[key]
     ]
     return Origin(known=True, changed=changed)
 

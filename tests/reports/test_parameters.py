@@ -27,7 +27,8 @@ def planned(selector: str) -> tuple[str, MethodSpec]:
     [
         ("random", "paper defaults"),
         ("mgd3", "paper defaults"),
-        ("dmgd", "tuned on validation"),
+        ("dmgd", "paper defaults"),
+        ("dit-cfg1", "paper defaults"),
         ("dit-tuned", "tuned on validation"),
         ("herding", "dataset defaults"),
         ("dmgd[ot_scale=7]", "set by hand"),
