@@ -20,6 +20,7 @@ from ddbench.benchmark.store import Store
 from ddbench.reports import groups, rows, statistics
 from ddbench.reports.notes import legend, notes
 from ddbench.reports.paper_numbers import published
+from ddbench.reports.paths import without_paths
 from ddbench.reports.statistics import Comparison, SetScore
 from ddbench.reports.tables import (
     CostRecord,
@@ -292,7 +293,9 @@ def settings_of(members: Sequence[groups.Row]) -> tuple[list[str], list[list[str
     Prior, its precision and devices are said once where one value holds for all rows that have one, else at each row.
     What else makes a method is said only where two rows would otherwise bear the same name.
     """
-    names = {prior.sha256: rows.printable(prior.name) for row in members if (prior := _prior(row)) is not None}
+    # A folder's own name will do: the hash tells it from others.
+    priors = [prior for row in members if (prior := _prior(row)) is not None]
+    names = {prior.sha256: without_paths(rows.printable(prior.name)) for prior in priors}
     facts = [_facts(row, names) for row in members]
     shared: list[str] = []
     marks: list[list[str]] = [[] for _ in members]

@@ -40,6 +40,8 @@ class Origin:
     known: bool
     """False: the method is not registered here, or has other parameters now."""
     changed: Sequence[Changed] = ()
+    tags: Sequence[str] = ()
+    """Of the registered variant that the row is."""
 
     @property
     def label(self) -> str:
@@ -47,6 +49,10 @@ class Origin:
             return "unknown here"
         if any(one.source == "user" for one in self.changed):
             return "set by hand"
+        if "small" in self.tags:
+            return "small budget"
+        if "ablation" in self.tags:
+            return "ablation"
         if any(one.on_validation for one in self.changed):
             return "tuned on validation"
         return "dataset defaults" if any(one.source == "dataset" for one in self.changed) else "paper defaults"
@@ -79,13 +85,14 @@ def origin(label: str, spec: MethodSpec | None, dataset: str) -> Origin:
     except (UsageError, ValueError, ImportError):
         return Origin(known=False)
     name = label.partition("[")[0]
-    variant = METHODS.entries()[name].overrides if name in METHODS.entries() else {}
+    entry = METHODS.entries().get(name)
+    variant = entry.overrides if entry is not None else {}
     changed = [
         _changed(key, value, own[key], variant.get(key, _ABSENT), set_there.get(key))
         for key, value in spec.params.items()
         if key in own and value != own[key]
     ]
-    return Origin(known=True, changed=changed)
+    return Origin(known=True, changed=changed, tags=entry.tags if entry is not None else ())
 
 
 _ABSENT = object()

@@ -14,9 +14,9 @@ from ddbench.datasets.validation import is_tuning
 from ddbench.reports import groups, leaderboard
 from ddbench.reports.groups import Group, TableKey
 from ddbench.reports.parameters import may_be_published, method_of
+from ddbench.reports.paths import without_paths
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
 from ddbench.reports.rows import DistilCell, EvaluateCell, Results
-from ddbench.reports.site.paths import without_paths
 from ddbench.reports.tables import LeaderboardRow, Table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddbench.reports import number_text
-from ddbench.reports.site.paths import without_paths
+from ddbench.reports.paths import without_paths
 
 STATIC = Path(__file__).parent / "static"
 

@@ -28,12 +28,15 @@ def planned(selector: str) -> tuple[str, MethodSpec]:
         ("random", "paper defaults"),
         ("mgd3", "paper defaults"),
         ("dmgd", "paper defaults"),
-        ("dit-cfg1", "paper defaults"),
+        ("dit", "paper defaults"),
+        ("dit-cfg1", "ablation"),
+        ("dm-small", "small budget"),
+        ("dmgd-minimax-small", "small budget"),
         ("dit-tuned", "tuned on validation"),
         ("herding", "dataset defaults"),
         ("dmgd[ot_scale=7]", "set by hand"),
         ("mgd3[stop_step=3]", "set by hand"),
-        ("mgd3-nearest", "paper defaults"),
+        ("mgd3-nearest", "ablation"),
     ],
 )
 def test_a_row_says_on_whose_terms_it_ran(selector: str, expected: str) -> None:

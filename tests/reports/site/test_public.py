@@ -12,10 +12,10 @@ import pytest
 
 from ddbench.methods.dmgd.method import DMGD
 from ddbench.reports import rows
+from ddbench.reports.paths import without_paths
 from ddbench.reports.quality.records import Measured
 from ddbench.reports.site.build import build_site
 from ddbench.reports.site.model import Run, Site
-from ddbench.reports.site.paths import without_paths
 
 
 @pytest.mark.parametrize(
