@@ -39,9 +39,8 @@ LEAK_BYTES = 64 * 1024
 Python itself caches grows with every run."""
 LEAK_RUNS = 3
 LATENT_TOLERANCE = 2e-3
-"""Of latents whose batches were composed otherwise: float error, a quarter of a level of 8 bits. Pixels may differ by
-one level.
-A classifier's gradient amplifies it: 1e-6 for igd-minimax without its influence term, 1.1e-3 with it."""
+"""Of latents whose batches were composed otherwise: float error, a quarter of a level of 8 bits. A classifier's
+gradient amplifies it: 1e-6 for igd-minimax without its influence term, 1.1e-3 with it. Pixels may differ by one."""
 
 Outcome = Literal["pass", "fail", "skip"]
 

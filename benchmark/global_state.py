@@ -18,7 +18,7 @@ class GlobalState:
 
     torch_random: bytes
     numpy_random: tuple[bytes, int]
-    python_random: object
+    python_random: tuple[Any, ...]
     gradients: bool
     default_dtype: str
     threads: int
@@ -44,15 +44,15 @@ class GlobalState:
     def kept(cls) -> Iterator[None]:
         """Put everything back after the block, whatever it did."""
         before = cls.now()
-        numpy_state: Any = np.random.get_state()  # noqa: NPY002
+        numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is kept
         torch_state = torch.get_rng_state()
         dtype = torch.get_default_dtype()
         try:
             yield
         finally:
             torch.set_rng_state(torch_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            random.setstate(before.python_random)  # type: ignore[arg-type]
+            np.random.set_state(numpy_state)  # noqa: NPY002 - … and put back
+            random.setstate(before.python_random)
             torch.set_grad_enabled(before.gradients)
             torch.set_default_dtype(dtype)
             torch.set_num_threads(before.threads)

@@ -61,12 +61,13 @@ class Choice:
         span = RANGE.fullmatch(given)
         if span is None:
             return cls(name.strip(), tuple(dict.fromkeys(scalar(value) for value in given.split(","))))
-        low, high = scalar(span[1]), scalar(span[2])
-        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
-        if not numbers or not float(low) < float(high) or (span[3] and float(low) <= 0):  # type: ignore[arg-type]
-            raise UsageError(f"--param {text}: expected two numbers, the lower first, and above 0 for :log")
-        whole = isinstance(low, int) and isinstance(high, int)
-        return cls(name.strip(), (), float(low), float(high), whole, bool(span[3]))  # type: ignore[arg-type]
+        ends = [end for end in (scalar(span[1]), scalar(span[2])) if isinstance(end, int | float)]
+        if len(ends) < 2 or any(isinstance(end, bool) for end in ends) or not ends[0] < ends[1]:
+            raise UsageError(f"--param {text}: expected two numbers, the lower first, as name=0.1..10")
+        if span[3] and ends[0] <= 0:
+            raise UsageError(f"--param {text}: expected a range above 0 for :log; leave :log out, or begin above 0")
+        whole = all(isinstance(end, int) for end in ends)
+        return cls(name.strip(), (), float(ends[0]), float(ends[1]), whole, bool(span[3]))
 
     def at(self, u: float) -> Scalar:
         """The value at a point 0 ≤ u < 1 of its range, or of its list."""

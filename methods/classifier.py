@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+Optimiser = Literal["sgd", "adamw"]
+Augmentation = Literal["crop-colour", "affine", "none"]
+"""That of the hard protocols, that of `quick`, or none."""
+Network = Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"]
+"""What methods may train on real images."""
+Normalisation = Literal["imagenet", "half"]
+"""Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."""
+
+
 class ClassifierRecipe(BaseModel):
     """How a classifier is trained on the real training images: all that its weights depend on besides those images.
 
@@ -28,15 +37,14 @@ class ClassifierRecipe(BaseModel):
     """Side in pixels of the images that it sees."""
     epochs: int = Field(ge=0)
     """0: random weights, as they were drawn."""
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Optimiser = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "multistep", "cosine"] = "multistep"
     """Constant; ×0.2 at 2E//3 and 5E//6; or to zero along half a cosine."""
     batch_size: int = Field(default=64, ge=1)
-    augmentation: Literal["crop-colour", "affine", "none"] = "crop-colour"
-    """That of the hard protocols, that of `quick`, or none."""
+    augmentation: Augmentation = "crop-colour"
     cutmix: bool = False
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)

@@ -5,32 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from ddbench.datasets.base import Dataset
 from ddbench.methods import base
-from ddbench.methods.classifier import ClassifierRecipe
+from ddbench.methods.classifier import Augmentation, ClassifierRecipe, Network, Normalisation, Optimiser
 
 
 class ObserverParams(base.Params):
     """How the observer comes to be. A method overrides the defaults that its paper sets."""
 
     network: Annotated[
-        Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+        Network,
         Field(description="Network of the classifier, at the run's side."),
     ] = "resnet_ap10"
     epochs: Annotated[int, Field(ge=0, description="Epochs that it is trained on the real images.")] = 300
-    optimiser: Annotated[Literal["sgd", "adamw"], Field(description="Optimiser of that training.")] = "sgd"
+    optimiser: Annotated[Optimiser, Field(description="Optimiser of that training.")] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, description="Its learning rate; ×0.2 at 2/3 and at 5/6.")] = 0.01
     augmentation: Annotated[
-        Literal["crop-colour", "affine", "none"],
+        Augmentation,
         Field(description="Augmentation of that training: the hard protocols', the one of quick, or none."),
     ] = "crop-colour"
     cutmix: Annotated[bool, Field(description="Train on CutMix of every batch.")] = True
     normalisation: Annotated[
-        Literal["imagenet", "half"],
+        Normalisation,
         Field(description="Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."),
     ] = "imagenet"
     checkpoint: Annotated[

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.classifier import Network
 from ddbench.methods.observer_params import ObserverParams
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class CaO2(Method):
             int, Field(ge=1, description="Noises of which each latent gets one, which it keeps through all steps.")
         ] = 1024
         network: Annotated[
-            Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+            Network,
             Field(
                 description="Network of the classifier, at the run's side. Program: torchvision's ResNet-18, trained "
                 "on all of ImageNet-1K; here on the classes of the dataset."

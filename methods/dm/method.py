@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from ddbench.benchmark.errors import UsageError
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.classifier import Normalisation
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
@@ -69,7 +70,7 @@ class DM(Method):
             Field(description="Operations of the siamese augmentation, one of which is drawn in a step; or none."),
         ] = "_".join(OPERATIONS)
         normalisation: Annotated[
-            Literal["imagenet", "half"],
+            Normalisation,
             Field(description="Mean and std of pixels: ImageNet's by channel (RGB only), or 0.5 and 0.5."),
         ] = "imagenet"
 

@@ -9,12 +9,13 @@ constants are the program's, parameters the paper's (Table 7).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.classifier import Augmentation, Network, Normalisation, Optimiser
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset, Resize
@@ -99,18 +100,18 @@ class IGD(Method):
             ),
         ] = "0+2+11+40"
         network: Annotated[
-            Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+            Network,
             Field(description="Network of the surrogate, at the side of the prior's images."),
         ] = "convnet6"
-        optimiser: Annotated[Literal["sgd", "adamw"], Field(description="Optimiser of its training.")] = "sgd"
+        optimiser: Annotated[Optimiser, Field(description="Optimiser of its training.")] = "sgd"
         learning_rate: Annotated[float, Field(gt=0, description="Its learning rate, constant.")] = 0.01
         augmentation: Annotated[
-            Literal["crop-colour", "affine", "none"],
+            Augmentation,
             Field(description="Augmentation of its training: the hard protocols', the one of quick, or none."),
         ] = "crop-colour"
         cutmix: Annotated[bool, Field(description="Train on CutMix of every batch.")] = False
         normalisation: Annotated[
-            Literal["imagenet", "half"],
+            Normalisation,
             Field(description="Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."),
         ] = "half"
 

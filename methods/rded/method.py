@@ -11,12 +11,13 @@ than a quarter of the area (18 % of them) are enlarged, or at a multiple of it (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from ddbench.benchmark.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.classifier import Network
 from ddbench.methods.observer_params import ObserverParams
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class RDED(Method):
             ),
         ] = False
         network: Annotated[
-            Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"],
+            Network,
             Field(description="Network of the observer, at the run's side."),
         ] = "resnet18_bn"
 

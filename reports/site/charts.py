@@ -9,7 +9,7 @@ Every chart names itself (`role="img"`, a title) and is accompanied on its page 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
@@ -284,4 +284,6 @@ def _svg(parts: Iterable[str], title: str, width: int, height: int) -> Markup:
     return Markup(f"{head}{''.join(parts)}</svg>")
 
 
-_px: Callable[[float], str] = lambda value: f"{value:.1f}".removesuffix(".0")  # noqa: E731
+def _px(value: float) -> str:
+    """A length in pixels, as short as a tenth of one allows: a page has thousands."""
+    return f"{value:.1f}".removesuffix(".0")

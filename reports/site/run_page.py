@@ -73,7 +73,7 @@ def sheet_of(site: Site, run: Run) -> tuple[Sheet, Sequence[str]] | None:
 
 
 def class_ids(dataset: str) -> tuple[str, ...]:
-    """None for a dataset that is not registered here."""
+    """In label order; none for a dataset that is not registered here."""
     return DATASETS.load(dataset).class_ids if dataset in DATASETS.entries() else ()
 
 
