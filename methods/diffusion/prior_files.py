@@ -34,7 +34,6 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from ddbench.benchmark.errors import Problems, UsageError
@@ -91,9 +90,9 @@ class PriorMetadata(BaseModel):
     latent_scale: PositiveFloat
     """Latent = autoencoder's output × this; 1 for a pixel prior."""
     class_ids: Annotated[tuple[str, ...], Field(min_length=1)]
-    """In label order: a class's label is its position here."""
+    """All of the network's, in label order: a class's label is its position here."""
     null_label: NonNegativeInt
-    """The label of "no class", for classifier-free guidance."""
+    """The label of "no class", for classifier-free guidance: the one after the last class's."""
     trained_on: str = "unknown"
     """In words, for result tables."""
     train_hash: str | None = None
@@ -112,15 +111,6 @@ class PriorMetadata(BaseModel):
         if repeated:
             raise ValueError(f"expected distinct class ids, got {', '.join(repeated)} more than once")
         return class_ids
-
-    @model_validator(mode="after")
-    def _null_is_no_class(self) -> PriorMetadata:
-        if self.null_label < len(self.class_ids):
-            raise ValueError(
-                f"null_label {self.null_label} is the label of class {self.class_ids[self.null_label]}; "
-                f"expected {len(self.class_ids)} or more"
-            )
-        return self
 
     def label_of(self, class_id: str) -> int:
         """The prior's label of a class, looked up by its id (wnid), never by a folder's position.
@@ -372,10 +362,8 @@ def _contradictions(
         )
     if metadata.guided_channels != "all" and metadata.guided_channels > channels:
         problems.append(f"guided_channels is {metadata.guided_channels}, but the network has {channels} channels")
-    if metadata.null_label > config["num_embeds_ada_norm"]:
-        problems.append(
-            f"null_label is {metadata.null_label}, but the network has labels 0 … {config['num_embeds_ada_norm']}"
-        )
+    if problem := class_list_problem(metadata, config["num_embeds_ada_norm"]):
+        problems.append(problem)
     pixels = metadata.of_pixels
     if pixels and autoencoder is not None:
         problems.append("space is pixels, but there is an autoencoder in vae/; remove it or correct the metadata")
@@ -402,6 +390,26 @@ def _contradictions(
     if pixels and metadata.latent_scale != 1:
         problems.append(f"latent_scale is {metadata.latent_scale}, but a pixel prior has none: expected 1")
     return problems
+
+
+def class_list_problem(metadata: PriorMetadata, n_classes: int) -> str | None:
+    """Why a prior's labels are not its network's; None if they are.
+
+    A list of another length cannot be in the network's label order: it would make images of one class under another's
+    name.
+
+    Args:
+        n_classes: `num_embeds_ada_norm` of the network; its label table has one row more, the last, for no class.
+    """
+    listed = len(metadata.class_ids)
+    if listed == metadata.null_label == n_classes:
+        return None
+    return (
+        f"expected class_ids of all {n_classes} classes of the network in label order, and null_label {n_classes} "
+        f"(num_embeds_ada_norm in {CONFIG}; an original checkpoint's label table less its last row); found {listed} "
+        f"class_ids and null_label {metadata.null_label}. Correct {METADATA}: list the classes that a run does not use "
+        "too"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from ddbench.methods.diffusion.prior_files import (
     PriorFiles,
     PriorMetadata,
     bundled_priors,
+    class_list_problem,
     file_sha256,
     find_prior,
     installed_folder,
@@ -129,8 +130,12 @@ def _write(name: str, known: KnownPrior | None, parts: Parts, folder: Path, say:
     for role, path in parts.autoencoders.items():
         say(f"writing {role} …")
         _write_autoencoder(path, folder / role)
+    config = _config(folder / TRANSFORMER)
     if known is not None:
-        _check_network(known, json.loads((folder / TRANSFORMER / CONFIG).read_bytes()))
+        _check_network(known, config)
+    n_classes = config.get("num_embeds_ada_norm")  # where it is absent, `find_prior` says so
+    if n_classes is not None and (problem := class_list_problem(parts.metadata, n_classes)):
+        raise UsageError(f"prior {name}, from {parts.transformer}: {problem}")
     written = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(
         folder / METADATA,
@@ -153,7 +158,9 @@ def _bytes_of(path: Path) -> int:
 
 def _check_network(known: KnownPrior, config: Mapping[str, Any]) -> None:
     wrong = [
-        f"{key} is {config.get(key)}, expected {value}" for key, value in known.network.items() if config[key] != value
+        f"{key} is {config.get(key)}, expected {value}"
+        for key, value in known.network.items()
+        if config.get(key) != value
     ]
     if wrong:
         raise UsageError(
@@ -224,6 +231,11 @@ def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None) 
         raise UsageError(
             f"{beside} has no {METADATA}, which says what weights do not: resolution, classes in label order, noise "
             "schedule, … docs/priors.md lists its fields and shows one"
+        )
+    if known is not None and own is not None and own.class_ids != known.metadata.class_ids:
+        raise UsageError(
+            f"{beside / METADATA} lists other classes than {name}'s, or in another order. Install these weights under "
+            f"a name of their own; or remove that file, if they are {name}'s"
         )
     metadata = own if known is None else known.metadata
     assert metadata is not None

@@ -102,8 +102,11 @@ def test_all_metadata_problems_are_told_at_once(make_prior: MakePrior) -> None:
     [
         ({"learned_variance": True}, "needs out_channels = 2"),
         ({"guided_channels": 3}, "the network has 1 channels"),
-        ({"null_label": 7}, "labels 0 … 3"),
-        ({"null_label": 1}, "is the label of class b"),
+        ({"null_label": 7}, "all 3 classes.*null_label 3.*found 3 class_ids and null_label 7.*Correct prior.json"),
+        ({"null_label": 1}, "found 3 class_ids and null_label 1"),
+        ({"class_ids": ["a", "c"]}, "all 3 classes.*found 2 class_ids and null_label 3"),
+        ({"class_ids": ["a", "c"], "null_label": 2}, "all 3 classes.*found 2 class_ids and null_label 2"),
+        ({"class_ids": ["a", "b", "c", "d"], "null_label": 4}, "all 3 classes.*found 4 class_ids and null_label 4"),
         ({"resolution": 64}, "images have side 8"),
         ({"latent_scale": 0.18215}, "expected 1"),
         ({"space": "latents of an autoencoder"}, "no autoencoder in vae/"),

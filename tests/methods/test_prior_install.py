@@ -26,7 +26,7 @@ from ddbench.methods.diffusion.prior_install import install
 from ddbench.methods.diffusion.random_prior import random_networks
 
 MakePrior = Callable[..., Path]
-METADATA = {
+METADATA: dict[str, Any] = {
     "space": "latents of a small autoencoder",
     "resolution": 16,
     "prediction": "epsilon",
@@ -143,6 +143,53 @@ def test_weights_that_are_not_the_networks_are_refused(golden: Path, tmp_path: P
         install("mine", folder, None, None, say=quietly)
     assert installed_priors() == []
     assert [path.name for path in installed_folder().iterdir()] == [".mine.lock"]
+
+
+@pytest.mark.parametrize("original", [True, False])
+@pytest.mark.parametrize(
+    ("class_ids", "null_label"),
+    [(METADATA["class_ids"][1:], 10), (METADATA["class_ids"][:9], 9), ([*METADATA["class_ids"], "n10"], 11)],
+)
+def test_a_class_list_that_is_not_the_networks_is_refused(
+    golden: Path, tmp_path: Path, make_prior: MakePrior, original: bool, class_ids: list[str], null_label: int
+) -> None:
+    """Without its first class, say, every picture of a class would stand under the name of the next."""
+    changes: dict[str, Any] = {"class_ids": class_ids, "null_label": null_label}
+    if original:
+        source = checkpoint_folder(golden, tmp_path, **changes) / "original.pt"
+        noted = source.parent / "prior.json"
+    else:
+        source = make_prior(tuple(METADATA["class_ids"]))
+        noted = source / "prior.json"
+        noted.write_text(json.dumps(json.loads(noted.read_text()) | changes))
+    expected = (
+        rf"prior mine, from {re.escape(str(source))}: expected class_ids of all 10 classes .* null_label 10 .*"
+        rf"found {len(class_ids)} class_ids and null_label {null_label}\. Correct prior\.json"
+    )
+    with pytest.raises(UsageError, match=expected):
+        bench_prepare("prior", "mine", "--from", source)
+    assert installed_priors() == []
+
+
+def test_repeated_classes_are_refused(golden: Path, tmp_path: Path) -> None:
+    folder = checkpoint_folder(golden, tmp_path, class_ids=[*METADATA["class_ids"][:9], "n0"])
+    with pytest.raises(UsageError, match="expected distinct class ids, got n0 more than once"):
+        install("mine", folder, None, None, say=quietly)
+
+
+def test_a_known_priors_own_class_list_is_not_dropped_in_silence(
+    known_tiny: KnownPrior, tiny_networks: tuple[Any, Any], tmp_path: Path
+) -> None:
+    transformer, autoencoder = tiny_networks
+    given = tmp_path / "given"
+    transformer.save_pretrained(given / "transformer")
+    autoencoder.save_pretrained(given / "vae")
+    metadata = known_tiny.metadata.model_copy(update={"class_ids": tuple(sorted(known_tiny.metadata.class_ids)[::-1])})
+    (given / "prior.json").write_text(metadata.model_dump_json())
+    with pytest.raises(UsageError, match=r"prior\.json lists other classes than known-tiny's"):
+        install(known_tiny.name, given, None, None, say=quietly)
+    (given / "prior.json").write_text(known_tiny.metadata.model_dump_json())
+    assert install(known_tiny.name, given, None, None, say=quietly).metadata.class_ids == known_tiny.metadata.class_ids
 
 
 def test_a_tampered_file_is_found(make_prior: MakePrior) -> None:
@@ -281,7 +328,7 @@ def test_local_files_for_a_known_prior(
 
     shutil.rmtree(installed_folder())
     with pytest.raises(UsageError, match=r"are not known-tiny's: in_channels is 1, expected 4"):
-        install(known_tiny.name, make_prior(), given / "vae", None, say=quietly)
+        install(known_tiny.name, make_prior(known_tiny.metadata.class_ids), given / "vae", None, say=quietly)
 
 
 def test_another_transformer_is_not_taken_for_a_dit(tmp_path: Path) -> None:
