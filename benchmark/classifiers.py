@@ -30,7 +30,7 @@ from ddbench.datasets.base import ImageSource, Subset
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import ClassifierRecipe, penultimate
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Of this file: part of an artefact's key, raised whenever the weights for a given recipe change."""
 VALIDATION_ACCURACY = "validation_accuracy"
 CHECKPOINT_SECONDS = 60.0

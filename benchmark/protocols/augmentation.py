@@ -264,14 +264,14 @@ class Cut(NamedTuple):
 
 
 def draw_cut(batch: int, side: int, generator: torch.Generator) -> Cut:
-    """CutMix with β = 1 (Yun et al., ICCV 2019): λ ~ U(0, 1), a square of side ⌊S √(1 − λ)⌋ around a uniform pixel,
-    clipped to the image; partners are a random permutation of the batch."""
+    """CutMix with β = 1 (Yun et al., ICCV 2019), its box as the evaluators' programs draw it: λ ~ U(0, 1), cut =
+    ⌊S √(1 − λ)⌋, a uniform pixel c, and [c − ⌊cut/2⌋, c + ⌊cut/2⌋) on each axis, clipped to the image (so an odd cut
+    gives a box one pixel smaller); partners are a random permutation of the batch."""
     mix = torch.rand((), generator=generator, dtype=torch.float64).item()
-    cut = int(side * math.sqrt(1 - mix))
+    half = int(side * math.sqrt(1 - mix)) // 2
     row, column = torch.randint(side, (2,), generator=generator).tolist()
-    top, left = row - cut // 2, column - cut // 2
     partners = torch.randperm(batch, generator=generator)
-    return Cut(max(top, 0), max(left, 0), min(top + cut, side), min(left + cut, side), partners)
+    return Cut(max(row - half, 0), max(column - half, 0), min(row + half, side), min(column + half, side), partners)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:

