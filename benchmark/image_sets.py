@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.image_files import read_8bit
 from ddbench.benchmark.store import write_json
 from ddbench.benchmark.subsets import How, SubsetOf
 
@@ -88,13 +89,12 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     """Decode one file to (H, W, channels) uint8.
 
     Raises:
-        UsageError: not an image, or a truncated one.
+        UsageError: not an image, a truncated one, or one of more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as an image ({error})") from error
+        pixels = np.array(read_8bit(path, "L" if channels == 1 else "RGB"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path}: {error}") from error
     return pixels[..., None] if channels == 1 else pixels
 
 
@@ -209,7 +209,7 @@ def _read(
 
     sha256 = set_sha256(digests())
     if problems:
-        raise Problems([*_first(problems), "remove or replace these files"])
+        raise Problems([*_first(problems), "convert, replace or remove these files"])
     return SetRecord(np.array([label for label, _ in rows], np.int64), sha256, max(len(here) for _, here in files))
 
 

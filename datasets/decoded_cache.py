@@ -71,7 +71,7 @@ def fit_image(image: Image.Image, side: int, resize: Resize = "bilinear") -> np.
     """(S, S, 3) uint8 of side S = `side`, by one of the transforms above."""
     from PIL import Image
 
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     if resize == "adm":
         while min(rgb.size) >= 2 * side:
             rgb = rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BOX)
@@ -108,7 +108,7 @@ class DecodedCache:
         return part.count * self.side**2 * 3
 
     def decode(self, parts: Sequence[Part], done: Callable[[int], None]) -> dict[Path, str]:
-        """Decode parts, in their order; one with files that are no whole images is not kept.
+        """Decode parts, in their order; one with files that are no whole 8-bit images is not kept.
 
         Args:
             done: called with the number of images decoded since the last call.
@@ -177,19 +177,17 @@ class DecodedCache:
     def _decode_chunk(
         self, out: int, header_bytes: int, files: Sequence[Path], start: int, sides: np.ndarray
     ) -> dict[Path, str]:
-        from PIL import Image
+        from ddbench.benchmark.image_files import read_8bit
 
         corrupt = {}
         for row in range(start, min(start + CHUNK, len(files))):
             try:
-                with Image.open(files[row]) as image:
-                    sides[row] = min(image.size)
-                    pixels = fit_image(image, self.side, self.resize)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise  # the system's trouble, not the image's
-                corrupt[files[row]] = str(error) or type(error).__name__
+                image = read_8bit(files[row], "RGB")
+            except ValueError as error:
+                corrupt[files[row]] = str(error)
                 continue
+            sides[row] = min(image.size)
+            pixels = fit_image(image, self.side, self.resize)
             # Not through a memory map: writing past a full disk would end the process by a signal.
             _write_at(out, pixels.tobytes(), header_bytes + row * pixels.size)
         return corrupt

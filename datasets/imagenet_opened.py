@@ -232,7 +232,7 @@ class OpenedSplit:
         said = f"{len(corrupt)} corrupt images in {self.source}:\n{listed}{more}\n"
         if not skip_corrupt:
             raise RunError(
-                f"{said}Get these files again; or leave them out, which every result will say: "
+                f"{said}Get these files again, or convert them; or leave them out, which every result will say: "
                 f"bench prepare {self.dataset} --from {self.source.path} --resolution N --skip-corrupt"
             )
         of_test = set(self.index.locations[self.test].tolist())

@@ -248,7 +248,7 @@ IMAGES: dict[str, Case] = {
     ),
     "images: unreadable files": (
         images(unreadable_files),
-        ["images/4/00001.png: cannot be read", "images/5/00000.png: cannot be read", "remove or replace these files"],
+        ["images/4/00001.png: cannot be read", "images/5/00000.png: cannot be read", "replace or remove these files"],
     ),
     "images: wrong label folder": (
         images(lambda p: (p / "2").rename(p / "two")),
