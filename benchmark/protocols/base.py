@@ -282,6 +282,8 @@ class Protocol(Data):
     # Reporting
     looks: Annotated[int, Field(ge=1)] | LateLooks
     """The test set is looked at every max(1, E // looks) epochs, and after the last."""
+    looks_of_full: LateLooks | None = None
+    """Looks of students of the whole training split. None: the same."""
 
     # Arithmetic
     precision: Literal["fp32"] = "fp32"
@@ -363,14 +365,19 @@ class Protocol(Data):
         beyond = self.batch_size_beyond_100_classes
         return beyond if beyond is not None and num_classes > 100 else self.batch_size
 
-    def look_epochs(self, epochs: int) -> list[int]:
-        """The epochs (1 … epochs) after which the test set is looked at; the last is always among them."""
-        if isinstance(self.looks, LateLooks):
-            numerator, denominator = self.looks.beyond
-            every = self.looks.every
+    def look_epochs(self, epochs: int, *, full: bool = False) -> list[int]:
+        """The epochs (1 … epochs) after which the test set is looked at; the last is always among them.
+
+        Args:
+            full: the student's training images are the whole training split.
+        """
+        looks = self.looks_of_full if full and self.looks_of_full is not None else self.looks
+        if isinstance(looks, LateLooks):
+            numerator, denominator = looks.beyond
+            every = looks.every
             late = (e for e in range(every, epochs + 1, every) if e * denominator > numerator * epochs)
             return sorted({*late, epochs})
-        every = max(1, epochs // self.looks)
+        every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
     def side_for(self, resolution: int) -> int:
@@ -463,6 +470,8 @@ class Protocol(Data):
         elif key in ("temperature", "teacher") and self.teacher is not None:
             field = "network" if key == "teacher" else key
             fields = {"teacher": self.teacher.model_copy(update={field: value})}
+        elif key == "looks":
+            fields = {key: value, "looks_of_full": None}
         elif key == "second_pass":
             fields = {key: value or None}
         elif key == "augmentation":

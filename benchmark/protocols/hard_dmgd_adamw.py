@@ -1,9 +1,10 @@
-"""hard-dmgd-adamw@1: what the released program of DMGD runs. It is hard-minimax-sgd with AdamW and five students."""
+"""hard-dmgd-adamw@1: what the released program of DMGD runs. It is hard-minimax-sgd with AdamW, five students, and
+1000 epochs on the whole training split."""
 
 from __future__ import annotations
 
 from ddbench.benchmark.protocols import hard_minimax_sgd
-from ddbench.benchmark.protocols.base import AdamW, Protocol
+from ddbench.benchmark.protocols.base import AdamW, LateLooks, Protocol
 
 PROTOCOL = Protocol(
     **{
@@ -16,5 +17,8 @@ PROTOCOL = Protocol(
         "optimiser": AdamW(learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
         "optimiser_beyond_100_classes": None,
         "students_per_set": 5,
+        # Without an IPC the program trains for the default of its --epochs, and looks after every epoch.
+        "epochs": hard_minimax_sgd.PROTOCOL.epochs.model_copy(update={"full": 1000}),
+        "looks_of_full": LateLooks(every=1, beyond=(0, 1)),
     }
 )

@@ -1,9 +1,9 @@
 """hard-igd-adamw@1: what the released program of IGD runs; DAP's tables use it. It is hard-dmgd-adamw at 256 px with
-another normalisation."""
+another normalisation, and Minimax's epochs on the whole training split."""
 
 from __future__ import annotations
 
-from ddbench.benchmark.protocols import hard_dmgd_adamw
+from ddbench.benchmark.protocols import hard_dmgd_adamw, hard_minimax_sgd
 from ddbench.benchmark.protocols.base import Protocol
 
 PROTOCOL = Protocol(
@@ -16,5 +16,8 @@ PROTOCOL = Protocol(
         "side": 256,
         "mean": (0.5,),
         "std": (0.5,),
+        # Its --epochs is Minimax's by default, not DMGD's.
+        "epochs": hard_minimax_sgd.PROTOCOL.epochs,
+        "looks_of_full": None,
     }
 )

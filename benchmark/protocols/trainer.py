@@ -127,7 +127,7 @@ def train_student(
     network = to_device(network, device)
     optimiser = build_optimiser(recipe, network, device)
     rates = protocol.schedule.learning_rates(recipe.learning_rate, epochs)
-    looks = set(protocol.look_epochs(epochs))
+    looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = torch.from_numpy(train_labels.astype(np.int64)).to(device)
     augment = augmentation.build(protocol, device)
     normalise = augmentation.Normalise(protocol.mean, protocol.std, device)

@@ -81,8 +81,8 @@ def test_epochs_and_looks(name: str) -> None:
     for classes in (10, 100, 1000):
         by_ipc = [protocol.epochs_for(ipc, classes) for ipc in (1, 10, 50, 100, 1000)]
         assert all(few >= many for few, many in pairwise(by_ipc)), "fewer images, more epochs"
-        for epochs in [*by_ipc, protocol.epochs_for(None, classes)]:
-            looks = protocol.look_epochs(epochs)
+        for full, epochs in [*((False, epochs) for epochs in by_ipc), (True, protocol.epochs_for(None, classes))]:
+            looks = protocol.look_epochs(epochs, full=full)
             assert looks == sorted(set(looks))
             assert looks[0] >= 1
             assert looks[-1] == epochs, "the last epoch is what counts"

@@ -24,7 +24,7 @@ TEXTS = ("summary", "notice", "comparable_with_papers", "overrides")
 PUBLISHED = {
     "quick@1": "ce616cf6be464947e5d2bfac73b116ff302255dad356c6b0f57174e622f95082",
     "hard-minimax-sgd@1": "5bc24db633d20b29eefeffa6d76e6bc48127224e19a6c37764845b66c94e2a29",
-    "hard-dmgd-adamw@1": "43485a253f0910b1ef5d3d07c9a357333bc587415bb1f26d998a2a3aa2ca93d1",
+    "hard-dmgd-adamw@1": "2e01fb9bf82ca7f45c9ff146d782db0da74f68276c1b709c59ca476168c38601",
     "hard-igd-adamw@1": "d45b806bb58d5c95b5d86cb517bf8c13fadee0225e61f2824db8c84e659e832f",
     "soft-rded-shuffle@1": "ce3ac75606d2160c6f4dc9d5ea1358ab3e13c137628575628e81b6cb3ffdff21",
     "soft-rded-half@1": "f1811ba78cad882d7015773b4a8ea53aec4f9dc7f1df59be7d21f3b18549bee8",
@@ -66,7 +66,19 @@ def test_listing_and_planning_import_no_torch() -> None:
 )
 def test_hard_epochs(name: str, num_classes: int, table: dict[int, int]) -> None:
     assert {ipc: protocol(name).epochs_for(ipc, num_classes) for ipc in table} == table
-    assert protocol(name).epochs_for(None, num_classes) == 300
+    # What --epochs is where a program is given no IPC: 1000 in DMGD's, 300 in Minimax's and IGD's.
+    assert protocol(name).epochs_for(None, num_classes) == (1000 if name == "hard-dmgd-adamw" else 300)
+
+
+def test_dmgd_looks_after_every_epoch_of_the_whole_training_split_alone() -> None:
+    dmgd = protocol("hard-dmgd-adamw")
+    assert dmgd.look_epochs(1000, full=True) == list(range(1, 1001))
+    assert dmgd.look_epochs(1000) == list(range(10, 1001, 10))  # IPC 51 to 200
+    for name in ("hard-minimax-sgd", "hard-igd-adamw"):
+        assert protocol(name).look_epochs(300, full=True) == list(range(3, 301, 3))
+    fewer = dmgd.with_overrides({"looks": 100})
+    assert fewer.modified
+    assert fewer.look_epochs(1000, full=True) == fewer.look_epochs(1000) == dmgd.look_epochs(1000)
 
 
 def test_quick_epochs() -> None:
@@ -143,9 +155,14 @@ def test_what_else_the_specification_fixes() -> None:
     assert (quick.default_student, quick.width, quick.notice) == ("convnet3", 64, "quick: not comparable with papers")
     # The other two are Minimax's with the differences that their summaries name, and no others.
     same = set(Protocol.model_fields) - {"name", "summary", "notice", "students_per_set"}
-    assert {f for f in same if getattr(sgd, f) != getattr(dmgd, f)} == {"optimiser", "optimiser_beyond_100_classes"}
+    assert {f for f in same if getattr(sgd, f) != getattr(dmgd, f)} == {
+        "optimiser", "optimiser_beyond_100_classes", "epochs", "looks_of_full"
+    }  # fmt: skip
+    assert dmgd.epochs.model_copy(update={"full": 300}) == sgd.epochs == igd.epochs
     same.add("students_per_set")
-    assert {f for f in same if getattr(dmgd, f) != getattr(igd, f)} == {"side", "mean", "std"}
+    assert {f for f in same if getattr(dmgd, f) != getattr(igd, f)} == {
+        "side", "mean", "std", "epochs", "looks_of_full"
+    }  # fmt: skip
 
 
 def test_hash_covers_numbers_and_leaves_out_texts() -> None:

@@ -203,6 +203,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *bad_steps: int, forgets_after: in
     monkeypatch.setattr(networks, "build", build)
 
 
+def test_only_a_student_of_the_whole_split_is_looked_at_as_one() -> None:
+    protocol = QUICK.model_copy(update={"looks_of_full": base.LateLooks(every=1, beyond=(0, 1))})
+    whole, distilled = (train(protocol, "convnet3", ipc=ipc) for ipc in (None, 4))
+    assert [look.epoch for look in whole.curve] == [1, 2, 3, 4, 5, 6]
+    assert [look.epoch for look in distilled.curve] == [2, 4, 6]
+    assert (whole.acc_last, whole.predictions.tolist()) == (distilled.acc_last, distilled.predictions.tolist())
+
+
 def test_accuracies_are_percent_of_the_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch)
     images, _ = blobs(20, QUICK)
