@@ -130,14 +130,14 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(EXIT_TERMINATED)
 
 
-def forked_main(path: str) -> None:
-    """Entry point of a forked cell: its own log, then the cell."""
+def child_main(path: str, forked: bool) -> None:
+    """Entry point of a cell that another Python process started: its own log, then the cell."""
     # Its own process group: Ctrl-C in the terminal reaches the run, and the run ends its cells.
     os.setpgid(0, 0)
     log = os.open(Path(path) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.exit(run_cell(Path(path), forked=True))
+    sys.exit(run_cell(Path(path), forked=forked))
 
 
 def main() -> None:

@@ -360,6 +360,8 @@ def _execute(
             check_room(store, runner.items, settings, spec.data)
             _foretell(spec, runner.items, store)
         slots = engine.open(jobs=spec.jobs, device=plan.sets[0].launch.device) if waiting else []
+        for note in engine.notes:
+            _say(note)
         plan.save(store)
         if waiting:
             try:

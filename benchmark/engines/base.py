@@ -39,6 +39,9 @@ class Handle(ABC):
 class Engine(ABC):
     """Starts cells, each in a process of its own."""
 
+    notes: tuple[str, ...] = ()
+    """What people should know of how cells run here, one sentence each; `open` knows."""
+
     @abstractmethod
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         """Get ready and return the slots: `jobs` of them.

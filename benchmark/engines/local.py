@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+import sys
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 
-from ddbench.benchmark.cell import forked_main
+from ddbench.benchmark.cell import child_main
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.errors import UsageError
 
+PRELOAD = ["ddbench.benchmark.engines.preload"]
+BAD_FORK = 3
+"""Exit status of a forked process in which CUDA cannot be used."""
+
 
 class _Process(Handle):
-    def __init__(self, process: ForkServerProcess) -> None:
+    def __init__(self, process: ForkServerProcess | SpawnProcess) -> None:
         self.process = process
 
     def exit_status(self) -> int | None:
@@ -27,38 +32,63 @@ class _Process(Handle):
 
 
 class LocalEngine(Engine):
-    """Forks each cell from one warm `forkserver`. The server imports torch and never touches CUDA, so that a forked
-    cell can; it runs no parallel code either, so that no thread pool is inherited half-alive."""
+    """Forks each cell from one warm `forkserver`. The server imports torch and hides CUDA from what it imports, so that
+    a forked cell can use it; where CUDA was touched all the same, cells are spawned: fresh processes, seconds slower to
+    start. The server runs no parallel code either, so that no thread pool is inherited half-alive."""
 
     def __init__(self) -> None:
-        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("forkserver")
 
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         # OpenMP's idle threads spin by default; beside any other work on a small machine that makes a cell of two
         # threads up to fifteen times slower. The server and the cells inherit this.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        self._context.set_forkserver_preload(["ddbench.benchmark.engines.preload"])
+        self._context.set_forkserver_preload(PRELOAD)
         if not device.startswith("cuda"):
             return [Slot(index, "cpu") for index in range(jobs)]
-        import torch
+        slots = _gpus(jobs, device)
+        if self._is_bad_fork():
+            self._context = multiprocessing.get_context("spawn")
+            self.notes = (
+                "each cell starts as a fresh process, which takes it some seconds: a library that is imported before "
+                "cells are forked has touched CUDA, which no forked process can use then",
+            )
+        return slots
 
-        count = torch.cuda.device_count()
-        if not torch.cuda.is_available() or not count:
-            raise UsageError(f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu")
-        if device == "cuda":
-            if jobs > count:
-                raise UsageError(f"--jobs {jobs}: there are {count} GPUs, and a cell needs one to itself")
-            return [Slot(index, f"cuda:{index}") for index in range(jobs)]
-        if jobs > 1:
-            raise UsageError(f"--jobs {jobs} --device {device}: one GPU runs one cell at a time; use --device cuda")
-        if int(device.partition(":")[2]) >= count:
-            raise UsageError(f"--device {device}: there are {count} GPUs, numbered from 0")
-        return [Slot(0, device)]
+    def _is_bad_fork(self) -> bool:
+        look = self._context.Process(target=_look)
+        look.start()
+        look.join()
+        return look.exitcode == BAD_FORK
 
     def start(self, cell: Path, slot: Slot) -> Handle:
-        process = self._context.Process(target=forked_main, args=(str(cell.resolve()),), name=cell.name)
+        forked = self._context.get_start_method() == "forkserver"
+        process = self._context.Process(target=child_main, args=(str(cell.resolve()), forked), name=cell.name)
         process.start()
         return _Process(process)
 
     def close(self) -> None:
         """The server ends by itself with this process."""
+
+
+def _gpus(jobs: int, device: str) -> list[Slot]:
+    import torch
+
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available() or not count:
+        raise UsageError(f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu")
+    if device == "cuda":
+        if jobs > count:
+            raise UsageError(f"--jobs {jobs}: there are {count} GPUs, and a cell needs one to itself")
+        return [Slot(index, f"cuda:{index}") for index in range(jobs)]
+    if jobs > 1:
+        raise UsageError(f"--jobs {jobs} --device {device}: one GPU runs one cell at a time; use --device cuda")
+    if int(device.partition(":")[2]) >= count:
+        raise UsageError(f"--device {device}: there are {count} GPUs, numbered from 0")
+    return [Slot(0, device)]
+
+
+def _look() -> None:
+    import torch
+
+    sys.exit(BAD_FORK if torch.cuda._is_in_bad_fork() else 0)

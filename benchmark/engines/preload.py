@@ -1,10 +1,22 @@
 """Imported once by the fork server: what nearly every cell needs and takes seconds to import."""
 
-import ddbench.benchmark.cli
-import ddbench.benchmark.distil
-import ddbench.benchmark.evaluate
-import ddbench.methods.diffusion.prior
-import ddbench.methods.dmgd.lockstep
-import ddbench.methods.dmgd.support
+from unittest import mock
 
-__all__ = ["ddbench"]
+import torch
+
+# Whoever asks CUDA for its devices spoils it for every fork of this process, and libraries ask while they are imported.
+with (
+    mock.patch.object(torch.accelerator, "is_available", return_value=False),
+    mock.patch.object(torch.accelerator, "device_count", return_value=0),
+    mock.patch.object(torch.cuda, "is_available", return_value=False),
+    mock.patch.object(torch.cuda, "device_count", return_value=0),
+):
+    import rich.console
+    import sklearn.cluster
+    import typer  # every child imports the `bench` script anew
+    from diffusers import AutoencoderKL, DiTTransformer2DModel
+
+    import ddbench.benchmark.distil
+    import ddbench.benchmark.evaluate
+
+__all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "rich", "sklearn", "typer"]
