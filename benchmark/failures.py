@@ -11,7 +11,11 @@ from ddbench.benchmark.store import CellDir, Launch, Store, write_json
 
 
 def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool = False) -> None:
-    """Write `result.json` for a cell that failed or was ended; a disk too full even for that leaves none."""
+    """Write `result.json` for a cell that failed or was ended; a disk too full even for that leaves none. A result that
+    is `ok` stays: an attempt that came to nothing takes nothing away."""
+    done = cell.result()
+    if done is not None and done.status == "ok":
+        return
     spec, launch = cell.spec(), cell.launch()
     result = (
         _failed_distil(cell, spec, launch, status, reason, retriable)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ddbench.benchmark.cell import EXIT_TERMINATED
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.errors import RunError
 from ddbench.benchmark.failures import write_failure
 from ddbench.benchmark.plan import Plan, PlannedSet
 from ddbench.benchmark.result import DistillResult, EvaluateResult
@@ -133,7 +134,7 @@ class Runner:
         # A set that is there needs no shards, whether they once made it or not.
         there = {item.cell.id for item in self.items if item.fate is Fate.REUSED}
         self.items = [item for item in self.items if not (self._is_shard(item) and self._whole_id(item) in there)]
-        self._block()
+        self._block_all()
 
     def put_aside_stale(self) -> tuple[int, int]:
         """Put aside the cells that were run on other images than their dataset has now, and bring back those that
@@ -198,8 +199,7 @@ class Runner:
         """Run every waiting cell. Ctrl-C and SIGTERM end running cells resumably; a second one kills them."""
         self.observer = observer
         if self.reuse == "never":
-            for item in self.items:
-                item.cell.clear()
+            self._clear()
         free, running = list(reversed(slots)), list[_Running]()
         with _signals(self._interrupt):
             while True:
@@ -225,7 +225,7 @@ class Runner:
         return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
 
     def _start_ready(self, free: list[Slot], running: list[_Running]) -> None:
-        self._block()
+        self._block_all()
         for item in self._waiting():
             if not free:
                 return
@@ -255,18 +255,32 @@ class Runner:
     def _ready(self, item: Item) -> bool:
         return all(source.fate in (Fate.DONE, Fate.REUSED) for source in self._sources(item))
 
-    def _block(self) -> None:
+    def _clear(self) -> None:
+        """Forget every cell, but leave alone what another process is at, and what then cannot be made again now."""
+        for item in self.items:
+            self._block(item)
+            if item.fate is Fate.WAITING:
+                try:
+                    item.cell.clear()
+                except RunError as error:
+                    item.reason = str(error)
+                    self._change(item, Fate.FAILED)
+
+    def _block_all(self) -> None:
         # A set comes after its shards and before its students, so one pass reaches them all.
         for item in self.items:
-            if item.fate is not Fate.WAITING:
-                continue
-            for source in self._sources(item):
-                if source.fate in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
-                    shard = source.spec.shard if isinstance(source.spec, DistillSpec) else None
-                    what = f"its {shard}" if shard is not None else "its distilled set"
-                    item.reason = f"{what} ({source.cell.id}) {source.fate}"
-                    self._change(item, Fate.BLOCKED)
-                    break
+            self._block(item)
+
+    def _block(self, item: Item) -> None:
+        if item.fate is not Fate.WAITING:
+            return
+        for source in self._sources(item):
+            if source.fate in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
+                shard = source.spec.shard if isinstance(source.spec, DistillSpec) else None
+                what = f"its {shard}" if shard is not None else "its distilled set"
+                item.reason = f"{what} ({source.cell.id}) {source.fate}"
+                self._change(item, Fate.BLOCKED)
+                return
 
     def _ended(self, live: _Running) -> bool:
         """Look after one running cell; True once its process has ended and its fate is known."""

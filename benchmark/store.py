@@ -1,6 +1,6 @@
 """The results folder: one directory per cell, every file written whole or not at all. Imports no torch.
 
-    <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json lock
+    <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json lock lock.pid
     <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images
     <out>/artefacts/    what cells share: latents, support points
     <out>/plans/        what was asked for, so that completed/expected is known
@@ -41,6 +41,32 @@ OUTSIDE_CAUSES = {
 
 DATASET = "dataset.json"
 """In a cell's directory: the dataset as its first attempt found it."""
+WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
+"""The files of a cell's directory that no attempt at it has made."""
+
+
+@contextlib.contextmanager
+def _locked(path: Path, who: str, advice: str, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold a lock file, and note this process beside it.
+
+    Raises:
+        RunError: another process holds it: `<who> (process <pid>)<advice>`.
+    """
+    lock, owner = FileLock(path, timeout=timeout_seconds), path.with_name(f"{path.stem}.pid")
+    try:
+        lock.acquire()
+    except Timeout as error:
+        pid = ""
+        with contextlib.suppress(OSError):
+            pid = owner.read_text().strip()
+        raise RunError(f"{who} (process {pid or 'unknown'}){advice}") from error
+    try:
+        with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
+            owner.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -176,18 +202,12 @@ class CellDir:
         """Held by the cell's process while it lives; the kernel releases it when the process dies, however it dies.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds it; the message names it.
         """
+        advice = "; wait for it or stop it, then the same command goes on"
         # Whoever asks `running()` holds it for a moment.
-        lock = FileLock(self.path / "lock", timeout=2)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunError(f"cell {self.id} is already being run by another process") from error
-        try:
+        with _locked(self.path / "lock", f"cell {self.id} is running", advice, timeout_seconds=2):
             yield
-        finally:
-            lock.release()
 
     def running(self) -> bool:
         if not (self.path / "lock").exists():
@@ -218,9 +238,23 @@ class CellDir:
         return noted if isinstance(noted, dict) else {}
 
     def clear(self) -> None:
-        """Forget all results and checkpoints (`--reuse never`); the specification is written anew by the caller."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does the lock file, on
+        which a second process may be waiting.
+
+        Raises:
+            RunError: a process is running the cell; nothing is touched.
+        """
+        if not self.path.exists():
+            return
+        with self.lock():
+            (self.path / "result.json").unlink(missing_ok=True)  # first: what is half cleared has none
+            for entry in self.path.iterdir():
+                if entry.name in WHAT_IT_IS:
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
 
 class Store:
@@ -256,21 +290,9 @@ class Store:
         Raises:
             RunError: another run holds it; the message names its process.
         """
-        lock = FileLock(self.out / "run.lock", timeout=0)
-        owner = self.out / "run.pid"
-        try:
-            lock.acquire()
-        except Timeout as error:
-            pid = owner.read_text().strip() if owner.exists() else "unknown"
-            raise RunError(
-                f"another run (process {pid}) is writing to {self.out}. Wait for it, stop it, or use another --out."
-            ) from error
-        try:
-            owner.write_text(f"{os.getpid()}\n")
+        advice = f" is writing to {self.out}. Wait for it, stop it, or use another --out."
+        with _locked(self.out / "run.lock", "another run", advice, timeout_seconds=0):
             yield
-        finally:
-            owner.unlink(missing_ok=True)
-            lock.release()
 
     def cell(self, cell: str) -> CellDir:
         return CellDir(self.cells / cell)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +156,48 @@ def test_reuse_never_runs_all_again(store: Store, plan: Plan) -> None:
     engine = FakeEngine()
     run(store, plan, engine, reuse="never")
     assert len(engine.started) == 6
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from ddbench.benchmark.store import CellDir
+
+cell = CellDir(Path(sys.argv[1]))
+with cell.lock():
+    (cell.path / "rounds").mkdir()
+    print("held", flush=True)
+    for number, line in enumerate(sys.stdin):
+        (cell.path / "rounds" / f"{number}.txt").write_text(line)
+        print(number, flush=True)
+"""
+
+
+def test_reuse_never_leaves_alone_what_another_process_is_at(store: Store, plan: Plan) -> None:
+    items = run(store, plan, FakeEngine()).items
+    busy, students = items[0], items[1:3]
+    before = [item.cell.path.joinpath("result.json").stat() for item in students]
+    command = [sys.executable, "-P", "-c", AT_WORK, busy.cell.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        engine = FakeEngine()
+        runner = run(store, plan, engine, reuse="never")
+        other.stdin.write("still here\n")
+        other.stdin.close()
+        assert other.stdout.readline() == "0\n"
+    assert other.returncode == 0
+    assert (busy.cell.path / "rounds" / "0.txt").read_text() == "still here\n"
+    again = ["distil done", "evaluate done", "evaluate done"]
+    assert fates(runner) == ["distil failed", "evaluate blocked", "evaluate blocked", *again]
+    assert runner.items[0].reason == (
+        f"cell {busy.cell.id} is running (process {other.pid}); wait for it or stop it, then the same command goes on"
+    )
+    assert engine.started == [item.cell.id for item in items[3:]]
+    assert [item.cell.path.joinpath("result.json").stat() for item in students] == before
+    assert {item.fate for item in run(store, plan, FakeEngine(), reuse="never").items} == {Fate.DONE}
+    assert not (busy.cell.path / "rounds").exists()
 
 
 def test_only_cache_runs_nothing(store: Store, plan: Plan) -> None:

@@ -101,6 +101,24 @@ def test_what_is_run_again(cell: CellDir, status: str, retriable: bool, missing:
     assert cell.finished(retry_failed=True) is retried
 
 
+def test_a_failure_does_not_replace_a_good_result(cell: CellDir) -> None:
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    write_failure(cell, "timeout", "too late")
+    assert cell.result() == OK
+
+
+def test_clearing_leaves_what_the_cell_is(store: Store, cell: CellDir, tmp_path: Path) -> None:
+    store.cell("distil-0").clear()  # there is none
+    assert not store.cell("distil-0").path.exists()
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    (cell.path / "rounds" / "00000").mkdir(parents=True)
+    (cell.path / "scratch").symlink_to(tmp_path)
+    cell.clear()
+    assert sorted(path.name for path in cell.path.iterdir()) == ["launch.json", "lock", "spec.json"]
+    assert cell.state() is State.INTERRUPTED
+    assert store.cells.is_dir(), "a link's target is not cleared"
+
+
 def test_a_lock_is_exclusive_and_released_when_its_process_is_killed(cell: CellDir) -> None:
     code = (
         "import sys, time; from pathlib import Path; from ddbench.benchmark.store import CellDir\n"
@@ -110,7 +128,8 @@ def test_a_lock_is_exclusive_and_released_when_its_process_is_killed(cell: CellD
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         assert cell.running()
-        with pytest.raises(RunError, match="already being run"), cell.lock():
+        refused = rf"cell {cell.id} is running \(process {holder.pid}\); wait for it or stop it"
+        with pytest.raises(RunError, match=refused), cell.lock():
             pass
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
