@@ -205,12 +205,15 @@ def status(
 def read_filtered(
     out: Path, dataset: str | None, ipc: str | None, protocol: str | None, student: str | None
 ) -> Results:
+    return filters_of(dataset, ipc, protocol, student).apply(rows.read(out))
+
+
+def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, student: str | None) -> Filters:
     try:
         ipcs = tuple(integers(ipc)) if ipc else ()
     except ValueError as error:
         raise UsageError(f"--ipc: {error}") from error
-    filters = Filters(datasets=_names(dataset), ipcs=ipcs, protocols=_names(protocol), students=_names(student))
-    return filters.apply(rows.read(out))
+    return Filters(datasets=_names(dataset), ipcs=ipcs, protocols=_names(protocol), students=_names(student))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""Texts for everybody to see: folders of the machine that made the results are left out of them."""
+"""What of a machine's files may be published: only what lies in the results folder, and texts without its folders."""
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 _ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2}|\\)?[/\\]"
 """`/`, `~/`, `~jane/`, `C:\\`, `\\\\`, `./` and `../`."""
@@ -18,6 +19,15 @@ _PATHS = (
     # Anywhere else: up to the next space or punctuation. Neither fractions, nor `and/or`, nor addresses with `://`.
     re.compile(rf"""(?<![\w.~/\\])(?:file://)?{_ROOT}(?=[^\s/\\])[^\s'"<>|,;()\[\]]*"""),
 )
+
+
+LEADS_OUT = "a link out of the results folder, which no site follows; copy what it leads to in its place"
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path lies outside a folder once all its links are followed, those of the folders above it too."""
+    # Unlike `Path.resolve`, it raises nothing for a link that leads to itself.
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def without_paths(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ddbench.benchmark.spec import (
 from ddbench.benchmark.store import CellDir, State, Store
 from ddbench.methods.diffusion.prior_catalogue import WITH_RANDOM_WEIGHTS
 from ddbench.methods.diffusion.prior_files import random_sha256
+from ddbench.reports.paths import LEADS_OUT, leads_out
 
 STALE = "stale"
 """State of an evaluation whose distilled set has since been made anew with other images."""
@@ -30,6 +32,8 @@ RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
 
 BLOCKED = "blocked"
 """A student that cannot be trained because its distilled set failed."""
+CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy")
+"""Of a cell's directory, what reports read."""
 FAILURES = (State.FAILED, State.OOM, State.TIMEOUT, State.KILLED, State.UNREADABLE)
 
 
@@ -194,8 +198,12 @@ def _contents(results: Results) -> str:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def read(out: Path) -> Results:
+def read(out: Path, *, follow_links: bool = True) -> Results:
     """Read a results folder. What cannot be read is listed, never fatal.
+
+    Args:
+        follow_links: also read plans and cells that are links out of the folder; else they are listed. What is
+            published must lie in the folder.
 
     Raises:
         UsageError: `out` is not a results folder.
@@ -205,9 +213,16 @@ def read(out: Path) -> Results:
     problems: list[Problem] = []
     distils: dict[str, DistilCell] = {}
     evaluates: dict[str, EvaluateCell] = {}
-    _read_plans(store, distils, evaluates, problems)
+
+    def read_here(*paths: Path) -> bool:
+        outside = [] if follow_links else [path for path in paths if leads_out(path, out)]
+        problems.extend(Problem(str(path), LEADS_OUT) for path in outside[:1])
+        return not outside
+
+    plans = [path for path in sorted(store.plans.glob("*.json")) if not path.name.startswith(".") and read_here(path)]
+    _read_plans(plans, distils, evaluates, problems)
     for folder in store.cell_dirs():
-        if folder.id.startswith("."):
+        if folder.id.startswith(".") or not read_here(folder.path, *(folder.path / name for name in CELL_FILES)):
             continue
         try:
             _read_cell(folder, distils, evaluates, problems)
@@ -226,11 +241,12 @@ def read(out: Path) -> Results:
 
 
 def _read_plans(
-    store: Store, distils: dict[str, DistilCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
+    plans: Iterable[Path],
+    distils: dict[str, DistilCell],
+    evaluates: dict[str, EvaluateCell],
+    problems: list[Problem],
 ) -> None:
-    for path in sorted(store.plans.glob("*.json")):
-        if path.name.startswith("."):
-            continue
+    for path in plans:
         try:
             plan = Plan.model_validate_json(path.read_bytes())
             cells = [(cell_id(spec), printable(planned.label), spec) for planned, spec in plan.cells()]

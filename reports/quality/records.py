@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from ddbench.benchmark.result import DatasetRecord, Record
 from ddbench.benchmark.spec import digest
 from ddbench.benchmark.store import Store, write_json
+from ddbench.reports.paths import LEADS_OUT, leads_out
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.rows import Problem, printable
 
@@ -168,12 +169,19 @@ def write_record(store: Store, record: QualityRecord) -> Path:
     return path
 
 
-def read_quality(store: Store) -> Measured:
-    """Every measurement of a results folder; files that are none are listed, never fatal."""
+def read_quality(store: Store, *, follow_links: bool = True) -> Measured:
+    """Every measurement of a results folder; files that are none are listed, never fatal.
+
+    Args:
+        follow_links: also read files that are links out of the folder; else they are listed.
+    """
     records: dict[str, list[QualityRecord]] = {}
     problems: list[Problem] = []
     for path in sorted(folder_of(store).glob("*.json")):
         if path.name.startswith("."):
+            continue
+        if not follow_links and leads_out(path, store.out):
+            problems.append(Problem(printable(str(path)), LEADS_OUT))
             continue
         try:
             record = QualityRecord.model_validate_json(path.read_bytes())

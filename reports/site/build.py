@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddbench.benchmark.errors import UsageError
 from ddbench.benchmark.store import write_json
-from ddbench.reports.rows import Results
+from ddbench.reports import rows
+from ddbench.reports.rows import Filters, Problem
 from ddbench.reports.site import (
     ablation_page,
     compare_page,
@@ -24,7 +25,7 @@ from ddbench.reports.site import (
 )
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import STATIC, Link, Page, render
-from ddbench.reports.site.sheets import write_sheets
+from ddbench.reports.site.sheets import Sheet, write_sheets
 
 MANIFEST = "site.json"
 """Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
@@ -41,6 +42,9 @@ NAVIGATION = [
 ]
 
 
+NO_FILTERS = Filters()
+
+
 @dataclass(frozen=True)
 class Built:
     """What a build wrote."""
@@ -50,12 +54,15 @@ class Built:
     pictures: int
     page_bytes: int
     """Of everything but pictures."""
+    left_out: Sequence[Problem]
+    """Files of the results folder that are not in it."""
 
 
 def build_site(
-    results: Results,
+    out: Path,
     to: Path,
     *,
+    filters: Filters = NO_FILTERS,
     public: bool = False,
     margin: float = 1.0,
     made: str = "",
@@ -63,19 +70,25 @@ def build_site(
 ) -> Built:
     """Write the site into a new or empty folder, or over a site that this command made.
 
+    What is in it lies in the results folder, links followed; pictures have the hash that their result names.
+
     Args:
+        out: the results folder.
+        filters: which cells are shown.
         public: leave out what is not ours to publish: real images, and paths of this machine.
         margin: points within which two methods count as equivalent.
         made: said at the foot of each page.
         progress: called with (what, done, total).
 
     Raises:
-        UsageError: `to` holds something else, or a margin that is not positive.
+        UsageError: `out` is no results folder, no cell passes the filters, `to` holds something else, or a margin that
+            is not positive.
     """
     if not margin > 0:
         raise UsageError(f"--margin {margin}: expected points above 0")
     before = _written_before(to)
-    site = Site(results, public, margin)
+    site = Site(filters.apply(rows.read(out, follow_links=False)), public, margin)
+    site = replace(site, sheets=_write_sheets(site, to, progress))
     makers = (
         index_page, table_page, compare_page, overall_page, ablation_page, students_page, reproduction_page,
         quality_page, run_page,
@@ -89,12 +102,12 @@ def build_site(
     for file in sorted(STATIC.iterdir()):
         size += _copy(file, to / "static" / file.name)
         written.add(f"static/{file.name}")
-    pictures = _pictures(site, to, progress)
+    pictures = _pictures(site, to)
     written |= pictures
     for path in before - written:
         (to / path).unlink(missing_ok=True)
     write_json(to / MANIFEST, {"made_by": "ddbench", "files": sorted(written)})
-    return Built(to / "index.html", len(pages), len(pictures), size)
+    return Built(to / "index.html", len(pages), len(pictures), size, site.problems)
 
 
 def _written_before(to: Path) -> set[str]:
@@ -130,12 +143,17 @@ def _copy(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def _pictures(site: Site, to: Path, progress: Callable[[str, int, int], None]) -> set[str]:
-    """Contact sheets of all runs that may be shown, and the sheets of nearest real images."""
-    sheets = [found for run in site.runs.values() if (found := run_page.sheet_of(site, run)) is not None]
-    done = iter(range(1, len(sheets) + 1))
-    write_sheets(to, sheets, lambda: progress("pictures", next(done), len(sheets)))
-    paths = {sheet.path for sheet, _ in sheets}
+def _write_sheets(site: Site, to: Path, progress: Callable[[str, int, int], None]) -> dict[str, Sheet | Problem]:
+    """Contact sheets of all runs that may be shown, by their sets' hashes."""
+    runs = site.runs.values()
+    wanted = {sha256: run_page.dataset_of(run) for run in runs if (sha256 := run_page.shown_set(site, run))}
+    done = iter(range(1, len(wanted) + 1))
+    return write_sheets(site.results.store, to, wanted, lambda: progress("pictures", next(done), len(wanted)))
+
+
+def _pictures(site: Site, to: Path) -> set[str]:
+    """Every picture of the site; those of nearest real images are copied to it."""
+    paths = {sheet.path for sheet in site.sheets.values() if isinstance(sheet, Sheet)}
     for run in site.runs.values():
         nearest = site.nearest(run)
         if nearest is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ddbench.reports.commands import Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
+from ddbench.reports.commands import Datasets, Ipcs, Out, Protocols, Students, console, filters_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,22 +34,27 @@ def report(
 
     It opens from disk and on any static host.
     """
+    from ddbench.reports.formats import left_out
     from ddbench.reports.site.build import build_site
+    from ddbench.reports.tables import ProblemRecord
 
-    results = read_filtered(out, dataset, ipc, protocol, student)
+    filters = filters_of(dataset, ipc, protocol, student)
     screen = console()
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=screen, transient=True
     ) as live:
         tasks = {what: live.add_task(what, total=None) for what in ("pages", "pictures")}
         built = build_site(
-            results,
+            out,
             to,
+            filters=filters,
             public=public,
             margin=margin,
             made=f"ddbench {version('ddbench')}",
             progress=lambda what, done, total: live.update(tasks[what], completed=done, total=total),
         )
+    if built.left_out:
+        screen.print(left_out([ProblemRecord(path=one.path, reason=one.reason) for one in built.left_out]))
     screen.print(
         f"{built.pages} pages ({built.page_bytes / 2**20:.1f} MiB) and {built.pictures} pictures: {built.index}",
         soft_wrap=True,

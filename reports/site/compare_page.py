@@ -21,6 +21,7 @@ from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart
 from ddbench.reports.site.model import NearestSheet, Run, Site, TableView, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
+from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.statistics import SetScore
 from ddbench.reports.tables import LeaderboardRow
 
@@ -225,10 +226,9 @@ def _grids(site: Site, views: Sequence[TableView], names: Mapping[str, str]) -> 
     for view in views:
         for row in view.table.rows:
             run = _first_run(site, view.group_row(row)) if row.id in names and not row.reference else None
-            found = sheet_of(site, run) if run is not None else None
-            if run is None or found is None:
+            sheet = sheet_of(site, run) if run is not None else None
+            if run is None or not isinstance(sheet, Sheet):
                 continue
-            sheet = found[0]
             shape = sheet.path, sheet.side, sheet.columns, sheet.rows
             grids.append(Grid(row.id, names[row.id], view.table.ipc, *shape, site.nearest(run)))
     return grids

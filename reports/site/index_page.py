@@ -24,7 +24,7 @@ def pages(site: Site) -> list[Page]:
         "families": [(views, [(view, leaders(view)) for view in views]) for views in site.families.values()],
         "states": sorted(states.items()),
         "failures": [cell for cell in cells if cell.why],
-        "problems": [*site.results.problems, *site.quality.problems],
+        "problems": site.problems,
         "n_sets": sum(_is_made(run) for run in site.runs.values()),
         "n_students": sum(cell.ok for run in site.runs.values() for cell in run.students),
         "public": site.public,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from ddbench.datasets.validation import is_tuning
 from ddbench.reports import groups, leaderboard
 from ddbench.reports.groups import Group, TableKey
 from ddbench.reports.parameters import may_be_published, method_of
-from ddbench.reports.paths import without_paths
+from ddbench.reports.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
-from ddbench.reports.rows import DistilCell, EvaluateCell, Results
+from ddbench.reports.rows import DistilCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.site.sheets import Sheet as ContactSheet
 from ddbench.reports.tables import LeaderboardRow, Table
 
 
@@ -84,11 +85,13 @@ class Site:
     Args:
         public: for everybody to see: no real image, and no path of this machine.
         margin: points within which two methods count as equivalent.
+        sheets: hash of a set -> its contact sheet, or why its pictures are left out.
     """
 
     results: Results
     public: bool
     margin: float
+    sheets: Mapping[str, ContactSheet | Problem] = field(default_factory=dict)
 
     @cached_property
     def tables(self) -> list[TableView]:
@@ -129,7 +132,15 @@ class Site:
     @cached_property
     def quality(self) -> Measured:
         """What `bench quality` has measured."""
-        return read_quality(self.results.store)
+        return read_quality(self.results.store, follow_links=False)
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """What of the results folder could not be used, or not be published."""
+        pictures = [sheet for sheet in self.sheets.values() if isinstance(sheet, Problem)]
+        measured = () if self.public else self.runs.values()
+        nearest = [found for run in measured if isinstance(found := self._nearest(run), Problem)]
+        return list(dict.fromkeys([*self.results.problems, *self.quality.problems, *pictures, *nearest]))
 
     def shown(self, text: str) -> str:
         """A name for charts and scripts; what templates show is treated likewise (`render.py`)."""
@@ -137,14 +148,18 @@ class Site:
 
     def nearest(self, run: Run) -> NearestSheet | None:
         """The sheet of the real images nearest to a run's: None where it was not measured, or everybody sees it."""
+        found = None if self.public else self._nearest(run)
+        return None if isinstance(found, Problem) else found
+
+    def _nearest(self, run: Run) -> NearestSheet | Problem | None:
         records = self.quality.records.get(run.image_set_sha256 or "", [])
-        if self.public or not records:
+        if not records:
             return None
         sheet = records[0].sheet
         source = folder_of(self.results.store) / sheet.file
-        # A link could lead to any file of the machine, and this one is copied as it is.
-        there = source.is_file() and not source.is_symlink()
-        return NearestSheet(f"images/{sheet.file}", source, sheet) if there else None
+        if leads_out(source, self.results.store.out):
+            return Problem(printable(str(source)), LEADS_OUT)
+        return NearestSheet(f"images/{sheet.file}", source, sheet) if source.is_file() else None
 
     def shows_images(self, run: Run) -> bool:
         """Whether the run's pictures may be in this site: never where `bench quality` has found copies in them."""

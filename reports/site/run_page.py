@@ -15,11 +15,11 @@ from ddbench.benchmark.result import Phase, Result
 from ddbench.benchmark.spec import digest
 from ddbench.reports.command_line import command
 from ddbench.reports.parameters import Origin, origin
-from ddbench.reports.rows import EvaluateCell
+from ddbench.reports.rows import EvaluateCell, Problem
 from ddbench.reports.site.charts import Series, line_chart
 from ddbench.reports.site.model import Run, Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.site.sheets import Sheet, plan_sheet
+from ddbench.reports.site.sheets import Sheet
 
 SECTION = "Runs"
 ENVIRONMENTS = "runs/environments.html"
@@ -63,13 +63,15 @@ def pages(site: Site) -> list[Page]:
     return found
 
 
-def sheet_of(site: Site, run: Run) -> tuple[Sheet, Sequence[str]] | None:
-    """The run's contact sheet and the dataset's class ids; None where it has no pictures, or they are not for all."""
-    sha256, ids = run.image_set_sha256, class_ids(dataset_of(run))
-    if sha256 is None or not ids or not site.shows_images(run) or ipc_of(run) is None:
-        return None
-    sheet = plan_sheet(site.results.store, sha256, ids)
-    return None if sheet is None else (sheet, ids)
+def shown_set(site: Site, run: Run) -> str | None:
+    """Hash of the set whose pictures stand for the run; None where it has none, or they are not for all."""
+    hidden = ipc_of(run) is None or not class_ids(dataset_of(run)) or not site.shows_images(run)
+    return None if hidden else run.image_set_sha256
+
+
+def sheet_of(site: Site, run: Run) -> Sheet | Problem | None:
+    """The run's contact sheet, or why it is left out; None where there is nothing to show."""
+    return site.sheets.get(shown_set(site, run) or "")
 
 
 def class_ids(dataset: str) -> tuple[str, ...]:
@@ -121,7 +123,8 @@ def _page(site: Site, run: Run) -> Page:
             "origin": origin(run.label, spec, dataset_of(run)) if spec is not None else Origin(known=False),
             "result": result,
             "data": next((r.dataset for r in _results(run) if r.dataset is not None), None),
-            "sheet": None if found is None else found[0],
+            "sheet": found if isinstance(found, Sheet) else None,
+            "left_out": found if isinstance(found, Problem) else None,
             "class_ids": class_ids(dataset_of(run)),
             "hidden_images": not site.shows_images(run),
             "phases": phase_sums(result.cost.phases) if result is not None and result.cost is not None else [],

@@ -1,12 +1,13 @@
 """Pictures of distilled sets: one contact sheet a set, a row for each class, a column for each image.
 
-A sheet is named by the hash of the images that it shows and by its layout, so one that is there is not made again.
+A sheet is made only of images whose hash, computed from the pixels that it shows and the rest of the set, is the one
+that the result names. It is named by that hash and by its layout, so one that is there is not made again.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddbench.benchmark.image_sets import image_name
+from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.image_sets import image_files, pixels_sha256, read_image, set_sha256
+from ddbench.benchmark.registry import DATASETS
 from ddbench.benchmark.store import Store
+from ddbench.datasets.base import Dataset
+from ddbench.reports.paths import LEADS_OUT, leads_out
+from ddbench.reports.rows import Problem, printable
 
 CLASSES = 20
 """Shown of a set, the first in label order."""
@@ -26,16 +32,16 @@ SIDE = 64
 QUALITY = 80
 """Of WebP; images below `LOSSLESS` are stored without loss."""
 LOSSLESS = 32
-LAYOUT = 1
-"""Of this file: raised whenever a sheet of the same images looks different."""
+LAYOUT = 2
+"""Of this file: raised whenever a sheet of the same images looks different. Sheets of 1 were made unseen."""
 THREADS = 4
-DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no images, or broken ones."""
+DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ZeroDivisionError)
+"""What files raise that are no sheets, or broken ones."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contact sheet, made or to be made."""
+    """A contact sheet."""
 
     path: str
     """Relative to the site's root."""
@@ -45,7 +51,6 @@ class Sheet:
     """Classes."""
     columns: int
     """Images of a class."""
-    source: Path
 
     @property
     def width(self) -> int:
@@ -56,64 +61,95 @@ class Sheet:
         return self.rows * self.side
 
 
-def plan_sheet(store: Store, image_set_sha256: str, class_ids: Sequence[str]) -> Sheet | None:
-    """Where a set's sheet goes and how large it is; None where its images are not there, or no images at all."""
-    source = store.sets / image_set_sha256[:16]
-    if not image_set_sha256.isalnum() or not class_ids:
-        return None
-    shown = [class_id for class_id in class_ids[:CLASSES] if (source / class_id).is_dir()]
-    columns = max((_count(source / class_id) for class_id in shown), default=0)
-    if not columns:
-        return None
-    try:
-        with Image.open(source / shown[0] / image_name(0)) as first:
-            side = min(SIDE, max(first.size))
-    except DAMAGED:
-        return None
-    return Sheet(f"images/{image_set_sha256[:16]}-{LAYOUT}.webp", side, len(class_ids[:CLASSES]), columns, source)
-
-
-def _count(folder: Path) -> int:
-    return next((index for index in range(IMAGES) if not (folder / image_name(index)).exists()), IMAGES)
-
-
 def write_sheets(
-    to: Path, sheets: Iterable[tuple[Sheet, Sequence[str]]], progress: Callable[[], None] = lambda: None
-) -> None:
+    store: Store, to: Path, wanted: Mapping[str, str], progress: Callable[[], None] = lambda: None
+) -> dict[str, Sheet | Problem]:
     """Make the sheets that are not there yet.
 
     Args:
-        sheets: each with the dataset's class ids.
+        wanted: hash of a set -> its dataset, a registered one.
+
+    Returns:
+        Hash -> its sheet, or why its pictures are left out; a set whose images are not there has none.
     """
+    found = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(lambda one: _write(to / one[0].path, one[0], one[1]), sheets):
+        made = pool.map(lambda one: _sheet(store, to, one[0], DATASETS.load(one[1])), wanted.items())
+        for sha256, sheet in zip(wanted, made, strict=True):
             progress()
+            if sheet is not None:
+                found[sha256] = sheet
+    return found
 
 
-def _write(path: Path, sheet: Sheet, class_ids: Sequence[str]) -> None:
-    if path.exists():
-        return
-    canvas = np.full((sheet.height, sheet.width, 3), 128, dtype=np.uint8)
-    for row, class_id in enumerate(class_ids[: sheet.rows]):
-        for column in range(sheet.columns):
-            tile = _tile(sheet.source / class_id / image_name(column), sheet.side)
-            if tile is not None:
-                top, left = row * sheet.side, column * sheet.side
-                canvas[top : top + sheet.side, left : left + sheet.side] = tile
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, "WEBP", quality=QUALITY, lossless=sheet.side < LOSSLESS, method=4)
-    path.write_bytes(buffer.getvalue())
-
-
-def _tile(path: Path, side: int) -> np.ndarray | None:
-    """(side, side, 3) uint8; None for a file that is missing or damaged, whose place stays grey."""
+def _sheet(store: Store, to: Path, sha256: str, dataset: Dataset) -> Sheet | Problem | None:
+    source = store.set_dir(sha256)
+    if not sha256.isalnum() or not source.is_dir():
+        return None
+    path = f"images/{sha256[:16]}-{LAYOUT}.webp"
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (side, side))
-            shown = image.convert("RGB")
-            if shown.size != (side, side):
-                shown = shown.resize((side, side), Image.Resampling.BOX)
-            return np.asarray(shown)
+        outside = [one for one in (source, *source.glob("*"), *source.glob("*/*")) if leads_out(one, store.out)]
+        if outside:
+            return Problem(printable(str(outside[0])), LEADS_OUT)
+        if (there := _there(to, path, dataset)) is not None:
+            return there
+        tiles, found = _read(source, dataset)
+    except (OSError, UsageError) as error:
+        return Problem(printable(str(source)), printable(f"not the images of its result: {error}").partition("\n")[0])
+    if not tiles or found != sha256:
+        return Problem(
+            printable(str(source)),
+            f"not the images of its result: expected a set with hash {sha256[:16]}, found {found[:16]}; put the set's "
+            "own images back",
+        )
+    return _write(to, path, tiles, len(dataset.class_ids[:CLASSES]))
+
+
+def _there(to: Path, path: str, dataset: Dataset) -> Sheet | None:
+    """The sheet that an earlier build has made."""
+    try:
+        with Image.open(to / path) as image:
+            rows = len(dataset.class_ids[:CLASSES])
+            side = image.height // rows
+            return Sheet(path, side, rows, image.width // side)
     except DAMAGED:
         return None
+
+
+def _read(source: Path, dataset: Dataset) -> tuple[dict[tuple[int, int], np.ndarray], str]:
+    """Tiles of the images that are shown, by class and index, and the hash of the whole set, from the same pixels."""
+    tiles: dict[tuple[int, int], np.ndarray] = {}
+
+    def digests() -> Iterator[tuple[str, int, str]]:
+        for class_index, class_id in enumerate(dataset.class_ids):
+            for image_index, file in enumerate(image_files(source / class_id)):
+                pixels = read_image(file, dataset.channels)
+                if class_index < CLASSES and image_index < IMAGES:
+                    side = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))
+                    tiles[class_index, image_index] = _tile(pixels, side)
+                yield class_id, image_index, pixels_sha256(pixels)
+
+    sha256 = set_sha256(digests())
+    return tiles, sha256
+
+
+def _tile(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 1 or 3) -> (side, side, 3) uint8."""
+    shown = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    if shown.size != (side, side):
+        shown = shown.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(shown)
+
+
+def _write(to: Path, path: str, tiles: Mapping[tuple[int, int], np.ndarray], rows: int) -> Sheet:
+    side = len(next(iter(tiles.values())))
+    sheet = Sheet(path, side, rows, 1 + max(column for _, column in tiles))
+    canvas = np.full((sheet.height, sheet.width, 3), 128, dtype=np.uint8)
+    for (row, column), tile in tiles.items():
+        top, left = row * side, column * side
+        canvas[top : top + side, left : left + side] = tile
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "WEBP", quality=QUALITY, lossless=side < LOSSLESS, method=4)
+    (to / path).parent.mkdir(parents=True, exist_ok=True)
+    (to / path).write_bytes(buffer.getvalue())
+    return sheet

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddbench.benchmark.image_sets import image_name, pixels_sha256, set_sha256, write_png
 from ddbench.benchmark.plan import Plan, PlannedSet
 from ddbench.benchmark.result import (
     Cost,
@@ -266,6 +267,28 @@ class Folder:
                     made_by, seed=1000 * seed + repeat, protocol=protocol, student=student, device=device
                 )
                 self.student(evaluate, label, accuracy, images=made, made_by=made_by)
+
+    def pictures(self, side: int = 8) -> list[Path]:
+        """Two images of each class for each set, as the engine writes them, with their true hash in all results.
+
+        Images of a class are (side, side) of 20 · class + image; the last pixel of a set's last image tells sets apart.
+        """
+        folders = []
+        cells = [(cell.path / "result.json", cell.result()) for cell in self.store.cell_dirs()]
+        for _, result in cells:
+            if not isinstance(result, DistillResult) or result.image_set_sha256 is None or result.ipc is None:
+                continue
+            made = [(c, i, np.full((side, side, 1), 20 * c + i, np.uint8)) for c in range(10) for i in range(2)]
+            made[-1][2][-1, -1] = len(folders)
+            sha256 = set_sha256((str(c), i, pixels_sha256(pixels)) for c, i, pixels in made)
+            folders.append(self.store.set_dir(sha256))
+            for c, i, pixels in made:
+                (folders[-1] / str(c)).mkdir(parents=True, exist_ok=True)
+                write_png(folders[-1] / str(c) / image_name(i), pixels)
+            for file, other in cells:
+                if other is not None and other.image_set_sha256 == result.image_set_sha256:
+                    file.write_text(file.read_text().replace(result.image_set_sha256, sha256))
+        return folders
 
     def plan(self, label: str, spec: DistillSpec, students: int, **evaluate: Any) -> None:
         """Ask for one set and its students."""

@@ -41,5 +41,5 @@ def test_reading_and_ranking(benchmark: Any, runs: Path) -> None:
 
 
 def test_building_the_site(benchmark: Any, runs: Path, tmp_path: Path) -> None:
-    built = benchmark(lambda: build_site(rows.read(runs), tmp_path / "site"))
+    built = benchmark(lambda: build_site(runs, tmp_path / "site"))
     assert built.pages > RESULTS // 2

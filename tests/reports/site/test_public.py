@@ -60,9 +60,8 @@ HIDDEN = re.compile(r"secret|jane|/home|/srv|/mnt|myhost")
 
 def test_no_page_names_a_folder_or_a_machine(folder_with_paths: Any, tmp_path: Path) -> None:
     private, public = tmp_path / "private", tmp_path / "public"
-    results = rows.read(folder_with_paths.out)
-    build_site(results, private)
-    build_site(results, public, public=True)
+    build_site(folder_with_paths.out, private)
+    build_site(folder_with_paths.out, public, public=True)
     named = {p.relative_to(private).parts[0] for p in private.rglob("*.html") if HIDDEN.search(p.read_text())}
     assert named >= {"ablation.html", "compare", "index.html", "overall.html", "runs", "students.html", "tables"}
     for file in public.rglob("*"):

@@ -42,7 +42,7 @@ class Links(HTMLParser):
 
 
 def build(folder: Any, to: Path, **options: Any) -> Path:
-    build_site(rows.read(folder.out), to, **options)
+    build_site(folder.out, to, **options)
     return to
 
 
@@ -65,21 +65,8 @@ def filled(folder: Any) -> Any:
     return folder
 
 
-def with_pictures(folder: Any, side: int = 8) -> None:
-    """An image folder for each set, as the engine writes it."""
-    for cell in rows.read(folder.out).distils.values():
-        if cell.result is None or cell.result.image_set_sha256 is None or cell.spec.ipc is None:
-            continue
-        for class_index in range(10):
-            target = folder.store.sets / cell.result.image_set_sha256[:16] / str(class_index)
-            target.mkdir(parents=True)
-            for image in range(2):
-                pixels = np.full((side, side), 20 * class_index + image, dtype=np.uint8)
-                Image.fromarray(pixels).save(target / f"{image:05d}.png")
-
-
 def test_every_link_leads_to_a_file_of_the_site(filled: Any, tmp_path: Path) -> None:
-    with_pictures(filled)
+    filled.pictures()
     site = build(filled, tmp_path / "site")
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10
@@ -184,7 +171,7 @@ def test_public_leaves_out_real_images_and_paths(folder: Any, tmp_path: Path) ->
     folder.method("dmgd", [[80], [81]], prior="ab" * 32, params=params)
     folder.method("random", [[70], [71]])
     folder.method("nobody-knows", [[60], [61]])
-    with_pictures(folder)
+    folder.pictures()
     private = build(folder, tmp_path / "private")
     assert len(list((private / "images").iterdir())) == 6
     site = tmp_path / "public"
@@ -233,7 +220,7 @@ def test_a_folder_without_evaluations_says_so(folder: Any, tmp_path: Path) -> No
 
 
 def test_pictures_show_each_class_in_its_row(filled: Any, tmp_path: Path) -> None:
-    with_pictures(filled)
+    filled.pictures()
     site = build(filled, tmp_path / "site")
     pictures = sorted((site / "images").iterdir())
     assert len(pictures) == 6  # not the whole training set
@@ -241,7 +228,7 @@ def test_pictures_show_each_class_in_its_row(filled: Any, tmp_path: Path) -> Non
         pixels = np.asarray(picture.convert("L"))
     assert pixels.shape == (80, 16)
     expected = np.kron(np.array([[20 * row + column for column in range(2)] for row in range(10)]), np.ones((8, 8)))
-    assert np.abs(pixels - expected).max() <= 1
+    assert np.array_equal(pixels[:-1], expected[:-1])  # the last row tells the sets apart
 
 
 def test_500_results_are_less_than_3_mb(folder: Any, tmp_path: Path) -> None:

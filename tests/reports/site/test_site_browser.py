@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ddbench.reports import rows
 from ddbench.reports.equivalence import holm
 from ddbench.reports.site.build import build_site
 
@@ -36,17 +34,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, builder: Any) -> Path:
         folder.method("dit", sets(0.6), ipc=ipc, prior="ab" * 32)
         folder.method("random", sets(0.58), ipc=ipc)
     folder.method("full", [[99.0, 98.0]], ipc=None)
-    for cell in rows.read(folder.out).distils.values():
-        assert cell.result is not None
-        if cell.spec.ipc is None:
-            continue
-        for class_index in range(10):
-            target = folder.store.sets / str(cell.result.image_set_sha256)[:16] / str(class_index)
-            target.mkdir(parents=True)
-            for image in range(2):
-                Image.fromarray(np.full((8, 8), 25 * class_index, dtype=np.uint8)).save(target / f"{image:05d}.png")
+    folder.pictures()
     to = folder.out.parent / "site"
-    build_site(rows.read(folder.out), to)
+    build_site(folder.out, to)
     return to
 
 
