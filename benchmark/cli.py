@@ -187,7 +187,9 @@ def evaluate(
     """Train students on a distilled set that anything has made."""
     given = _given(locals(), without=("images", "name", "ipc", "subset", "subset_seed"))
     from ddbench.benchmark.image_sets import choose_subset, describe_set
+    from ddbench.benchmark.leaked_images import pixel_print, refuse_test_images
     from ddbench.benchmark.planner import plan_foreign
+    from ddbench.benchmark.prepare import ShownProgress
     from ddbench.benchmark.registry import DATASETS, load_plugin
     from ddbench.benchmark.run_spec import run_spec
 
@@ -196,8 +198,17 @@ def evaluate(
     spec = run_spec({}, {**given, "methods": ["images"]})
     declared = DATASETS.load(dataset)
     chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed)
-    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen)
+    side = spec.resolution or declared.resolution
+    prints: dict[Path, str | None] = {}
+
+    def look(path: Path, pixels: Any) -> None:
+        prints[path] = pixel_print(pixels, side)
+
+    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen, look=look)
     plan, setting = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen)
+    if spec.reuse != "only-cache":  # which shows what is there, and needs no data for it
+        with ShownProgress(out_console) as progress:
+            refuse_test_images(prints, declared(), setting.spec, spec.data, None if dry_run else progress)
     per_class = sorted({int(n) for n in _counts(found.labels)})
     if len(per_class) > 1:
         _say(f"classes have {per_class[0]} to {per_class[-1]} images; the set counts as IPC {found.ipc}")

@@ -140,13 +140,23 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def describe_set(folder: Path, class_ids: Sequence[str], channels: int, *, subset: SubsetOf | None = None) -> SetRecord:
+def describe_set(
+    folder: Path,
+    class_ids: Sequence[str],
+    channels: int,
+    *,
+    subset: SubsetOf | None = None,
+    look: Callable[[Path, np.ndarray], None] = lambda path, pixels: None,
+) -> SetRecord:
     """Check and hash a distilled set, one image at a time.
+
+    Args:
+        look: called with each image, so that whoever wants more of it decodes nothing twice.
 
     Raises:
         Problems: as `read_set`.
     """
-    return _read(folder, class_ids, channels, subset, lambda row, count, pixels: None)
+    return _read(folder, class_ids, channels, subset, lambda row, paths, pixels: look(paths[row], pixels))
 
 
 def read_set(
@@ -169,13 +179,13 @@ def read_set(
     listed: list[np.ndarray] = []
     fitted: list[np.ndarray] = []
 
-    def take(row: int, count: int, pixels: np.ndarray) -> None:
+    def take(row: int, paths: Sequence[Path], pixels: np.ndarray) -> None:
         if fit is None:
             listed.append(pixels)
             return
         image = fit(pixels)
         if not fitted:
-            fitted.append(np.empty((count, *image.shape), image.dtype))
+            fitted.append(np.empty((len(paths), *image.shape), image.dtype))
         fitted[0][row] = image
 
     record = _read(folder, class_ids, channels, subset, take)
@@ -188,11 +198,12 @@ def _read(
     class_ids: Sequence[str],
     channels: int,
     subset: SubsetOf | None,
-    take: Callable[[int, int, np.ndarray], None],
+    take: Callable[[int, Sequence[Path], np.ndarray], None],
 ) -> SetRecord:
-    """Decode each image of a set and hand it to `take`, with its row and the number of images."""
+    """Decode each image of a set and hand it to `take`, with its row among the files of all."""
     files = list(enumerate(_files(folder, class_ids, subset)))
     rows = [(class_index, path) for class_index, here in files for path in here]
+    paths = [path for _, path in rows]
     problems: list[str] = []
     index_in_class = [0] * len(class_ids)
 
@@ -203,13 +214,13 @@ def _read(
             except UsageError as error:
                 problems.append(str(error))
                 continue
-            take(row, len(rows), image)
+            take(row, paths, image)
             yield class_ids[class_index], index_in_class[class_index], pixels_sha256(image)
             index_in_class[class_index] += 1
 
     sha256 = set_sha256(digests())
     if problems:
-        raise Problems([*_first(problems), "convert, replace or remove these files"])
+        raise Problems([*first_of(problems), "convert, replace or remove these files"])
     return SetRecord(np.array([label for label, _ in rows], np.int64), sha256, max(len(here) for _, here in files))
 
 
@@ -255,7 +266,7 @@ def _files(folder: Path, class_ids: Sequence[str], subset: SubsetOf | None) -> l
         problems.append(f"{folder}: no images for {len(missing)} of {len(class_ids)} classes: {_some(missing)}")
     if problems:
         expected = f"expected one folder per class id: {_some(list(class_ids))}"
-        raise Problems([*_first(problems), *_layout_hints(folder, folders, class_ids), expected])
+        raise Problems([*first_of(problems), *_layout_hints(folder, folders, class_ids), expected])
     if subset is None:
         return files
     few = [f"{class_ids[c]} ({len(here)})" for c, here in enumerate(files) if len(here) < subset.ipc]
@@ -294,6 +305,7 @@ def _some(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _first(problems: list[str], most: int = 10) -> list[str]:
+def first_of(problems: list[str], most: int = 10) -> list[str]:
+    """What is shown of a long list, and how many more there are."""
     rest = len(problems) - most
     return problems[:most] + ([f"… and {rest} more such problems"] if rest > 0 else [])

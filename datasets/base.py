@@ -187,7 +187,18 @@ class Dataset(ABC):
             )
         return self.load(split, data_dir, side).train
 
-    def test_at(self, split: str, data_dir: Path | None, side: int) -> ImageSource | None:
+    def test_at(
+        self,
+        split: str,
+        data_dir: Path | None,
+        side: int,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> ImageSource | None:
         """The test images at another side, in the order of `load`, made from the files; None for datasets whose images
         lie in no files, where the pixels of `load` are all there is. For protocols that crop test images."""
         return None
+
+    def test_names(self, split: str, data_dir: Path | None) -> Sequence[str]:
+        """Names of the test images, as in `load` and without decoding any, where a file of such a name is that image
+        wherever it lies (ILSVRC's). Empty, as here, where names are numbers that any program may write."""
+        return ()

@@ -18,7 +18,16 @@ from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared, Pro
 from ddbench.datasets.imagenet_classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
 from ddbench.datasets.imagenet_opened import OpenedSplit
 from ddbench.datasets.imagenet_sources import Source, sources_at
-from ddbench.datasets.imagenet_splits import FASTAI, FIRST_100, IMAGENET, WARNINGS, Expected, count_images, expected_of
+from ddbench.datasets.imagenet_splits import (
+    FASTAI,
+    FIRST_100,
+    IMAGENET,
+    WARNINGS,
+    Expected,
+    Names,
+    count_images,
+    expected_of,
+)
 
 DATA_VARIABLE = "DDBENCH_DATA"
 
@@ -64,8 +73,12 @@ class ImageNetSubset(FileDataset):
         """
         return self._open(split, data_dir).train_at(side, resize, progress)
 
-    def test_at(self, split: str, data_dir: Path | None, side: int) -> ImageSource:
-        return self._open(split, data_dir).test_at(side, silent)
+    def test_at(self, split: str, data_dir: Path | None, side: int, progress: Progress = silent) -> ImageSource:
+        return self._open(split, data_dir).test_at(side, progress)
+
+    def test_names(self, split: str, data_dir: Path | None) -> Sequence[str]:
+        opened = self._open(split, data_dir)
+        return Names(opened.index, opened.test, self.class_ids)
 
     def inspect(self, split: str, data_dir: Path | None) -> Inspection:
         self._check_split(split)

@@ -64,10 +64,16 @@ def validation_of(whole: type[Dataset]) -> type[Dataset]:
             images = whole().train_at(split, data_dir, side, resize, progress)
             return Subset(images, _rest(whole().load(split, data_dir, whole.resolution)))
 
-        def test_at(self, split: str, data_dir: Path | None, side: int) -> ImageSource | None:
+        def test_at(
+            self,
+            split: str,
+            data_dir: Path | None,
+            side: int,
+            progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        ) -> ImageSource | None:
             if whole.test_at is Dataset.test_at:
                 return None
-            images = whole().train_at(split, data_dir, side, "bilinear")
+            images = whole().train_at(split, data_dir, side, "bilinear", progress)
             return Subset(images, whole().load(split, data_dir, whole.resolution).validation)
 
     Validation.__name__ = Validation.__qualname__ = f"{whole.__name__}Validation"

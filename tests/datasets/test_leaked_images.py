@@ -1,0 +1,139 @@
+"""A set made of test images is refused by name and by pixels; what only looks like one is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ddbench.benchmark.cli import app
+from ddbench.benchmark.errors import Problems
+from ddbench.benchmark.image_sets import describe_set, write_png
+from ddbench.benchmark.leaked_images import pixel_print, refuse_test_images
+from ddbench.benchmark.spec import DatasetSpec
+from ddbench.datasets.base import Dataset
+from ddbench.datasets.digits import Digits
+from ddbench.datasets.file_dataset import silent
+
+
+def refuse(folder: Path, dataset: Dataset, data: Path | None, side: int, split: str, *, pixels: bool = True) -> None:
+    prints: dict[Path, str | None] = {}
+    describe_set(
+        folder,
+        dataset.class_ids,
+        dataset.channels,
+        look=lambda path, image: prints.update({path: pixel_print(image, side)}),
+    )
+    spec = DatasetSpec(name=dataset.name, split=split, resolution=side)
+    refuse_test_images(prints, dataset, spec, data, silent if pixels else None)
+
+
+def digits_set(folder: Path, *, leaked: int = 0, inverted: bool = False) -> Path:
+    """Two training images a class, the first of `leaked` classes replaced by a test image; names are numbers."""
+    data = Digits().load("default", None, 8)
+    for c, class_id in enumerate(Digits.class_ids):
+        (folder / class_id).mkdir(parents=True)
+        images = data.train.read(data.train.of_class(c)[:2])
+        if c < leaked:
+            images[0] = data.test.read(data.test.of_class(c)[:1])[0]
+        for i, pixels in enumerate(255 - images if inverted else images):
+            write_png(folder / class_id / f"{i:05d}.png", pixels)
+    return folder
+
+
+def test_test_digits_are_known_by_their_pixels(tmp_path: Path) -> None:
+    folder = digits_set(tmp_path / "set", leaked=2)
+    with pytest.raises(Problems) as error:
+        refuse(folder, Digits(), None, 8, "default")
+    text, names = str(error.value), Digits().load("default", None, 8).test.names
+    assert f"2 of the 20 images in {folder} are test images of digits" in text
+    first = next(name for name in names if name.startswith("0/"))
+    assert f"class 0: 00000.png is the test image {first}, by its pixels at 8 px" in text
+    assert "make the set of training images alone" in text
+    refuse(digits_set(tmp_path / "training"), Digits(), None, 8, "default")
+    refuse(digits_set(tmp_path / "others", leaked=2, inverted=True), Digits(), None, 8, "default")
+
+
+def test_bench_eval_refuses_before_anything_runs(tmp_path: Path) -> None:
+    folder, out = digits_set(tmp_path / "set", leaked=1), tmp_path / "runs"
+    done = CliRunner().invoke(app, ["eval", "--images", str(folder), "-d", "digits", "--out", str(out)])
+    assert isinstance(done.exception, Problems)
+    assert "1 of the 20 images" in str(done.exception)
+    assert not out.exists()
+
+
+def tiny_set(tiny: Any, folder: Path, kind: str, name: str = "{i:05d}.png", **shape: int) -> Path:
+    """Two images a class of the small ImageNet, as `name` says and of `shape`."""
+    root = tiny.folder / "imagenet"
+    for wnid in tiny.classes:
+        (folder / wnid).mkdir(parents=True)
+        files = sorted((root / kind / wnid).iterdir())[:2]
+        for i, file in enumerate(files):
+            with Image.open(file) as image:
+                pixels = image.resize((shape["side"], shape["side"])) if shape else image.copy()
+            pixels.save(folder / wnid / name.format(i=i, stem=file.stem, wnid=wnid))
+    return folder
+
+
+def test_copies_under_other_names_are_known_at_any_evaluation_size(tiny: Any, tmp_path: Path) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    folder = tiny_set(tiny, tmp_path / "set", "val")
+    for side in (8, 16, 20):
+        with pytest.raises(Problems, match="6 of the 6 images") as error:
+            refuse(folder, dataset, source, side, "imagenet")
+        assert f"00000.png is the test image {tiny.classes[0]}/ILSVRC2012_val_00000001.JPEG" in str(error.value)
+    refuse(folder, dataset, source, 16, "imagenet", pixels=False)
+    refuse(tiny_set(tiny, tmp_path / "training", "train"), dataset, source, 16, "imagenet")
+
+
+def test_a_set_that_was_decoded_from_test_images_is_known(tiny: Any, tmp_path: Path) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    test = dataset.load("imagenet", source, 16).test
+    for c, wnid in enumerate(tiny.classes):
+        (tmp_path / "set" / wnid).mkdir(parents=True)
+        # Under another class's name: what a student has seen does not depend on how it was called.
+        write_png(tmp_path / "set" / wnid / "0.png", test.read(test.of_class((c + 1) % 3)[:1])[0])
+    with pytest.raises(Problems, match="3 of the 3 images"):
+        refuse(tmp_path / "set", dataset, source, 16, "imagenet")
+
+
+@pytest.mark.parametrize("name", ["{stem}.png", "{stem}.JPEG", "{stem}_{wnid}.jpg"])
+def test_names_tell_where_pixels_have_changed(tiny: Any, tmp_path: Path, name: str) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    folder = tiny_set(tiny, tmp_path / "set", "val", name, side=13)
+    with pytest.raises(Problems, match="6 of the 6 images") as error:
+        refuse(folder, dataset, source, 16, "imagenet", pixels=False)
+    assert "by its name" in str(error.value)
+    refuse(tiny_set(tiny, tmp_path / "training", "train", name, side=13), dataset, source, 16, "imagenet")
+
+
+def test_what_is_a_test_image_depends_on_the_split(tiny: Any, tmp_path: Path) -> None:
+    """fast.ai trains on half of ImageNet's validation images and tests on training images."""
+    source, dataset = tiny.tree(tiny.fastai, "imagewoof2"), tiny.dataset()
+    folder = source / "train"
+    with pytest.raises(Problems) as error:
+        refuse(folder, dataset, source, 16, "imagenet")
+    assert "3 of the 9 images" in str(error.value)
+    assert "(--split fastai)" in str(error.value)
+    refuse(folder, dataset, source, 16, "fastai")
+    with pytest.raises(Problems, match="9 of the 9 images"):
+        refuse(source / "val", dataset, source, 16, "fastai")
+
+
+def test_doubles_of_training_images_and_plain_colours_prove_nothing(tiny: Any, tmp_path: Path) -> None:
+    source, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    plain = Image.fromarray(np.full((20, 24, 3), 7, np.uint8))
+    plain.save(source / "val" / wnid / "ILSVRC2012_val_00000001.JPEG")
+    double = source / "val" / wnid / "ILSVRC2012_val_00000002.JPEG"
+    double.write_bytes((source / "train" / wnid / f"{wnid}_100.JPEG").read_bytes())
+    folder = tiny_set(tiny, tmp_path / "set", "train")
+    for i, name in enumerate(("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002")):
+        (folder / wnid / f"{i + 2}.JPEG").write_bytes((source / "val" / wnid / f"{name}.JPEG").read_bytes())
+    refuse(folder, dataset, source, 16, "imagenet")
+    (folder / wnid / "2.JPEG").rename(folder / wnid / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(Problems, match="1 of the 8 images"):
+        refuse(folder, dataset, source, 16, "imagenet")
