@@ -98,7 +98,7 @@ def families(table: groups.Group) -> list[list[Member]]:
     families: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
     for row in table.rows:
         spec = row.method
-        if spec is not None and row.finished and not row.reference and not row.contestant.foreign:
+        if spec is not None and row.finished and not row.reference and row.contestant.images_sha256 is None:
             member = Member(row, spec)
             families[member.kin].append(member)
     return [family for family in families.values() if len(family) > 1]

@@ -39,7 +39,7 @@ def contestants(tables: Sequence[Table]) -> list[Contestant]:
 
 
 def _key(row: LeaderboardRow) -> Hashable:
-    made_by = None if row.spec is None else (row.spec.name, row.spec.version, row.spec.source_sha256)
+    made_by = row.id if row.spec is None else (row.spec.name, row.spec.version, row.spec.source_sha256)
     return (row.method, made_by, row.prior_sha256, row.precision, row.distil_device, row.evaluate_device, row.reference)
 
 
@@ -51,8 +51,14 @@ def _named(tables: Sequence[Table], found: Sequence[dict[int, int]]) -> list[Con
     for rows, places in zip(members, found, strict=True):
         name = rows[0].method
         if namesakes[name] > 1:
-            name = " · ".join([name, *max((row.qualifiers for row in rows), key=len)])
+            name = " · ".join([name, *(max((row.qualifiers for row in rows), key=len) or _hash(rows))])
         used[name] += 1
         name += f" ({used[name]})" if used[name] > 1 else ""
         named.append(Contestant(name, rows[0].reference, places))
     return named
+
+
+def _hash(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What names images made elsewhere, which one table's qualifiers do not say where it has no namesake."""
+    made = sorted({one.image_set_sha256[:8] for row in rows if row.spec is None for one in row.sets})
+    return [f"images made elsewhere ({', '.join(made)})"] if made else []

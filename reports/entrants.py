@@ -80,5 +80,4 @@ def names_of(members: Iterable[groups.Row]) -> dict[Contestant, str]:
 
 def _made_with(one: Contestant) -> str:
     prior = None if one.prior_sha256 is None else f"prior {one.prior_sha256[:8]}"
-    images = "images made elsewhere" if one.foreign else None
-    return ", ".join(filter(None, (prior, images, one.precision, f"students on {one.evaluate_device}")))
+    return ", ".join(filter(None, (prior, one.images, one.precision, f"students on {one.evaluate_device}")))

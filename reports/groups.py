@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ddbench.benchmark.spec import ForeignImages, MethodSpec, digest
+from ddbench.benchmark.spec import MethodSpec, digest
 from ddbench.benchmark.store import Store
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.rows import EvaluateCell, Results, Student, printable
@@ -66,11 +66,17 @@ class Contestant:
 
     method: str
     """Digest of the method's specification, or the name given to images made elsewhere."""
-    foreign: bool
+    images_sha256: str | None
+    """Of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
     prior_sha256: str | None
     precision: str | None
     distil_device: str | None
     evaluate_device: str
+
+    @property
+    def images(self) -> str | None:
+        """`images made elsewhere (8 of their hash)`; None for a method's own."""
+        return None if self.images_sha256 is None else f"images made elsewhere ({self.images_sha256[:8]})"
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ def _contestant(cell: EvaluateCell) -> Contestant:
     prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
     return Contestant(
         method=cell.label if method is None else digest(method.model_dump(mode="json")),
-        foreign=isinstance(cell.spec.images, ForeignImages),
+        images_sha256=cell.images_sha256,
         prior_sha256=prior if distil is None else distil.prior_sha256,
         precision=None if distil is None else distil.precision,
         distil_device=None if distil is None else distil.device_type,

@@ -320,7 +320,7 @@ def _facts(row: groups.Row, prior_names: dict[str, str]) -> dict[str, str | None
         "precision without prior": precision if prior is None else None,
         "distil device": contestant.distil_device and f"distilled on {contestant.distil_device}",
         "evaluate device": f"students on {contestant.evaluate_device}",
-        "images": "images made elsewhere" if contestant.foreign else None,
+        "images": contestant.images,
         "version": None if method is None else f"version {method.version}",
         "source": None if method is None or not method.source_sha256 else f"source {method.source_sha256[:8]}",
         "parameters": None if method is None else f"parameters {digest(method.params)[:8]}",

@@ -219,7 +219,7 @@ def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced 
         protocol=key.protocol,
         method=row.label,
         contestant=contestant_id(row.contestant),
-        foreign=row.contestant.foreign,
+        foreign=row.contestant.images_sha256 is not None,
         prior=next(_priors(row), None),
         done=len(row.finished),
         expected=len(row.cells),

@@ -17,6 +17,7 @@ from ddbench.benchmark.spec import (
     DistilledBy,
     DistillSpec,
     EvaluateSpec,
+    ForeignImages,
     cell_id,
 )
 from ddbench.benchmark.store import CellDir, State, Store
@@ -85,6 +86,11 @@ class EvaluateCell:
     planned: bool = False
     distil: DistilCell | None = None
     """None for images made elsewhere, and where the distil cell is gone."""
+
+    @property
+    def images_sha256(self) -> str | None:
+        """The hash of images made elsewhere; None for a method's own."""
+        return self.spec.images.image_set_sha256 if isinstance(self.spec.images, ForeignImages) else None
 
     @property
     def ok(self) -> bool:

@@ -37,6 +37,9 @@ class CellStatus(Record):
     """A state of the store (absent, running, interrupted, ok, failed, oom, timeout, killed, unreadable), `stale` for a
     student of images that are no longer there, `blocked` for one whose distilled set failed."""
     label: str
+    images_sha256: str | None
+    images_folder: str | None
+    """Both of images made elsewhere: their hash, and where they were when their students were asked for."""
     dataset: str
     split: str
     resolution: int
@@ -97,6 +100,8 @@ def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
         kind=cell.spec.kind,
         state=cell.standing,
         label=cell.label,
+        images_sha256=None if student is None else student.images_sha256,
+        images_folder=_images_folder(folder) if student is not None and student.images_sha256 is not None else None,
         dataset=cell.spec.dataset.name,
         split=cell.spec.dataset.split,
         resolution=cell.spec.dataset.resolution,
@@ -126,6 +131,13 @@ def _spent(cell: DistilCell | EvaluateCell, folder: CellDir) -> tuple[int | None
         return None, None
 
 
+def _images_folder(folder: CellDir) -> str | None:
+    try:
+        return printable(folder.launch().images or "") or None
+    except (OSError, ValueError):
+        return None
+
+
 def as_json(status: Status) -> str:
     return status.model_dump_json(indent=1) + "\n"
 
@@ -152,6 +164,9 @@ def print_terminal(status: Status, console: Console) -> None:
         console.print(hanging(f"{state}: {who}\n{reason}", style=STYLES.get(state, "")))
     if status.problems:
         console.print(left_out(status.problems))
+    for name, place in dict.fromkeys((_name(cell), cell.images_folder) for cell in status.cells):
+        if place is not None:
+            console.print(hanging(f"{name}: images in {place}"))
     counts = ", ".join(f"{count} {state}" for state, count in sorted(status.counts.items()))
     unplanned = sum(not cell.planned for cell in status.cells)
     said = f"{len(status.cells)} cells{f': {counts}' if counts else ''}"
@@ -170,7 +185,7 @@ def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]
     for cell in status.cells:
         table.add_row(
             Text(cell.state, STYLES.get(cell.state, "")),
-            Text(cell.label),
+            Text(_name(cell)),
             *(Text(get(cell) or "") for get in columns.values()),
             "all" if cell.ipc is None else str(cell.ipc),
             NONE if cell.distill_seed is None else str(cell.distill_seed),
@@ -191,8 +206,12 @@ def _failures(status: Status) -> dict[tuple[str, str], list[CellStatus]]:
     return found
 
 
+def _name(cell: CellStatus) -> str:
+    return cell.label if cell.images_sha256 is None else f"{cell.label} ({cell.images_sha256[:8]})"
+
+
 def _title(cell: CellStatus) -> str:
-    parts = [cell.label, cell.dataset, "whole set" if cell.ipc is None else f"IPC {cell.ipc}"]
+    parts = [_name(cell), cell.dataset, "whole set" if cell.ipc is None else f"IPC {cell.ipc}"]
     parts += [f"set {cell.distill_seed}"] if cell.distill_seed is not None else []
     parts += [cell.shard] if cell.shard is not None else []
     parts += [f"{cell.student} {cell.evaluate_seed}"] if cell.student is not None else []

@@ -140,7 +140,12 @@ def _score(store: Store, soft: Group, row: Row, hard: Group | None, plain: Group
     if bare is not None and bare_lower is not None:
         ars = _interval(store, [(row, 0.5), (lower, -0.5), (bare, 0.5), (bare_lower, -0.5)], n_test)
     contestant = row.contestant
-    facts = (contestant.prior_sha256, contestant.precision, contestant.distil_device, contestant.method)
+    facts = (
+        contestant.prior_sha256,
+        contestant.precision,
+        contestant.distil_device,
+        contestant.images_sha256 or contestant.method,
+    )
     return Score(
         method=row.label,
         qualifiers=[fact[:8] for fact in facts if fact is not None],
@@ -195,7 +200,7 @@ def _same(group: Group | None, row: Row) -> Row | None:
 
     def brought(other: Row) -> tuple[object, ...]:
         one = other.contestant
-        return one.method, one.foreign, one.prior_sha256, one.precision, one.distil_device
+        return one.method, one.images_sha256, one.prior_sha256, one.precision, one.distil_device
 
     rows = [other for other in group.rows if other.sets and brought(other) == brought(row)]
     near = [other for other in rows if other.contestant.evaluate_device == row.contestant.evaluate_device]

@@ -21,7 +21,7 @@ class Contestant:
 
     label: str
     method: str
-    """Digest of the method's specification; of images made elsewhere, their label."""
+    """Digest of the method's specification; of images made elsewhere, their hash."""
     version: int | None = None
     prior: str | None = None
     """`name (8 of its hash)`."""
@@ -124,7 +124,7 @@ def _foreign(store: Store, cell: EvaluateCell, problems: list[Problem]) -> Finis
         folder=Path(launch.images),
         dataset=student.data,
         ipc=cell.spec.ipc,
-        contestant=Contestant(label=cell.label, method=cell.label),
+        contestant=Contestant(label=cell.label, method=cell.spec.images.image_set_sha256),
         subset=launch.subset,
         data_dir=None if launch.data_dir is None else Path(launch.data_dir),
     )

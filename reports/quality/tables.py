@@ -174,7 +174,7 @@ def _qualifiers(contestant: Contestant, namesakes: Sequence[Contestant]) -> list
         "precision": contestant.precision and f"sampled in {contestant.precision}",
         "device": contestant.device and f"distilled on {contestant.device}",
         "version": contestant.version and f"version {contestant.version}",
-        "method": f"parameters {contestant.method[:8]}",
+        "method": f"{'images' if contestant.version is None else 'parameters'} {contestant.method[:8]}",
     }
     return [
         printable(text)

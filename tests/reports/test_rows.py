@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ddbench.benchmark.errors import UsageError
 from ddbench.benchmark.spec import cell_id
 from ddbench.benchmark.store import Launch
-from ddbench.reports import groups, rows
+from ddbench.reports import groups, leaderboard, rows, status
+from ddbench.reports.contestants import contestants
+from ddbench.reports.quality.sets import finished_sets
 
 
 def problems(results: rows.Results) -> dict[str, str]:
@@ -159,7 +163,7 @@ def test_a_deleted_distil_cell_costs_only_what_it_knew(folder: Any) -> None:
     assert student.ok
     (table,) = groups.group(results)
     assert table.rows[0].label == "dmgd"
-    assert not table.rows[0].contestant.foreign
+    assert table.rows[0].contestant.images_sha256 is None
 
 
 def test_escape_sequences_do_not_survive_reading(folder: Any) -> None:
@@ -251,3 +255,64 @@ def test_arrays_that_are_not_this_results_are_not_used(folder: Any, spoil: Any) 
     cell = next(folder.store.cells.glob("evaluate-*"))
     spoil(cell, next((folder.store.artefacts / "test-labels").iterdir()))
     assert groups.correct(folder.store, only_student(folder)) is None
+
+
+def two_sets_of_one_name(folder: Any) -> None:
+    """As `bench eval --images methodA/train` and `--images methodB/train` leave them."""
+    for images, place, accuracies in (("ab" * 32, "/a/train", (60.0, 62.0)), ("cd" * 32, "/b/train", (70.0,))):
+        for seed, accuracy in enumerate(accuracies):
+            spec = folder.evaluate_spec(images, seed=seed)
+            folder.student(spec, "train", accuracy, images=images)
+            launch = folder.store.cell(cell_id(spec)).path / "launch.json"
+            launch.write_text(Launch(label="train", images=place).model_dump_json())
+
+
+def test_two_sets_made_elsewhere_are_two_rows_whatever_their_name(folder: Any) -> None:
+    two_sets_of_one_name(folder)
+    (table,) = leaderboard.build(rows.read(folder.out)).tables
+    assert [(row.name, row.done, len(row.sets), row.acc_last.mean) for row in table.rows if row.acc_last] == [
+        ("train · images made elsewhere (cdcdcdcd)", 1, 1, 70.0),
+        ("train · images made elsewhere (abababab)", 2, 1, 61.0),
+    ]
+    assert len({row.id for row in table.rows}) == 2
+
+
+def test_one_set_made_elsewhere_needs_no_hash_in_its_name(folder: Any) -> None:
+    folder.student(folder.evaluate_spec("ab" * 32), "train", 60.0, images="ab" * 32)
+    (table,) = leaderboard.build(rows.read(folder.out)).tables
+    assert [row.name for row in table.rows] == ["train"]
+
+
+def test_sets_made_elsewhere_of_one_name_are_not_one_method_over_tables(folder: Any) -> None:
+    for images, ipc in (("ab" * 32, 1), ("cd" * 32, 10)):
+        folder.student(folder.evaluate_spec(images, ipc=ipc), "train", 60.0, images=images)
+    folder.student(folder.evaluate_spec("cd" * 32, student="resnet18"), "train", 65.0, images="cd" * 32)
+    tables = leaderboard.build(rows.read(folder.out)).tables
+    found = {one.name: len(one.rows) for one in contestants(tables)}
+    assert found == {"train · images made elsewhere (abababab)": 1, "train · images made elsewhere (cdcdcdcd)": 2}
+
+
+def test_status_says_which_images_and_where(folder: Any) -> None:
+    two_sets_of_one_name(folder)
+    built = status.build(rows.read(folder.out))
+    assert {(cell.label, cell.images_sha256, cell.images_folder) for cell in built.cells} == {
+        ("train", "ab" * 32, "/a/train"),
+        ("train", "cd" * 32, "/b/train"),
+    }
+    console = Console(file=StringIO(), width=160)
+    status.print_terminal(built, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train (abababab): images in /a/train" in shown
+    assert "train (cdcdcdcd): images in /b/train" in shown
+
+
+def test_quality_tells_sets_of_one_name_apart(folder: Any) -> None:
+    two_sets_of_one_name(folder)
+    for cell in folder.store.cell_dirs():
+        launch = cell.launch()
+        (folder.out / "theirs" / launch.images[1:]).mkdir(parents=True, exist_ok=True)
+        here = launch.model_copy(update={"images": str(folder.out / "theirs" / launch.images[1:])})
+        (cell.path / "launch.json").write_text(here.model_dump_json())
+    sets, problems = finished_sets(rows.read(folder.out))
+    assert problems == []
+    assert len({made.contestant for made in sets}) == 2
