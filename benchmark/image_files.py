@@ -31,9 +31,7 @@ def read_8bit(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
                 return image.convert(mode)
             held = f"mode {image.mode}" + (f", {bits} bits a channel" if bits > 8 else "")
     except UnidentifiedImageError as error:
-        raise ValueError(
-            "cannot be read as an image (of no known format or depth)"
-        ) from error
+        raise ValueError("cannot be read as an image (of no known format or depth)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
