@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 
 Resize = Literal["bilinear", "adm"]
 """How an image becomes a square: as the papers' students see it, or as latent priors were trained on it

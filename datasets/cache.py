@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ddbench.benchmark.store import write_json
+from ddbench.benchmark.core.store import write_json
 
 
 def cache_dir() -> Path:

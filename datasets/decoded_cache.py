@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddbench.benchmark.store import write_json
+from ddbench.benchmark.core.store import write_json
 from ddbench.datasets.base import ImageSource, Resize
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class DecodedCache:
     def _decode_chunk(
         self, out: int, header_bytes: int, files: Sequence[Path], start: int, sides: np.ndarray
     ) -> dict[Path, str]:
-        from ddbench.benchmark.image_files import read_8bit
+        from ddbench.datasets.image_files import read_8bit
 
         corrupt = {}
         for row in range(start, min(start + CHUNK, len(files))):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ArraySource, Dataset, Default, Headline, SplitData
 from ddbench.datasets.hashing import content_hash, split_hash
 

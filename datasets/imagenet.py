@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import Default, Headline, ImageSource, Resize, SplitData
 from ddbench.datasets.cache import remember_source, remembered_sources
 from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared, Progress, silent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.imagenet_classes import CLASS_NAMES
 
 GroundTruth = Mapping[str, str]

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.store import write_json
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import write_json
 from ddbench.datasets.imagenet_sources import Found, Source
 
 FORMAT = 1

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ddbench.benchmark.errors import RunError
-from ddbench.benchmark.store import write_json
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.store import write_json
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (

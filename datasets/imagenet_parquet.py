@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.store import write_json
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import write_json
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.imagenet_classes import IMAGENET_1K
 from ddbench.datasets.imagenet_sources import Found, Listing, Source, check_free, identify, stamp

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.cache import cache_dir
 from ddbench.datasets.imagenet_ground_truth import find_ground_truth
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import Dataset, ImageSource, Resize, SplitData, Subset
 
 SUFFIX = ":validation"

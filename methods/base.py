@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ddbench.benchmark import seeds
+from ddbench.benchmark.core import seeds
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset, ImageSource, Resize
     from ddbench.methods.classifier import ClassifierRecipe, TrainedClassifier
     from ddbench.methods.diffusion.prior import Prior
-    from ddbench.methods.diffusion.prior_files import PriorMetadata
+    from ddbench.methods.diffusion.priors.files import PriorMetadata
 
 
 class CostClass(StrEnum):
@@ -168,7 +168,7 @@ class DistillTask:
     """`task.record("peak_mib", 512.0)`: a fact about this run, plain JSON data, that goes into its result."""
 
     def stream(self, purpose: str, *key: seeds.Key) -> torch.Generator:
-        """A CPU generator for one purpose of this distilled set; see `benchmark/seeds.py`."""
+        """A CPU generator for one purpose of this distilled set; see `benchmark/core/seeds.py`."""
         return seeds.stream(self.seed, purpose, *key)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddbench.benchmark.registry import Entry
+from ddbench.benchmark.core.registry import Entry
 
 
 def _variant(name: str, summary: str, tag: str = "ablation", of: str = "dmgd", **overrides: Any) -> Entry:

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core.errors import RunError
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 
@@ -149,7 +149,7 @@ class External(Method):
         for name, value in json.loads(finished.read_text()).items():
             task.record(name, value)
         files = self._harvest(task, Path(_fill(self.params.images, values)))
-        from ddbench.benchmark.image_sets import read_image
+        from ddbench.datasets.image_sets import read_image
 
         channels = task.train.read([0]).shape[-1]
         sizes: set[tuple[int, int]] = set()
@@ -221,8 +221,8 @@ class External(Method):
 
     def _harvest(self, task: DistillTask, root: Path) -> dict[int, list[Path]]:
         """Class index -> its IPC image files."""
-        from ddbench.benchmark.image_sets import image_files
-        from ddbench.benchmark.subsets import SubsetOf
+        from ddbench.benchmark.core.subsets import SubsetOf
+        from ddbench.datasets.image_sets import image_files
 
         if not root.is_dir():
             raise RunError(f"the program left no folder {root}; say where its images are with images='{{out}}/…'")
@@ -370,7 +370,7 @@ def _fill(text: str, values: Mapping[str, str]) -> str:
 
 def _export(task: DistillTask, folder: Path) -> None:
     """Training images of the task's classes as <class id>/<name>.png."""
-    from ddbench.benchmark.image_sets import write_png
+    from ddbench.datasets.image_sets import write_png
 
     shutil.rmtree(folder, ignore_errors=True)
     for c in task.class_indices:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import penultimate

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
 ROUND_IMAGES = 256

@@ -1,6 +1,6 @@
 """The engines that come with the benchmark."""
 
-from ddbench.benchmark.registry import Entry
+from ddbench.benchmark.core.registry import Entry
 
 ENTRIES = [
     Entry("local", "ddbench.benchmark.engines.local:LocalEngine", "processes on this machine, one GPU each"),

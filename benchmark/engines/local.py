@@ -8,9 +8,9 @@ import sys
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 
-from ddbench.benchmark.cell import child_main
+from ddbench.benchmark.cells.cell import child_main
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
-from ddbench.benchmark.errors import UsageError
 
 PRELOAD = ["ddbench.benchmark.engines.preload"]
 BAD_FORK = 3

@@ -16,7 +16,7 @@ with (
     import typer  # every child imports the `bench` script anew
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
-    import ddbench.benchmark.distil
-    import ddbench.benchmark.evaluate
+    import ddbench.benchmark.cells.distill
+    import ddbench.benchmark.cells.evaluate
 
 __all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "rich", "sklearn", "typer"]

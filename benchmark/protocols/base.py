@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.spec import brackets, digest
 from ddbench.benchmark.protocols import network_names
-from ddbench.benchmark.spec import brackets, digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

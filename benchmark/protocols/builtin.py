@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddbench.benchmark.registry import Entry
+from ddbench.benchmark.core.registry import Entry
 
 ENTRIES: list[Entry] = [
     Entry(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.protocols import augmentation
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import AdamW, Sgd

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols.base import Protocol
 
 CHUNK = 64

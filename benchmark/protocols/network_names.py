@@ -6,7 +6,7 @@ import difflib
 import importlib
 from dataclasses import dataclass
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 
 
 @dataclass(frozen=True)

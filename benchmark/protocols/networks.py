@@ -19,7 +19,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols import network_names
 
 

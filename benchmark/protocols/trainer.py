@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.result import Look
+from ddbench.benchmark.core.store import write_atomically
 from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import (
@@ -35,8 +37,6 @@ from ddbench.benchmark.protocols.epoch import (
     train_epoch,
 )
 from ddbench.benchmark.protocols.pixels import Pixels, Resident
-from ddbench.benchmark.result import Look
-from ddbench.benchmark.store import write_atomically
 
 
 @dataclass(frozen=True)

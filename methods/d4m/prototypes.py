@@ -9,7 +9,7 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from ddbench.benchmark import seeds
+from ddbench.benchmark.core import seeds
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.clustering import class_centroids
 from ddbench.methods.diffusion.latents import class_latents, latents_key

@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.ahead import Ahead
 from ddbench.methods.diffusion.latents import Posterior, class_latents, kept_latents, latents_key

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.guidance import Step
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior

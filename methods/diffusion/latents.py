@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core.errors import RunError
 from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask, Made
 from ddbench.methods.diffusion.prior import Encoder, Prior

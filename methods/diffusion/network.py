@@ -10,8 +10,8 @@ import torch
 from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings, Timesteps
 from torch import Tensor, nn
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.methods.diffusion.prior_files import METADATA, PriorMetadata
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.methods.diffusion.priors.files import METADATA, PriorMetadata
 
 
 class _Given(nn.Module):

@@ -16,10 +16,10 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 from torch import Tensor
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
-from ddbench.methods.diffusion.prior_files import PriorFiles, PriorMetadata
-from ddbench.methods.diffusion.random_prior import random_networks
+from ddbench.methods.diffusion.priors.files import PriorFiles, PriorMetadata
+from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.schedule import Respaced, respace
 
 Encoder = Literal["vae", "vae_ema"]

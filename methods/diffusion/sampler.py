@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core.errors import RunError
 from ddbench.methods.diffusion.guidance import Guidance, LabelGuidance, ShiftGuidance, State, Step
 from ddbench.methods.diffusion.noise import ImageKey, NoiseSource
 from ddbench.methods.diffusion.prior import Prior

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.methods.diffusion.prior_files import NoiseScheduleMetadata
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
 
 
 @dataclass(frozen=True)

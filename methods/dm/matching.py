@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ddbench.benchmark.errors import RunError
-from ddbench.benchmark.store import write_atomically
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.store import write_atomically
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import penultimate
 from ddbench.methods.dm import siamese

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.classifier import Normalisation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ddbench.datasets.base import Dataset, Resize
-    from ddbench.methods.diffusion.prior_files import PriorMetadata
+    from ddbench.methods.diffusion.priors.files import PriorMetadata
 
 PROGRAM_STEPS = 50
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ddbench.benchmark import seeds
+from ddbench.benchmark.core import seeds
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.ahead import Ahead
 from ddbench.methods.diffusion.clustering import kmeans

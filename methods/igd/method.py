@@ -20,7 +20,7 @@ from ddbench.methods.classifier import Augmentation, Network, Normalisation, Opt
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset, Resize
     from ddbench.methods.classifier import ClassifierRecipe
-    from ddbench.methods.diffusion.prior_files import PriorMetadata
+    from ddbench.methods.diffusion.priors.files import PriorMetadata
 
 PAPER_STEPS = 50
 PAPER_DEVIATION = {10: 50.0, 50: 120.0}

@@ -19,7 +19,7 @@ from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 if TYPE_CHECKING:
     from ddbench.datasets.base import Resize
     from ddbench.methods.diffusion.prior import Prior
-    from ddbench.methods.diffusion.prior_files import PriorMetadata
+    from ddbench.methods.diffusion.priors.files import PriorMetadata
 
 
 class Tuning(base.Params):

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.latents import real_images
 from ddbench.methods.diffusion.prior import Prior
+from ddbench.methods.diffusion.priors.training import add_noise, predict_noise
 from ddbench.methods.diffusion.schedule import alpha_bar
-from ddbench.methods.diffusion.train_prior import add_noise, predict_noise
 from ddbench.methods.minimax.denoising import DenoisingLoss
 from ddbench.methods.minimax.difffit import DiffFit, folded
 from ddbench.methods.minimax.memories import Memory, minimax_losses

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.classifier import Network
 from ddbench.methods.observer_params import ObserverParams

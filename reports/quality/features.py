@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.benchmark.artefacts import DiskArtefacts
-from ddbench.benchmark.classifiers import with_classifiers
-from ddbench.benchmark.distil import train_hash
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.meter import Meter
-from ddbench.benchmark.store import Store
+from ddbench.benchmark.cells.artefacts import DiskArtefacts
+from ddbench.benchmark.cells.classifiers import with_classifiers
+from ddbench.benchmark.cells.distill import train_hash
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import Dataset, SplitData
 from ddbench.methods.base import DistillTask
 from ddbench.methods.normalisation import unit_range

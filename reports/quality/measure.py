@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.environment import cpu_model
-from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.image_sets import image_files, read_set
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.environment import cpu_model
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.store import Store, write_atomically
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
-from ddbench.benchmark.store import Store, write_atomically
 from ddbench.datasets.base import Dataset, ImageSource, SplitData
+from ddbench.datasets.image_sets import image_files, read_set
 from ddbench.reports.quality import features as feature_extractors
 from ddbench.reports.quality import neighbours, spread, transport
 from ddbench.reports.quality.features import Extractor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ddbench.benchmark.result import Record
+from ddbench.benchmark.core.result import Record
 
 VERSION = 1
 """Of the definitions below: raised whenever a value for a given set changes; older measurements are made again."""

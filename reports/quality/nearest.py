@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddbench.benchmark.image_sets import png
 from ddbench.datasets.base import ImageSource
+from ddbench.datasets.image_sets import png
 
 BLOCK_BYTES = 256 << 20
 """Of queries, and of real images, that are on the device as float64 at once."""

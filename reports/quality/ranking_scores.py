@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ddbench.benchmark.registry import PROTOCOLS
-from ddbench.benchmark.result import Record
-from ddbench.benchmark.spec import brackets
-from ddbench.benchmark.store import Store
-from ddbench.reports import statistics
-from ddbench.reports.groups import Group, Row
-from ddbench.reports.leaderboard import LOWER, UPPER, score_of, titles
+from ddbench.benchmark.core.registry import PROTOCOLS
+from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.spec import brackets
+from ddbench.benchmark.core.store import Store
+from ddbench.reports.results.groups import Group, Row
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.leaderboard import LOWER, UPPER, score_of, titles
 
 WITHOUT = {"augmentation": False, "cutmix": False}
 """The overrides under which a protocol shows its images as they are."""

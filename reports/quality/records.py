@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from ddbench.benchmark.result import DatasetRecord, Record
-from ddbench.benchmark.spec import digest
-from ddbench.benchmark.store import Store, write_json
-from ddbench.reports.paths import LEADS_OUT, leads_out
+from ddbench.benchmark.core.result import DatasetRecord, Record
+from ddbench.benchmark.core.spec import digest
+from ddbench.benchmark.core.store import Store, write_json
 from ddbench.reports.quality.measures import KEYS
-from ddbench.reports.rows import Problem, printable
+from ddbench.reports.results.paths import LEADS_OUT, leads_out
+from ddbench.reports.results.rows import Problem, printable
 
 SCHEMA_VERSION: Literal[1] = 1
 

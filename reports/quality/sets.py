@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddbench.benchmark.result import DatasetRecord
-from ddbench.benchmark.spec import ForeignImages, digest
-from ddbench.benchmark.store import State, Store
-from ddbench.benchmark.subsets import SubsetOf
+from ddbench.benchmark.core.result import DatasetRecord
+from ddbench.benchmark.core.spec import ForeignImages, digest
+from ddbench.benchmark.core.store import State, Store
+from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.datasets.validation import is_tuning
-from ddbench.reports.rows import DistilCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.results.rows import DistilCell, EvaluateCell, Problem, Results, printable
 
 
 @dataclass(frozen=True)

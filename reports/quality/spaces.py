@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.result import DatasetRecord
+from ddbench.benchmark.planning.run_spec import describe, parse_selector
 from ddbench.benchmark.protocols import network_names
-from ddbench.benchmark.result import DatasetRecord
-from ddbench.benchmark.run_spec import describe, parse_selector
 from ddbench.datasets.base import Dataset
 from ddbench.methods.observer_params import ObserverParams
 from ddbench.reports.quality.records import Space

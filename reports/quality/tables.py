@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ddbench.benchmark.result import Record
-from ddbench.reports import groups
-from ddbench.reports.leaderboard import titles
+from ddbench.benchmark.core.result import Record
 from ddbench.reports.quality.measures import KEYS, MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import ScoreTable, score_tables
 from ddbench.reports.quality.records import FeatureSpace, Measured, QualityRecord
 from ddbench.reports.quality.sets import Contestant, FinishedSet
-from ddbench.reports.rows import Problem, Results, printable
-from ddbench.reports.tables import ProblemRecord
+from ddbench.reports.results import groups
+from ddbench.reports.results.rows import Problem, Results, printable
+from ddbench.reports.tables.leaderboard import titles
+from ddbench.reports.tables.views import ProblemRecord
 
 
 class Mean(Record):

@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.formats import escaped, hanging, left_out, left_out_markdown
-from ddbench.reports.number_text import NONE, interval
+from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown
+from ddbench.reports.output.number_text import NONE, interval
 from ddbench.reports.quality.measures import MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
 from ddbench.reports.quality.tables import QualityReport, QualityRow, QualityTable

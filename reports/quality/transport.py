@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import ot
 
-from ddbench.benchmark.errors import RunError
+from ddbench.benchmark.core.errors import RunError
 
 MOST_ITERATIONS = 50_000_000
 """Of POT's network simplex, which ends by itself; its own limit of 100,000 is for small problems."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ddbench.benchmark.spec import Scalar
-from ddbench.reports import ablation
-from ddbench.reports.factorials import Design, published_designs
-from ddbench.reports.paper_numbers import PaperNumber
-from ddbench.reports.settings import Factor
+from ddbench.benchmark.core.spec import Scalar
+from ddbench.reports.analyses import ablation
+from ddbench.reports.analyses.factorials import Design, published_designs
+from ddbench.reports.analyses.sweeps import PaperPoint, Sweep, SweepPoint
+from ddbench.reports.results.paper_numbers import PaperNumber
+from ddbench.reports.results.settings import Factor
 from ddbench.reports.site.charts import Mark, Series, interval_bar, line_chart
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.statistics import Summary
-from ddbench.reports.sweeps import PaperPoint, Sweep, SweepPoint
+from ddbench.reports.tables.statistics import Summary
 
 SECTION = "Ablation"
 LAST, BEST, PAPER = "after the last epoch", "best look", "paper (best look)"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.store import write_json
-from ddbench.reports import rows
-from ddbench.reports.rows import Filters, Problem
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import write_json
+from ddbench.reports.results import rows
+from ddbench.reports.results.rows import Filters, Problem
 from ddbench.reports.site import (
     ablation_page,
     compare_page,

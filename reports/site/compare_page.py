@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ddbench.reports import groups, number_text, statistics
-from ddbench.reports.equivalence import equivalence_p_value, smallest_visible_difference, spread
-from ddbench.reports.groups import labels_of_test
-from ddbench.reports.leaderboard import score_of
-from ddbench.reports.pareto import pareto_front
+from ddbench.reports.output import number_text
+from ddbench.reports.results import groups
+from ddbench.reports.results.groups import labels_of_test
 from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart
 from ddbench.reports.site.model import NearestSheet, Run, Site, TableView, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
 from ddbench.reports.site.sheets import Sheet
-from ddbench.reports.statistics import SetScore
-from ddbench.reports.tables import LeaderboardRow
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.equivalence import equivalence_p_value, smallest_visible_difference, spread
+from ddbench.reports.tables.leaderboard import score_of
+from ddbench.reports.tables.pareto import pareto_front
+from ddbench.reports.tables.statistics import SetScore
+from ddbench.reports.tables.views import LeaderboardRow
 
 SECTION = "Compare"
 CLASSES = 100

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from ddbench.benchmark.store import State
-from ddbench.reports.rows import DistilCell, EvaluateCell
+from ddbench.benchmark.core.store import State
+from ddbench.reports.results.rows import DistilCell, EvaluateCell
 from ddbench.reports.site import table_page
 from ddbench.reports.site.model import Run, Site, TableView
 from ddbench.reports.site.render import Page
-from ddbench.reports.tables import LeaderboardRow
+from ddbench.reports.tables.views import LeaderboardRow
 
 LEADERS = 6
 """Names of tied leaders shown; of more, the rest is counted."""

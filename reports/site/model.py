@@ -9,16 +9,17 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from ddbench.benchmark.spec import ForeignImages, digest
+from ddbench.benchmark.core.spec import ForeignImages, digest
 from ddbench.datasets.validation import is_tuning
-from ddbench.reports import groups, leaderboard
-from ddbench.reports.groups import Group, TableKey
-from ddbench.reports.parameters import may_be_published, method_of
-from ddbench.reports.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
-from ddbench.reports.rows import DistilCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.results import groups
+from ddbench.reports.results.groups import Group, TableKey
+from ddbench.reports.results.parameters import may_be_published, method_of
+from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
+from ddbench.reports.results.rows import DistilCell, EvaluateCell, Problem, Results, printable
 from ddbench.reports.site.sheets import Sheet as ContactSheet
-from ddbench.reports.tables import LeaderboardRow, Table
+from ddbench.reports.tables import leaderboard
+from ddbench.reports.tables.views import LeaderboardRow, Table
 
 
 @dataclass(frozen=True)

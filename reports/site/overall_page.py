@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ddbench.reports.mean_rank import MeanRanks, mean_ranks
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.win_tie_loss import Pairing
+from ddbench.reports.tables.mean_rank import MeanRanks, mean_ranks
+from ddbench.reports.tables.win_tie_loss import Pairing
 
 SECTION = "Overall"
 PATH = "overall.html"

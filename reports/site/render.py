@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddbench.reports import number_text
-from ddbench.reports.paths import without_paths
+from ddbench.reports.output import number_text
+from ddbench.reports.results.paths import without_paths
 
 STATIC = Path(__file__).parent / "static"
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from ddbench.reports import reproduction
-from ddbench.reports.reproduction import Reproduced
+from ddbench.reports.analyses import reproduction
+from ddbench.reports.analyses.reproduction import Reproduced
 from ddbench.reports.site.charts import Point, scatter_chart
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.statistics import Summary
+from ddbench.reports.tables.statistics import Summary
 
 SECTION = "Reproduction"
 LARGEST = 10

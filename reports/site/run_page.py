@@ -10,12 +10,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ddbench.benchmark.registry import DATASETS
-from ddbench.benchmark.result import Phase, Result
-from ddbench.benchmark.spec import digest
-from ddbench.reports.command_line import command
-from ddbench.reports.parameters import Origin, origin
-from ddbench.reports.rows import EvaluateCell, Problem
+from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.result import Phase, Result
+from ddbench.benchmark.core.spec import digest
+from ddbench.reports.results.command_line import command
+from ddbench.reports.results.parameters import Origin, origin
+from ddbench.reports.results.rows import EvaluateCell, Problem
 from ddbench.reports.site.charts import Series, line_chart
 from ddbench.reports.site.model import Run, Site
 from ddbench.reports.site.render import Page

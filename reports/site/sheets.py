@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.image_sets import image_files, pixels_sha256, read_image, set_sha256
-from ddbench.benchmark.registry import DATASETS
-from ddbench.benchmark.store import Store
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import Dataset
-from ddbench.reports.paths import LEADS_OUT, leads_out
-from ddbench.reports.rows import Problem, printable
+from ddbench.datasets.image_sets import image_files, pixels_sha256, read_image, set_sha256
+from ddbench.reports.results.paths import LEADS_OUT, leads_out
+from ddbench.reports.results.rows import Problem, printable
 
 CLASSES = 20
 """Shown of a set, the first in label order."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from ddbench.reports import agreement
-from ddbench.reports.agreement import Arena
-from ddbench.reports.entrants import Setup
-from ddbench.reports.findings import Check, Finding, Standing
-from ddbench.reports.rank_agreement import DRAWS, Agreement
+from ddbench.reports.analyses import agreement
+from ddbench.reports.analyses.agreement import Arena
+from ddbench.reports.analyses.entrants import Setup
+from ddbench.reports.analyses.findings import Check, Finding, Standing
+from ddbench.reports.analyses.rank_agreement import DRAWS, Agreement
+from ddbench.reports.analyses.student_matrix import Matrix, MatrixRow
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.student_matrix import Matrix, MatrixRow
 
 SECTION = "Students"
 SHOWN = 150

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ddbench.reports import formats
-from ddbench.reports.notes import marks
-from ddbench.reports.parameters import Origin, method_of, origin, real_images_read
-from ddbench.reports.rows import DistilCell
+from ddbench.reports.output import formats
+from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
+from ddbench.reports.results.rows import DistilCell
 from ddbench.reports.site.charts import interval_bar
 from ddbench.reports.site.model import Site, TableView, run_id
 from ddbench.reports.site.render import Page
-from ddbench.reports.tables import LeaderboardRow, Table
+from ddbench.reports.tables.notes import marks
+from ddbench.reports.tables.views import LeaderboardRow, Table
 
 SECTION = "Leaderboards"
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ddbench.benchmark.global_state import GlobalState
-from ddbench.benchmark.registry import METHODS
-from ddbench.benchmark.rounds import Rounds
-from ddbench.benchmark.spec import brackets
+from ddbench.benchmark.cells.rounds import Rounds
+from ddbench.benchmark.check.global_state import GlobalState
+from ddbench.benchmark.core.registry import METHODS
+from ddbench.benchmark.core.spec import brackets
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, DistillTask, Method
 
@@ -33,9 +33,9 @@ class SmallRuns:
     def __init__(self, root: Path) -> None:
         import torch
 
-        from ddbench.benchmark.meter import Meter
+        from ddbench.benchmark.cells.meter import Meter
         from ddbench.methods.diffusion.prior import Prior
-        from ddbench.methods.diffusion.prior_files import find_prior
+        from ddbench.methods.diffusion.priors.files import find_prior
 
         self.root, self.device = root, torch.device("cpu")
         self.dataset = Digits()
@@ -48,7 +48,7 @@ class SmallRuns:
         self._references: dict[str, Rounds] = {}
 
     def cache(self, name: str) -> Any:
-        from ddbench.benchmark.artefacts import DiskArtefacts
+        from ddbench.benchmark.cells.artefacts import DiskArtefacts
 
         return DiskArtefacts(self.root / "artefacts" / name, self.meter)
 
@@ -73,7 +73,7 @@ class SmallRuns:
     def task(self, method: Method, done: Mapping[tuple[int, int], DistilledImage], **changed: Any) -> DistillTask:
         """What a cell gives the method: IPC 2 and three classes, unless changed."""
 
-        from ddbench.benchmark.classifiers import with_classifiers
+        from ddbench.benchmark.cells.classifiers import with_classifiers
 
         def load_prior() -> Any:
             assert method.needs_prior, f"{method.name} asks for a prior, but declares needs_prior = False"
@@ -111,7 +111,7 @@ class SmallRuns:
 
     def on_its_prior(self, name: str, task: DistillTask) -> DistillTask:
         """The task with the prior that the registered name runs on."""
-        from ddbench.benchmark.prior_names import name_prior
+        from ddbench.benchmark.planning.prior_names import name_prior
 
         tuner = self.tuner(name)
         if tuner is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ddbench.benchmark.registry import DATASETS, METHODS, PROTOCOLS, Registry
+from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 
 
 @pytest.mark.parametrize("registry", [METHODS, DATASETS, PROTOCOLS], ids=lambda registry: registry.kind)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.planner import check_prior
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
+from ddbench.benchmark.core.spec import DatasetSpec
+from ddbench.benchmark.planning.planner import check_prior
 from ddbench.benchmark.protocols.network_names import find
-from ddbench.benchmark.registry import DATASETS, METHODS, PROTOCOLS
-from ddbench.benchmark.spec import DatasetSpec
 from ddbench.datasets import hashing
 from ddbench.datasets.base import Dataset, ImageSource, SplitData, Subset
-from ddbench.methods.diffusion.prior_files import bundled_priors, find_prior
+from ddbench.methods.diffusion.priors.files import bundled_priors, find_prior
 
 NAMES = [entry.name for entry in DATASETS]
 SPLITS = [(name, split) for name in NAMES for split in DATASETS.load(name).splits]

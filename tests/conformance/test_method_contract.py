@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ddbench.benchmark.errors import Problems
-from ddbench.benchmark.planner import contestants, plan_run
-from ddbench.benchmark.registry import DATASETS, METHODS
-from ddbench.benchmark.run_spec import run_spec
-from ddbench.benchmark.spec import MethodSpec
+from ddbench.benchmark.core.errors import Problems
+from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.core.spec import MethodSpec
+from ddbench.benchmark.planning.planner import contestants, plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.base import ArraySource, SplitData
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
@@ -277,11 +277,11 @@ class Poison(ArraySource):
 def test_the_engine_distils_without_showing_a_test_image(
     name: str, small_runs: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddbench.benchmark import distil as engine
-    from ddbench.benchmark.image_sets import read_set
-    from ddbench.benchmark.meter import Meter
-    from ddbench.benchmark.progress import Progress
-    from ddbench.benchmark.store import CellPlan, Store
+    from ddbench.benchmark.cells import distill as engine
+    from ddbench.benchmark.cells.meter import Meter
+    from ddbench.benchmark.cells.progress import Progress
+    from ddbench.benchmark.core.store import CellPlan, Store
+    from ddbench.datasets.image_sets import read_set
 
     split: SplitData = small_runs.split
     poison = Poison(np.zeros((len(split.test), 8, 8, 1), np.uint8), split.test.labels, split.test.names)

@@ -12,9 +12,9 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.registry import DATASETS, PROTOCOLS
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.registry import DATASETS, PROTOCOLS
 
 NAMES = [entry.name for entry in PROTOCOLS]
 every_protocol = pytest.mark.parametrize("name", NAMES)
@@ -39,7 +39,7 @@ def trainable() -> list[tuple[str, str, str]]:
 def hashes_elsewhere() -> dict[str, str]:
     """Name -> hash, as another process with another hash seed computes them."""
     program = (
-        "import json; from ddbench.benchmark.registry import PROTOCOLS; "
+        "import json; from ddbench.benchmark.core.registry import PROTOCOLS; "
         "print(json.dumps({entry.name: PROTOCOLS.load(entry.name).hash for entry in PROTOCOLS}))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}

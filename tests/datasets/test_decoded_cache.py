@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets import decoded_cache, imagenet_sources
 from ddbench.datasets.base import Subset
 from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fit_image
@@ -361,7 +361,7 @@ def _picture(tiny: Any, name: str) -> Image.Image:
 
 
 def test_images_that_lie_in_no_files_have_one_side() -> None:
-    from ddbench.benchmark.errors import UsageError
+    from ddbench.benchmark.core.errors import UsageError
     from ddbench.datasets.digits import Digits
 
     own = Digits().load("default", None, 8).train

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.registry import DATASETS, METHODS
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.datasets import digits
 from ddbench.datasets.digits import SPLIT_FILE, Digits
 

@@ -9,16 +9,16 @@ from diffusers import DiTTransformer2DModel
 from safetensors.torch import load_file
 from torch import equal, float16
 
-from ddbench.benchmark import seeds
+from ddbench.benchmark.core import seeds
 from ddbench.datasets.base import Subset
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_card import measure_prior, model_card, quality_table
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.card import measure_prior, model_card, quality_table
+from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.priors.training import PriorTraining, PriorTrainingReport, denoising_error, load_pixels
 from ddbench.methods.diffusion.sampler import sample
-from ddbench.methods.diffusion.train_prior import PriorTraining, PriorTrainingReport, denoising_error, load_pixels
 
 
 @pytest.fixture(scope="module")

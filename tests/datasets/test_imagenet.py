@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.registry import DATASETS, METHODS
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.datasets.base import Headline
 from ddbench.datasets.imagenet import ImageNetSubset
 from ddbench.datasets.imagenet_classes import IMAGENET_1K, WOOF
@@ -44,7 +44,7 @@ def test_a_prior_of_a_thousand_classes_receives_imagenets_labels(
     import torch
 
     from ddbench.methods.diffusion.prior import Prior
-    from ddbench.methods.diffusion.prior_files import find_prior
+    from ddbench.methods.diffusion.priors.files import find_prior
 
     for number, wnid in enumerate(sorted(WOOF), start=1):
         for file in (f"train/{wnid}/{wnid}_1.png", f"val/{wnid}/ILSVRC2012_val_{number:08d}.png"):

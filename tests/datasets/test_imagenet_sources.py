@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.imagenet_classes import IMAGENET_1K
 from ddbench.datasets.imagenet_index import read_index
 from ddbench.datasets.imagenet_sources import sources_at

@@ -9,14 +9,14 @@ import torch
 from diffusers import DiTTransformer2DModel
 from safetensors.torch import load_file
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import ArraySource, ImageSource, SplitData
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.hashing import source_hash
-from ddbench.methods.diffusion import train_prior as module
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
-from ddbench.methods.diffusion.train_prior import PriorTraining, denoising_error, load_pixels, train_prior
+from ddbench.methods.diffusion.priors import training as module
+from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.priors.training import PriorTraining, denoising_error, load_pixels, train_prior
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = PriorTraining(hidden=16, heads=2, layers=2, steps=2, batch=8, warmup_steps=1)

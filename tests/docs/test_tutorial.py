@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ddbench.benchmark import cli
-from ddbench.benchmark.registry import METHODS
+from ddbench.benchmark.commands import cli
+from ddbench.benchmark.core.registry import METHODS
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)

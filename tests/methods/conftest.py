@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddbench.benchmark.spec import digest
+from ddbench.benchmark.core.spec import digest
 from ddbench.datasets.base import ArraySource, ImageSource
 from ddbench.methods.base import DistilledImage, DistillTask
 
@@ -65,7 +65,7 @@ def make_task(tmp_path: Path) -> Callable[..., DistillTask]:
     ) -> DistillTask:
         import torch
 
-        from ddbench.benchmark.classifiers import with_classifiers
+        from ddbench.benchmark.cells.classifiers import with_classifiers
 
         @contextmanager
         def phase(name: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ddbench.benchmark.seeds import stream
+from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet import ImageNet100, Nette
 from ddbench.methods.base import DistilledImage, Method
@@ -22,7 +22,7 @@ from ddbench.methods.cao2.refinement import denoising_loss, refine
 from ddbench.methods.cao2.selection import probabilities, select
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.sampler import sample
 
 CLASSES = ("a", "b", "c")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet import Woof

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from scipy import stats
 from torch import Tensor
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.methods.d3hr import groups
 from ddbench.methods.d3hr.groups import best_group, group_scores
 from ddbench.methods.d3hr.inversion import class_group, class_statistics, invert_class
@@ -25,7 +25,7 @@ from ddbench.methods.diffusion import ddim
 from ddbench.methods.diffusion.ddim import ddim_levels, walk
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import NoiseScheduleMetadata, find_prior
+from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, find_prior
 
 CLASSES = ("a", "b", "c")
 IMAGES = [ImageKey("a", 0), ImageKey("b", 0), ImageKey("c", 5)]

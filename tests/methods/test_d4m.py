@@ -12,15 +12,15 @@ import torch
 from diffusers import DDPMScheduler
 from sklearn.cluster import KMeans
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import DistilledImage
 from ddbench.methods.d4m.method import D4M
 from ddbench.methods.d4m.prototypes import class_prototypes, one_pass
 from ddbench.methods.diffusion import sampler
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.sampler import SampleOutcome
 
 CLASSES = ("a", "b", "c")

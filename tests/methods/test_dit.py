@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ddbench.benchmark.planner import contestants
-from ddbench.benchmark.registry import METHODS
+from ddbench.benchmark.core.registry import METHODS
+from ddbench.benchmark.planning.planner import contestants
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dit import TunedDiT
 
 CLASSES = ("a", "b", "c")

@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as vision
 
-from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.seeds import stream
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet import Woof

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dmgd.lockstep import Lockstep
 from ddbench.methods.dmgd.method import DMGD
 

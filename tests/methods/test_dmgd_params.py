@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ddbench.benchmark.registry import METHODS
+from ddbench.benchmark.core.registry import METHODS
 from ddbench.methods.base import Method
 from ddbench.methods.builtin import ENTRIES
 from ddbench.methods.dmgd.method import DMGD

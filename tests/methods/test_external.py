@@ -17,14 +17,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ddbench.benchmark.canary import Planted
-from ddbench.benchmark.cell import EXIT_OK, run_cell
-from ddbench.benchmark.check_runs import CLASSES, SmallRuns
-from ddbench.benchmark.errors import RunError
-from ddbench.benchmark.planner import plan_run
-from ddbench.benchmark.result import DistillResult
-from ddbench.benchmark.run_spec import run_spec
-from ddbench.benchmark.store import Store
+from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
+from ddbench.benchmark.check.canary import Planted
+from ddbench.benchmark.check.runs import CLASSES, SmallRuns
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.result import DistillResult
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning.planner import plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.digits import Digits
 from ddbench.methods import external
 from ddbench.methods.external import EXAMPLE, External, source_sha256

@@ -21,7 +21,7 @@ from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion.guidance import State, Step
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.igd.deviation import Deviation
 from ddbench.methods.igd.influence import Influence, Surrogate, alignment_loss, loss_gradient, rms
 from ddbench.methods.igd.method import IGD

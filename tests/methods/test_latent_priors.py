@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.artefacts import DiskArtefacts
-from ddbench.benchmark.errors import RunError, UsageError
-from ddbench.benchmark.meter import Meter
+from ddbench.benchmark.cells.artefacts import DiskArtefacts
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion import latents
@@ -21,7 +21,7 @@ from ddbench.methods.diffusion.ahead import Ahead
 from ddbench.methods.diffusion.clustering import kmeans
 from ddbench.methods.diffusion.latents import class_latents, kept_latents, real_images
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dmgd.method import DMGD
 from ddbench.methods.dmgd.support import class_supports
 

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion import sampler
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.dmgd.method import DMGD
 from ddbench.methods.mgd3.method import MGD3, ModesAlone

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.minimax.difffit import DiffFit, folded
 
 MakePrior = Callable[..., Path]

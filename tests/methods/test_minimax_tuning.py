@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dmgd.method import DMGD
 from ddbench.methods.minimax import tune
 from ddbench.methods.minimax.method import Minimax, Tuning

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ddbench.benchmark import seeds
+from ddbench.benchmark.core import seeds
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 
 IMAGES = [ImageKey("n01", 0), ImageKey("n02", 0), ImageKey("n01", 1)]

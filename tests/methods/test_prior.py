@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 from safetensors.torch import load_file, save_file
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 
 MakePrior = Callable[..., Path]
 

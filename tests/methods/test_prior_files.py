@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ddbench.benchmark.errors import Problems, UsageError
-from ddbench.methods.diffusion import prior_files
-from ddbench.methods.diffusion.prior_files import bundled_priors, find_prior
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.methods.diffusion.priors import files as prior_files
+from ddbench.methods.diffusion.priors.files import bundled_priors, find_prior
 
 MakePrior = Callable[..., Path]
 
@@ -158,7 +158,7 @@ def test_exposure_to_test_images(make_prior: MakePrior) -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    modules = "ddbench.methods.diffusion.prior_files, ddbench.methods.dmgd.method, ddbench.methods.selection"
+    modules = "ddbench.methods.diffusion.priors.files, ddbench.methods.dmgd.method, ddbench.methods.selection"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -16,14 +16,14 @@ import typer
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 from safetensors.torch import load_file
 
-from ddbench.benchmark.dataset_commands import prepare_app
-from ddbench.benchmark.errors import UsageError
-from ddbench.methods.diffusion import prior_install
+from ddbench.benchmark.commands.prepare import prepare_app
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_catalogue import KNOWN, TINY, HubFolder, KnownPrior
-from ddbench.methods.diffusion.prior_files import file_sha256, find_prior, installed_folder, installed_priors
-from ddbench.methods.diffusion.prior_install import install
-from ddbench.methods.diffusion.random_prior import random_networks
+from ddbench.methods.diffusion.priors import install as prior_install
+from ddbench.methods.diffusion.priors.catalogue import KNOWN, TINY, HubFolder, KnownPrior
+from ddbench.methods.diffusion.priors.files import file_sha256, find_prior, installed_folder, installed_priors
+from ddbench.methods.diffusion.priors.install import install
+from ddbench.methods.diffusion.priors.random_prior import random_networks
 
 MakePrior = Callable[..., Path]
 METADATA: dict[str, Any] = {
@@ -332,7 +332,7 @@ def test_local_files_for_a_known_prior(
 
 
 def test_another_transformer_is_not_taken_for_a_dit(tmp_path: Path) -> None:
-    from ddbench.methods.diffusion.dit_checkpoint import load_diffusers_dit
+    from ddbench.methods.diffusion.priors.dit_checkpoint import load_diffusers_dit
 
     config = {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_single", "caption_channels": 4096}
     with pytest.raises(UsageError, match="another transformer than a DiT.*caption_channels"):

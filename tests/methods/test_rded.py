@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.seeds import stream
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet import ImageNet1K, Woof

@@ -12,12 +12,12 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.methods.diffusion.guidance import LabelGuidance, ShiftGuidance, State, Step
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.sampler import Start, sample
 
 MakePrior = Callable[..., Path]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.methods.diffusion.prior_files import NoiseScheduleMetadata
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
 from ddbench.methods.diffusion.schedule import alpha_bar, respace
 
 SCHEDULE = NoiseScheduleMetadata()

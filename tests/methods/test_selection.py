@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.methods import selection
 from ddbench.methods.base import DistilledImage, DistillTask, Method

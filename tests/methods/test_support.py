@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.clustering import kmeans
 from ddbench.methods.dmgd.support import density, mean
 

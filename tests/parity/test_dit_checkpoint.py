@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.methods.diffusion.dit_checkpoint import load_dit_checkpoint
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
+from ddbench.methods.diffusion.priors.dit_checkpoint import load_dit_checkpoint
 
 
 @pytest.fixture

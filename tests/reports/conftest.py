@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddbench.benchmark.image_sets import image_name, pixels_sha256, set_sha256, write_png
-from ddbench.benchmark.plan import Plan, PlannedSet
-from ddbench.benchmark.result import (
+from ddbench.benchmark.core.result import (
     Cost,
     DatasetRecord,
     DistillResult,
@@ -24,7 +22,7 @@ from ddbench.benchmark.result import (
     PriorRecord,
     Status,
 )
-from ddbench.benchmark.spec import (
+from ddbench.benchmark.core.spec import (
     DatasetSpec,
     DistilledBy,
     DistillSpec,
@@ -35,7 +33,9 @@ from ddbench.benchmark.spec import (
     Scalar,
     cell_id,
 )
-from ddbench.benchmark.store import Launch, Store, write_json
+from ddbench.benchmark.core.store import Launch, Store, write_json
+from ddbench.benchmark.planning.plan import Plan, PlannedSet
+from ddbench.datasets.image_sets import image_name, pixels_sha256, set_sha256, write_png
 
 N_TEST = 500
 PRIOR = "a1b2c3d4" * 8

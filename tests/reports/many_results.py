@@ -18,7 +18,7 @@ def fill(folder: Any, results: int) -> int:
     Args:
         folder: the builder of `conftest.py`.
     """
-    from ddbench.benchmark.spec import MethodSpec
+    from ddbench.benchmark.core.spec import MethodSpec
 
     generator = np.random.default_rng(0)
     params = {f"parameter_{i}": 0.5 for i in range(25)}

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddbench.benchmark import environment
+from ddbench.benchmark.core import environment
 from ddbench.benchmark.protocols import hard_minimax_sgd
 from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.imagenet_classes import WOOF
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dmgd.method import DMGD
 
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}

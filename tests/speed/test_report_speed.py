@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ddbench.reports import rows
-from ddbench.reports.leaderboard import build
+from ddbench.reports.results import rows
 from ddbench.reports.site.build import build_site
+from ddbench.reports.tables.leaderboard import build
 
 REPORTS = Path(__file__).parent.parent / "reports"
 RESULTS = 400

@@ -17,7 +17,7 @@ import torch
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.prior_files import find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.dmgd.method import DMGD
 
 PLAIN = {"semantic_matching": False, "distribution_matching": False}

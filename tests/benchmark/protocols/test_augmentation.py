@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.protocols import augmentation, base, hard_igd_adamw, hard_minimax_sgd, quick
-from ddbench.benchmark.registry import PROTOCOLS
 
 CPU = torch.device("cpu")
 MEAN, STD = np.array(base.IMAGENET_MEAN), np.array(base.IMAGENET_STD)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ddbench.benchmark.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.registry import PROTOCOLS
+from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Protocol, Sgd
 from ddbench.benchmark.protocols.builtin import ENTRIES
 from ddbench.benchmark.protocols.network_names import NETWORKS
-from ddbench.benchmark.registry import PROTOCOLS
-from ddbench.benchmark.spec import digest
 
 HARD = ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw"]
 TEXTS = ("summary", "notice", "comparable_with_papers", "overrides")
@@ -47,7 +47,7 @@ def test_entries_say_what_the_protocols_say() -> None:
 
 def test_listing_and_planning_import_no_torch() -> None:
     code = (
-        "import sys; from ddbench.benchmark.registry import PROTOCOLS; "
+        "import sys; from ddbench.benchmark.core.registry import PROTOCOLS; "
         "from ddbench.benchmark.protocols.network_names import NETWORKS; "
         "[PROTOCOLS.load(entry.name).with_overrides({'epochs': 3}).hash for entry in PROTOCOLS]; "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

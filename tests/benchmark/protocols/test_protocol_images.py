@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols import hard_minimax_sgd, images, quick
 
 HARD = hard_minimax_sgd.PROTOCOL

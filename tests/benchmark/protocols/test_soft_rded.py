@@ -14,15 +14,15 @@ from pydantic import ValidationError
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import Problems
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import Problems
+from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.protocols import augmentation, base, networks, soft_rded
 from ddbench.benchmark.protocols.base import BatchTable, Protocol
 from ddbench.benchmark.protocols.epoch import SoftLabels, build_optimiser, train_epoch
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
-from ddbench.benchmark.registry import PROTOCOLS
 
 CPU = torch.device("cpu")
 FAMILY = [soft_rded.SHUFFLE, soft_rded.HALF, soft_rded.CROP]

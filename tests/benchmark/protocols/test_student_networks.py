@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 

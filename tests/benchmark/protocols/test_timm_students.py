@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols import hard_minimax_sgd, network_names, networks
 from ddbench.benchmark.protocols.trainer import train_student
 

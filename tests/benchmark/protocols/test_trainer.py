@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.benchmark import seeds
-from ddbench.benchmark.errors import RunError, UsageError
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick
 from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol

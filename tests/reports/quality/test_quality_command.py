@@ -17,16 +17,17 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.benchmark.image_sets import pixels_sha256, set_sha256, store_set, write_png
-from ddbench.benchmark.store import Store
+from ddbench.benchmark.commands import quality as command
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import SplitData
 from ddbench.datasets.digits import Digits
-from ddbench.reports import rows
-from ddbench.reports.quality import command, tables, text
+from ddbench.datasets.image_sets import pixels_sha256, set_sha256, store_set, write_png
+from ddbench.reports.quality import tables, text
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.quality.records import QualityRecord, folder_of, read_quality, sheet_name
 from ddbench.reports.quality.sets import finished_sets
+from ddbench.reports.results import rows
 
 FEATURES = ["--features", "convnet3[epochs=2]"]
 
@@ -143,7 +144,7 @@ def test_what_is_measured_is_not_measured_again(measured: Any) -> None:
     out, _ = measured
     before = {path: path.stat().st_mtime_ns for path in folder_of(Store(out)).iterdir()}
     program = (
-        "import sys; from ddbench.benchmark.cli import main\n"
+        "import sys; from ddbench.benchmark.commands.cli import main\n"
         f"sys.argv = ['bench', 'quality', '--json', *{['--out', str(out), *FEATURES]!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.errors import UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.digits import Digits
 from ddbench.reports.quality.features import InceptionFeatures
 from ddbench.reports.quality.spaces import wanted

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ddbench.benchmark.result import DatasetRecord
-from ddbench.benchmark.store import Store
+from ddbench.benchmark.core.result import DatasetRecord
+from ddbench.benchmark.core.store import Store
 from ddbench.reports.quality.measures import KEYS, MEASURES
 from ddbench.reports.quality.records import (
     FeatureSpace,
@@ -132,7 +132,8 @@ def test_space_is_its_recipe_and_its_images() -> None:
 
 def test_reading_imports_no_torch() -> None:
     program = (
-        "import sys; from ddbench.reports.quality import records, tables, text, command, spaces\n"
+        "import sys; from ddbench.reports.quality import records, tables, text, spaces\n"
+        "from ddbench.benchmark.commands import quality\n"
         "assert not {'torch', 'sklearn', 'ot', 'torchmetrics'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)

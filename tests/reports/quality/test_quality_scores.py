@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ddbench.benchmark.spec import ProtocolSpec
-from ddbench.reports import groups, rows
+from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.reports.quality.ranking_scores import ScoreTable, normalised, score_tables
+from ddbench.reports.results import groups, rows
 
 PLAIN = ProtocolSpec(name="quick", version=1, overrides={"augmentation": False}, hash="22" * 32)
 SOFT = ProtocolSpec(name="soft-rded-half", version=1, overrides={}, hash="33" * 32)

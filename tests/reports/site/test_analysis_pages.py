@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ddbench.benchmark.planner import resolve_protocol
-from ddbench.benchmark.registry import METHODS
-from ddbench.benchmark.spec import ProtocolSpec
-from ddbench.reports import rows
+from ddbench.benchmark.core.registry import METHODS
+from ddbench.benchmark.core.spec import ProtocolSpec
+from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.reports.results import rows
 from ddbench.reports.site import ablation_page, reproduction_page, students_page
 from ddbench.reports.site.build import NAVIGATION
 from ddbench.reports.site.model import Site

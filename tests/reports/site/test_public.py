@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ddbench.methods.dmgd.method import DMGD
-from ddbench.reports import rows
-from ddbench.reports.paths import without_paths
 from ddbench.reports.quality.records import Measured
+from ddbench.reports.results import rows
+from ddbench.reports.results.paths import without_paths
 from ddbench.reports.site.build import build_site
 from ddbench.reports.site.model import Run, Site
 

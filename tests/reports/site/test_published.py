@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ddbench.reports import rows
+from ddbench.benchmark.commands.report import report_app as app
 from ddbench.reports.quality.records import folder_of
-from ddbench.reports.site.command import app
+from ddbench.reports.results import rows
 from ddbench.reports.site.model import Site
 
 OUT = "a link out of the results folder"

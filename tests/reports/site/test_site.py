@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddbench.benchmark.errors import UsageError
-from ddbench.reports import rows
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.reports.results import rows
 from ddbench.reports.site.build import MANIFEST, build_site
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -92,7 +92,7 @@ def test_a_leaderboard_shows_what_the_table_holds(filled: Any, tmp_path: Path) -
 
 
 def test_the_comparison_has_the_numbers_of_bench_compare(filled: Any, tmp_path: Path) -> None:
-    from ddbench.reports.compare import compare_methods
+    from ddbench.reports.tables.compare import compare_methods
 
     site = build(filled, tmp_path / "site", margin=2.0)
     page = only(site, "compare/digits*.html").read_text()
@@ -115,7 +115,7 @@ def test_the_comparison_has_the_numbers_of_bench_compare(filled: Any, tmp_path: 
 
 def test_equal_within_is_where_the_equivalence_test_turns(filled: Any, tmp_path: Path) -> None:
     """The margin printed as "equal within" has p = 0.05 in the two one-sided tests."""
-    from ddbench.reports.compare import compare_methods
+    from ddbench.reports.tables.compare import compare_methods
 
     page = only(build(filled, tmp_path / "site"), "compare/digits*.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
@@ -130,7 +130,7 @@ def test_equal_within_is_where_the_equivalence_test_turns(filled: Any, tmp_path:
 def test_a_run_page_says_how_to_run_it_again(filled: Any, tmp_path: Path) -> None:
     site = build(filled, tmp_path / "site")
     spec = filled.distil_spec("dmgd", seed=1, prior="ab" * 32)
-    from ddbench.benchmark.spec import cell_id
+    from ddbench.benchmark.core.spec import cell_id
 
     page = text_of(site, f"runs/{cell_id(spec)}.html")
     assert "bench run --method dmgd --dataset digits --ipc 10 --seeds 1" in page

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddbench.reports.equivalence import holm
 from ddbench.reports.site.build import build_site
+from ddbench.reports.tables.equivalence import holm
 
 CHROMIUM = os.environ.get("DDBENCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None

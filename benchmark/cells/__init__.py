@@ -1,0 +1,1 @@
+"""What happens inside one process: a set is distilled, a student trained, an artefact made."""

@@ -1,0 +1,110 @@
+"""What cells share: arrays that are made once, named by what determines them, and mapped from disk afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.result import WAITING
+from ddbench.benchmark.core.spec import digest
+from ddbench.benchmark.core.store import write_atomically, write_json
+from ddbench.methods.base import Made
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one array whole or not at all.
+
+    Raises:
+        OSError: with the system's error number, which NumPy's own writing to a file does not tell.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
+class DiskArtefacts:
+    """`ArtefactCache` (methods/base.py) in a results folder: `<root>/<kind>/<hash of the key>/<array>.npy`."""
+
+    def __init__(self, root: Path, meter: Meter) -> None:
+        self.root, self.meter = root, meter
+
+    def arrays(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        name = f"{kind.replace(' ', '-')}/{digest(dict(key))[:16]}"
+        folder = self.root / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # One process makes it; the others that need it wait for the lock and then find it.
+        with self._lock(folder.with_suffix(".lock")):
+            found = self._read(folder)
+            if found is not None:
+                arrays, seconds, measured = found
+                self.meter.cached(kind, name, seconds)
+                self.meter.measure(measured)
+                return arrays
+            begun = time.perf_counter() - self.meter.begin(kind, name)
+            with self.meter.phase(kind):
+                returned = make()
+                more = returned if isinstance(returned, Made) else Made({})
+                made = {k: np.ascontiguousarray(v) for k, v in returned.items()}
+                took = time.perf_counter() - begun if more.seconds is None else more.seconds
+                self._write(folder, key, made, took, more.measured)
+            self.meter.made(name)
+            self.meter.measure(more.measured)
+            # Mapped from disk, as later cells have them: memory does not grow with the number of artefacts.
+            found = self._read(folder)
+        return made if found is None else found[0]
+
+    @contextlib.contextmanager
+    def _lock(self, file: Path) -> Iterator[None]:
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with self.meter.phase(WAITING):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _read(self, folder: Path) -> tuple[dict[str, np.ndarray], float, dict[str, float]] | None:
+        try:
+            noted = json.loads((folder / "artefact.json").read_bytes())
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in noted["arrays"]}
+        except (OSError, ValueError, KeyError):
+            return None
+        return arrays, float(noted["seconds"]), noted.get("measured", {})
+
+    def _write(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        seconds: float,
+        measured: Mapping[str, float],
+    ) -> None:
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            for name, array in arrays.items():
+                save_array(temporary / f"{name}.npy", array)
+            noted = {"key": dict(key), "arrays": sorted(arrays), "seconds": round(seconds, 6), "measured": measured}
+            write_json(temporary / "artefact.json", noted)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

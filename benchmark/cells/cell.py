@@ -1,0 +1,154 @@
+"""One cell in one process: `python -P -m ddbench.benchmark.cells.cell <cell>/spec.json`.
+
+(`-P`: a checkout's folders must not shadow installed packages.) The exit status says only whether there is a result;
+the files say the rest. A cell ended by SIGTERM leaves no result and is resumed by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.cells.progress import Progress
+from ddbench.benchmark.core import environment
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.registry import load_plugin
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
+from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
+from ddbench.benchmark.core.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store, write_json
+
+DEFAULT_BATCH_SIZE = 32
+"""Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where
+GPU memory runs out, the cell goes on with half of it."""
+EXIT_OK, EXIT_FAILED, EXIT_TERMINATED = 0, 1, 143
+
+
+def run_cell(path: Path, *, forked: bool = False) -> int:
+    """Run the cell in the directory `path` and write its result; returns the exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    cell, store = CellDir(path), Store(path.parent.parent)
+    with cell.lock():
+        spec, launch = cell.spec(), cell.launch()
+        (path / "result.json").unlink(missing_ok=True)
+        try:
+            result = _run(cell, spec, launch, store, forked=forked)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt):
+                return EXIT_TERMINATED
+            with contextlib.suppress(OSError):  # the log lies on the disk that may be full
+                traceback.print_exc()
+            status, reason, retriable = _diagnose(error, spec)
+            write_failure(cell, status, reason, retriable=retriable)
+            return EXIT_FAILED
+        write_json(path / "result.json", result.model_dump(mode="json"))
+        if isinstance(spec, DistillSpec):
+            from ddbench.benchmark.cells.distill import forget_rounds
+
+            forget_rounds(cell, spec, launch, store)
+        (path / "checkpoint.pt").unlink(missing_ok=True)
+    return EXIT_OK
+
+
+def _run(
+    cell: CellDir, spec: DistillSpec | EvaluateSpec, launch: Launch, store: Store, *, forked: bool
+) -> DistillResult | EvaluateResult:
+    import torch
+
+    plugins = {Path(file).name: load_plugin(Path(file)) for file in launch.plugins}
+    plan = _cell_plan(cell, launch)
+    torch.set_num_threads(plan.threads)
+    device = torch.device(launch.device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"device {launch.device} was asked for, but torch {torch.__version__} sees no CUDA device")
+        torch.cuda.set_device(device)
+        if isinstance(spec, DistillSpec):
+            # `fp32` on a GPU means what the papers' samplers ran: TF32 products. A protocol sets its own flags.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    meter = Meter(device, cell.path / "spent.json", forked=forked)
+    progress = Progress(cell.path / "progress.json")
+    progress.update(pid=os.getpid())
+    seen = environment.capture(launch.device)
+    write_json(cell.path / "environment.json", seen)
+    meter.save()
+    result: DistillResult | EvaluateResult
+    if isinstance(spec, DistillSpec):
+        from ddbench.benchmark.cells.distill import distil
+
+        result = distil(cell, spec, launch, plan, store, meter, progress)
+    else:
+        from ddbench.benchmark.cells.evaluate import evaluate
+
+        result = evaluate(cell, spec, launch, plan, store, meter, progress)
+    progress.flush()
+    return result.model_copy(update={"environment": seen, "plugins": plugins})
+
+
+def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
+    """What the first attempt chose, or a choice now.
+
+    A cell for which not even one image at a time left memory chooses anew: what took the memory may be gone.
+    """
+    path = cell.path / "plan.json"
+    if path.exists():
+        plan = CellPlan.model_validate_json(path.read_bytes())
+        if 1 not in plan.oom_batch_sizes:
+            return plan
+    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads)
+    write_json(path, plan.model_dump(mode="json"))
+    return plan
+
+
+def _diagnose(error: BaseException, spec: DistillSpec | EvaluateSpec) -> tuple[Status, str, bool]:
+    """(status, reason, whether the cause lies outside the cell)."""
+    import torch
+
+    if isinstance(error, RunError | UsageError):
+        return "failed", str(error), False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        said = f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
+        if isinstance(spec, EvaluateSpec) and isinstance(error, torch.OutOfMemoryError):
+            said += (
+                " The training batch is part of the protocol, so it is not made smaller: free the GPU of other work, "
+                "use one with more memory, or choose a smaller --student."
+            )
+        return "oom", said, True
+    if isinstance(error, OSError) and error.errno in OUTSIDE_CAUSES:
+        where = f" ({error.filename})" if error.filename else ""
+        return "failed", f"{error.strerror}{where}; mend that and run the same command again", True
+    return "failed", f"{type(error).__name__}: {error} (log.txt has the traceback)", False
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def child_main(path: str, forked: bool) -> None:
+    """Entry point of a cell that another Python process started: its own log, then the cell."""
+    # Its own process group: Ctrl-C in the terminal reaches the run, and the run ends its cells.
+    os.setpgid(0, 0)
+    log = os.open(Path(path) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.exit(run_cell(Path(path), forked=forked))
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -P -m ddbench.benchmark.cells.cell CELL_DIRECTORY/spec.json")
+    path = Path(sys.argv[1])
+    try:
+        sys.exit(run_cell((path if path.is_dir() else path.parent).resolve()))
+    except (UsageError, RunError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

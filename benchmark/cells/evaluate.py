@@ -1,0 +1,190 @@
+"""The second stage inside its cell: train one student on a distilled set and look at the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ddbench.benchmark.cells import teachers
+from ddbench.benchmark.cells.artefacts import save_array
+from ddbench.benchmark.cells.distill import open_split
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.cells.progress import Progress
+from ddbench.benchmark.cells.teachers import FoundTeacher
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.registry import PROTOCOLS
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
+from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, Store
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.images import fit
+from ddbench.benchmark.protocols.pixels import hold
+from ddbench.benchmark.protocols.trainer import EpochReport, train_student
+from ddbench.datasets.base import Dataset, ImageSource
+from ddbench.datasets.image_sets import ImageSet, read_set
+
+PREDICTIONS = "predictions.npy"
+
+
+def evaluate(
+    cell: CellDir, spec: EvaluateSpec, launch: Launch, plan: CellPlan, store: Store, meter: Meter, progress: Progress
+) -> EvaluateResult:
+    """Run or resume an evaluate cell.
+
+    Raises:
+        RunError: the distilled set is not there or not the one that was planned; a loss that is not finite.
+        UsageError: foreign images that cannot be read.
+    """
+    protocol = _protocol(spec)
+    source = _source(spec, store)
+    device = torch.device(launch.device)
+    with meter.phase("load data"):
+        dataset, split, record = open_split(spec.dataset, launch, cell)
+        side = spec.dataset.resolution
+        images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, side))
+        test = hold(
+            _test_source(protocol, spec, launch, dataset, split.test),
+            device,
+            lambda pixels: fit(protocol, pixels, side, test=True),
+        )
+    found = teachers.find(protocol, type(dataset), spec.dataset.split, side)
+    teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
+
+    def on_epoch(report: EpochReport) -> None:
+        progress.update(epoch=report.epoch, epochs=report.epochs)
+        if report.accuracy is not None:
+            progress.update(accuracy=report.accuracy)
+            meter.save()
+
+    with meter.phase("train"):
+        outcome = train_student(
+            protocol,
+            spec.student,
+            np.asarray(images.pixels),
+            images.labels,
+            test,
+            split.test.labels,
+            num_classes=len(dataset.class_ids),
+            ipc=spec.ipc,
+            seed=spec.seed,
+            device=device,
+            teacher=teacher,
+            on_epoch=on_epoch,
+            checkpoint=cell.path / "checkpoint.pt",
+        )
+    save_array(cell.path / PREDICTIONS, outcome.predictions)
+    labels = store.artefacts / "test-labels" / f"{record.content_hash[:16]}.npy"
+    if not labels.exists():
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        save_array(labels, split.test.labels)
+    return EvaluateResult(
+        cell=cell.id,
+        status="ok",
+        label=launch.label,
+        method=None if source is None else source.method,
+        dataset=record,
+        prior=None if source is None else source.prior,
+        ipc=spec.ipc,
+        distill_seed=None if source is None else source.distill_seed,
+        image_set_sha256=images.sha256,
+        distil_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
+        protocol=spec.protocol,
+        protocol_label=protocol.label,
+        modified_protocol=protocol.modified,
+        student=spec.student,
+        teacher=None if found is None else found.record,
+        evaluate_seed=spec.seed,
+        device_type=spec.device_type,
+        metrics=Metrics(
+            acc_last=outcome.acc_last,
+            acc_best=outcome.acc_best,
+            top5_last=outcome.top5_last,
+            curve=list(outcome.curve),
+        ),
+        subset=launch.subset,
+        predictions=PREDICTIONS,
+        cost=meter.cost(batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc), threads=plan.threads),
+    )
+
+
+def _protocol(spec: EvaluateSpec) -> Protocol:
+    protocol: Protocol = PROTOCOLS.load(spec.protocol.name)
+    if spec.protocol.overrides:
+        protocol = protocol.with_overrides(spec.protocol.overrides)
+    if protocol.hash != spec.protocol.hash:
+        raise RunError(
+            f"this cell was planned with another {spec.protocol.label} (hash {spec.protocol.hash[:12]}…, here "
+            f"{protocol.hash[:12]}…): a published protocol is never edited. Plan the run again."
+        )
+    return protocol
+
+
+def _source(spec: EvaluateSpec, store: Store) -> DistillResult | None:
+    if not isinstance(spec.images, DistilledBy):
+        return None
+    result = store.cell(spec.images.cell).result()
+    if not isinstance(result, DistillResult) or result.image_set_sha256 is None:
+        raise RunError(f"the distilled set of {spec.images.cell} is not finished; run that cell first")
+    return result
+
+
+def _images(
+    spec: EvaluateSpec,
+    launch: Launch,
+    store: Store,
+    dataset: Dataset,
+    source: DistillResult | None,
+    fit: Callable[[np.ndarray], np.ndarray],
+) -> ImageSet:
+    """The distilled set at the protocol's side, checked against the hash that names it."""
+    if isinstance(spec.images, ForeignImages):
+        if launch.images is None:
+            raise RunError("this cell trains on images made elsewhere, but its launch file names no folder")
+        folder, expected = Path(launch.images), spec.images.image_set_sha256
+    else:
+        assert source is not None
+        assert source.image_set_sha256 is not None
+        folder, expected = store.set_dir(source.image_set_sha256), source.image_set_sha256
+    images = read_set(folder, dataset.class_ids, dataset.channels, fit=fit, subset=launch.subset)
+    if images.sha256 != expected:
+        raise RunError(
+            f"the images in {folder} are not the ones that were distilled: expected SHA-256 {expected}, "
+            f"found {images.sha256}. Remove that folder and run again to make them anew."
+        )
+    return images
+
+
+def _test_source(
+    protocol: Protocol, spec: EvaluateSpec, launch: Launch, dataset: Dataset, test: ImageSource
+) -> ImageSource:
+    """The test images, at the side from which the protocol crops them where they can be had at it."""
+    wanted = protocol.test_side_for(spec.dataset.resolution)
+    if protocol.test_resize is None or wanted == spec.dataset.resolution:
+        return test
+    data_dir = None if launch.data_dir is None else Path(launch.data_dir)
+    return dataset.test_at(spec.dataset.split, data_dir, wanted) or test
+
+
+def _teacher(
+    found: FoundTeacher,
+    spec: EvaluateSpec,
+    protocol: Protocol,
+    dataset: Dataset,
+    split_hash: str,
+    device: torch.device,
+    meter: Meter,
+) -> nn.Module:
+    """Raises RunError if it is not the one that the cell was planned with."""
+    if found.record.sha256 != spec.teacher_sha256:
+        raise RunError(
+            f"the teacher of {spec.dataset.name} has changed since this cell was planned: expected SHA-256 "
+            f"{spec.teacher_sha256}, found {found.record.sha256}. Plan the run again."
+        )
+    teachers.check_split(found, split_hash, spec.dataset.name)
+    with meter.phase("load teacher"):
+        side = protocol.side_for(spec.dataset.resolution)
+        return teachers.load(found, len(dataset.class_ids), side, device)

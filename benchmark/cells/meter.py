@@ -1,0 +1,222 @@
+"""What a cell costs: wall-clock by phase, peak memory of host and GPU, energy. Earlier attempts are counted in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
+from ddbench.benchmark.core.store import write_json
+
+MIB = 1024 * 1024
+SAVE_SECONDS = 2.0
+"""Between two saves of what a cell has spent, where it has spent it on many small things."""
+
+
+class Meter:
+    """Measures one cell.
+
+    Phases nest: while an inner phase runs, the outer one's clock stands still, so phases add up to the whole. On a
+    GPU each boundary waits for the device, so that queued work is counted where it was asked for.
+
+    Args:
+        device: the cell's torch device.
+        record: file that keeps what earlier attempts spent; written by `save`.
+        forked: the process comes from a warm parent; its peak memory leaves out what it was born with.
+    """
+
+    def __init__(self, device: Any, record: Path, *, forked: bool = False) -> None:
+        self.record = record
+        self._seconds: dict[str, float] = {}
+        self._cached: dict[str, tuple[str, float]] = {}
+        self._made: set[str] = set()
+        self._begun: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
+        self._energy_before = 0.0
+        self.recorded: dict[str, Any] = {}
+        """What the method recorded of its run."""
+        self.attempts = 1
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            earlier = json.loads(record.read_bytes())
+            self._seconds = {name: float(s) for name, s in earlier["seconds"].items()}
+            self._cached = {name: (str(a), float(s)) for name, (a, s) in earlier["cached"].items()}
+            self._made = set(earlier["made"])
+            self.recorded = dict(earlier.get("recorded", {}))
+            self._begun = {name: float(s) for name, s in earlier.get("begun", {}).items()}
+            self._energy_before = float(earlier["energy_joules"])
+            self.attempts = int(earlier["attempts"]) + 1
+        self._open: list[tuple[str, float]] = []
+        self._saved = -math.inf
+        self._born_with_mib = _status_mib("VmRSS") if forked else 0.0
+        self._gpu = _Gpu(device) if device.type == "cuda" else None
+
+    def _now(self) -> float:
+        if self._gpu is not None:
+            self._gpu.synchronize()
+        return time.perf_counter()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the block's wall-clock to the phase `name`."""
+        now = self._now()
+        if self._open:
+            outer, since = self._open[-1]
+            self._seconds[outer] = self._seconds.get(outer, 0.0) + now - since
+        self._open.append((name, now))
+        try:
+            yield
+        finally:
+            now = self._now()
+            _, since = self._open.pop()
+            self._seconds[name] = self._seconds.get(name, 0.0) + now - since
+            if self._open:
+                self._open[-1] = (self._open[-1][0], now)
+
+    def begin(self, phase: str, artefact: str) -> float:
+        """Note that this cell begins to make an artefact in that phase; returns the seconds that earlier, killed
+        attempts at it took."""
+        spent = self._seconds.get(phase, 0.0)
+        return spent - self._begun.setdefault(artefact, spent)
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a fact about the run, across attempts."""
+        self.recorded[name] = value
+
+    def made(self, artefact: str) -> None:
+        """Note that this cell made an artefact; its cost is in the phase that made it."""
+        self._begun.pop(artefact, None)
+        self._made.add(artefact)
+        self.save(at_most_every_seconds=SAVE_SECONDS)
+
+    def cached(self, phase: str, artefact: str, cold_seconds: float) -> None:
+        """Note that a part of `phase` was served from an artefact that once took `cold_seconds` to make."""
+        # What an earlier attempt of this very cell made is not a saving.
+        if artefact not in self._made:
+            self._cached[artefact] = (phase, cold_seconds)
+
+    def measure(self, numbers: Mapping[str, float]) -> None:
+        """Note numbers that belong to the artefacts in use; of each the largest is shown."""
+        for name, number in numbers.items():
+            self._measured[name] = max(number, self._measured.get(name, number))
+
+    def _energy_joules(self) -> float | None:
+        used = None if self._gpu is None else self._gpu.energy_joules()
+        return None if used is None else used + self._energy_before
+
+    def save(self, *, at_most_every_seconds: float = 0.0) -> None:
+        """Keep what has been spent so far, so that a killed attempt is not forgotten."""
+        now = time.perf_counter()
+        if now - self._saved < at_most_every_seconds:
+            return
+        self._saved = now
+        spent = dict(self._seconds)
+        for name, since in self._open[-1:]:
+            spent[name] = spent.get(name, 0.0) + now - since
+        write_json(
+            self.record,
+            {
+                "seconds": spent,
+                "cached": self._cached,
+                "made": sorted(self._made),
+                "recorded": self.recorded,
+                "begun": self._begun,
+                "energy_joules": self._energy_joules() or 0.0,
+                "attempts": self.attempts,
+            },
+        )
+
+    def cost(self, *, batch_size: int, threads: int, oom_batch_sizes: Sequence[int] = ()) -> Cost:
+        phases = [Phase(name=name, seconds=round(seconds, 4)) for name, seconds in self._seconds.items()]
+        phases += [
+            Phase(name=name, seconds=0.0, cached_from=artefact, cold_seconds=round(cold, 4))
+            for artefact, (name, cold) in self._cached.items()
+        ]
+        seconds = sum(p.seconds for p in phases)
+        energy = self._energy_joules()
+        return Cost(
+            phases=phases,
+            seconds=round(seconds, 4),
+            cold_seconds=round(cold_seconds(phases), 4),
+            gpu_peak_allocated_mib=None if self._gpu is None else round(self._gpu.peak_allocated_mib(), 1),
+            gpu_peak_reserved_mib=None if self._gpu is None else round(self._gpu.peak_reserved_mib(), 1),
+            host_peak_mib=round(max(0.0, _status_mib("VmHWM") - self._born_with_mib), 1),
+            gpu_seconds=None if self._gpu is None else round(seconds, 4),
+            energy_joules=None if energy is None else round(energy, 1),
+            batch_size=batch_size,
+            oom_batch_sizes=list(oom_batch_sizes),
+            threads=threads,
+            exclusive_gpu=None if self._gpu is None else self._gpu.exclusive,
+            attempts=self.attempts,
+            measured=self._measured,
+        )
+
+
+def _status_mib(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class _Gpu:
+    """Memory by torch's allocator, energy and neighbours by NVML (absent driver library: not known, so None)."""
+
+    def __init__(self, device: Any) -> None:
+        import torch
+
+        self._torch, self._device = torch, device
+        torch.cuda.reset_peak_memory_stats(device)
+        self._handle = self._nvml_handle()
+        self.exclusive = self._alone()
+        self._energy_start_mj = self._energy_mj()
+
+    def _nvml_handle(self) -> Any:
+        import pynvml
+
+        try:
+            pynvml.nvmlInit()
+            uuid = self._torch.cuda.get_device_properties(self._device).uuid
+            return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        except pynvml.NVMLError:
+            return None
+
+    def _alone(self) -> bool | None:
+        import os
+
+        import pynvml
+
+        if self._handle is None:
+            return None
+        try:
+            others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)} - {os.getpid()}
+        except pynvml.NVMLError:
+            return None
+        return not others
+
+    def _energy_mj(self) -> int | None:
+        import pynvml
+
+        if self._handle is None:
+            return None
+        try:
+            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        except pynvml.NVMLError:
+            return None
+
+    def energy_joules(self) -> float | None:
+        now = self._energy_mj()
+        return None if now is None or self._energy_start_mj is None else (now - self._energy_start_mj) / 1000
+
+    def synchronize(self) -> None:
+        self._torch.cuda.synchronize(self._device)
+
+    def peak_allocated_mib(self) -> float:
+        return self._torch.cuda.max_memory_allocated(self._device) / MIB
+
+    def peak_reserved_mib(self) -> float:
+        return self._torch.cuda.max_memory_reserved(self._device) / MIB

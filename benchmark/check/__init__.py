@@ -1,0 +1,1 @@
+"""Does a method keep its contract? The checks behind `bench check`."""

@@ -1,0 +1,26 @@
+"""The commands of `bench` that are imported only when used, as data."""
+
+from __future__ import annotations
+
+from ddbench.benchmark.core.registry import Entry
+
+
+def _verb(name: str, summary: str, module: str | None = None) -> Entry:
+    own = name.replace("-", "_")
+    return Entry(name, f"ddbench.benchmark.commands.{module or own}:{own}_app", summary)
+
+
+ENTRIES: list[Entry] = [
+    _verb("prepare", "Find a dataset's files; decode them once."),
+    _verb("verify", "Count a dataset's images against the whole split.", "prepare"),
+    _verb("new-method", "Write the files of a new method."),
+    _verb("check", "Does a method keep its contract? A table of checks."),
+    _verb("train-teacher", "Train the teacher of a dataset for protocols with soft labels."),
+    _verb("tune", "Try parameters on the validation part of a dataset."),
+    _verb("leaderboard", "Rank the methods of a results folder."),
+    _verb("compare", "Compare methods of a results folder, pair by pair."),
+    _verb("report", "Build a static site from a results folder."),
+    _verb("figures", "Draw figures for a paper, as SVG and PDF."),
+    _verb("quality", "Measure the distilled sets themselves."),
+    _verb("status", "What was asked for and where each cell stands."),
+]

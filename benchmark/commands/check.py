@@ -1,0 +1,66 @@
+"""`bench check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+check_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file with methods of your own; may be given again.")
+]
+
+
+@check_app.command()
+def check(
+    methods: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME|FILE…", help="A method, a plugin file with some, or all."),
+    ],
+    set_values: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: a parameter of the methods that have it.")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Does a method keep its contract? Small runs on the CPU, with reasons; exit code 1 if a check fails.
+
+    All runs are on a small part of the embedded digits, whose test images are canaries.
+    """
+    import json
+
+    from ddbench.benchmark.check import report as check_report
+    from ddbench.benchmark.check.canary import Planted
+    from ddbench.benchmark.check.check import check_method, named
+    from ddbench.benchmark.core.registry import METHODS, load_plugin
+    from ddbench.benchmark.planning.run_spec import assignments
+
+    for file in plugin or []:
+        load_plugin(file)
+    given = assignments(set_values or [])
+    found = named(methods, given)
+    planted, reports = Planted(), []
+    progress = Console(stderr=True, highlight=False)
+    for name, params in found:
+        reports.append(check_method(name, params, planted))
+        if len(found) > 1:
+            progress.print(check_report.last_line(reports[-1]), markup=False, soft_wrap=True)
+    unavailable = dict(METHODS.broken) if "all" in methods else {}
+    if as_json:
+        print(json.dumps(check_report.as_json(reports, unavailable), indent=1, ensure_ascii=False))
+    else:
+        check_report.show(reports, unavailable, _console())
+    if unavailable or any(report.failed for report in reports):
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    """Wide where it is no terminal, so that files and pipes get whole tables."""
+    import os
+    import sys
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200, highlight=False)

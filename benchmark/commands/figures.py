@@ -1,0 +1,47 @@
+"""`bench figures`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, read_filtered
+from ddbench.benchmark.core.errors import UsageError
+
+figures_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Width(StrEnum):
+    COLUMN = "column"
+    PAGE = "page"
+
+
+@figures_app.command()
+def figures(
+    out: Out = Path("runs"),
+    to: Annotated[Path, typer.Option("--to", help="Folder for the figures.", file_okay=False)] = Path("figures"),
+    width: Annotated[
+        Width, typer.Option("--width", help="3.25 inches, a column of a paper, or 6.75, its page.")
+    ] = Width.COLUMN,
+    dataset: Datasets = None,
+    ipc: Ipcs = None,
+    protocol: Protocols = None,
+    student: Students = None,
+) -> None:
+    """Draw figures for a paper, as SVG and PDF.
+
+    Accuracy by method, against the time to distil and against IPC, and published numbers against ours.
+    """
+    from ddbench.reports.output.figures import draw_all
+    from ddbench.reports.tables.leaderboard import build
+
+    files, missing = draw_all(build(read_filtered(out, dataset, ipc, protocol, student)), to, width)
+    if not files:
+        raise UsageError(f"nothing to draw: {out} has no finished students (`bench status`)")
+    for file in files:
+        typer.echo(file)
+    for reason in missing:
+        typer.echo(f"not drawn · {reason}", err=True)

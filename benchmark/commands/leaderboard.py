@@ -1,0 +1,143 @@
+"""`bench leaderboard`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import write_atomically
+
+if TYPE_CHECKING:
+    from ddbench.reports.tables.views import Leaderboard
+
+leaderboard_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Format(StrEnum):
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+    LATEX = "latex"
+    LATEX_WIDE = "latex-wide"
+    """Methods × IPC, as papers print."""
+    PARQUET = "parquet"
+
+
+SUFFIXES = {
+    ".md": Format.MARKDOWN,
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".tex": Format.LATEX,
+    ".parquet": Format.PARQUET,
+}
+
+
+@leaderboard_app.command()
+def leaderboard(
+    out: Out = Path("runs"),
+    dataset: Datasets = None,
+    ipc: Ipcs = None,
+    protocol: Protocols = None,
+    student: Students = None,
+    format: Annotated[
+        Format | None, typer.Option("--format", help="How to write it; latex-wide is methods × IPC, as papers print.")
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help=f"Write to this file; its suffix says how: {', '.join(SUFFIXES)}.", dir_okay=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Also the best look at the test set, as papers report.")] = False,
+    mean_rank: Annotated[
+        bool, typer.Option("--mean-rank", help="Mean ranks over all these tables instead, and wins, ties and losses.")
+    ] = False,
+) -> None:
+    """Rank the methods of a results folder.
+
+    One table per dataset, split, IPC, protocol and student; ties are shown as ties, unfinished rows below finished.
+    """
+    from ddbench.reports.tables.leaderboard import build
+
+    chosen = _format(Format.JSON if as_json else format, to)
+    if mean_rank and chosen not in (Format.TERMINAL, Format.JSON):
+        raise UsageError(f"--mean-rank is written as terminal or json, not as {chosen}")
+    board = build(read_filtered(out, dataset, ipc, protocol, student))
+    if mean_rank:
+        _mean_rank(board, chosen, to)
+    elif chosen == Format.TERMINAL:
+        from ddbench.reports.output.formats import print_terminal
+
+        print_terminal(board, console(), best=best)
+    else:
+        _write(_rendered(board, chosen, best=best), to)
+
+
+def _format(asked: Format | None, to: Path | None) -> Format:
+    """How to write: as asked, else by the file's suffix, else for the terminal."""
+    if to is None:
+        if asked == Format.PARQUET:
+            raise UsageError("--format parquet is not text: name a file with --to FILE.parquet")
+        return asked or Format.TERMINAL
+    by_suffix = SUFFIXES.get(to.suffix.lower())
+    if by_suffix is None:
+        raise UsageError(f"--to {to}: expected a file name that ends with {', '.join(SUFFIXES)}")
+    if asked is None or asked == by_suffix:
+        return by_suffix
+    if by_suffix == Format.LATEX and asked == Format.LATEX_WIDE:
+        return asked
+    raise UsageError(f"--to {to}: its suffix says {by_suffix}, but --format says {asked}; give one of them")
+
+
+def _rendered(board: Leaderboard, chosen: Format, *, best: bool) -> str | bytes:
+    from ddbench.reports.output import formats
+
+    match chosen:
+        case Format.MARKDOWN:
+            return formats.markdown(board, best=best)
+        case Format.CSV:
+            return formats.as_csv(board)
+        case Format.LATEX:
+            from ddbench.reports.output import latex
+
+            return latex.tables(board, best=best)
+        case Format.LATEX_WIDE:
+            from ddbench.reports.output import latex
+
+            return latex.wide(board)
+        case Format.PARQUET:
+            from ddbench.reports.output.parquet import as_parquet
+
+            return as_parquet(board)
+        case _:
+            return formats.as_json(board)
+
+
+def _write(content: str | bytes, to: Path | None) -> None:
+    if to is None:
+        assert isinstance(content, str)
+        sys.stdout.write(content)
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(to, content)
+
+
+def _mean_rank(board: Leaderboard, chosen: Format, to: Path | None) -> None:
+    from ddbench.reports.output import mean_rank_text
+    from ddbench.reports.tables import mean_rank
+
+    found = mean_rank.mean_ranks(board.tables)
+    if not found.methods:
+        raise UsageError(
+            "--mean-rank: no two methods have students of one seed in one table; `bench status` lists them"
+        )
+    if chosen == Format.JSON:
+        _write(found.model_dump_json(indent=1) + "\n", to)
+    else:
+        mean_rank_text.print_terminal(found, console())

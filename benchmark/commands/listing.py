@@ -1,0 +1,197 @@
+"""`bench list`: what is registered. A whole list reads entries only; one item in full imports its declaration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS, ENGINES, METHODS, PROTOCOLS, Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "methods": METHODS,
+    "datasets": DATASETS,
+    "protocols": PROTOCOLS,
+    "engines": ENGINES,
+}
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """One mapping per registered thing of a kind."""
+    if kind == "networks":
+        from ddbench.benchmark.protocols.network_names import NETWORKS, TIMM
+
+        known = [{"name": network.name, "summary": network.summary} for network in NETWORKS]
+        return [*known, {"name": f"{TIMM}NAME", "summary": "any network of timm, random weights"}]
+    if kind == "priors":
+        return list(_priors())
+    if kind == "studies":
+        from ddbench.benchmark.planning.study import find_study, study_names
+
+        studies = [find_study(name) for name in study_names()]
+        return [{"name": one.name, "summary": one.title, "tags": [], "source": one.source} for one in studies]
+    registry = REGISTRIES[kind]
+    listed = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "tags": list(entry.tags),
+            "variant_of": entry.variant_of,
+            "overrides": dict(entry.overrides),
+            "prior_tuned_by": entry.prior_tuned_by,
+            "origin": entry.origin,
+        }
+        for entry in registry
+    ]
+    broken = [{"name": name, "unavailable": reason} for name, reason in registry.broken.items()]
+    return listed + broken
+
+
+def _priors() -> Iterator[dict[str, Any]]:
+    """Bundled, installed and known priors. The weights of installed ones, gigabytes, are not hashed for a list."""
+    from ddbench.methods.diffusion.priors.catalogue import KNOWN
+    from ddbench.methods.diffusion.priors.files import (
+        METADATA,
+        bundled_priors,
+        find_prior,
+        installed_folder,
+        installed_priors,
+        read_metadata,
+    )
+
+    bundled, installed = bundled_priors(), installed_priors()
+    for name in bundled:
+        found = find_prior(name)
+        yield _prior(name, found.trained_on, found.metadata.resolution, "bundled") | {"sha256": found.sha256}
+    for name in installed:
+        try:
+            metadata = read_metadata(installed_folder() / name / METADATA)
+        except UsageError as error:
+            yield {"name": name, "unavailable": str(error)}
+        else:
+            yield _prior(name, metadata.trained_on, metadata.resolution, "installed")
+    for name, known in KNOWN.items():
+        if name not in installed:
+            install = f"not installed: bench prepare prior {name}"
+            yield _prior(name, known.metadata.trained_on, known.metadata.resolution, install)
+
+
+def _prior(name: str, trained_on: str, resolution: int, state: str) -> dict[str, Any]:
+    return {"name": name, "summary": trained_on, "tags": [f"{resolution} px", state], "resolution": resolution}
+
+
+def show(kind: str, console: Console, *, as_json: bool) -> None:
+    listed = rows(kind)
+    if as_json:
+        print(json.dumps(listed, indent=1, ensure_ascii=False))
+        return
+    table = Table("name", "what it is", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    with_tags = any(row.get("tags") for row in listed)
+    if with_tags:
+        table.add_column("tags")
+    for row in listed:
+        what = f"[red]unavailable:[/] {escape(row['unavailable'])}" if "unavailable" in row else escape(row["summary"])
+        tags = [", ".join(row.get("tags", []))] if with_tags else []
+        table.add_row(escape(row["name"]), what, *tags)
+    console.print(table)
+    if kind in REGISTRIES:
+        console.print(f"`bench list {kind} NAME` shows one of them in full.", style="dim", highlight=False)
+
+
+def show_one(kind: str, name: str, console: Console, *, as_json: bool) -> None:
+    """One item in full.
+
+    Raises:
+        UsageError: unknown name, or a kind that has no more to say than its list.
+    """
+    if kind not in REGISTRIES:
+        known = {row["name"]: row for row in rows(kind)}
+        if name not in known:
+            raise UsageError(f"unknown {kind[:-1]} {name!r}; known: {', '.join(known)}")
+        show_mapping(known[name], console) if not as_json else print(json.dumps(known[name], indent=1))
+        return
+    entry = REGISTRIES[kind].entry(name)
+    full = {"methods": _method, "datasets": _dataset, "protocols": _protocol, "engines": _engine}[kind](name)
+    full = {"name": name, "summary": entry.summary, "origin": entry.origin, **full}
+    if as_json:
+        print(json.dumps(full, indent=1, ensure_ascii=False))
+        return
+    parameters = full.pop("parameters", None)
+    show_mapping(full, console)
+    if parameters:
+        table = Table("parameter", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
+        for parameter in parameters:
+            table.add_row(parameter["name"], json.dumps(parameter["default"]), escape(parameter["description"]))
+        console.print(table)
+
+
+def _method(name: str) -> dict[str, Any]:
+    entry, method = METHODS.entry(name), METHODS.load(name)
+    parameters = [
+        {
+            "name": key,
+            "default": entry.overrides.get(key, field.get_default(call_default_factory=True)),
+            "description": field.description or "",
+        }
+        for key, field in method.Params.model_fields.items()
+    ]
+    return {
+        "variant of": entry.variant_of,
+        "prior tuned by": entry.prior_tuned_by,
+        "version": method.version,
+        "cost class": "fine-tunes" if entry.prior_tuned_by else str(method.cost_class),
+        "needs a prior": method.needs_prior,
+        "parameters": parameters,
+    }
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    dataset = DATASETS.load(name)
+    defaults = {
+        method: {key: {"value": d.value, "reason": d.reason} for key, d in given.items()}
+        for method, given in dataset.method_defaults.items()
+    }
+    return {
+        "class ids": list(dataset.class_ids),
+        "class names": list(dataset.class_names),
+        "resolution": dataset.resolution,
+        "channels": dataset.channels,
+        "splits": list(dataset.splits),
+        "headline": vars(dataset.headline),
+        "prior": dataset.prior,
+        "own defaults": defaults,
+    }
+
+
+def _protocol(name: str) -> dict[str, Any]:
+    protocol = PROTOCOLS.load(name)
+    return {"id": protocol.id, "hash": protocol.hash, **protocol.model_dump(mode="json", exclude={"name", "summary"})}
+
+
+def _engine(name: str) -> dict[str, Any]:
+    return {"what": (ENGINES.load(name).__doc__ or "").strip()}
+
+
+def show_mapping(values: Mapping[str, Any], console: Console) -> None:
+    """Nested mappings as an indented list."""
+    for line in _lines(values, ""):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            yield f"{indent}{key}:"
+            for item in value:
+                yield f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in item.items())
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            yield f"{indent}{key}: {'–' if value is None or value == [] or value == {} else text}"

@@ -1,0 +1,50 @@
+"""What the commands that read a results folder share: their options, what they select, and the console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
+from ddbench.reports.results import rows
+from ddbench.reports.results.rows import Filters, Results
+
+PIPE_WIDTH = 160
+"""Columns of output that is no terminal and says nothing of its width."""
+
+Out = Annotated[Path, typer.Option("--out", help="Results folder.")]
+Datasets = Annotated[str | None, typer.Option("--dataset", "-d", help="Only these datasets, separated by commas.")]
+Ipcs = Annotated[str | None, typer.Option("--ipc", help="Only these images per class: 1,10 or 1-3.")]
+Protocols = Annotated[str | None, typer.Option("--protocol", help="Only these protocols: quick, or name@version.")]
+Students = Annotated[str | None, typer.Option("--student", help="Only these student networks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
+
+def read_filtered(
+    out: Path, dataset: str | None, ipc: str | None, protocol: str | None, student: str | None
+) -> Results:
+    return filters_of(dataset, ipc, protocol, student).apply(rows.read(out))
+
+
+def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, student: str | None) -> Filters:
+    try:
+        ipcs = tuple(integers(ipc)) if ipc else ()
+    except ValueError as error:
+        raise UsageError(f"--ipc: {error}") from error
+    return Filters(datasets=_names(dataset), ipcs=ipcs, protocols=_names(protocol), students=_names(student))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(split_outside_brackets(text or ""))
+
+
+def console() -> Console:
+    """Standard output as it is now; wide where it is no terminal, so that files and pipes get whole tables."""
+    terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if terminal else PIPE_WIDTH, highlight=False)

@@ -1,0 +1,270 @@
+"""Registries of methods, datasets, protocols, engines and commands: names to lazily imported objects.
+
+Entries come from three places, in this order: built-ins (a module-level `ENTRIES` list of plain data), installed
+packages (entry-point groups such as `ddbench.methods`), and plugin files given on the command line. Listing imports
+none of them; only `load` imports a target. What cannot be imported is shown as unavailable and breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from ddbench.benchmark.core.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    A *variant* (`variant_of` set) is data, not code: the base's target with other parameters.
+    """
+
+    name: str
+    target: str = ""
+    """`module:attribute`, imported when used; empty for a variant."""
+    summary: str = ""
+    tags: tuple[str, ...] = ()
+    variant_of: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    prior_tuned_by: str | None = None
+    """Of a method: what tunes the run's prior before the method gets it (`minimax`); not inherited by variants."""
+    origin: str = "built-in"
+
+    def __str__(self) -> str:
+        what = f"variant of {self.variant_of} with {dict(self.overrides)}" if self.variant_of else self.target
+        return f"{self.name} = {what} ({self.origin})"
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing.
+
+    Args:
+        kind: what messages call it ("method").
+        base: `module:attribute` of the class that a loaded target must subclass or be an instance of.
+        builtins: module with the built-in `ENTRIES`.
+        group: entry-point group that installed packages use; a point's value is a target or a list of `Entry`.
+    """
+
+    def __init__(self, kind: str, *, base: str, builtins: str, group: str) -> None:
+        self.kind, self.base, self.builtins, self.group = kind, base, builtins, group
+        self._entries: dict[str, Entry] | None = None
+        self.broken: dict[str, str] = {}
+        """Name or file -> why it is unavailable."""
+
+    def entries(self) -> dict[str, Entry]:
+        """All names in the order they were registered."""
+        if self._entries is None:
+            self._entries = {}
+            for entry in importlib.import_module(self.builtins).ENTRIES:
+                self.register(entry)
+            for point in metadata.entry_points(group=self.group):
+                self._adopt_entry_point(point)
+        return self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries().values())
+
+    def register(self, entry: Entry) -> None:
+        """Add an entry.
+
+        Raises:
+            UsageError: the name is taken; the message shows both entries.
+        """
+        taken = self.entries().get(entry.name)
+        if taken is not None:
+            raise UsageError(f"two {self.kind}s are called {entry.name!r}:\n  {taken}\n  {entry}\nRename one of them.")
+        self.entries()[entry.name] = entry
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            UsageError: unknown name, with the nearest known ones; or a plugin that failed to import.
+        """
+        known = self.entries()
+        if name in known:
+            return known[name]
+        if name in self.broken:
+            raise UsageError(f"{self.kind} {name!r} is unavailable: {self.broken[name]}")
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted(known))}."
+        raise UsageError(f"unknown {self.kind} {name!r}; {hint} See `bench list {self.kind}s`.")
+
+    def load(self, name: str) -> T:
+        """Import what a name stands for (for a variant: its base).
+
+        Raises:
+            UsageError: unknown name, failing import, or a target of the wrong type.
+        """
+        entry = self.entry(name)
+        if entry.variant_of is not None:
+            return self.load(entry.variant_of)
+        return self._checked(entry.target, f"{self.kind} {name!r} ({entry.origin})")
+
+    def _checked(self, target: str, what: str) -> T:
+        base = _import_target(self.base)
+        try:
+            loaded = _import_target(target)
+        except Exception as error:
+            raise UsageError(f"{what} is unavailable: importing {target} failed: {_one_line(error)}") from error
+        fits = issubclass(loaded, base) if isinstance(loaded, type) else isinstance(loaded, base)
+        if not fits:
+            raise UsageError(f"{what}: {target} is {loaded!r}; expected a {base.__name__} ({self.base})")
+        if isinstance(loaded, type):
+            _check_complete(loaded, base, what)
+        return loaded
+
+    def _adopt_entry_point(self, point: metadata.EntryPoint) -> None:
+        origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
+        # A broken or clashing package must not take the command line down with it.
+        try:
+            if point.name.startswith("entries"):
+                for entry in point.load():
+                    self.register(Entry(**{**vars(entry), "origin": origin}))
+            else:
+                self.register(Entry(point.name, point.value, f"from {origin}", origin=origin))
+        except Exception as error:
+            self.broken[point.name] = f"{origin}: {_one_line(error)}"
+
+    def adopt(self, module: ModuleType, origin: str) -> int:
+        """Register every subclass (or instance) of the base, and every variant, that a plugin module defines."""
+        base = _import_target(self.base)
+        found = 0
+        for attribute, value in vars(module).items():
+            if isinstance(value, type):
+                mine = issubclass(value, base) and value.__module__ == module.__name__ and hasattr(value, "name")
+                if mine:
+                    _check_complete(value, base, f"{origin}: {self.kind} class {attribute}")
+            else:
+                mine = isinstance(value, base)
+            if mine:
+                summary = getattr(value, "summary", "") or (value.__doc__ or "").strip().partition("\n")[0]
+                tags = (str(value.cost_class),) if hasattr(value, "cost_class") else ()
+                self.register(Entry(value.name, f"{module.__name__}:{attribute}", summary, tags=tags, origin=origin))
+                found += 1
+        variants = [e for e in getattr(module, "ENTRIES", []) if e.variant_of is not None]
+        for entry in variants:
+            if entry.variant_of in self.entries():
+                self.register(Entry(**{**vars(entry), "origin": origin}))
+                found += 1
+        return found
+
+
+def _check_complete(found: type, base: type, what: str) -> None:
+    """Raises UsageError if a class lacks what its base declares without a default, or leaves methods abstract."""
+    undeclared = [name for name in inspect.get_annotations(base) if not hasattr(found, name)]
+    if undeclared:
+        raise UsageError(f"{what} does not declare {', '.join(undeclared)}; see {base.__module__}.{base.__name__}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise UsageError(f"{what} does not define {missing}; see {base.__module__}.{base.__name__}")
+
+
+def _import_target(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    value: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+class _Datasets(Registry[Any]):
+    """Datasets, and of each its validation part: `<name>:validation` (datasets/validation.py)."""
+
+    def entry(self, name: str) -> Entry:
+        whole, colon, part = name.partition(":")
+        found = super().entry(whole if part == "validation" else name)
+        return replace(found, name=name) if colon else found
+
+    def load(self, name: str) -> Any:
+        whole, _, part = name.partition(":")
+        if part != "validation":
+            return super().load(name)
+        from ddbench.datasets.validation import validation_of
+
+        return validation_of(super().load(whole))
+
+
+METHODS: Registry[Any] = Registry(
+    "method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin", group="ddbench.methods"
+)
+DATASETS: Registry[Any] = _Datasets(
+    "dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin", group="ddbench.datasets"
+)
+PROTOCOLS: Registry[Any] = Registry(
+    "protocol",
+    base="ddbench.benchmark.protocols.base:Protocol",
+    builtins="ddbench.benchmark.protocols.builtin",
+    group="ddbench.protocols",
+)
+ENGINES: Registry[Any] = Registry(
+    "engine",
+    base="ddbench.benchmark.engines.base:Engine",
+    builtins="ddbench.benchmark.engines.builtin",
+    group="ddbench.engines",
+)
+COMMANDS: Registry[Any] = Registry(
+    "command",
+    base="typer:Typer",
+    builtins="ddbench.benchmark.commands.builtin",
+    group="ddbench.commands",
+)
+
+
+def plugin_module(file: Path, sha256: str) -> str:
+    """The name under which a plugin file's module is imported."""
+    return f"ddbench_plugin_{file.stem}_{sha256[:8]}"
+
+
+def load_plugin(file: Path) -> str:
+    """Import a plugin file and register the methods, datasets and protocols it defines.
+
+    Nothing is loaded that the user did not name. Returns the SHA-256 of the file's text, which goes into results.
+
+    Raises:
+        UsageError: no such file, an error while importing it, nothing in it to register, or a name already taken.
+    """
+    if not file.is_file():
+        raise UsageError(f"--plugin {file}: no such file")
+    text = file.read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
+    module_name = plugin_module(file, digest)
+    if module_name in sys.modules:
+        return digest
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--plugin {file}: expected a Python file ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+        found = sum(registry.adopt(module, origin=f"plugin {file.name}") for registry in (METHODS, DATASETS, PROTOCOLS))
+    except UsageError:
+        del sys.modules[module_name]
+        raise
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise UsageError(f"--plugin {file}: importing it failed: {_one_line(error)}") from error
+    if not found:
+        raise UsageError(
+            f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) with a "
+            "`name` in it, found none"
+        )
+    return digest

@@ -1,0 +1,213 @@
+"""`result.json`, key by key. Numbers are numbers, units are in the names, accuracies are percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ddbench.benchmark.core.spec import DatasetSpec, MethodSpec, ProtocolSpec
+from ddbench.benchmark.core.subsets import SubsetOf
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Status = Literal["ok", "failed", "oom", "timeout", "killed"]
+RETRIED = ("oom", "timeout", "killed")
+"""Statuses that `--reuse missing` runs again; a `failed` cell would fail the same way and stays unless asked for."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Phase(Record):
+    """Wall-clock of one part of a cell."""
+
+    name: str
+    seconds: float
+    """What this cell spent."""
+    cached_from: str | None = None
+    """The artefact that this phase was served from; None if it was computed here."""
+    cold_seconds: float | None = None
+    """What computing it cost where it was computed; present only with `cached_from`."""
+
+
+class Cost(Record):
+    phases: list[Phase]
+    seconds: float
+    """Wall-clock of the cell from the first to the last phase, summed over attempts and, for a set that shards made,
+    over them (`shards` has each one's own: side by side, the longest bounds the wall-clock)."""
+    cold_seconds: float
+    """The same with every cached phase at its original cost and without waiting for other cells: what a first user
+    pays."""
+    gpu_peak_allocated_mib: float | None
+    gpu_peak_reserved_mib: float | None
+    host_peak_mib: float
+    """Peak resident memory of the cell's process (VmHWM); if forked, less its resident memory at the start."""
+    gpu_seconds: float | None
+    energy_joules: float | None
+    """GPU energy by NVML; None on a CPU or where NVML does not tell."""
+    batch_size: int
+    """At the end; of several shards, the smallest."""
+    oom_batch_sizes: list[int] = []
+    """Batch sizes at which GPU memory ran out; the cell went on with half."""
+    threads: int
+    exclusive_gpu: bool | None
+    """No other process was on the GPU when the cell began; None on a CPU."""
+    attempts: int
+    """Starts of this cell until it finished; the times include those of earlier attempts."""
+    measured: dict[str, float] = {}
+    """Of the artefacts that it used, each the largest: `latents_float16_error_max` and `_rms`, what keeping the real
+    images' latents in float16 changed in them."""
+
+
+WAITING = "wait"
+"""The phase in which a cell waits for an artefact that another one is making."""
+
+
+def cold_seconds(phases: Iterable[Phase]) -> float:
+    """Seconds of phases with what was cached at its original cost, and without waiting."""
+    return sum((p.seconds + (p.cold_seconds or 0.0) for p in phases if p.name != WAITING), 0.0)
+
+
+class DatasetRecord(DatasetSpec):
+    split_hash: str
+    content_hash: str
+    n_train: int
+    n_test: int
+    warning: str | None
+
+
+class PriorRecord(Record):
+    name: str
+    sha256: str
+    trained_on: str
+    """What its metadata says of its training data; "unknown" where it says nothing."""
+    timing_only: bool = False
+    """Its weights are random: the result says what making it cost, and nothing else; no leaderboard has it."""
+    base_sha256: str | None = None
+    """Of a tuned prior, `minimax(digits)`: the hash of the files that were tuned."""
+    tuned_by: list[MethodSpec] = []
+    """Of a tuned prior: what tuned it on the set's training images, with the parameters that its weights depend on."""
+
+
+class TeacherRecord(Record):
+    """The network whose outputs were the labels."""
+
+    network: str
+    sha256: str
+    """Of its weights; of torchvision's, of the file."""
+    accuracy: float | None
+    """Top-1, percent."""
+    accuracy_of: str
+    """What that accuracy was measured on."""
+    recipe: dict[str, Any]
+    """How it was trained."""
+
+
+class Look(Record):
+    """One look at the test set."""
+
+    epoch: int
+    accuracy: float
+    train_loss: float
+
+
+class Metrics(Record):
+    acc_last: float
+    """Top-1 after the last epoch, percent: what leaderboards rank."""
+    acc_best: float
+    """The best of the looks, percent: what papers report."""
+    top5_last: float | None
+    curve: list[Look]
+
+
+class Result(Record):
+    """Common to both kinds of cell, finished or failed."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["distil", "evaluate"]
+    cell: str
+    status: Status
+    reason: str | None = None
+    """Why it is not ok, in one message."""
+    retriable: bool = False
+    """The cause lies outside the cell (a full disk, say); `--reuse missing` runs it again."""
+    label: str
+    """The method's registered name where its parameters equal one, else `name[param=value]`; for foreign images the
+    name that the user gave them."""
+    method: MethodSpec | None
+    """None for images made elsewhere."""
+    dataset: DatasetRecord | None
+    prior: PriorRecord | None = None
+    ipc: int | None
+    """Images per class; None for the whole training set."""
+    distill_seed: int | None
+    image_set_sha256: str | None = None
+    """Over decoded pixels, class id and index."""
+    cost: Cost | None = None
+    environment: dict[str, Any] | None = None
+    plugins: dict[str, str] = {}
+    """File name -> SHA-256 of the plugin files that were loaded."""
+
+
+class ShardRecord(Record):
+    """A shard of a merged set; its own result says more."""
+
+    cell: str
+    first_class: int
+    n_classes: int
+    n_images: int
+    seconds: float
+    batch_size: int
+    attempts: int
+
+
+class DistillResult(Result):
+    kind: Literal["distil"] = "distil"
+    n_images: int | None = None
+    shards: list[ShardRecord] = []
+    """The shards that made this set; empty where it was made in one piece."""
+    guidance: dict[str, list[float]] = {}
+    """Guidance term -> path KL in nats by image index, averaged over classes (dmgd.md section 3)."""
+    recorded: dict[str, Any] = {}
+    """What the method recorded of its run (`task.record`); its documentation says what the keys mean. Of several
+    shards: one value where they agree, else the list of theirs."""
+    precision: str = "fp32"
+    device_type: str = "cpu"
+    cost_class: str | None = None
+
+
+class EvaluateResult(Result):
+    kind: Literal["evaluate"] = "evaluate"
+    distil_cell: str | None
+    protocol: ProtocolSpec
+    protocol_label: str
+    """`name@version`, or `name[epochs=60]@version` for a modified protocol."""
+    modified_protocol: bool
+    student: str
+    teacher: TeacherRecord | None = None
+    """None under a protocol with hard labels."""
+    evaluate_seed: int
+    device_type: str = "cpu"
+    metrics: Metrics | None = None
+    subset: SubsetOf | None = None
+    """Which images of a folder made elsewhere counted; None: all, or a set that was distilled here."""
+    predictions: str | None = None
+    """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
+
+
+def mean_guidance(images: Iterable[tuple[tuple[int, int], Mapping[str, float]]]) -> dict[str, list[float]]:
+    """Path KL averaged over classes: ((class index, image index), term -> nats) of the images, by class, becomes
+    term -> nats by image index."""
+    sums: dict[str, dict[int, tuple[float, int]]] = {}
+    for (_, image_index), terms in images:
+        for term, nats in terms.items():
+            by_image = sums.setdefault(term, {})
+            total, count = by_image.get(image_index, (0.0, 0))
+            by_image[image_index] = total + nats, count + 1
+    return {
+        term: [total / count for _, (total, count) in sorted(by_image.items())]
+        for term, by_image in sorted(sums.items())
+    }

@@ -1,0 +1,338 @@
+"""The results folder: one directory per cell, every file written whole or not at all. Imports no torch.
+
+    <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json lock lock.pid
+    <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images
+    <out>/artefacts/    what cells share: latents, support points
+    <out>/plans/        what was asked for, so that completed/expected is known
+    <out>/superseded/   <id>.<content hash>/: cells that were run on other images than the dataset has now
+
+`result.json` is written last: a cell without one is unfinished, whatever else lies there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from filelock import FileLock, Timeout
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.result import RETRIED, DistillResult, EvaluateResult
+from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
+from ddbench.benchmark.core.subsets import SubsetOf
+
+ANY_RESULT: TypeAdapter[DistillResult | EvaluateResult] = TypeAdapter(
+    Annotated[DistillResult | EvaluateResult, Field(discriminator="kind")]
+)
+OUTSIDE_CAUSES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM
+}  # fmt: skip
+"""Operating-system errors that say nothing about the cell itself: running it again may well work."""
+
+
+DATASET = "dataset.json"
+"""In a cell's directory: the dataset as its first attempt found it."""
+WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
+"""The files of a cell's directory that no attempt at it has made."""
+
+
+@contextlib.contextmanager
+def _locked(path: Path, who: str, advice: str, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold a lock file, and note this process beside it.
+
+    Raises:
+        RunError: another process holds it: `<who> (process <pid>)<advice>`.
+    """
+    lock, owner = FileLock(path, timeout=timeout_seconds), path.with_name(f"{path.stem}.pid")
+    try:
+        lock.acquire()
+    except Timeout as error:
+        pid = ""
+        with contextlib.suppress(OSError):
+            pid = owner.read_text().strip()
+        raise RunError(f"{who} (process {pid or 'unknown'}){advice}") from error
+    try:
+        with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
+            owner.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a whole file under a temporary name, flush it to the disk, then rename: readers see all of it or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a failed write does not say which file
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class State(StrEnum):
+    """What a cell's directory says of it."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    OK = "ok"
+    FAILED = "failed"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    UNREADABLE = "unreadable"
+
+
+class Launch(Model):
+    """How a cell is to be run here: all that is not part of its identity."""
+
+    label: str
+    prior: str | None = None
+    """Name or folder of the prior."""
+    images: str | None = None
+    """Folder with a foreign distilled set."""
+    subset: SubsetOf | None = None
+    """Which images of that folder count; None: all."""
+    data_dir: str | None = None
+    device: str = "cpu"
+    threads: int = 1
+    batch_size: int | None = None
+    """None: the cell chooses at its first start and keeps to it."""
+    shards: tuple[str, ...] = ()
+    """Finished shard cells that make up this one's set."""
+    plugins: tuple[str, ...] = ()
+
+
+class CellPlan(Model):
+    """What a cell chose at its first start; a resumed cell keeps to it, so that its batches and sums are the same."""
+
+    batch_size: int
+    threads: int
+    oom_batch_sizes: tuple[int, ...] = ()
+    """Batch sizes at which GPU memory ran out, in order; what is tried next is half of the last."""
+
+    def halved(self) -> CellPlan:
+        return CellPlan(
+            batch_size=max(1, self.batch_size // 2),
+            threads=self.threads,
+            oom_batch_sizes=(*self.oom_batch_sizes, self.batch_size),
+        )
+
+
+@dataclass(frozen=True)
+class CellDir:
+    """One cell's directory."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def spec(self) -> DistillSpec | EvaluateSpec:
+        """Raises RunError if the file is missing or not a specification."""
+        try:
+            return CELL_SPEC.validate_json((self.path / "spec.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RunError(f"{self.path / 'spec.json'} is not a cell specification: {error}") from error
+
+    def launch(self) -> Launch:
+        return Launch.model_validate_json((self.path / "launch.json").read_bytes())
+
+    def result(self) -> DistillResult | EvaluateResult | None:
+        """The result, or None if the cell has none or an unreadable one (see `problem`)."""
+        try:
+            return ANY_RESULT.validate_json((self.path / "result.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def problem(self) -> str | None:
+        """Why `result.json` cannot be read, or None if it can or does not exist."""
+        try:
+            ANY_RESULT.validate_json((self.path / "result.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            return f"{self.path / 'result.json'}: {where + ': ' if where else ''}{first['msg']}"
+        except OSError as error:
+            return f"{self.path / 'result.json'}: {error}"
+        return None
+
+    def state(self) -> State:
+        result = self.result()
+        if self.running():
+            return State.RUNNING
+        if result is not None:
+            return State(result.status)
+        if self.problem():
+            return State.UNREADABLE
+        return State.INTERRUPTED if (self.path / "spec.json").exists() else State.ABSENT
+
+    def finished(self, *, retry_failed: bool = False) -> bool:
+        """Whether `--reuse missing` leaves this cell alone."""
+        result = self.result()
+        if result is None or result.retriable or result.status in RETRIED:
+            return False
+        return result.status == "ok" or not retry_failed
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the cell's process while it lives; the kernel releases it when the process dies, however it dies.
+
+        Raises:
+            RunError: another process holds it; the message names it.
+        """
+        advice = "; wait for it or stop it, then the same command goes on"
+        # Whoever asks `running()` holds it for a moment.
+        with _locked(self.path / "lock", f"cell {self.id} is running", advice, timeout_seconds=2):
+            yield
+
+    def running(self) -> bool:
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            # On a read-only copy of a results folder nothing runs.
+            return False
+
+    def content_hash(self) -> str | None:
+        """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
+        try:
+            return str(json.loads((self.path / DATASET).read_bytes())["content_hash"])
+        except (OSError, ValueError, KeyError, TypeError):
+            result = self.result()
+            return None if result is None or result.dataset is None else result.dataset.content_hash
+
+    def progress(self) -> dict[str, Any]:
+        """The last progress note of the cell's process; empty if there is none."""
+        try:
+            noted = json.loads((self.path / "progress.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    def clear(self) -> None:
+        """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does the lock file, on
+        which a second process may be waiting.
+
+        Raises:
+            RunError: a process is running the cell; nothing is touched.
+        """
+        if not self.path.exists():
+            return
+        with self.lock():
+            (self.path / "result.json").unlink(missing_ok=True)  # first: what is half cleared has none
+            for entry in self.path.iterdir():
+                if entry.name in WHAT_IT_IS:
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+
+
+class Store:
+    """A results folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.cells, self.sets = out / "cells", out / "sets"
+        self.artefacts, self.plans = out / "artefacts", out / "plans"
+        self.superseded = out / "superseded"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            RunError: the place cannot be written, with the system's reason.
+        """
+        try:
+            for folder in (self.cells, self.sets, self.artefacts, self.plans):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.out / f".writable.{os.getpid()}"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"cannot write results to {self.out}: {error.strerror}. Choose another folder with --out."
+            ) from error
+
+    @contextlib.contextmanager
+    def run_lock(self) -> Iterator[None]:
+        """Held by `bench run` for its whole life, so that two runs do not race for the same cells.
+
+        Raises:
+            RunError: another run holds it; the message names its process.
+        """
+        advice = f" is writing to {self.out}. Wait for it, stop it, or use another --out."
+        with _locked(self.out / "run.lock", "another run", advice, timeout_seconds=0):
+            yield
+
+    def cell(self, cell: str) -> CellDir:
+        return CellDir(self.cells / cell)
+
+    def add(self, spec: DistillSpec | EvaluateSpec, launch: Launch) -> CellDir:
+        """The directory of a cell, with its specification and launch file written."""
+        cell = self.cell(cell_id(spec))
+        cell.path.mkdir(parents=True, exist_ok=True)
+        try:
+            cell.spec()
+        except RunError:  # there is none yet, or a damaged one
+            write_json(cell.path / "spec.json", spec.model_dump(mode="json"))
+        write_json(cell.path / "launch.json", launch.model_dump(mode="json"))
+        return cell
+
+    def put_aside(self, cell: CellDir, content_hash: str) -> None:
+        """Keep a cell that was run on other images, where it neither counts nor is lost."""
+        self.superseded.mkdir(exist_ok=True)
+        target = self.set_aside(cell.id, content_hash).path
+        if target.exists():
+            shutil.rmtree(target)  # of the same cell on the same images
+        cell.path.rename(target)
+
+    def set_aside(self, cell: str, content_hash: str) -> CellDir:
+        """Where a cell lies, if at all, that was put aside."""
+        return CellDir(self.superseded / f"{cell}.{content_hash[:16]}")
+
+    def cell_dirs(self) -> list[CellDir]:
+        """Every cell directory, sorted by name."""
+        if not self.cells.is_dir():
+            return []
+        return [CellDir(path) for path in sorted(self.cells.iterdir()) if path.is_dir()]
+
+    def set_dir(self, image_set_sha256: str) -> Path:
+        """Where a distilled set lies: 16 hexadecimal digits of its hash name it."""
+        return self.sets / image_set_sha256[:16]
+
+    def require(self) -> None:
+        """Raises UsageError if this is not a results folder."""
+        if not self.cells.is_dir():
+            raise UsageError(
+                f"{self.out} holds no results (no folder {self.cells}); run `bench run` first, or give --out."
+            )

@@ -1,0 +1,208 @@
+"""What a user asks for: one model for command-line flags and YAML studies."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.spec import Precision, Scalar
+
+Reuse = Literal["missing", "never", "only-cache"]
+MOST_NUMBERS = 100_000
+"""Of one range; a longer one is a slip of the keyboard, and would fill the memory."""
+
+
+class RunSpec(BaseModel):
+    """A run: which methods on which datasets, how often, and how. None means: the dataset's declared headline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    methods: list[str] = Field(min_length=1)
+    """Selectors: `dmgd`, `dmgd[ot_scale=0.05,0.5]`, `all`, `all+ablations`."""
+    datasets: list[str] = Field(min_length=1)
+    split: str | None = None
+    resolution: int | None = Field(default=None, ge=1)
+    ipc: list[int] | None = Field(default=None, min_length=1)
+    seeds: list[int] | None = Field(default=None, min_length=1)
+    repeats: int | None = Field(default=None, ge=1)
+    protocol: str | None = None
+    student: str | None = None
+    prior: str | None = None
+    precision: Precision = "fp32"
+    set: dict[str, Scalar] = {}
+    """Method parameters for every chosen method that has them."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    data: Path | None = None
+    out: Path = Path("runs")
+    engine: str = "local"
+    jobs: int = Field(default=1, ge=1)
+    shards: int = Field(default=1, ge=1)
+    """Contiguous parts of a dataset's classes that are distilled as cells of their own, then merged."""
+    batch_size: int | None = Field(default=None, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds a cell may take."""
+    reuse: Reuse = "missing"
+    retry_failed: bool = False
+    plugins: list[Path] = []
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _split_methods(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return split_outside_brackets(value)
+        if not isinstance(value, list):
+            return value
+        return [part for item in value for part in (split_outside_brackets(item) if isinstance(item, str) else [item])]
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _one_value(cls, value: Any) -> Any:
+        several = [key for key, one in value.items() if isinstance(one, list | dict)] if isinstance(value, dict) else []
+        if several:
+            raise ValueError(f"expected one value for {', '.join(map(str, several))}; a selector sweeps: name[key=1,2]")
+        return value
+
+    @field_validator("ipc", "seeds", mode="before")
+    @classmethod
+    def _ranges(cls, value: Any) -> Any:
+        return integers(value) if isinstance(value, str | int) else value
+
+    @field_validator("ipc")
+    @classmethod
+    def _positive(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and min(value) < 1:
+            raise ValueError(f"IPC counts images per class and starts at 1, got {min(value)}")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _natural(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and min(value) < 0:
+            raise ValueError(f"seeds start at 0, got {min(value)}")
+        return value
+
+    @field_validator("ipc", "seeds", "methods", "datasets")
+    @classmethod
+    def _once(cls, value: list[Any] | None) -> list[Any] | None:
+        return None if value is None else list(dict.fromkeys(value))
+
+
+def integers(text: str | int) -> list[int]:
+    """`"1,10"` → [1, 10]; `"0-2"` → [0, 1, 2]; both may be mixed."""
+    numbers: list[int] = []
+    for part in str(text).split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ValueError(f"expected whole numbers like 1,10 or a range like 0-2, got {part!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the range {part!r} ends before it begins")
+        if last - first >= MOST_NUMBERS:
+            raise ValueError(f"the range {part!r} has more than {MOST_NUMBERS:,} numbers")
+        numbers += range(first, last + 1)
+    return numbers
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """Split at commas, but not at those inside `[…]`."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+
+
+def parse_selector(selector: str) -> tuple[str, dict[str, list[Scalar]]]:
+    """`dmgd[ot_scale=0.05,0.5,greedy=true]` → ("dmgd", {"ot_scale": [0.05, 0.5], "greedy": [True]}).
+
+    Raises:
+        UsageError: not of the form `name` or `name[key=value,…]`.
+    """
+    match = re.fullmatch(r"([^\[\]=,\s]+)(?:\[([^\[\]]+)\])?", selector)
+    if match is None:
+        raise UsageError(f"{selector!r}: expected a name or name[key=value,other value,key=value]")
+    values: dict[str, list[Scalar]] = {}
+    key = None
+    for part in (match[2] or "").split(",") if match[2] else []:
+        name, equals, value = part.partition("=")
+        if equals:
+            key = name.strip()
+        if not key:
+            raise UsageError(f"{selector!r}: {part!r} has no key; expected key=value")
+        values.setdefault(key, []).append(scalar(value if equals else part))
+    return match[1], values
+
+
+def scalar(text: str) -> Scalar:
+    """A YAML scalar: numbers, true/false, null, else text.
+
+    Raises:
+        UsageError: a list, a mapping or no YAML at all.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{text!r} is not a value: {error}") from error
+    if isinstance(value, str):
+        # YAML 1.1 reads 1e-3 as text.
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise UsageError(f"{text!r}: expected a number, true, false, null or a word, got a {type(value).__name__}")
+
+
+def assignments(texts: list[str]) -> dict[str, Scalar]:
+    """`["ot_scale=0.05", …]` → {"ot_scale": 0.05, …}.
+
+    Raises:
+        UsageError: a text without `=`.
+    """
+    values: dict[str, Scalar] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {text}: expected key=value")
+        values[key.strip()] = scalar(value)
+    return values
+
+
+def run_spec(study: dict[str, Any], flags: dict[str, Any]) -> RunSpec:
+    """Merge a study with the flags that were given (flags win) and validate both in one pass.
+
+    Raises:
+        Problems: every unknown key and wrong value at once.
+    """
+    try:
+        return RunSpec.model_validate({**study, **flags})
+    except ValidationError as error:
+        raise Problems(describe(error)) from error
+
+
+def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") -> list[str]:
+    """Each of pydantic's findings as one line: where, what was expected, what came."""
+    lines = []
+    for found in error.errors():
+        where = ".".join(str(part) for part in found["loc"])
+        message = found["msg"].removeprefix("Value error, ")
+        if found["type"] == "extra_forbidden":
+            message = "unknown"
+        elif found["type"] == "missing":
+            message = "missing" if prefix else f"missing; give --{where.removesuffix('s')}, or {where} in a study"
+        came = "" if found["type"] in ("missing", "value_error", "extra_forbidden") else f", got {found['input']!r}"
+        lines.append(f"{of_study}{prefix}{where}: {message}{came}")
+    return lines
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0))

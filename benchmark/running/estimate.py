@@ -1,0 +1,284 @@
+"""How long a plan will take, from measured rates; where there is none, at least how long, from one timed step; else it
+says so."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.running import rates
+from ddbench.benchmark.running.rates import Rate, Rates
+from ddbench.benchmark.running.runner import Fate, Item
+
+LONG_SECONDS = 24 * 3600
+"""What people want to be told of before it starts."""
+LARGE = 1e14
+"""Multiply-adds of a plan below which nothing is timed: two cores take about an hour for as many."""
+OF_A_PIXEL = 1e5
+"""Multiply-adds of a student, forward and backward, for one pixel; roughly, to tell what is worth timing."""
+PROBE_PIXELS = 2 * 224**2
+"""A student sees so many in a step, two images at least and 64 at most."""
+PROBE_TOKENS = 256
+"""At least so many pass through a prior's block at once: with fewer, what is timed would be the calls."""
+
+
+@dataclass
+class Estimate:
+    """Device hours of the cells that are still to run; a range where cells of one kind took different times."""
+
+    device: str
+    model: str
+    """Of the device, with the threads that a cell has on a CPU."""
+    low_seconds: float = 0.0
+    seconds: float = 0.0
+    high_seconds: float = 0.0
+    cells: int = 0
+    """Cells that are counted in."""
+    probed: int = 0
+    """Of these, with a rate from one timed step: a lower bound."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """What has no rate -> cells."""
+
+    def add(self, rate: Rate, amount: float) -> None:
+        low, mean, high = rate.seconds(amount)
+        self.low_seconds += low
+        self.seconds += mean
+        self.high_seconds += high
+        self.cells += 1
+
+    def lines(self, jobs: int) -> list[str]:
+        """For people."""
+        kind = "GPU" if self.device.startswith("cuda") else "CPU"
+        found = []
+        if self.cells:
+            low, high = _duration(self.low_seconds), _duration(self.high_seconds)
+            span = f" ({low} to {high})" if low != high else ""
+            least = "at least " if self.probed else ""
+            aside = f"; {jobs} cells at once" if jobs > 1 else ""
+            total = f"{least}{_duration(self.seconds)}{span} of {kind} time"
+            found.append(f"estimate: {total} for {_cells(self.cells)} on {self.model}{aside}")
+        if self.probed:
+            found.append(
+                f"{self.probed} of them from one timed step: a student's forward and backward pass, or the steps of a "
+                "prior's sampler; tests, preparation and all else come on top"
+            )
+        if self.unknown:
+            listed = "; ".join(f"{what} ({_cells(count)})" for what, count in self.unknown.most_common(6))
+            more = f"; and {len(self.unknown) - 6} more" if len(self.unknown) > 6 else ""
+            found.append(f"no rate measured on {self.model} for {listed}{more}: these cells are in no estimate")
+        return found
+
+    def warning(self, jobs: int) -> str | None:
+        """Of a run that takes more than a day on a CPU."""
+        days = self.seconds / jobs / LONG_SECONDS
+        if self.device.startswith("cuda") or days < 1:
+            return None
+        about = f"{days:.0f} days" if days >= 1.5 else "a day"
+        return (
+            f"Warning: {'at least' if self.probed else 'about'} {about} on this CPU. Use a GPU; or make it small: "
+            "fewer --ipc, --seeds, --repeats or a protocol with an override, such as "
+            "--protocol 'NAME[epochs=60,side=32]', and a small --student."
+        )
+
+
+def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
+    """Of all cells that this run would still run.
+
+    Args:
+        probe: on a CPU, time one step of what has no measured rate and would take long in all; it costs some seconds.
+    """
+    known = Rates(store)
+    waiting = [item for item in items if item.fate in (Fate.WAITING, Fate.RUNNING) and not item.merges]
+    device, threads = (waiting[0].planned.launch.device, waiting[0].planned.launch.threads) if waiting else ("cpu", 1)
+    model = rates.device_model(device)
+    on_threads = "" if device.startswith("cuda") else f" ({threads} thread{'s' if threads > 1 else ''})"
+    found = Estimate(device, model + on_threads)
+    whole = _WholeSets()
+    without: list[tuple[Item, float]] = []
+    for item in waiting:
+        amount = rates.work(item.spec, whole.images(item) if item.spec.ipc is None else None)
+        rate = known.of(item.spec, model, item.planned.launch.threads)
+        if rate is not None and amount:
+            found.add(rate, amount)
+        else:
+            without.append((item, amount))
+    prior_steps = functools.cache(_prior_step)
+    steps = [_step(item, prior_steps) if amount and probe and device == "cpu" else None for item, amount in without]
+    size: dict[Hashable, float] = defaultdict(float)
+    for (_, amount), step in zip(without, steps, strict=True):
+        if step is not None:
+            size[step.what] += amount * step.multiply_adds
+    timed: dict[Hashable, float] = {}
+    for (item, amount), step in zip(without, steps, strict=True):
+        if step is None or size[step.what] < LARGE:
+            found.unknown[_what(item)] += 1
+            continue
+        if step.what not in timed:
+            timed[step.what] = _timed(*step.build(), item.planned.launch.threads)
+        seconds = timed[step.what] * step.times
+        found.add(Rate(seconds, seconds, seconds, 1), amount)
+        found.probed += 1
+    return found
+
+
+class _WholeSets:
+    """How many training images the datasets of a plan have."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, int] = {}
+
+    def images(self, item: Item) -> int:
+        """0 where the files are not there: what the cell lacks is told elsewhere."""
+        launch, where = item.planned.launch, item.spec.dataset
+        if where not in self._found:
+            data_dir = None if launch.data_dir is None else Path(launch.data_dir)
+            try:
+                counts = DATASETS.load(where.name)().train_counts(where.split, data_dir)
+            except (UsageError, RunError):
+                counts = {}
+            self._found[where] = sum(counts.values())
+        return self._found[where]
+
+
+def _what(item: Item) -> str:
+    if isinstance(item.spec, DistillSpec):
+        return f"distilling by {item.planned.label} at {item.spec.dataset.resolution} px"
+    return f"{item.spec.student} under {item.spec.protocol.label}"
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell" if count == 1 else f"{count} cells"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 3600:,.0f} h"
+
+
+# Probes ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What can be timed in place of a cell's work."""
+
+    what: Hashable
+    """Cells with the same share one timing."""
+    multiply_adds: float
+    """Of one unit of a cell's work, roughly."""
+    times: int
+    """Timed units in one unit of a cell's work."""
+    build: Callable[[], tuple[Callable[[], None], int]]
+    """Gives the step, and how many timed units it is."""
+
+
+def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step]) -> _Step | None:
+    """None for what cannot be timed so."""
+    if isinstance(item.spec, EvaluateSpec):
+        return _student_step(item.spec)
+    name, params = item.planned.launch.prior, item.spec.method.params
+    steps = params.get("steps")
+    if name is None or not isinstance(steps, int):
+        return None
+    return prior_step(name, item.spec.dataset.name, steps, params.get("cfg_scale") != 1)
+
+
+def _student_step(spec: EvaluateSpec) -> _Step:
+    """Forward and backward through the student, with the teacher's forward pass where labels are soft."""
+    protocol = rates.protocol_of(spec)
+    side, teacher = protocol.side_for(spec.dataset.resolution), protocol.teacher
+
+    def build() -> tuple[Callable[[], None], int]:
+        import torch
+
+        from ddbench.benchmark.core import seeds
+        from ddbench.benchmark.protocols import networks
+
+        n_classes = 10  # the last layer is little beside the rest
+        student = networks.build(spec.student, n_classes, side, 3, protocol.width, seeds.stream(0, "probe"))
+        labels_by = None
+        if teacher is not None:
+            labels_by = networks.build(teacher.network, n_classes, side, 3, None, seeds.stream(0, "probe")).eval()
+        count = min(64, max(2, PROBE_PIXELS // side**2))
+        images, classes = torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64)
+
+        def step() -> None:
+            if labels_by is not None:
+                with torch.no_grad():
+                    labels_by(images)
+            torch.nn.functional.cross_entropy(student(images), classes).backward()
+
+        return step, count
+
+    what = ("student", spec.student, side, protocol.width, None if teacher is None else teacher.network)
+    return _Step(what, multiply_adds=side**2 * OF_A_PIXEL, times=1, build=build)
+
+
+def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:
+    """One block of the prior's transformer; all blocks, with and without the class, at every step make an image.
+
+    Args:
+        guided: by the class; else there is one pass a step.
+    """
+    from ddbench.benchmark.planning.prior_names import name_prior
+
+    files = name_prior(name, DATASETS.load(dataset)).files
+    if files.random is not None:
+        config = dict(files.random.network)
+    else:
+        assert files.transformer is not None
+        config = json.loads((files.transformer / "config.json").read_bytes())
+    heads, of_head = config["num_attention_heads"], config["attention_head_dim"]
+    tokens, width = (config["sample_size"] // config.get("patch_size", 2)) ** 2, heads * of_head
+    images = max(1, PROBE_TOKENS // tokens)
+    passes = (2 if guided else 1) * steps * config.get("num_layers", 28)
+
+    def build() -> tuple[Callable[[], None], int]:
+        import torch
+        from diffusers.models.attention import BasicTransformerBlock
+
+        with torch.random.fork_rng(devices=[]):
+            block = BasicTransformerBlock(
+                width, heads, of_head, activation_fn="gelu-approximate",
+                num_embeds_ada_norm=1, norm_type="ada_norm_zero", attention_bias=True,
+            ).eval()  # fmt: skip
+        x, zero = torch.zeros(images, tokens, width), torch.zeros(images, dtype=torch.int64)
+
+        @torch.no_grad()
+        def step() -> None:
+            block(x, timestep=zero, class_labels=zero)
+
+        return step, images
+
+    of_block = 12 * tokens * width**2
+    return _Step(("prior", tokens, width, heads), multiply_adds=passes * of_block, times=passes, build=build)
+
+
+def _timed(step: Callable[[], None], units: int, threads: int) -> float:
+    """Seconds a unit, of the fastest step after the first: as many as a second holds, five at most."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        step()
+        took: list[float] = []
+        while sum(took) < 1 and len(took) < 5:
+            began = time.perf_counter()
+            step()
+            took.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return min(took) / units

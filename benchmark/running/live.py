@@ -1,0 +1,228 @@
+"""What people see while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ddbench.benchmark.core.result import EvaluateResult
+from ddbench.benchmark.core.spec import DistillSpec
+from ddbench.benchmark.planning.planner import Setting
+from ddbench.benchmark.running.runner import Fate, Item
+
+COLOURS = {
+    Fate.DONE: "green",
+    Fate.REUSED: "cyan",
+    Fate.FAILED: "red",
+    Fate.BLOCKED: "red",
+    Fate.INTERRUPTED: "yellow",
+    Fate.ELSEWHERE: "yellow",
+}
+ENDED = (Fate.DONE, Fate.REUSED, Fate.FAILED, Fate.BLOCKED, Fate.INTERRUPTED, Fate.MISSING)
+
+
+def duration(seconds: float) -> str:
+    """`7 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def outcome(item: Item) -> str:
+    """What came of an ended cell, in a few words."""
+    if isinstance(item.result, EvaluateResult) and item.result.metrics is not None:
+        return f"accuracy {item.result.metrics.acc_last:.2f} %"
+    if item.reason:
+        return item.reason.splitlines()[0]
+    n_images = getattr(item.result, "n_images", None)
+    return f"{n_images} images" if n_images is not None else ""
+
+
+class PlainView:
+    """One line when a cell starts, one when it ends: for logs and pipes."""
+
+    def __init__(self, console: Console, items: list[Item]) -> None:
+        self.console, self.items = console, items
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def changed(self, item: Item) -> None:
+        ended = sum(other.fate in ENDED for other in self.items)
+        took = "" if item.seconds is None else f" in {duration(item.seconds)}"
+        words = outcome(item) if item.fate in ENDED else ""
+        line = f"[{ended}/{len(self.items)}] {item.fate} {item.title}{took}{': ' if words else ''}{words}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def tick(self) -> None:
+        pass
+
+
+class LiveView:
+    """Running cells with their progress, the last ended ones, counts and the time left."""
+
+    LAST = 6
+
+    def __init__(self, console: Console, items: list[Item]) -> None:
+        self.console, self.items = console, items
+        self.began = time.monotonic()
+        self.ended: list[Item] = []
+        self.live = Live(console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> LiveView:
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tick()
+        self.live.stop()
+
+    def changed(self, item: Item) -> None:
+        if item.fate in ENDED:
+            self.ended.append(item)
+        self.tick()
+
+    def tick(self) -> None:
+        self.live.update(self.render(), refresh=True)
+
+    def render(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
+        table.add_column(width=11, no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(width=12)
+        table.add_column(ratio=1, min_width=24, no_wrap=True, overflow="ellipsis")
+        for item in self.ended[-self.LAST :]:
+            took = "" if item.seconds is None else duration(item.seconds)
+            table.add_row(Text(item.fate, COLOURS.get(item.fate, "")), Text(item.title), took, Text(outcome(item)))
+        for item in self.items:
+            if item.fate in (Fate.RUNNING, Fate.ELSEWHERE):
+                fraction, words = progress_of(item)
+                bar = ProgressBar(total=1.0, completed=fraction, width=12)
+                table.add_row(Text(item.fate, "bold"), Text(item.title, "bold"), bar, Text(words))
+        return Group(table, self._summary())
+
+    def _summary(self) -> Text:
+        counts = Counter(item.fate for item in self.items)
+        ended = sum(counts[fate] for fate in ENDED)
+        parts = [f"{counts[fate]} {fate}" for fate in Fate if counts[fate]]
+        left = time_left(self.items)
+        text = f"{ended}/{len(self.items)} cells · {', '.join(parts)} · {duration(time.monotonic() - self.began)}"
+        return Text(text + (f" · about {duration(left)} left" if left is not None and ended < len(self.items) else ""))
+
+
+def progress_of(item: Item) -> tuple[float, str]:
+    """(fraction done, what it is at) of a running cell, from its progress file."""
+    noted: dict[str, Any] = item.cell.progress()
+    if noted.get("images_total"):
+        done, total = noted.get("images_done", 0), noted["images_total"]
+        note = f" · {noted['note']}" if noted.get("note") else ""
+        return done / total, f"{done}/{total} images{note}"
+    if noted.get("epochs"):
+        accuracy = noted.get("accuracy")
+        so_far = "" if accuracy is None else f" · {accuracy:.1f} %"
+        return noted.get("epoch", 0) / noted["epochs"], f"epoch {noted.get('epoch', 0)}/{noted['epochs']}{so_far}"
+    return 0.0, "starting"
+
+
+def time_left(items: list[Item]) -> float | None:
+    """Seconds left at the pace of this run's ended cells of the same stage and IPC; None until each stage has ended
+    once. Merging shards takes no time to speak of.
+
+    Cells that run side by side are taken to go on doing so.
+    """
+    seconds: dict[tuple[str, int | None], list[float]] = {}
+    for item in items:
+        if item.fate is Fate.DONE and item.seconds is not None:
+            seconds.setdefault((item.stage, item.spec.ipc), []).append(item.seconds)
+    left, running = 0.0, 0
+    for item in items:
+        if item.fate not in (Fate.WAITING, Fate.RUNNING) or item.merges:
+            continue
+        alike = [s for (stage, _), some in seconds.items() if stage == item.stage for s in some]
+        known = seconds.get((item.stage, item.spec.ipc), alike)
+        if not known:
+            return None
+        expected = sum(known) / len(known)
+        if item.fate is Fate.RUNNING:
+            running += 1
+            expected = max(0.0, expected - (time.monotonic() - (item.began or 0.0)))
+        left += expected
+    return left / max(1, running)
+
+
+def view(console: Console, items: list[Item]) -> PlainView | LiveView:
+    return LiveView(console, items) if console.is_terminal else PlainView(console, items)
+
+
+def summary(items: list[Item]) -> str:
+    counts = Counter(item.fate for item in items)
+    stages = Counter(item.stage for item in items)
+    what = " and ".join(
+        f"{stages[stage]} {stage}" for stage in ("shards", "distilled sets", "students") if stages[stage]
+    )
+    return f"{what}: {', '.join(f'{counts[fate]} {fate}' for fate in Fate if counts[fate])}"
+
+
+def describe_setting(setting: Setting, *, students: bool = True) -> str:
+    """What a run uses on one dataset, with what came from the dataset's headline told apart; without students, what its
+    first stage uses."""
+    parts = [setting.spec.name, f"split {setting.spec.split}", f"{setting.spec.resolution} px"]
+    if students:
+        parts += [f"protocol {setting.protocol_spec.label}", f"student {setting.student}"]
+    parts.append(f"IPC {', '.join(map(str, setting.ipc))}")
+    parts.append(f"{len(setting.set_seeds)} sets" + (f" × {setting.repeats} students" if students else ""))
+    lines = [" · ".join(parts)]
+    assumed = [one for one in setting.assumed if students or not one.startswith(("protocol ", "student"))]
+    if assumed:
+        lines.append(f"not given, so taken from {setting.spec.name}'s headline: {', '.join(assumed)}")
+    if students and setting.protocol.notice:
+        lines.append(setting.protocol.notice)
+    return "\n".join(lines)
+
+
+def dry_run_table(items: list[Item]) -> Table:
+    """Every cell of a plan and whether it exists; of a long plan, how many of each kind."""
+    would = {Fate.REUSED: "be reused", Fate.MISSING: "be missing", Fate.FAILED: "stay failed", Fate.WAITING: "run"}
+    if len(items) > MOST_LISTED:
+        return _counted(items, would)
+    table = Table("cell", "what", "would")
+    for item in items:
+        action = would.get(item.fate, f"be {item.fate}")
+        table.add_row(item.cell.id, Text(item.title), Text(action, "cyan" if item.fate is Fate.REUSED else ""))
+    return table
+
+
+MOST_LISTED = 40
+"""Cells that a dry run lists one by one."""
+
+
+def _counted(items: list[Item], would: Mapping[Fate, str]) -> Table:
+    """Rows are methods on a dataset, under a protocol; columns say what their cells would do."""
+    fates = [fate for fate in Fate if any(item.fate is fate for item in items)]
+    table = Table("method", "dataset", "IPC", "protocol · student")
+    for fate in fates:
+        table.add_column(f"would {would.get(fate, f'be {fate}')}", justify="right")
+    rows: dict[tuple[str, str, str, str], Counter[Fate]] = {}
+    ipcs: dict[tuple[str, str, str], dict[str, None]] = {}
+    for item in items:
+        spec = item.spec
+        how = "distilled sets" if isinstance(spec, DistillSpec) else f"{spec.protocol.label} · {spec.student}"
+        ipc = "all" if spec.ipc is None else str(spec.ipc)
+        ipcs.setdefault((item.planned.label, spec.dataset.name, how), {})[ipc] = None
+        rows.setdefault((item.planned.label, spec.dataset.name, ipc, how), Counter())[item.fate] += 1
+    for (label, dataset, how), of in ipcs.items():
+        counts = sum((rows[label, dataset, ipc, how] for ipc in of), Counter[Fate]())
+        table.add_row(Text(label), dataset, ", ".join(of), Text(how), *(str(counts[fate] or "–") for fate in fates))
+    return table

@@ -1,0 +1,352 @@
+"""Runs a plan: starts what is ready in free slots, watches, ends what must end, and says how each cell fared."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import FrameType
+from typing import Protocol
+
+from ddbench.benchmark.cells.cell import EXIT_TERMINATED
+from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult
+from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, cell_id
+from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.planning.plan import Plan, PlannedSet
+from ddbench.benchmark.planning.run_spec import Reuse
+
+POLL_SECONDS = 0.1
+FULL_BYTES = 64 * 1024
+"""A disk with less free space than a cell's smallest files need counts as full."""
+GRACE_SECONDS = 10.0
+"""Between asking a cell to stop and ending it."""
+
+
+class Fate(StrEnum):
+    """Where a planned cell stands in this run."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ELSEWHERE = "elsewhere"
+    """A process of an earlier run is still at it; this run waits for it."""
+    DONE = "done"
+    REUSED = "reused"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    """Its distilled set could not be made."""
+    INTERRUPTED = "interrupted"
+    MISSING = "missing"
+    """Absent, and `--reuse only-cache` runs nothing."""
+
+
+@dataclass
+class Item:
+    """A planned cell and its fate."""
+
+    planned: PlannedSet
+    spec: DistillSpec | EvaluateSpec
+    cell: CellDir
+    fate: Fate = Fate.WAITING
+    reason: str | None = None
+    began: float | None = None
+    seconds: float | None = None
+    result: DistillResult | EvaluateResult | None = None
+
+    @property
+    def merges(self) -> bool:
+        """Whether it is the cell that merges the shards of its set."""
+        return isinstance(self.spec, DistillSpec) and self.spec.shard is None and self.planned.shards > 1
+
+    @property
+    def stage(self) -> str:
+        """What kind of work it is, for people."""
+        if isinstance(self.spec, DistillSpec):
+            return "shards" if self.spec.shard is not None else "distilled sets"
+        return "students"
+
+    @property
+    def title(self) -> str:
+        """One line that names the cell for people."""
+        ipc = "all images" if self.spec.ipc is None else f"IPC {self.spec.ipc}"
+        where = f"{self.planned.label} · {self.spec.dataset.name} · {ipc}"
+        if isinstance(self.spec, DistillSpec):
+            part = f" · {self.spec.shard}" if self.spec.shard is not None else ""
+            merged = f" · merge of {self.planned.shards} shards" if self.merges else ""
+            return f"distil {where} · set {self.spec.seed}{part}{merged}"
+        set_seed = f" · set {self.planned.spec.seed}" if self.planned.spec is not None else ""
+        return f"train {where}{set_seed} · {self.spec.student} seed {self.spec.seed}"
+
+
+class Observer(Protocol):
+    """Whoever shows a run to people."""
+
+    def changed(self, item: Item) -> None:
+        """A cell's fate has changed."""
+
+    def tick(self) -> None:
+        """Called several times a second while cells run."""
+
+
+@dataclass
+class _Running:
+    item: Item
+    handle: Handle
+    slot: Slot
+    stop_asked: float | None = None
+    timed_out: bool = False
+
+
+@dataclass
+class Runner:
+    """Runs the cells of a plan on an engine."""
+
+    store: Store
+    plan: Plan
+    engine: Engine
+    reuse: Reuse = "missing"
+    retry_failed: bool = False
+    timeout_seconds: float | None = None
+    contents: Mapping[DatasetSpec, str] = field(default_factory=dict)
+    """`SplitData.content_hash` of datasets as they are now; a cell that was run on other images is run again. Of a
+    dataset that is not named here, every cell counts as current."""
+    items: list[Item] = field(init=False)
+    _by_id: dict[str, Item] = field(init=False)
+    observer: Observer | None = field(default=None, init=False)
+    interrupted: bool = field(default=False, init=False)
+    _kill_now: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.items = [Item(p, spec, self.store.cell(cell_id(spec))) for p, spec in self.plan.cells()]
+        self._by_id = {item.cell.id: item for item in self.items}
+
+    def settle(self) -> None:
+        """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
+        for item in self.items:
+            if not self._reused(item) and self.reuse == "only-cache":
+                item.fate = Fate.MISSING
+        # A set that is there needs no shards, whether they once made it or not.
+        there = {item.cell.id for item in self.items if item.fate is Fate.REUSED}
+        self.items = [item for item in self.items if not (self._is_shard(item) and self._whole_id(item) in there)]
+        self._block_all()
+
+    def put_aside_stale(self) -> tuple[int, int]:
+        """Put aside the cells that were run on other images than their dataset has now, and bring back those that
+        were run on its present images. Returns how many of each."""
+        aside = back = 0
+        for item in self.items:
+            if not self._stale(item) or item.cell.running():
+                continue
+            had = item.cell.content_hash()
+            assert had is not None
+            self.store.put_aside(item.cell, had)
+            aside += 1
+            kept = self.store.set_aside(item.cell.id, self.contents[item.spec.dataset])
+            if kept.path.exists() and self.reuse != "never":
+                kept.path.rename(item.cell.path)
+                back += 1
+        return aside, back
+
+    def _stale(self, item: Item) -> bool:
+        had, now = item.cell.content_hash(), self.contents.get(item.spec.dataset)
+        return had is not None and now is not None and had != now
+
+    @staticmethod
+    def _is_shard(item: Item) -> bool:
+        return isinstance(item.spec, DistillSpec) and item.spec.shard is not None
+
+    @staticmethod
+    def _whole_id(item: Item) -> str:
+        assert isinstance(item.spec, DistillSpec)
+        return cell_id(item.spec.whole)
+
+    def _reused(self, item: Item) -> bool:
+        """Take the result that an earlier run left, if it answers the plan."""
+        result = item.cell.result()
+        if self.reuse == "never" or result is None:
+            return False
+        if not item.cell.finished(retry_failed=self.retry_failed) or not self._current(item):
+            return False
+        item.result, item.reason = result, result.reason
+        self._change(item, Fate.REUSED if result.status == "ok" else Fate.FAILED)
+        return True
+
+    def _current(self, item: Item) -> bool:
+        """Whether a finished cell still answers the plan: it saw the dataset's present images, its set lies there, and
+        is the one its student saw."""
+        result = item.cell.result()
+        if self._stale(item):
+            return False
+        if result is None or result.status != "ok":
+            return result is not None
+        assert result.image_set_sha256 is not None
+        if isinstance(item.spec, DistillSpec):
+            if item.spec.shard is not None:
+                return (item.cell.path / "rounds").is_dir()
+            return (self.store.set_dir(result.image_set_sha256) / "manifest.json").exists()
+        if isinstance(item.spec.images, DistilledBy):
+            source = self.store.cell(item.spec.images.cell).result()
+            return source is not None and source.image_set_sha256 == result.image_set_sha256
+        return True
+
+    def run(self, slots: list[Slot], observer: Observer) -> None:
+        """Run every waiting cell. Ctrl-C and SIGTERM end running cells resumably; a second one kills them."""
+        self.observer = observer
+        if self.reuse == "never":
+            self._clear()
+        free, running = list(reversed(slots)), list[_Running]()
+        with _signals(self._interrupt):
+            while True:
+                if not self.interrupted:
+                    self._start_ready(free, running)
+                if not running and (self.interrupted or not self._waiting()):
+                    break
+                time.sleep(POLL_SECONDS)
+                for live in list(running):
+                    if self._ended(live):
+                        running.remove(live)
+                        free.append(live.slot)
+                observer.tick()
+        for item in self.items:
+            if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
+                item.fate = Fate.INTERRUPTED
+
+    def _interrupt(self) -> None:
+        self._kill_now = self.interrupted
+        self.interrupted = True
+
+    def _waiting(self) -> list[Item]:
+        return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
+
+    def _start_ready(self, free: list[Slot], running: list[_Running]) -> None:
+        self._block_all()
+        for item in self._waiting():
+            if not free:
+                return
+            if not self._ready(item):
+                continue
+            if item.cell.running():
+                self._change(item, Fate.ELSEWHERE)
+                continue
+            if item.fate is Fate.ELSEWHERE and item.cell.finished():
+                self._finish(item)
+                continue
+            if self._reused(item):  # its set had to be made again, and is the one it was trained on
+                continue
+            slot = free.pop()
+            shards = tuple(shard.cell.id for shard in self._sources(item)) if item.merges else ()
+            self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device, "shards": shards}))
+            item.began = time.monotonic()
+            running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
+            self._change(item, Fate.RUNNING)
+
+    def _sources(self, item: Item) -> list[Item]:
+        """The cells that must be done before: the distil cell that makes a student's images, the shards of a set."""
+        if isinstance(item.spec, EvaluateSpec):
+            return [self._by_id[item.spec.images.cell]] if isinstance(item.spec.images, DistilledBy) else []
+        return [self._by_id[cell_id(shard)] for shard in item.spec.shards(item.planned.shards)] if item.merges else []
+
+    def _ready(self, item: Item) -> bool:
+        return all(source.fate in (Fate.DONE, Fate.REUSED) for source in self._sources(item))
+
+    def _clear(self) -> None:
+        """Forget every cell, but leave alone what another process is at, and what then cannot be made again now."""
+        for item in self.items:
+            self._block(item)
+            if item.fate is Fate.WAITING:
+                try:
+                    item.cell.clear()
+                except RunError as error:
+                    item.reason = str(error)
+                    self._change(item, Fate.FAILED)
+
+    def _block_all(self) -> None:
+        # A set comes after its shards and before its students, so one pass reaches them all.
+        for item in self.items:
+            self._block(item)
+
+    def _block(self, item: Item) -> None:
+        if item.fate is not Fate.WAITING:
+            return
+        for source in self._sources(item):
+            if source.fate in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
+                shard = source.spec.shard if isinstance(source.spec, DistillSpec) else None
+                what = f"its {shard}" if shard is not None else "its distilled set"
+                item.reason = f"{what} ({source.cell.id}) {source.fate}"
+                self._change(item, Fate.BLOCKED)
+                return
+
+    def _ended(self, live: _Running) -> bool:
+        """Look after one running cell; True once its process has ended and its fate is known."""
+        item, now = live.item, time.monotonic()
+        status = live.handle.exit_status()
+        if status is None:
+            assert item.began is not None
+            if self.timeout_seconds is not None and now - item.began > self.timeout_seconds:
+                live.timed_out = True
+            if (self.interrupted or live.timed_out) and live.stop_asked is None:
+                live.stop_asked = now
+                live.handle.terminate()
+            elif live.stop_asked is not None and (self._kill_now or now - live.stop_asked > GRACE_SECONDS):
+                live.handle.kill()
+            return False
+        if item.cell.result() is None:
+            if live.timed_out:
+                write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
+            elif status < 0 and not self.interrupted:
+                name = signal.Signals(-status).name
+                hint = "; the system kills processes when memory runs out" if name == "SIGKILL" else ""
+                write_failure(item.cell, "killed", f"its process was ended by {name}{hint}")
+            elif self.interrupted or status == EXIT_TERMINATED:
+                self._change(item, Fate.INTERRUPTED)
+                return True
+        self._finish(item)
+        return True
+
+    def _finish(self, item: Item) -> None:
+        item.result = item.cell.result()
+        if item.began is not None:
+            item.seconds = time.monotonic() - item.began
+        if item.result is not None and item.result.status == "ok":
+            self._change(item, Fate.DONE)
+        else:
+            item.reason = item.result.reason if item.result is not None else last_words(item.cell)
+            self._change(item, Fate.FAILED)
+
+    def _change(self, item: Item, fate: Fate) -> None:
+        if item.fate is not fate:
+            item.fate = fate
+            if self.observer is not None:
+                self.observer.changed(item)
+
+
+def last_words(cell: CellDir) -> str:
+    """The last line of a cell's log, for a cell that could not even write why it failed."""
+    try:
+        lines = (cell.path / "log.txt").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    full = "; its disk is full" if shutil.disk_usage(cell.path).free < FULL_BYTES else ""
+    said = f"; its log ends with: {lines[-1]}" if lines else " or a log"
+    return f"ended without a result{said}{full}"
+
+
+@contextlib.contextmanager
+def _signals(call: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM call a function instead of ending the process."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        call()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,317 @@
+"""`bench tune`: try parameters on the validation part of the training images, under a stated budget.
+
+The trials are an ordinary run on `<dataset>:validation`: cells, resuming and reuse are those of `bench run`,
+leaderboards leave its results out, and no test image can be reached from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.core.result import EvaluateResult
+from ddbench.benchmark.core.seeds import sklearn_seed
+from ddbench.benchmark.core.spec import DistillSpec, Scalar, brackets, cell_id
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning.plan import Plan
+from ddbench.benchmark.planning.planner import contestants
+from ddbench.benchmark.planning.run_spec import describe, scalar
+from ddbench.methods.base import Method
+
+CLEARLY = 2.0
+"""Standard errors by which a trial must beat the defaults to be preferred."""
+RANGE = re.compile(r"\s*([^\s.:]\S*?)\.\.([^\s:]+?)(:log)?\s*")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that one parameter may take: a list, or a range."""
+
+    name: str
+    values: tuple[Scalar, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    whole: bool = False
+    log: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """`ot_scale=0.05,0.5`, `steps=10..50`, `ot_scale=0.01..10:log`.
+
+        Raises:
+            UsageError: none of these, or a range that is empty or cannot be logarithmic.
+        """
+        name, equals, given = text.partition("=")
+        if not equals or not name.strip() or not given.strip():
+            raise UsageError(f"--param {text}: expected name=value,value,… or name=low..high or name=low..high:log")
+        span = RANGE.fullmatch(given)
+        if span is None:
+            return cls(name.strip(), tuple(dict.fromkeys(scalar(value) for value in given.split(","))))
+        ends = [end for end in (scalar(span[1]), scalar(span[2])) if isinstance(end, int | float)]
+        if len(ends) < 2 or any(isinstance(end, bool) for end in ends) or not ends[0] < ends[1]:
+            raise UsageError(f"--param {text}: expected two numbers, the lower first, as name=0.1..10")
+        if span[3] and ends[0] <= 0:
+            raise UsageError(f"--param {text}: expected a range above 0 for :log; leave :log out, or begin above 0")
+        whole = all(isinstance(end, int) for end in ends)
+        return cls(name.strip(), (), float(ends[0]), float(ends[1]), whole, bool(span[3]))
+
+    def at(self, u: float) -> Scalar:
+        """The value at a point 0 ≤ u < 1 of its range, or of its list."""
+        if self.values:
+            return self.values[int(u * len(self.values))]
+        if self.whole and not self.log:
+            return min(int(self.low + u * (self.high - self.low + 1)), int(self.high))
+        value = self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low)
+        value = min(max(value, self.low), self.high)  # powers round
+        return round(value) if self.whole else float(f"{value:.4g}")
+
+
+def settings(choices: Sequence[Choice], trials: int, seed: int, usual: Mapping[str, Scalar]) -> list[dict[str, Scalar]]:
+    """What is tried: the defaults (an empty mapping) first, then other values, `trials` in all.
+
+    Lists alone are tried in full. With a range, values are spread by a scrambled Halton sequence.
+
+    Args:
+        usual: the defaults, which are not tried twice.
+
+    Raises:
+        UsageError: fewer trials than the lists have combinations, with the defaults.
+    """
+    if all(choice.values for choice in choices):
+        grid = [
+            dict(zip([choice.name for choice in choices], values, strict=True))
+            for values in itertools.product(*(choice.values for choice in choices))
+        ]
+        grid = [values for values in grid if any(usual.get(name) != value for name, value in values.items())]
+        if len(grid) + 1 > trials:
+            raise UsageError(
+                f"{len(grid)} combinations and the defaults are {len(grid) + 1} trials, more than --trials {trials}; "
+                "raise the budget, give fewer values, or a range"
+            )
+        return [{}, *grid]
+    from scipy.stats import qmc
+
+    points = qmc.Halton(len(choices), rng=np.random.default_rng(sklearn_seed(seed, "tuning"))).random(trials - 1)
+    drawn = [{c.name: c.at(float(u)) for c, u in zip(choices, point, strict=True)} for point in points]
+    return [{}, *{brackets(values): values for values in drawn}.values()]
+
+
+def usual_values(method: str, dataset: str) -> dict[str, Scalar]:
+    """A method's parameters on a dataset when nothing is said."""
+    (contestant,) = contestants(method, DATASETS.load(dataset), {}, set())
+    return dict(contestant.spec.params)
+
+
+def selectors(method: str, tried: Sequence[Mapping[str, Scalar]]) -> list[str]:
+    """One selector for each setting.
+
+    Raises:
+        Problems: parameters that the method does not have, or values that it refuses.
+    """
+    entry, loaded = METHODS.entry(method), METHODS.load(method)
+    known: type[Method] = loaded
+    problems: list[str] = []
+    for values in tried:
+        try:
+            known.Params.model_validate({**entry.overrides, **values})
+        except ValidationError as error:
+            problems += describe(error, prefix=f"{method}{brackets(values)}: ")
+    if problems:
+        raise Problems(list(dict.fromkeys(problems)))
+    return [method + brackets(values) for values in tried]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of the parameters, and how its students did on the validation part."""
+
+    label: str
+    values: dict[str, Scalar]
+    by_ipc: dict[int, dict[str, float | int | None]]
+    """IPC -> n (sets), mean, std (over sets; percent)."""
+    score: float | None
+    """The mean over IPCs of the means over sets; None while sets are missing."""
+    difference: float | None
+    """Score minus the defaults', over the same seeds."""
+    standard_error: float | None
+    """Of the difference, over sets."""
+    default: bool
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning run found."""
+
+    method: str
+    dataset: str
+    budget: int
+    trials: list[Trial]
+    settings_ever_tried: int
+    """Of this method on this validation part in this results folder: what the budget really was."""
+    chosen: dict[str, Scalar]
+    """Empty: the defaults stay."""
+    reason: str
+
+
+def report(
+    store: Store, plan: Plan, method: str, dataset: str, tried: Sequence[dict[str, Scalar]], budget: int
+) -> Tuned:
+    """Read the results of a plan whose sets are those of `selectors`, in that order."""
+    scores = _scores(store, plan)
+    trials: list[Trial] = []
+    by_params: dict[str, dict[str, Any]] = {}
+    for planned in plan.sets:
+        assert planned.spec is not None
+        key = brackets(planned.spec.method.params)
+        by_params.setdefault(key, {"label": planned.label, "sets": []})["sets"].append(planned.spec)
+    reference: list[DistillSpec] = next(iter(by_params.values()))["sets"]
+    for key, group in by_params.items():
+        trials.append(_trial(group["label"], group["sets"], reference, scores, _values_of(key, group["sets"], tried)))
+    ever = {
+        brackets(spec.method.params)
+        for cell in store.cell_dirs()
+        if cell.id.startswith("distil-") and isinstance(spec := cell.spec(), DistillSpec)
+        if spec.dataset.name == dataset and spec.method.name == METHODS.load(method).name
+    }
+    chosen, reason = _choose(trials)
+    return Tuned(method, dataset, budget, trials, len(ever), chosen, reason)
+
+
+def _values_of(key: str, sets: Sequence[DistillSpec], tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar]:
+    params = sets[0].method.params
+    return next((dict(v) for v in tried if all(params[name] == value for name, value in v.items()) and v), {})
+
+
+def _scores(store: Store, plan: Plan) -> dict[str, float]:
+    """Distil cell -> accuracy on the validation part, averaged over its students; of whole sets only."""
+    found: dict[str, float] = {}
+    for planned in plan.sets:
+        results = [store.cell(cell_id(student)).result() for student in planned.students]
+        values = [r.metrics.acc_last for r in results if isinstance(r, EvaluateResult) and r.metrics is not None]
+        if planned.id is not None and values and len(values) == len(results):
+            found[planned.id] = sum(values) / len(values)
+    return found
+
+
+def _trial(
+    label: str,
+    sets: Sequence[DistillSpec],
+    reference: Sequence[DistillSpec],
+    scores: Mapping[str, float],
+    values: dict[str, Scalar],
+) -> Trial:
+    usual = {(spec.ipc, spec.seed): scores.get(cell_id(spec)) for spec in reference}
+    mine: dict[int, list[float]] = defaultdict(list)
+    paired: dict[int, list[float]] = defaultdict(list)
+    complete = True
+    for spec in sets:
+        own, other, ipc = scores.get(cell_id(spec)), usual.get((spec.ipc, spec.seed)), spec.ipc or 0
+        if own is None:
+            complete = False
+            continue
+        mine[ipc].append(own)
+        if other is not None:
+            paired[ipc].append(own - other)
+    by_ipc: dict[int, dict[str, float | int | None]] = {
+        ipc: {"n": len(some), "mean": float(np.mean(some)), "std": _std(some)} for ipc, some in sorted(mine.items())
+    }
+    default = sets is reference
+    score = float(np.mean([np.mean(some) for some in mine.values()])) if complete and mine else None
+    whole = score is not None and not default and all(len(paired[ipc]) == len(some) for ipc, some in mine.items())
+    difference = float(np.mean([np.mean(some) for some in paired.values()])) if whole else None
+    spreads = [_std(some) for some in paired.values()]
+    error = None
+    if whole and all(spread is not None for spread in spreads):
+        variances = [s**2 / len(some) for s, some in zip(spreads, paired.values(), strict=True) if s is not None]
+        error = math.sqrt(sum(variances)) / len(paired)
+    return Trial(label, {} if default else values, by_ipc, score, difference, error, default)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _choose(trials: Sequence[Trial]) -> tuple[dict[str, Scalar], str]:
+    """The best score, if it is clearly better than the defaults'; else the defaults."""
+    finished = [trial for trial in trials if trial.score is not None]
+    others = [trial for trial in finished if not trial.default and trial.difference is not None]
+    if not others:
+        return {}, "there is nothing to compare the defaults with"
+    best = max(others, key=lambda trial: trial.difference or 0.0)
+    assert best.difference is not None
+    if best.standard_error is None:
+        return {}, "one set per trial has no spread; give more --seeds before anything is chosen"
+    said = f"{best.label} is {best.difference:+.2f} ± {best.standard_error:.2f} points from the defaults"
+    if best.difference > CLEARLY * best.standard_error and best.difference > 0:
+        return (
+            best.values,
+            f"{said}, more than {CLEARLY:g} standard errors; the best of {len(others)} looks better than it is",
+        )
+    return {}, f"the defaults stay: {said}, which is not more than {CLEARLY:g} standard errors"
+
+
+# What people read -----------------------------------------------------------------------------------------------------
+
+
+def as_json(tuned: Tuned) -> str:
+    return json.dumps(asdict(tuned), indent=1, ensure_ascii=False)
+
+
+def show(tuned: Tuned, console: Console) -> None:
+    whole = tuned.dataset.partition(":")[0]
+    console.print(
+        f"{tuned.method} tuned on the validation part of {whole}: {len(tuned.trials)} of {tuned.budget} trials; "
+        f"{tuned.settings_ever_tried} settings of it have been tried there in this results folder",
+        highlight=False,
+        soft_wrap=True,
+    )
+    ipcs = sorted({ipc for trial in tuned.trials for ipc in trial.by_ipc})
+    columns = ["trial", *(f"IPC {ipc}" for ipc in ipcs), "sets", "score", "from the defaults"]
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for trial in tuned.trials:
+        cells = [_spread(trial.by_ipc.get(ipc)) for ipc in ipcs]
+        sets = "+".join(str(trial.by_ipc[ipc]["n"]) for ipc in ipcs if ipc in trial.by_ipc) or "0"
+        score = "–" if trial.score is None else f"{trial.score:.2f}"
+        table.add_row(escape(trial.label), *cells, sets, score, _difference(trial))
+    console.print(table)
+    console.print(
+        "Accuracy % on the validation part ± standard deviation over sets; differences are over the same seeds ± "
+        "standard error. A prior that was trained on the validation images flatters them.",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(escape(tuned.reason), highlight=False, soft_wrap=True)
+    if tuned.chosen:
+        flags = " ".join(
+            f"--set {name}={brackets({name: value})[len(name) + 2 : -1]}" for name, value in tuned.chosen.items()
+        )
+        console.print(f"For a run:      {escape(flags)}", highlight=False, soft_wrap=True)
+        defaults = ", ".join(f'"{k}": Default({v!r}, "{tuned.reason}")' for k, v in tuned.chosen.items())
+        console.print(f"For a dataset:  {escape(defaults)}", highlight=False, soft_wrap=True)
+
+
+def _spread(found: Mapping[str, float | int | None] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['mean']:.2f}" + ("" if found["std"] is None else f" ± {found['std']:.2f}")
+
+
+def _difference(trial: Trial) -> str:
+    if trial.difference is None:
+        return "(the defaults)" if trial.default else "–"
+    return f"{trial.difference:+.2f}" + ("" if trial.standard_error is None else f" ± {trial.standard_error:.2f}")

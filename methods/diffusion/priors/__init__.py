@@ -1,0 +1,1 @@
+"""Priors as files: their metadata, catalogue, installation, training and cards."""

@@ -1,0 +1,134 @@
+"""Priors that are known by name: where their files come from, and what their weights do not say. Imports no torch.
+
+Facts on DiT-XL/2 (Peebles & Xie, arXiv 2212.09748): its released programs and checkpoints. Revisions are commits of the
+hub's repositories; checksums are not written here but taken when a prior is installed, and compared ever after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ddbench.datasets.imagenet_classes import IMAGENET_1K
+from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """A folder of a repository on the Hugging Face hub, with a `config.json` and weights in it."""
+
+    repo: str
+    revision: str | None
+    """Full commit hash; None: not known, so what the main branch is when it is downloaded."""
+    folder: str = ""
+    """Inside the repository; empty: its root."""
+
+
+@dataclass(frozen=True)
+class KnownPrior:
+    """A prior known by name."""
+
+    name: str
+    summary: str
+    licence: str
+    metadata: PriorMetadata
+    network: Mapping[str, Any]
+    """The arguments of its DiTTransformer2DModel that make it this network."""
+    autoencoder: Mapping[str, Any]
+    """The arguments of its AutoencoderKL; read only to build one with random weights."""
+    transformer: HubFolder | None = None
+    """None: it exists with random weights only."""
+    vae: HubFolder | None = None
+    """Encodes and decodes."""
+    vae_ema: HubFolder | None = None
+    """Encodes where a method asks for it."""
+
+
+SD_VAE_MSE = HubFolder("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
+SD_VAE_EMA = HubFolder("stabilityai/sd-vae-ft-ema", "f04b2c4b98319346dad8c65879f680b1997b204a")
+SD_VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "sample_size": 256,
+}
+DIT_XL_2 = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "num_layers": 28,
+    "in_channels": 4,
+    "out_channels": 8,
+    "patch_size": 2,
+    "num_embeds_ada_norm": 1000,
+}
+DIT_LICENCE = (
+    "DiT's weights: CC-BY-NC-4.0, no commercial use (https://creativecommons.org/licenses/by-nc/4.0/); "
+    "the sd-vae-ft autoencoders: MIT"
+)
+
+
+def _latents_of_imagenet(resolution: int, trained_on: str) -> PriorMetadata:
+    return PriorMetadata(
+        space="latents of Stable Diffusion's autoencoder, sd-vae-ft-mse",
+        resolution=resolution,
+        prediction="epsilon",
+        learned_variance=True,
+        schedule=NoiseScheduleMetadata(),
+        freq_shift=0,
+        norm_eps=1e-6,
+        guided_channels=3,
+        clip_denoised=False,
+        latent_scale=0.18215,
+        class_ids=IMAGENET_1K,
+        null_label=len(IMAGENET_1K),
+        trained_on=trained_on,
+    )
+
+
+def _dit_xl_2(side: int, revision: str | None) -> KnownPrior:
+    return KnownPrior(
+        name=f"dit-xl-2-{side}",
+        summary=f"DiT-XL/2 at {side} px: class-conditional ImageNet-1K, in the latents of sd-vae-ft-mse",
+        licence=DIT_LICENCE,
+        metadata=_latents_of_imagenet(side, "ImageNet-1K, training part: 1,281,167 images of 1,000 classes"),
+        network=DIT_XL_2 | {"sample_size": side // 8},
+        autoencoder=SD_VAE,
+        transformer=HubFolder(f"facebook/DiT-XL-2-{side}", revision, "transformer"),
+        vae=SD_VAE_MSE,
+        vae_ema=SD_VAE_EMA,
+    )
+
+
+KNOWN: dict[str, KnownPrior] = {
+    prior.name: prior
+    for prior in (
+        _dit_xl_2(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
+        _dit_xl_2(512, None),  # of its last commit, 101a3d4 (2023-03-15), the full hash is not known
+    )
+}
+"""Priors that `bench prepare prior NAME` installs."""
+
+TINY = KnownPrior(
+    name="tiny",
+    summary="a small network of DiT-XL/2's kind, for trying the road of latent priors on a CPU",
+    licence="none: it has random weights only",
+    metadata=_latents_of_imagenet(16, "nothing"),
+    network=DIT_XL_2 | {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8},
+    autoencoder=SD_VAE
+    | {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 8),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+    },
+)
+WITH_RANDOM_WEIGHTS: dict[str, KnownPrior] = KNOWN | {TINY.name: TINY}
+"""What `random:NAME` builds."""

@@ -1,0 +1,426 @@
+"""A prior on disk: where its files lie, what its `prior.json` says, and the hash that names it in results.
+
+Nothing here imports torch: planning reads, checks and hashes a prior without loading it.
+
+    <prior>/prior.json                               what the weights do not say (`PriorMetadata`)
+    <prior>/config.json                              a `diffusers` DiTTransformer2DModel …
+    <prior>/diffusion_pytorch_model.safetensors      … and its weights; both may lie in `transformer/` instead
+    <prior>/vae/                                     an AutoencoderKL, same two files; absent for a pixel prior
+    <prior>/vae_ema/                                 another that encodes, for methods that ask for it; may be absent
+
+A name stands for a bundled prior, else for one that `bench prepare prior` installed in the cache, else for a folder.
+`random:NAME` is a known prior's network with random weights, for timing only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.datasets.base import Resize
+from ddbench.datasets.cache import cache_dir
+
+if TYPE_CHECKING:
+    from ddbench.methods.diffusion.priors.catalogue import KnownPrior
+
+BUNDLED = Path(__file__).parents[3] / "datasets" / "priors"
+METADATA = "prior.json"
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMER = "transformer"
+VAE, VAE_EMA = "vae", "vae_ema"
+RANDOM = "random:"
+CHECKSUMS = "checksums"
+"""In an installed prior's metadata: file -> SHA-256 when it was installed."""
+
+
+class NoiseScheduleMetadata(BaseModel):
+    """The training noise schedule: `steps` values of β, equally spaced from `beta_start` to `beta_end`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["linear"] = "linear"
+    steps: Annotated[int, Field(ge=2)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class PriorMetadata(BaseModel):
+    """`prior.json`: what a prior's weights and config do not say. Further, descriptive keys are kept and ignored."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    space: Annotated[str, Field(pattern="^(pixels|latents)\\b")]
+    """What the network denoises: "pixels…" (images scaled to [-1, 1], no autoencoder) or "latents…"."""
+    resolution: PositiveInt
+    """Side of its images in pixels."""
+    prediction: Literal["epsilon"]
+    learned_variance: bool
+    """The network also predicts v, which interpolates log σ² between log β̃ and log β; otherwise σ² = β̃."""
+    schedule: NoiseScheduleMetadata
+    freq_shift: NonNegativeFloat
+    """Of the timestep embedding, frequencies exp(-ln(10000)·i/(128 - freq_shift)): 0 for the original DiT convention,
+    1 for weights trained with `diffusers`' own."""
+    norm_eps: PositiveFloat
+    """ε of the layer norm before each block's MLP (`norm3`); it overrides the config's."""
+    guided_channels: Literal["all"] | PositiveInt
+    """How many leading channels classifier-free guidance changes: 3 of DiT's 4, all of a pixel prior's."""
+    clip_denoised: bool
+    """Clip x̂0 to [-1, 1] in the posterior mean."""
+    latent_scale: PositiveFloat
+    """Latent = autoencoder's output × this; 1 for a pixel prior."""
+    class_ids: Annotated[tuple[str, ...], Field(min_length=1)]
+    """All of the network's, in label order: a class's label is its position here."""
+    null_label: NonNegativeInt
+    """The label of "no class", for classifier-free guidance: the one after the last class's."""
+    trained_on: str = "unknown"
+    """In words, for result tables."""
+    train_hash: str | None = None
+    """Of the training images themselves (`datasets.hashing.source_hash`), where known."""
+    training: dict[str, Any] = {}
+    """The recipe and its losses, where known."""
+    train_split_hashes: tuple[str, ...] = ()
+    """Dataset splits (`SplitData.split_hash`) of which it saw the training part and no test image."""
+    seen_test_split_hashes: tuple[str, ...] = ()
+    """Dataset splits of whose test images it saw some: runs on those are refused."""
+
+    @field_validator("class_ids")
+    @classmethod
+    def _distinct(cls, class_ids: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({c for c in class_ids if class_ids.count(c) > 1})
+        if repeated:
+            raise ValueError(f"expected distinct class ids, got {', '.join(repeated)} more than once")
+        return class_ids
+
+    def label_of(self, class_id: str) -> int:
+        """The prior's label of a class, looked up by its id (wnid), never by a folder's position.
+
+        Raises:
+            UsageError: the prior was not trained on that class.
+        """
+        try:
+            return self._labels[class_id]
+        except KeyError:
+            known = ", ".join(self.class_ids[:5]) + (", …" if len(self.class_ids) > 5 else "")
+            raise UsageError(
+                f"the prior does not know class {class_id!r}; it knows {len(self.class_ids)} classes ({known}). "
+                "Choose a prior trained on this dataset's classes."
+            ) from None
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {class_id: label for label, class_id in enumerate(self.class_ids)}
+
+    def saw_test_images(self, split_hash: str) -> bool | None:
+        """Whether the prior was trained on test images of this split; None where its metadata does not say."""
+        if split_hash in self.seen_test_split_hashes:
+            return True
+        return False if split_hash in self.train_split_hashes else None
+
+    @property
+    def of_pixels(self) -> bool:
+        """It denoises images, not latents of them."""
+        return self.space.startswith("pixels")
+
+    @property
+    def real_images(self) -> tuple[tuple[int, Resize], ...]:
+        """At which side, and how resized, its autoencoder is to see real images (`DistillTask.train_at`); empty for a
+        pixel prior, which sees the run's own."""
+        return () if self.of_pixels else ((self.resolution, "adm"),)
+
+    def what_makes_images(self) -> dict[str, Any]:
+        """The fields that can change an image: the metadata's part of the prior's hash."""
+        described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "seen_test_split_hashes"}
+        return self.model_dump(mode="json", include=set(type(self).model_fields) - described)
+
+
+@dataclass(frozen=True)
+class PriorFiles:
+    """A prior that was found and whose files are whole."""
+
+    name: str
+    """As it was asked for: a bundled or installed prior's name, or a folder."""
+    folder: Path | None
+    metadata: PriorMetadata
+    transformer: Path | None
+    """Folder of the network's config and weights."""
+    autoencoder: Path | None
+    """Folder of the autoencoder's, None for a pixel prior."""
+    sha256: str
+    """Over weights, configs and the metadata fields that can change an image; not over paths or descriptions."""
+    autoencoder_ema: Path | None = None
+    """Folder of the further encoder's, None where there is none."""
+    random: KnownPrior | None = None
+    """The network that gets random weights, where it has no files."""
+
+    @property
+    def trained_on(self) -> str:
+        return self.metadata.trained_on
+
+    @property
+    def timing_only(self) -> bool:
+        """Its weights are random: what it makes says nothing but how long it took."""
+        return self.random is not None
+
+
+def bundled_priors() -> list[str]:
+    """Names of the priors that come with the benchmark."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{METADATA}"))
+
+
+def installed_folder() -> Path:
+    """Where `bench prepare prior` puts priors, one folder each."""
+    return cache_dir() / "priors"
+
+
+def installed_priors() -> list[str]:
+    """Names of the priors that `bench prepare prior` installed."""
+    found = installed_folder().glob(f"*/{METADATA}")
+    return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
+
+
+def find_prior(name_or_path: str | Path) -> PriorFiles:
+    """Find a prior by its name or folder, and check that its files fit together and are those that were installed.
+
+    Raises:
+        UsageError: unknown name, missing, truncated or changed file, metadata that is incomplete or contradicts the
+            config, or a known prior that is not installed (the message says how to install it).
+    """
+    name = str(name_or_path)
+    if name.startswith(RANDOM):
+        return _with_random_weights(name)
+    folder = _folder_of(name)
+    metadata = read_metadata(folder / METADATA)
+    transformer = folder if (folder / CONFIG).is_file() else folder / TRANSFORMER
+    autoencoder, autoencoder_ema = (path if (path := folder / vae).is_dir() else None for vae in (VAE, VAE_EMA))
+    config = _read_json(transformer / CONFIG)
+    problems = _contradictions(metadata, config, autoencoder, autoencoder_ema)
+    if problems:
+        raise Problems([f"prior {folder}: {problem}" for problem in problems])
+
+    content: dict[str, Any] = {"metadata": metadata.what_makes_images()}
+    parts = {"transformer": transformer, "autoencoder": autoencoder, "autoencoder_ema": autoencoder_ema}
+    for role, part in parts.items():
+        if part is not None:
+            check_safetensors(part / WEIGHTS)
+            settings = {k: v for k, v in _read_json(part / CONFIG).items() if not k.startswith("_")}
+            content[role] = [settings, file_sha256(part / WEIGHTS)]
+    _check_checksums(folder, metadata)
+    sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, autoencoder_ema)
+
+
+def _folder_of(name: str) -> Path:
+    """The folder that a name stands for.
+
+    Raises:
+        UsageError: none.
+    """
+    from ddbench.methods.diffusion.priors.catalogue import KNOWN  # it describes priors by this file's metadata
+
+    bundled, installed = bundled_priors(), installed_priors()
+    if name in bundled:
+        return BUNDLED / name
+    if name in installed:
+        return installed_folder() / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name in KNOWN:
+        raise UsageError(
+            f"prior {name} is not installed. `bench prepare prior {name}` downloads it (about 4 GB; "
+            f"{KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
+            "Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
+        )
+    near = difflib.get_close_matches(name, [*bundled, *installed, *KNOWN], n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+        f"there is no prior {name!r}: it is neither a bundled prior ({', '.join(bundled) or 'there are none'}), nor an "
+        f"installed one ({', '.join(installed) or 'there are none'}), nor an existing folder. {hint}"
+        f"Give a folder with {METADATA}, {CONFIG} and {WEIGHTS}."
+    )
+
+
+def _with_random_weights(name: str) -> PriorFiles:
+    from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
+
+    known = WITH_RANDOM_WEIGHTS.get(name.removeprefix(RANDOM))
+    if known is None:
+        names = ", ".join(f"{RANDOM}{one}" for one in WITH_RANDOM_WEIGHTS)
+        raise UsageError(f"there is no prior {name!r}; with random weights, for timing only, there are {names}")
+    metadata = known.metadata.model_copy(update={"trained_on": "nothing: random weights, for timing only"})
+    return PriorFiles(name, None, metadata, None, None, random_sha256(known.name), random=known)
+
+
+def random_sha256(name: str) -> str:
+    """What names `random:<name>` in results; derived from the name alone."""
+    return hashlib.sha256(f"random weights, version 1: {name}".encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file; computed once for as long as its size and time of change stay."""
+    status = path.stat()
+    return _file_sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _file_sha256(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
+    """Raises UsageError if files are not those that were installed; nothing to compare where none were noted."""
+    for name, expected in ((metadata.model_extra or {}).get(CHECKSUMS) or {}).items():
+        path = folder / name
+        found = file_sha256(path) if path.is_file() else "no such file"
+        if found != expected:
+            raise UsageError(
+                f"prior {folder} is not as it was installed: {name} has SHA-256 {found}, expected {expected}. Remove "
+                f"the folder and install it again: bench prepare prior {folder.name}"
+            )
+
+
+def read_metadata(path: Path) -> PriorMetadata:
+    """Read a `prior.json`.
+
+    Raises:
+        UsageError: no such file, not JSON, or missing and ill-valued fields, all of them in one message.
+    """
+    try:
+        return PriorMetadata.model_validate(_read_json(path))
+    except ValidationError as error:
+        raise Problems(
+            [f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
+        ) from None
+
+
+def check_safetensors(path: Path) -> None:
+    """Check that a safetensors file is as long as its header says, without reading its tensors.
+
+    Raises:
+        UsageError: missing, truncated, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"{path.name} is missing from {path.parent}. Copy it there again; weights in another format are "
+            "converted by loading them with diffusers and calling save_pretrained(folder)."
+        )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        header_bytes = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if 8 + header_bytes > size:
+            raise UsageError(f"{path} is truncated ({size} bytes, its header is incomplete); copy it again")
+        try:
+            header: Mapping[str, Any] = json.loads(file.read(header_bytes))
+            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UsageError(f"{path} is not a safetensors file (its header is not the expected JSON)") from None
+    expected = 8 + header_bytes + max(ends, default=0)
+    if size != expected:
+        raise UsageError(f"{path} is damaged: expected {expected} bytes, found {size}; copy it again")
+
+
+def _contradictions(
+    metadata: PriorMetadata, config: Mapping[str, Any], autoencoder: Path | None, autoencoder_ema: Path | None
+) -> Sequence[str]:
+    """What in the metadata cannot be true of the network that the config describes."""
+    if config.get("_class_name") != "DiTTransformer2DModel":
+        return [f"expected the config of a DiTTransformer2DModel, got {config.get('_class_name')!r}"]
+    absent = [key for key in ("in_channels", "sample_size", "num_embeds_ada_norm") if key not in config]
+    if absent:
+        return [f"{CONFIG} lacks {', '.join(absent)}; write it with save_pretrained"]
+    problems = []
+    channels, side = config["in_channels"], config["sample_size"]
+    out_channels = config.get("out_channels") or channels
+    expected_out = channels * (2 if metadata.learned_variance else 1)
+    if out_channels != expected_out:
+        problems.append(
+            f"learned_variance is {str(metadata.learned_variance).lower()}, which needs out_channels = {expected_out}, "
+            f"but the network has {out_channels}"
+        )
+    if metadata.guided_channels != "all" and metadata.guided_channels > channels:
+        problems.append(f"guided_channels is {metadata.guided_channels}, but the network has {channels} channels")
+    if problem := class_list_problem(metadata, config["num_embeds_ada_norm"]):
+        problems.append(problem)
+    pixels = metadata.of_pixels
+    if pixels and autoencoder is not None:
+        problems.append("space is pixels, but there is an autoencoder in vae/; remove it or correct the metadata")
+    if not pixels and autoencoder is None:
+        problems.append("space is latents, but there is no autoencoder in vae/; add it")
+    scale = 1
+    for folder in (autoencoder_ema, autoencoder):
+        if folder is None:
+            continue
+        coder = _read_json(folder / CONFIG)
+        if coder.get("_class_name") != "AutoencoderKL":
+            return [
+                *problems,
+                f"expected the config of an AutoencoderKL in {folder.name}/, got {coder.get('_class_name')!r}",
+            ]
+        if coder.get("latent_channels") != channels:
+            problems.append(
+                f"the autoencoder in {folder.name}/ has {coder.get('latent_channels')} latent channels, the network "
+                f"{channels}; they do not belong together"
+            )
+        scale = 2 ** (len(coder["block_out_channels"]) - 1)
+    if metadata.resolution != side * scale:
+        problems.append(f"resolution is {metadata.resolution}, but the network's images have side {side * scale}")
+    if pixels and metadata.latent_scale != 1:
+        problems.append(f"latent_scale is {metadata.latent_scale}, but a pixel prior has none: expected 1")
+    return problems
+
+
+def class_list_problem(metadata: PriorMetadata, n_classes: int) -> str | None:
+    """Why a prior's labels are not its network's; None if they are.
+
+    A list of another length cannot be in the network's label order: it would make images of one class under another's
+    name.
+
+    Args:
+        n_classes: `num_embeds_ada_norm` of the network; its label table has one row more, the last, for no class.
+    """
+    listed = len(metadata.class_ids)
+    if listed == metadata.null_label == n_classes:
+        return None
+    return (
+        f"expected class_ids of all {n_classes} classes of the network in label order, and null_label {n_classes} "
+        f"(num_embeds_ada_norm in {CONFIG}; an original checkpoint's label table less its last row); found {listed} "
+        f"class_ids and null_label {metadata.null_label}. Correct {METADATA}: list the classes that a run does not use "
+        "too"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(
+            f"{path.name} is missing from {path.parent}; a prior is a folder with {METADATA}, {CONFIG} and {WEIGHTS}"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content

@@ -1,0 +1,56 @@
+"""What each part of a method is worth: parts on and off, as 2 x 2 designs, and one parameter at a time, as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ddbench.benchmark.core.result import Record
+from ddbench.reports.analyses.ablation_rows import AblationTable, families
+from ddbench.reports.analyses.factorials import Design, designs
+from ddbench.reports.analyses.sweeps import Sweep, sweeps
+from ddbench.reports.results import groups, rows, settings
+from ddbench.reports.tables.leaderboard import titles
+
+
+class Ablation(Record):
+    designs: list[Design]
+    sweeps: list[Sweep]
+
+
+def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> Ablation:
+    """All designs and sweeps of a results folder. A row counts from its first finished student on.
+
+    Args:
+        grouped: `groups.group(results)`, where it is at hand.
+    """
+    tables = groups.group(results) if grouped is None else grouped
+    found = Ablation(designs=[], sweeps=[])
+    for title, table in zip(titles([table.key for table in tables]), tables, strict=True):
+        alike = families(table)
+        if not alike:
+            continue
+        place = AblationTable(results.store, table, title)
+        for family in alike:
+            of_family = [
+                design
+                for published in settings.factorials()
+                if published.method == family[0].name
+                for design in designs(place, family, published)
+            ]
+            in_full = {
+                (factor.parameter, cell.label)
+                for design in of_family
+                if not design.missing
+                for factor in design.factors
+                for cell in design.cells
+            }
+            found.designs += of_family
+            # A design says more of its own two parameters than the pairs of rows along its edges.
+            found.sweeps += [
+                sweep
+                for sweep in sweeps(place, family)
+                if any((sweep.parameter, point.label) not in in_full for point in sweep.points)
+            ]
+    found.designs.sort(key=lambda design: (bool(design.missing), not any(cell.paper for cell in design.cells)))
+    found.sweeps.sort(key=lambda sweep: (not sweep.numeric, -len(sweep.points)))
+    return found

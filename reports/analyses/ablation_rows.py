@@ -1,0 +1,131 @@
+"""The rows that an ablation compares: families of one method in one table, and what papers have of them.
+
+Rows are matched by their parameters, never by their names. Two rows are of one family if they are equal in all that
+makes a contestant (`groups.Contestant`: version, prior, precision, devices) but the parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets, canonical_json
+from ddbench.benchmark.core.store import Store
+from ddbench.reports.results import groups, rows, settings
+from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
+from ddbench.reports.results.settings import Params
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.leaderboard import score_of
+from ddbench.reports.tables.statistics import SetScore, Summary
+
+
+class Where(Record):
+    """The table that rows are from."""
+
+    table: str
+    dataset: str
+    split: str
+    ipc: int | None
+    student: str
+    protocol: str
+    modified_protocol: bool
+    n_test: int
+
+
+class Member:
+    """A row with a method and a finished student."""
+
+    def __init__(self, row: groups.Row, spec: MethodSpec) -> None:
+        self.row, self.name, self.spec, self.params = row, spec.name, spec, dict(spec.params)
+        made = [cell.distil.result for cell in row.cells if cell.distil is not None]
+        results = [*made, *(cell.result for cell in row.cells)]
+        priors = [result.prior for result in results if result is not None and result.prior is not None]
+        self.tuned = any(prior.tuned_by for prior in priors)
+        self.prior = priors[0].name if priors else None
+
+    @property
+    def setting(self) -> str:
+        sha, precision = self.row.contestant.prior_sha256, self.row.contestant.precision
+        prior = [] if sha is None else [f"prior {rows.printable(self.prior or 'unknown')} ({sha[:8]})", str(precision)]
+        return ", ".join([*prior, f"version {self.spec.version}"])
+
+    @property
+    def kin(self) -> tuple[Any, ...]:
+        """What members of one family share: all but the parameters."""
+        made = self.row.contestant
+        devices = (made.precision, made.distil_device, made.evaluate_device)
+        return (self.name, self.spec.version, self.spec.source_sha256, made.prior_sha256, *devices, self.tuned)
+
+
+class AblationTable:
+    """One table: what is published for it, and its rows' scores, read once."""
+
+    def __init__(self, store: Store, table: groups.Group, title: str) -> None:
+        key = table.key
+        self.store = store
+        self.where = Where(
+            table=title,
+            dataset=key.dataset,
+            split=key.split,
+            ipc=key.ipc,
+            student=key.student,
+            protocol=key.protocol,
+            modified_protocol=table.modified_protocol,
+            n_test=next(student.data.n_test for row in table.rows for student in row.finished),
+        )
+        self.papers: list[tuple[str, Params, PaperNumber]] = []
+        if not self.where.modified_protocol:
+            protocol = table.rows[0].cells[0].spec.protocol.name
+            for name, number in published_cell(**key.conditions(protocol)):
+                if (setting := settings.setting_of(name, number, key.dataset)) is not None:
+                    self.papers.append((*setting, number))
+        self._scores: dict[int, list[SetScore]] = {}
+
+    def scores(self, member: Member) -> list[SetScore]:
+        if id(member) not in self._scores:
+            self._scores[id(member)] = [score_of(self.store, made) for made in member.row.sets]
+        return self._scores[id(member)]
+
+    def published(self, member: Member) -> list[tuple[Params, PaperNumber]]:
+        """Of this member's method on an untuned prior."""
+        return [(params, number) for name, params, number in self.papers if name == member.name and not member.tuned]
+
+
+def families(table: groups.Group) -> list[list[Member]]:
+    """Members that differ in parameters only; two or more."""
+    families: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
+    for row in table.rows:
+        spec = row.method
+        if spec is not None and row.finished and not row.reference and row.contestant.images_sha256 is None:
+            member = Member(row, spec)
+            families[member.kin].append(member)
+    return [family for family in families.values() if len(family) > 1]
+
+
+def differs_from_defaults(member: Member, dataset: str, without: Sequence[str]) -> str:
+    defaults = settings.resolved(member.name, dataset, {})
+    if defaults is None:
+        return ""
+    others = {key: value for key, value in member.params.items() if key not in without}
+    return brackets({key: value for key, value in others.items() if key not in defaults or defaults[key] != value})
+
+
+def value_key(value: Any) -> str:
+    """A value as JSON; 1 and 1.0 are one value, true is another."""
+    whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if whole else value)
+
+
+def params_key(params: Mapping[str, Scalar]) -> str:
+    return canonical_json({key: value_key(value) for key, value in params.items()})
+
+
+def summaries(member: Member) -> tuple[Summary, Summary]:
+    metrics = [[student.metrics for student in made.students] for made in member.row.sets]
+    return (
+        statistics.summary([[m.acc_last for m in students] for students in metrics]),
+        statistics.summary([[m.acc_best for m in students] for students in metrics]),
+    )

@@ -1,0 +1,82 @@
+"""Whether the evaluation decides who wins: the same distilled sets under several protocols and students.
+
+Tables of one dataset, split, resolution and IPC can hold the same distilled sets; where two of them are compared, only
+the sets that both have (by the hash of their images) count. Rankings are by mean accuracy over those sets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.store import Store
+from ddbench.reports.analyses.entrants import Setup, entrants, names_of, takes_part
+from ddbench.reports.analyses.findings import Finding, findings
+from ddbench.reports.analyses.rank_agreement import Agreement, agreements
+from ddbench.reports.analyses.student_matrix import Matrix, matrices
+from ddbench.reports.results import groups, rows
+from ddbench.reports.tables.leaderboard import titles
+
+
+class Arena(Record):
+    """One dataset and IPC, evaluated in two or more ways."""
+
+    title: str
+    dataset: str
+    split: str
+    resolution: int
+    ipc: int | None
+    setups: list[Setup]
+    matrices: list[Matrix]
+    pairs: list[Agreement]
+    """Of all setups that share methods; without those that share none."""
+    findings: list[Finding]
+    """Largest difference first."""
+
+
+def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> list[Arena]:
+    """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part.
+
+    Args:
+        grouped: `groups.group(results)`, where it is at hand.
+    """
+    tables = groups.group(results) if grouped is None else grouped
+    named = titles([table.key for table in tables])
+    arenas: dict[tuple[Any, ...], list[tuple[str, groups.Group]]] = defaultdict(list)
+    for title, table in zip(named, tables, strict=True):
+        key = table.key
+        same = (key.dataset, key.split, key.resolution, key.ipc, key.split_hash, key.content_hash)
+        if any(row.finished and not row.reference for row in table.rows):
+            arenas[same].append((title, table))
+    return [_arena(results.store, members) for members in arenas.values() if len(members) > 1]
+
+
+def _arena(store: Store, members: Sequence[tuple[str, groups.Group]]) -> Arena:
+    key = members[0][1].key
+    setups = [
+        Setup(
+            table=title,
+            protocol=table.key.protocol,
+            student=table.key.student,
+            modified_protocol=table.modified_protocol,
+            n_test=next(student.data.n_test for row in table.rows for student in row.finished),
+        )
+        for title, table in members
+    ]
+    names = names_of(row for _, table in members for row in table.rows if takes_part(row))
+    tables = [entrants(store, table, names) for _, table in members]
+    ipc = "whole training set" if key.ipc is None else f"IPC {key.ipc}"
+    title = f"{key.dataset} ({key.split} split) · {ipc} · {key.resolution} px"
+    return Arena(
+        title=title,
+        dataset=key.dataset,
+        split=key.split,
+        resolution=key.resolution,
+        ipc=key.ipc,
+        setups=setups,
+        matrices=matrices(setups, tables),
+        pairs=agreements(setups, tables, title),
+        findings=findings(setups, tables),
+    )

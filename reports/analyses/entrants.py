@@ -1,0 +1,83 @@
+"""The methods of one table with their distilled sets by image hash, so that tables can be compared on common sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.store import Store
+from ddbench.reports.results import groups
+from ddbench.reports.results.groups import Contestant
+from ddbench.reports.tables.leaderboard import contestant_id, score_of
+from ddbench.reports.tables.statistics import SetScore
+
+FEWEST_METHODS = 3
+"""Fewer have no ranking to speak of."""
+
+
+class Setup(Record):
+    """One table: how the sets are evaluated."""
+
+    table: str
+    protocol: str
+    student: str
+    modified_protocol: bool
+    n_test: int
+
+
+class Contender(Record):
+    id: str
+    """`leaderboard.contestant_id`."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method in one table: its sets by image hash."""
+
+    contender: Contender
+    row: groups.Row
+    scores: dict[str, SetScore]
+
+    def common(self, other: Entrant) -> list[str]:
+        return [sha for sha in self.scores if sha in other.scores]
+
+
+Entrants = dict[Contestant, Entrant]
+ContestantSet = tuple[Contestant, str]
+"""A method's set: two methods can make the same images, and each has students of its own."""
+
+
+def takes_part(row: groups.Row) -> bool:
+    return bool(row.finished) and not row.reference
+
+
+def entrants(store: Store, table: groups.Group, names: dict[Contestant, str]) -> Entrants:
+    return {
+        row.contestant: Entrant(
+            Contender(id=contestant_id(row.contestant), name=names[row.contestant]),
+            row,
+            {made.image_set_sha256: score_of(store, made) for made in row.sets},
+        )
+        for row in table.rows
+        if takes_part(row)
+    }
+
+
+def names_of(members: Iterable[groups.Row]) -> dict[Contestant, str]:
+    """Labels; where two contestants bear one, with what tells them apart."""
+    labels = {row.contestant: row.label for row in members}
+    for facts in (_made_with, lambda one: f"{_made_with(one)}, {one.method[:8]}"):
+        counts = Counter(labels.values())
+        labels = {
+            one: label if counts[label] == 1 else f"{label.partition(' · ')[0]} · {facts(one)}"
+            for one, label in labels.items()
+        }
+    return labels
+
+
+def _made_with(one: Contestant) -> str:
+    prior = None if one.prior_sha256 is None else f"prior {one.prior_sha256[:8]}"
+    return ", ".join(filter(None, (prior, one.images, one.precision, f"students on {one.evaluate_device}")))

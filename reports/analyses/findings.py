@@ -1,0 +1,115 @@
+"""Pairs of methods that one table separates, and what other tables say of them from the same sets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal
+
+from ddbench.benchmark.core.result import Record
+from ddbench.reports.analyses.entrants import Contender, Entrants, Setup
+from ddbench.reports.analyses.rank_agreement import TIE
+from ddbench.reports.results.groups import Contestant
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.equivalence import holm_of
+from ddbench.reports.tables.statistics import ALPHA, Comparison
+
+Standing = Literal["separated", "same direction", "no difference", "reversed", "reversed and separated"]
+
+
+class Check(Record):
+    """What another setup says of a finding, from the sets that both have."""
+
+    setup: int
+    comparison: Comparison
+    p_holm: float | None
+    """Adjusted over the findings of the one setup that the other can check."""
+    standing: Standing
+
+
+class Finding(Record):
+    """A separation after Holm's correction over all pairs of one table."""
+
+    setup: int
+    better: Contender
+    worse: Contender
+    difference: float
+    p_holm: float
+    checks: list[Check]
+    """By the other setups that have sets of both methods in common with this one."""
+
+    @property
+    def survives(self) -> bool:
+        """Found again by every setup that can check it."""
+        return bool(self.checks) and all(check.standing == "separated" for check in self.checks)
+
+
+def findings(setups: Sequence[Setup], tables: Sequence[Entrants]) -> list[Finding]:
+    found = []
+    for index, (setup, table) in enumerate(zip(setups, tables, strict=True)):
+        separated = _separated(table, setup.n_test)
+        checks: dict[tuple[Contestant, Contestant], list[Check]] = defaultdict(list)
+        for other, (checking, there) in enumerate(zip(setups, tables, strict=True)):
+            if other != index:
+                for pair, check in _checks(separated, table, there, other, checking.n_test).items():
+                    checks[pair].append(check)
+        found += [
+            Finding(
+                setup=index,
+                better=table[better].contender,
+                worse=table[worse].contender,
+                difference=comparison.difference,
+                p_holm=p_holm,
+                checks=checks[better, worse],
+            )
+            for (better, worse), (comparison, p_holm) in separated.items()
+        ]
+    return sorted(found, key=lambda finding: -finding.difference)
+
+
+_Pairs = dict[tuple[Contestant, Contestant], tuple[Comparison, float]]
+
+
+def _separated(table: Entrants, n_test: int) -> _Pairs:
+    """(better, worse) -> the difference and its adjusted p-value, of all pairs that Holm's correction leaves."""
+    compared = []
+    for a, b in combinations(table, 2):
+        comparison = statistics.compare(list(table[a].scores.values()), list(table[b].scores.values()), n_test)
+        compared.append(((a, b), comparison) if comparison.difference >= 0 else ((b, a), _turned(comparison)))
+    adjusted = holm_of([comparison for _, comparison in compared])
+    return {
+        pair: (comparison, p_holm)
+        for (pair, comparison), p_holm in zip(compared, adjusted, strict=True)
+        if p_holm is not None and p_holm < ALPHA
+    }
+
+
+def _turned(one: Comparison) -> Comparison:
+    low, high = (None if edge is None else -edge for edge in (one.high, one.low))
+    return Comparison(-one.difference, one.standard_error, low, high, one.p_value, one.basis)
+
+
+def _checks(
+    separated: _Pairs, table: Entrants, there: Entrants, other: int, n_test: int
+) -> dict[tuple[Contestant, Contestant], Check]:
+    """What another table says of the pairs, from the sets that both tables have."""
+    compared = {}
+    for pair in separated:
+        if all(one in there and table[one].common(there[one]) for one in pair):
+            better, worse = ([there[one].scores[sha] for sha in table[one].common(there[one])] for one in pair)
+            compared[pair] = statistics.compare(better, worse, n_test)
+    adjusted = holm_of(list(compared.values()))
+    return {
+        pair: Check(setup=other, comparison=found, p_holm=p_holm, standing=_standing(found.difference, p_holm))
+        for (pair, found), p_holm in zip(compared.items(), adjusted, strict=True)
+    }
+
+
+def _standing(difference: float, p_holm: float | None) -> Standing:
+    separated = p_holm is not None and p_holm < ALPHA
+    if abs(difference) < TIE:
+        return "no difference"
+    if difference > 0:
+        return "separated" if separated else "same direction"
+    return "reversed and separated" if separated else "reversed"

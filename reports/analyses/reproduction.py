@@ -1,0 +1,298 @@
+"""Published cells that were measured here: the paper's number, ours, and the paper's own estimand from our results.
+
+A paper reports the best look at the test set, as mean and population standard deviation over students of one distilled
+set. That is computed here from our students too, beside `acc_last` over sets, so that a difference in numbers is told
+from a difference in what is counted. Unmodified protocols, the papers' split and their resolutions only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ddbench.benchmark.core.result import Record
+from ddbench.reports.results import groups, rows
+from ddbench.reports.results.groups import DistilledSet
+from ddbench.reports.results.paper_numbers import RESOLUTIONS, SPLIT, PaperNumber, all_published, published
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.leaderboard import contestant_id, titles
+from ddbench.reports.tables.statistics import Summary
+
+FILE = Path(__file__).parents[1] / "reference" / "contradictions.yaml"
+PAPER_STUDENTS = 3
+"""Students behind a paper's mean where nothing says how many: the fewest that these papers train."""
+
+
+class Contradiction(Record):
+    """Something that published numbers or programs say against each other."""
+
+    id: str
+    title: str
+    text: str
+    sources: list[str]
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    ipc: tuple[int, ...] = ()
+    """Whom it concerns; an empty one concerns all."""
+
+    def concerns(self, method: str, dataset: str, protocol: str, ipc: int | None) -> bool:
+        """Args:
+        protocol: a registered name without version.
+        """
+        family = "soft-rded" if protocol.startswith("soft-rded") else protocol
+        named = ((self.methods, method), (self.datasets, dataset), (self.protocols, family))
+        return all(not names or value in names for names, value in named) and (not self.ipc or ipc in self.ipc)
+
+
+class Estimand(Record):
+    """What a paper would have printed of our results: one set, best looks, population spread over students."""
+
+    mean: float
+    std: float | None
+    """Population standard deviation (divisor n); None for one student."""
+    students: int
+    seed: int | None
+    """Of the set: the smallest there is."""
+    image_set_sha256: str
+
+
+class Reproduced(Record):
+    """One published cell and what was measured here."""
+
+    table: str
+    dataset: str
+    ipc: int | None
+    student: str
+    protocol: str
+    method: str
+    contestant: str
+    """`leaderboard.contestant_id`."""
+    foreign: bool
+    """Its images were made elsewhere; the method is the name that the user gave them."""
+    prior: str | None
+    done: int
+    expected: int
+    paper: PaperNumber
+    """The most trustworthy published number."""
+    others: list[PaperNumber]
+    """Further published numbers of the cell."""
+    acc_last: Summary
+    acc_best: Summary
+    """The best look, averaged over the students of each set: the paper's estimand over all our sets."""
+    estimand: Estimand
+    inflation: Summary
+    """Best look minus last epoch, points; students averaged, interval over sets."""
+    standard_error: float | None
+    """Of `acc_best` minus the paper's value (`combined_standard_error`)."""
+    contradictions: list[str]
+    """Ids."""
+
+    @property
+    def difference_last(self) -> float:
+        """Ours after the last epoch, minus the paper's best look."""
+        return self.acc_last.mean - self.paper.value
+
+    @property
+    def difference_best(self) -> float:
+        """Our best look over all sets, minus the paper's."""
+        return self.acc_best.mean - self.paper.value
+
+    @property
+    def difference_estimand(self) -> float:
+        """The paper's own estimand, ours minus theirs."""
+        return self.estimand.mean - self.paper.value
+
+    @property
+    def standard_errors(self) -> float | None:
+        """`difference_best` in units of its standard error."""
+        return None if not self.standard_error else self.difference_best / self.standard_error
+
+
+class TableInflation(Record):
+    """What looking for the best epoch on the test set would have added in one table: best look minus last epoch."""
+
+    table: str
+    protocol: str
+    looks: int
+    """At the test set by each student; the fewest."""
+    methods: int
+    mean: float
+    """Over methods of their means over sets."""
+    smallest: float
+    largest: float
+    largest_of: str
+
+
+class Unmatched(Record):
+    """A table without a published number, and why it has none."""
+
+    table: str
+    reason: str
+
+
+class Reproduction(Record):
+    cells: list[Reproduced]
+    """By dataset, protocol, student, IPC and method."""
+    inflations: list[TableInflation]
+    """Of every table, also of those without published numbers."""
+    unmatched: list[Unmatched]
+    contradictions: list[Contradiction]
+    """All that are known, those that concern a measured cell first."""
+
+    @property
+    def disagreements(self) -> list[Reproduced]:
+        """The cells with a standard error, the farthest from the paper in its units first."""
+        known = [cell for cell in self.cells if cell.standard_errors is not None]
+        return sorted(known, key=lambda cell: -abs(cell.standard_errors or 0.0))
+
+    def notes_of(self, cell: Reproduced) -> list[Contradiction]:
+        return [note for note in self.contradictions if note.id in cell.contradictions]
+
+
+def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> Reproduction:
+    """Every published cell that has finished students here.
+
+    Args:
+        grouped: `groups.group(results)`, where it is at hand.
+    """
+    tables = groups.group(results) if grouped is None else grouped
+    named = list(zip(titles([table.key for table in tables]), tables, strict=True))
+    cells: dict[tuple[object, ...], Reproduced] = {}
+    for title, table in named:
+        for row in table.rows:
+            # The whole training set stands in every IPC's table and is one cell.
+            same = (table.key.dataset, table.key.student, table.key.protocol_hash, table.key.teacher_sha256)
+            key = (*same, None if row.reference else table.key.ipc, row.contestant)
+            if key not in cells and row.finished and (found := _reproduced(title, table, row)) is not None:
+                cells[key] = found
+    ordered = sorted(cells.values(), key=lambda c: (c.dataset, c.protocol, c.student, c.ipc or math.inf, c.method))
+    concerned = {id for cell in ordered for id in cell.contradictions}
+    return Reproduction(
+        cells=ordered,
+        inflations=[one for title, table in named if (one := _table_inflation(title, table)) is not None],
+        unmatched=[none for title, table in named if (none := _unmatched(title, table, cells)) is not None],
+        contradictions=sorted(contradictions(), key=lambda note: note.id not in concerned),
+    )
+
+
+def _unmatched(title: str, table: groups.Group, cells: dict[tuple[object, ...], Reproduced]) -> Unmatched | None:
+    key, members = table.key, [row for row in table.rows if row.finished]
+    if not members or any(cell.table == title for cell in cells.values()):
+        return None
+    if key.dataset not in {published_for[1] for published_for, _ in all_published()}:
+        return Unmatched(table=title, reason=f"no paper that is known here has numbers for {key.dataset}")
+    if key.split != SPLIT:
+        return Unmatched(table=title, reason=f"papers use the split {SPLIT}, this is {key.split}")
+    if key.resolution not in RESOLUTIONS:
+        sides = " or ".join(map(str, RESOLUTIONS))
+        return Unmatched(table=title, reason=f"papers distil at {sides} px, this is {key.resolution} px")
+    if table.modified_protocol:
+        return Unmatched(table=title, reason="the protocol is modified")
+    return Unmatched(table=title, reason="no paper that is known here has one of its methods under these conditions")
+
+
+@cache
+def contradictions() -> list[Contradiction]:
+    """What is known, in the order of the file."""
+    return [Contradiction.model_validate(entry) for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))]
+
+
+def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced | None:
+    spec, key = row.cells[0].spec, table.key
+    if spec.protocol.overrides:
+        return None
+    ipc = None if row.reference else key.ipc
+    papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.reference))
+    if not papers:
+        return None
+    best = statistics.summary(_of_students(row, "acc_best"))
+    return Reproduced(
+        table=title,
+        dataset=key.dataset,
+        ipc=ipc,
+        student=key.student,
+        protocol=key.protocol,
+        method=row.label,
+        contestant=contestant_id(row.contestant),
+        foreign=row.contestant.images_sha256 is not None,
+        prior=next(_priors(row), None),
+        done=len(row.finished),
+        expected=len(row.cells),
+        paper=papers[0],
+        others=list(papers[1:]),
+        acc_last=statistics.summary(_of_students(row, "acc_last")),
+        acc_best=best,
+        estimand=estimand(row.sets[0]),
+        inflation=inflation(row),
+        standard_error=combined_standard_error(best, papers[0]),
+        contradictions=[
+            note.id for note in contradictions() if note.concerns(row.label, key.dataset, spec.protocol.name, ipc)
+        ],
+    )
+
+
+def _priors(row: groups.Row) -> Iterator[str]:
+    for cell in row.cells:
+        for result in (cell.result, cell.distil.result if cell.distil is not None else None):
+            if result is not None and result.prior is not None:
+                yield rows.printable(result.prior.name)
+
+
+def _of_students(row: groups.Row, metric: str) -> list[list[float]]:
+    return [[float(getattr(student.metrics, metric)) for student in made.students] for made in row.sets]
+
+
+def estimand(made: DistilledSet) -> Estimand:
+    """What a paper would print of one set."""
+    best = [student.metrics.acc_best for student in made.students]
+    return Estimand(
+        mean=float(np.mean(best)),
+        std=float(np.std(best)) if len(best) > 1 else None,
+        students=len(best),
+        seed=made.seeds[0] if made.seeds else None,
+        image_set_sha256=made.image_set_sha256,
+    )
+
+
+def inflation(row: groups.Row) -> Summary:
+    """Best look minus last epoch, points: the mean over each set's students, and the Student-t interval over sets."""
+    pairs = zip(_of_students(row, "acc_best"), _of_students(row, "acc_last"), strict=True)
+    return statistics.summary([[b - a for b, a in zip(best, last, strict=True)] for best, last in pairs])
+
+
+def combined_standard_error(ours: Summary, paper: PaperNumber) -> float | None:
+    """Of our mean best look over S sets, minus a paper's number.
+
+    The paper's number is one more set: with s our standard deviation over sets, s² (1 + 1/S), as for a new observation.
+    To it comes the variance of the paper's mean over its students, std² / (n - 1) from its population standard
+    deviation, with n = `PAPER_STUDENTS`. The students' noise is partly in s too, so this is rather too wide. None for
+    one set here, which says nothing of how another would do.
+    """
+    if ours.std is None:
+        return None
+    of_students = 0.0 if paper.std is None else paper.std**2 / (PAPER_STUDENTS - 1)
+    return math.sqrt(ours.std**2 * (1 + 1 / ours.n) + of_students)
+
+
+def _table_inflation(title: str, table: groups.Group) -> TableInflation | None:
+    members = [row for row in table.rows if row.finished and not row.reference]
+    if not members:
+        return None
+    found = [(inflation(row).mean, row.label) for row in members]
+    largest, largest_of = max(found)
+    return TableInflation(
+        table=title,
+        protocol=table.key.protocol,
+        looks=min(len(student.metrics.curve) for row in members for student in row.finished),
+        methods=len(members),
+        mean=math.fsum(mean for mean, _ in found) / len(found),
+        smallest=min(found)[0],
+        largest=largest,
+        largest_of=largest_of,
+    )

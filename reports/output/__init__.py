@@ -1,0 +1,1 @@
+"""How tables look: terminal, Markdown, CSV, JSON, LaTeX, Parquet, figures."""

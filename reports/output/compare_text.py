@@ -1,0 +1,121 @@
+"""A comparison for the terminal: one table of lines, then what stands behind them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ddbench.benchmark.core.registry import DATASETS
+from ddbench.reports.output.formats import hanging
+from ddbench.reports.output.number_text import p_value, signed_interval
+from ddbench.reports.tables.compare import Line, Report
+from ddbench.reports.tables.statistics import ALPHA
+
+COLOURS = {"equivalent": "cyan", "not told apart": "dim", "not tested": "dim"}
+CLASSES = 3
+"""Classes named in each direction."""
+
+
+def print_terminal(report: Report, console: Console) -> None:
+    """Print every table that has two of the methods."""
+    for title in dict.fromkeys(line.table for line in report.lines):
+        lines = [line for line in report.lines if line.table == title]
+        console.print(Text(title, style="bold"))
+        console.print(_table(lines))
+        for note in dict.fromkeys(note for line in lines for note in _notes(line)):
+            console.print(hanging(note, style="dim"))
+        console.print()
+    _tally(report, console)
+
+
+def _table(lines: Sequence[Line]) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    drawn.add_column("first − second", overflow="fold", min_width=20)
+    for header in ("acc %", "difference", "95 % interval", "p", "p (Holm)", "p equivalent"):
+        drawn.add_column(header, justify="right", no_wrap=True)
+    drawn.add_column("verdict", overflow="fold")
+    for line in lines:
+        found = line.comparison
+        drawn.add_row(
+            Text(f"{line.a} − {line.b}"),
+            f"{line.accuracy[0]:.2f} − {line.accuracy[1]:.2f}",
+            f"{found.difference:+.2f}",
+            signed_interval(found.low, found.high),
+            *(p_value(value) for value in (found.p_value, line.p_holm, line.p_equivalent)),
+            Text(line.verdict, style=COLOURS.get(line.verdict, "bold")),
+        )
+    return drawn
+
+
+def _notes(line: Line) -> list[str]:
+    name, found = f"{line.a} − {line.b}", line.comparison
+    notes = [f"{name}: {found.basis}."]
+    if line.visible is not None:
+        few = " and ".join(map(str, dict.fromkeys(line.sets)))
+        notes.append(
+            f"{name}: with {line.n_test:,} test images and {few} sets, a true difference below {line.visible:.1f} "
+            "points would be missed more than one time in five."
+        )
+    if line.bootstrap is not None:
+        notes.append(f"{name}, crossed bootstrap of sets and images: {signed_interval(*line.bootstrap)}.")
+    for method, spread in zip((line.a, line.b), line.spread, strict=True):
+        parts = [
+            f"{value:.2f} {what}"
+            for what, value in (
+                ("over sets", spread.sets),
+                ("over students of a set", spread.students),
+                ("over draws of the test images", spread.test_images),
+            )
+            if value is not None
+        ]
+        if parts:
+            notes.append(f"{method} varies by (std, points) {', '.join(parts)}.")
+    if line.student_pairs:
+        differ = [pair for pair in line.student_pairs if pair.p_value < ALPHA]
+        first = sum(pair.only_a > pair.only_b for pair in differ)
+        notes.append(
+            f"{name}, students of equal seeds, exact McNemar at 5 %: of {len(line.student_pairs)}, {first} for "
+            f"{line.a}, {len(differ) - first} for {line.b}, the others no more apart than chance."
+        )
+    if line.classes:
+        ordered = sorted(line.classes, key=lambda one: one.difference)
+        shown = [*ordered[-CLASSES:][::-1], *ordered[:CLASSES]] if len(ordered) > 2 * CLASSES else ordered[::-1]
+        told = ", ".join(f"{_class_name(line.dataset, one.class_index)} {one.difference:+.1f}" for one in shown)
+        notes.append(f"{name} by class, the largest: {told}.")
+    return notes
+
+
+def _class_name(dataset: str, index: int) -> str:
+    names = DATASETS.load(dataset).class_names if dataset in {entry.name for entry in DATASETS} else ()
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def _tally(report: Report, console: Console) -> None:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for line in report.lines:
+        better = line.verdict.removesuffix(" better")
+        outcome = "win" if better == line.a else "loss" if better == line.b else line.verdict
+        counts.setdefault((line.a, line.b), Counter())[outcome] += 1
+    for (a, b), outcomes in counts.items():
+        told = ", ".join(
+            f"{outcomes[one]} {one}"
+            for one in ("win", "loss", "equivalent", "not told apart", "not tested")
+            if outcomes[one]
+        )
+        console.print(f"{a} against {b}: {told}", markup=False)
+    tested = sum(line.p_holm is not None for line in report.lines)
+    console.print(
+        Text(
+            f"Verdicts at 5 % after Holm's correction over {tested} tests; equivalent: two one-sided tests "
+            f"within ± {report.margin:g} points, not corrected. Differences are of acc_last; students of one set count "
+            "as one.",
+            style="dim",
+        )
+    )
+    for missing in report.missing:
+        console.print(hanging(f"not compared · {missing}", style="dim"))

@@ -1,0 +1,47 @@
+"""Leaderboards as Parquet: the lines of the CSV with types, so that a column means the same in every file."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from ddbench.reports.output.formats import flat
+from ddbench.reports.tables.views import Leaderboard
+
+# fmt: off
+TEXTS = (
+    "dataset", "split", "split_hash", "content_hash", "protocol", "protocol_hash", "student", "method",
+    "qualifiers", "cost_class", "prior", "prior_sha256", "prior_trained_on", "precision", "distil_device",
+    "evaluate_device", "states", "students_per_set", "paper_source", "paper_marks", "distil_batch_sizes",
+    "distil_hardware", "evaluate_hardware",
+)
+# fmt: on
+INTEGERS = ["resolution", "ipc", "n_train", "n_test", "rank", "method_version", "done", "expected", "n_sets"]
+BOOLEANS = ["modified_protocol", "tied", "reference", "shared_gpu", "has_predictions"]
+NUMBERS = [
+    *(
+        f"{accuracy}_{field}"
+        for accuracy in ("acc_last", "acc_best", "top5_last")
+        for field in ("mean", "std", "low", "high", "student_std")
+    ),
+    "gap_closed_percent",
+    *("paper_acc_best", "paper_std"),
+    *("distil_cold_seconds", "distil_spent_seconds", "distil_gpu_seconds", "evaluate_seconds_per_student"),
+    *("distil_gpu_peak_allocated_mib", "distil_gpu_peak_reserved_mib", "distil_host_peak_mib"),
+    "distil_energy_joules",
+]
+TYPES = {
+    **dict.fromkeys(TEXTS, pa.string()),
+    **dict.fromkeys(INTEGERS, pa.int64()),
+    **dict.fromkeys(BOOLEANS, pa.bool_()),
+    **dict.fromkeys(NUMBERS, pa.float64()),
+}
+
+
+def as_parquet(board: Leaderboard) -> bytes:
+    """One line per row, all numbers unrounded, missing ones null; `students_per_set` and other lists are texts."""
+    lines = [flat(table, row) for table in board.tables for row in table.rows]
+    names = list(lines[0]) if lines else list(TYPES)
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(lines, pa.schema([(name, TYPES[name]) for name in names])), sink)
+    return bytes(sink.getvalue())

@@ -1,0 +1,234 @@
+"""`bench status`: what was asked for and where each cell stands. Reads only, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.store import CellDir, State
+from ddbench.reports.output.formats import hanging, left_out
+from ddbench.reports.output.number_text import NONE, seconds
+from ddbench.reports.results.rows import BLOCKED, FAILURES, STALE, DistilCell, EvaluateCell, Results, printable
+from ddbench.reports.tables.views import ProblemRecord
+
+STYLES: dict[str, str] = {
+    State.OK: "green",
+    State.RUNNING: "bold",
+    State.ABSENT: "dim",
+    State.INTERRUPTED: "yellow",
+    STALE: "yellow",
+    BLOCKED: "red",
+    **{str(state): "red" for state in FAILURES},
+}
+
+
+class CellStatus(Record):
+    cell: str
+    kind: str
+    state: str
+    """A state of the store (absent, running, interrupted, ok, failed, oom, timeout, killed, unreadable), `stale` for a
+    student of images that are no longer there, `blocked` for one whose distilled set failed."""
+    label: str
+    images_sha256: str | None
+    images_folder: str | None
+    """Both of images made elsewhere: their hash, and where they were when their students were asked for."""
+    dataset: str
+    split: str
+    resolution: int
+    ipc: int | None
+    distill_seed: int | None
+    """None for images made elsewhere."""
+    protocol: str | None
+    student: str | None
+    evaluate_seed: int | None
+    """These three None for the first stage."""
+    shard: str | None
+    """`shard 2 of 8` of a set that is not merged yet; None for sets and students."""
+    planned: bool
+    """A plan in the folder asks for it."""
+    attempts: int | None
+    """Starts so far; None if it never started."""
+    seconds: float | None
+    """Wall-clock so far, over all attempts."""
+    acc_last: float | None
+    progress: dict[str, Any]
+    """The last note of a cell that is running or was interrupted."""
+    reason: str | None
+
+
+class Status(Record):
+    schema_version: int = 1
+    counts: dict[str, int]
+    """State -> cells."""
+    cells: list[CellStatus]
+    problems: list[ProblemRecord]
+
+
+def build(results: Results) -> Status:
+    """Every cell, each set before its students, in the order in which plans ask for them."""
+    sets: dict[str, list[DistilCell | EvaluateCell]] = {id: [cell] for id, cell in results.distils.items()}
+    for student in sorted(results.evaluates.values(), key=lambda cell: (not cell.planned, cell.spec.seed)):
+        # Without a distil cell (images made elsewhere) a student stands alone.
+        sets.setdefault(student.id if student.distil is None else student.distil.id, []).append(student)
+    cells = [_status(results, cell) for members in sorted(sets.values(), key=_place) for cell in members]
+    problems = [ProblemRecord(path=problem.path, reason=problem.reason) for problem in results.problems]
+    return Status(counts=dict(Counter(cell.state for cell in cells)), cells=cells, problems=problems)
+
+
+def _place(members: list[DistilCell | EvaluateCell]) -> tuple[Any, ...]:
+    """What plans ask for stays in their order (sorting is stable); the rest follows by name."""
+    if any(cell.planned for cell in members):
+        return (0,)
+    first = members[0]
+    return (1, first.spec.dataset.name, first.spec.ipc or 0, first.label, first.spec.seed)
+
+
+def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
+    folder = results.store.cell(cell.id)
+    attempts, seconds = _spent(cell, folder)
+    distil, student = (cell, None) if isinstance(cell, DistilCell) else (cell.distil, cell)
+    return CellStatus(
+        cell=cell.id,
+        kind=cell.spec.kind,
+        state=cell.standing,
+        label=cell.label,
+        images_sha256=None if student is None else student.images_sha256,
+        images_folder=_images_folder(folder) if student is not None and student.images_sha256 is not None else None,
+        dataset=cell.spec.dataset.name,
+        split=cell.spec.dataset.split,
+        resolution=cell.spec.dataset.resolution,
+        ipc=cell.spec.ipc,
+        distill_seed=None if distil is None else distil.spec.seed,
+        protocol=None if student is None else printable(student.spec.protocol.label),
+        student=None if student is None else student.spec.student,
+        evaluate_seed=None if student is None else student.spec.seed,
+        shard=str(cell.spec.shard) if isinstance(cell, DistilCell) and cell.spec.shard is not None else None,
+        planned=cell.planned,
+        attempts=attempts,
+        seconds=seconds,
+        acc_last=student.student.metrics.acc_last if student is not None and student.student is not None else None,
+        progress=folder.progress() if cell.state in (State.RUNNING, State.INTERRUPTED) else {},
+        reason=cell.why,
+    )
+
+
+def _spent(cell: DistilCell | EvaluateCell, folder: CellDir) -> tuple[int | None, float | None]:
+    """(attempts, seconds): from the result, else from what the cell's process noted while it ran."""
+    if cell.result is not None and cell.result.cost is not None:
+        return cell.result.cost.attempts, cell.result.cost.seconds
+    try:
+        noted = json.loads((folder.path / "spent.json").read_bytes())
+        return int(noted["attempts"]), float(sum(noted["seconds"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, None
+
+
+def _images_folder(folder: CellDir) -> str | None:
+    try:
+        return printable(folder.launch().images or "") or None
+    except (OSError, ValueError):
+        return None
+
+
+def as_json(status: Status) -> str:
+    return status.model_dump_json(indent=1) + "\n"
+
+
+SHARED: dict[str, Callable[[CellStatus], str | None]] = {
+    "dataset": lambda cell: cell.dataset,
+    "protocol": lambda cell: cell.protocol,
+    "student": lambda cell: cell.student,
+}
+"""Columns that are said once, above the table, where all cells agree."""
+
+
+def print_terminal(status: Status, console: Console) -> None:
+    """A line for each cell; below it, in full, why cells failed and which files could not be read."""
+    values = {name: {value for cell in status.cells if (value := get(cell))} for name, get in SHARED.items()}
+    told = [value for several in values.values() if len(several) == 1 for value in several]
+    columns = {name: get for name, get in SHARED.items() if len(values[name]) > 1}
+    if told:
+        console.print(Text(" · ".join(told), style="bold"))
+    if status.cells:
+        console.print(_table(status, columns))
+    for (state, reason), cells in _failures(status).items():
+        who = "; ".join(f"{_title(cell)} ({cell.cell})" for cell in cells)
+        console.print(hanging(f"{state}: {who}\n{reason}", style=STYLES.get(state, "")))
+    if status.problems:
+        console.print(left_out(status.problems))
+    for name, place in dict.fromkeys((_name(cell), cell.images_folder) for cell in status.cells):
+        if place is not None:
+            console.print(hanging(f"{name}: images in {place}"))
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(status.counts.items()))
+    unplanned = sum(not cell.planned for cell in status.cells)
+    said = f"{len(status.cells)} cells{f': {counts}' if counts else ''}"
+    console.print(Text(f"{said}; no plan asks for {unplanned} of them" if unplanned else said))
+
+
+def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]]) -> RichTable:
+    table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("method", overflow="fold", min_width=12)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for name in ("IPC", "set", "student seed" if "student" in columns else "student", "try", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for cell in status.cells:
+        table.add_row(
+            Text(cell.state, STYLES.get(cell.state, "")),
+            Text(_name(cell)),
+            *(Text(get(cell) or "") for get in columns.values()),
+            "all" if cell.ipc is None else str(cell.ipc),
+            NONE if cell.distill_seed is None else str(cell.distill_seed),
+            "" if cell.evaluate_seed is None else str(cell.evaluate_seed),
+            NONE if cell.attempts is None else str(cell.attempts),
+            seconds(cell.seconds),
+            Text(_words(cell)),
+        )
+    return table
+
+
+def _failures(status: Status) -> dict[tuple[str, str], list[CellStatus]]:
+    """(state, reason) -> the cells; a blocked student has its set's reason, which is said there."""
+    found: dict[tuple[str, str], list[CellStatus]] = {}
+    for cell in status.cells:
+        if cell.reason and cell.state != BLOCKED:
+            found.setdefault((cell.state, cell.reason), []).append(cell)
+    return found
+
+
+def _name(cell: CellStatus) -> str:
+    return cell.label if cell.images_sha256 is None else f"{cell.label} ({cell.images_sha256[:8]})"
+
+
+def _title(cell: CellStatus) -> str:
+    parts = [_name(cell), cell.dataset, "whole set" if cell.ipc is None else f"IPC {cell.ipc}"]
+    parts += [f"set {cell.distill_seed}"] if cell.distill_seed is not None else []
+    parts += [cell.shard] if cell.shard is not None else []
+    parts += [f"{cell.student} {cell.evaluate_seed}"] if cell.student is not None else []
+    return " · ".join(parts)
+
+
+def _words(cell: CellStatus) -> str:
+    """How far it is, or what came of it."""
+    noted, parts = cell.progress, [cell.shard] if cell.shard is not None else []
+    if cell.acc_last is not None:
+        parts.append(f"{cell.acc_last:.2f} %")
+    if noted.get("images_total"):
+        parts.append(f"{noted.get('images_done', 0)}/{noted['images_total']} images")
+    if noted.get("epochs"):
+        parts.append(f"epoch {noted.get('epoch', 0)}/{noted['epochs']}")
+    if isinstance(noted.get("accuracy"), int | float):
+        parts.append(f"{noted['accuracy']:.1f} % so far")
+    if noted.get("note"):
+        parts.append(str(noted["note"]))
+    return printable(" · ".join(parts))

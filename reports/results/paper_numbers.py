@@ -1,0 +1,127 @@
+"""Published numbers, beside ours and never ranked with them. Carried as `reference/paper_numbers.csv`.
+
+Papers report the best of about a hundred looks at the test set, as mean and population standard deviation over students
+of one distilled set. Their counterpart here is `acc_best`, not the `acc_last` that ranks.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.result import Record
+
+FILE = Path(__file__).parents[1] / "reference" / "paper_numbers.csv"
+METRIC = "top1_best"
+SPLIT = "imagenet"
+"""The papers' split: ImageNet's training images train, its validation images test."""
+RESOLUTIONS = (224, 256)
+"""The sides in pixels at which they distil."""
+SAME_IMAGES = {"random-first": "random"}
+"""Our method -> the one whose published numbers are its own too: their programs keep the first images by file name and
+call them random."""
+STUDENTS = {f"{name}_bn": name for name in ("resnet18", "resnet50", "resnet101")}
+"""The soft protocols' students as the papers call them."""
+
+
+class PaperNumber(Record):
+    """One published accuracy, percent."""
+
+    value: float
+    std: float | None
+    """Population standard deviation over students of one set, where the paper gives one."""
+    printed_as: str
+    """The method's name in the source."""
+    arxiv: str
+    source: str
+    kind: str
+    """`main`, `ablation`, `upper_bound`, `reproduction`, `cross_arch`."""
+    confidence: Literal["primary", "second-hand"]
+    protocol_status: str
+    """`stated`, or `inferred`: which evaluator made the number is not said in the source."""
+    note: str
+
+    @property
+    def marks(self) -> str:
+        """`i`: the evaluator is inferred, or not known in full; `s`: read at second hand."""
+        inferred = self.protocol_status != "stated"
+        return ("i" if inferred else "") + ("s" if self.confidence == "second-hand" else "")
+
+
+Key = tuple[str, str, str, str, str]
+"""(method, dataset, IPC, student, protocol without version)."""
+
+
+def published(
+    method: str, *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
+) -> Sequence[PaperNumber]:
+    """The accuracies that papers give for this cell, the most trustworthy first; empty for another split or another
+    resolution than theirs.
+
+    Args:
+        protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
+    """
+    if split != SPLIT or resolution not in RESOLUTIONS or not method:
+        return ()
+    return _numbers().get((SAME_IMAGES.get(method, method), *_conditions(dataset, ipc, student, protocol)), ())
+
+
+def published_cell(
+    *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
+) -> Sequence[tuple[str, PaperNumber]]:
+    """All accuracies that papers give for one cell, as (method, number), the most trustworthy first.
+
+    The method is empty for one that is not here, and for a setting without a name (`settings.py` knows some).
+    """
+    if split != SPLIT or resolution not in RESOLUTIONS:
+        return ()
+    conditions = _conditions(dataset, ipc, student, protocol)
+    found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]
+    return sorted(found, key=lambda pair: _trust(pair[1]))
+
+
+def all_published() -> list[tuple[Key, PaperNumber]]:
+    """Every published accuracy with its key, whose method may be empty; of each key, the most trustworthy first."""
+    return [(key, number) for key, numbers in _numbers().items() for number in numbers]
+
+
+def _conditions(dataset: str, ipc: int | None, student: str, protocol: str) -> tuple[str, str, str, str]:
+    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
+    if family == "soft-rded":
+        student = STUDENTS.get(student, student)
+    return dataset, "full" if ipc is None else str(ipc), student, family
+
+
+@cache
+def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
+    found: dict[Key, list[PaperNumber]] = {}
+    with FILE.open(newline="", encoding="utf-8") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            if row["metric"] != METRIC:
+                continue
+            try:
+                number = PaperNumber(
+                    value=float(row["value"]),
+                    std=float(row["std"]) if row["std"] else None,
+                    printed_as=row["method_as_printed"],
+                    arxiv=row["arxiv"],
+                    source=row["source"],
+                    kind=row["kind"],
+                    confidence=row["confidence"],  # type: ignore[arg-type] # pydantic checks the text
+                    protocol_status=row["protocol_status"],
+                    note=row["note"],
+                )
+            except ValueError as error:
+                raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
+            key = (row["method_id"], row["dataset"], row["ipc"], row["student"], row["protocol"])
+            found.setdefault(key, []).append(number)
+    return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}
+
+
+def _trust(number: PaperNumber) -> tuple[bool, bool, bool, float]:
+    """A paper's own table before a reprint, an ablation's rerun after the main row; among equals the higher."""
+    return (number.kind != "main", bool(number.marks), number.std is None, -number.value)

@@ -1,0 +1,402 @@
+"""A results folder, cell by cell: what was asked for, what is there, what cannot be read. Reads only, no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.result import SCHEMA_VERSION, DatasetRecord, DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.spec import (
+    DistilledBy,
+    DistillSpec,
+    EvaluateSpec,
+    ForeignImages,
+    cell_id,
+)
+from ddbench.benchmark.core.store import CellDir, State, Store
+from ddbench.benchmark.planning.plan import Plan
+from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
+from ddbench.methods.diffusion.priors.files import random_sha256
+from ddbench.reports.results.paths import LEADS_OUT, leads_out
+
+STALE = "stale"
+"""State of an evaluation whose distilled set has since been made anew with other images."""
+
+RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
+"""So that what is planned with one is known before there is a result; a tuned one's result says so itself."""
+
+BLOCKED = "blocked"
+"""A student that cannot be trained because its distilled set failed."""
+CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy")
+"""Of a cell's directory, what reports read."""
+FAILURES = (State.FAILED, State.OOM, State.TIMEOUT, State.KILLED, State.UNREADABLE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file of the results folder that could not be used."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DistilCell:
+    """A first-stage cell that was asked for or is there."""
+
+    id: str
+    spec: DistillSpec
+    label: str
+    state: str = str(State.ABSENT)
+    reason: str | None = None
+    result: DistillResult | None = None
+    planned: bool = False
+    failed_shard: DistilCell | None = None
+    """A shard without which the set cannot be merged."""
+
+    @property
+    def standing(self) -> str:
+        """The state, with a set that waits for a failed shard told from one that nobody has started yet."""
+        return BLOCKED if self.state == State.ABSENT and self.failed_shard is not None else self.state
+
+    @property
+    def why(self) -> str | None:
+        if self.standing == BLOCKED and self.failed_shard is not None:
+            shard = self.failed_shard
+            return f"{shard.spec.shard} {shard.state}: {shard.reason or f'see {shard.id}'}"
+        return self.reason
+
+
+@dataclass(frozen=True)
+class EvaluateCell:
+    """A second-stage cell that was asked for or is there: one student."""
+
+    id: str
+    spec: EvaluateSpec
+    label: str
+    state: str = str(State.ABSENT)
+    reason: str | None = None
+    result: EvaluateResult | None = None
+    planned: bool = False
+    distil: DistilCell | None = None
+    """None for images made elsewhere, and where the distil cell is gone."""
+
+    @property
+    def images_sha256(self) -> str | None:
+        """The hash of images made elsewhere; None for a method's own."""
+        return self.spec.images.image_set_sha256 if isinstance(self.spec.images, ForeignImages) else None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == State.OK
+
+    @property
+    def timing_only(self) -> bool:
+        """Its images come from a prior with random weights."""
+        results = (self.result, self.distil.result if self.distil is not None else None)
+        if any(result is not None and result.prior is not None and result.prior.timing_only for result in results):
+            return True
+        return self.distil is not None and self.distil.spec.prior_sha256 in RANDOM_PRIORS
+
+    @property
+    def student(self) -> Student | None:
+        """The finished student, None if there is none."""
+        result = self.result
+        if not self.ok or result is None or result.metrics is None or result.dataset is None:
+            return None
+        return Student(self, result, result.metrics, result.dataset)
+
+    @property
+    def standing(self) -> str:
+        """The state, with students that wait for a failed set told from those that nobody has started yet."""
+        distil = self.distil
+        blocked = self.state == State.ABSENT and distil is not None and distil.standing in (*FAILURES, BLOCKED)
+        return BLOCKED if blocked else self.state
+
+    @property
+    def why(self) -> str | None:
+        """Why it is not ok, if anything says so."""
+        if self.standing == BLOCKED and self.distil is not None:
+            return f"distilled set {self.distil.standing}: {self.distil.why or f'see {self.distil.id}'}"
+        return self.reason
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished evaluate cell and what it certainly has."""
+
+    cell: EvaluateCell
+    result: EvaluateResult
+    metrics: Metrics
+    data: DatasetRecord
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder, read once."""
+
+    store: Store
+    distils: dict[str, DistilCell]
+    """Distilled sets, and the shards of those that are not merged yet."""
+    evaluates: dict[str, EvaluateCell]
+    """Both in the order in which plans ask for them, then what no plan asks for."""
+    problems: list[Problem]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which cells to show; an empty filter lets all pass."""
+
+    datasets: tuple[str, ...] = ()
+    ipcs: tuple[int, ...] = ()
+    protocols: tuple[str, ...] = ()
+    """`name`, `name@version` or a full label."""
+    students: tuple[str, ...] = ()
+
+    def passes(self, cell: EvaluateCell | DistilCell) -> bool:
+        """A distil cell has no protocol and no student: those filters pass it. The whole set passes any IPC."""
+        if self.datasets and cell.spec.dataset.name not in self.datasets:
+            return False
+        if self.ipcs and cell.spec.ipc is not None and cell.spec.ipc not in self.ipcs:
+            return False
+        if isinstance(cell, DistilCell):
+            return True
+        if self.students and cell.spec.student not in self.students:
+            return False
+        protocol = cell.spec.protocol
+        names = {protocol.name, f"{protocol.name}@{protocol.version}", protocol.label}
+        return not self.protocols or not names.isdisjoint(self.protocols)
+
+    def apply(self, results: Results) -> Results:
+        """Raises UsageError if there are cells and none passes; the message says what there is."""
+        evaluates = {id: cell for id, cell in results.evaluates.items() if self.passes(cell)}
+        wanted = {cell.distil.id for cell in evaluates.values() if cell.distil is not None}
+        narrow = bool(self.protocols or self.students)
+        distils = {
+            id: cell for id, cell in results.distils.items() if self.passes(cell) and (id in wanted or not narrow)
+        }
+        # The whole training set accompanies any IPC, but is no answer to a question about one.
+        ipcs = [cell.spec.ipc for cell in evaluates.values()] + [cell.spec.ipc for cell in distils.values()]
+        answered = any(ipc is not None or not self.ipcs for ipc in ipcs)
+        if not answered and (results.evaluates or results.distils):
+            raise UsageError(f"nothing in {results.store.out} matches these filters. There is: {_contents(results)}")
+        return replace(results, evaluates=evaluates, distils=distils)
+
+
+def _contents(results: Results) -> str:
+    specs = [cell.spec for cell in results.evaluates.values()]
+    all_specs: list[DistillSpec | EvaluateSpec] = [*specs, *(cell.spec for cell in results.distils.values())]
+    there: dict[str, list[str]] = {
+        "--dataset": sorted({spec.dataset.name for spec in all_specs}),
+        "--ipc": [str(ipc) for ipc in sorted({spec.ipc for spec in all_specs if spec.ipc is not None})],
+        "--protocol": sorted({printable(spec.protocol.label) for spec in specs}),
+        "--student": sorted({spec.student for spec in specs}),
+    }
+    return "; ".join(f"{option} {', '.join(values)}" for option, values in there.items() if values)
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read(out: Path, *, follow_links: bool = True) -> Results:
+    """Read a results folder. What cannot be read is listed, never fatal.
+
+    Args:
+        follow_links: also read plans and cells that are links out of the folder; else they are listed. What is
+            published must lie in the folder.
+
+    Raises:
+        UsageError: `out` is not a results folder.
+    """
+    store = Store(out)
+    store.require()
+    problems: list[Problem] = []
+    distils: dict[str, DistilCell] = {}
+    evaluates: dict[str, EvaluateCell] = {}
+
+    def read_here(*paths: Path) -> bool:
+        outside = [] if follow_links else [path for path in paths if leads_out(path, out)]
+        problems.extend(Problem(str(path), LEADS_OUT) for path in outside[:1])
+        return not outside
+
+    plans = [path for path in sorted(store.plans.glob("*.json")) if not path.name.startswith(".") and read_here(path)]
+    _read_plans(plans, distils, evaluates, problems)
+    for folder in store.cell_dirs():
+        if folder.id.startswith(".") or not read_here(folder.path, *(folder.path / name for name in CELL_FILES)):
+            continue
+        try:
+            _read_cell(folder, distils, evaluates, problems)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(folder.path), _first_line(error)))
+    distils = _with_shards(distils)
+    joined = {id: _joined(cell, distils) for id, cell in evaluates.items()}
+    timed = {id: cell for id, cell in joined.items() if cell.timing_only}
+    for made in dict.fromkeys(cell.spec.images for cell in timed.values()):
+        students = sum(cell.spec.images == made for cell in timed.values())
+        path = store.cell(made.cell).path if isinstance(made, DistilledBy) else store.out
+        problems.append(
+            Problem(str(path), f"timing only: its prior has random weights, so no table has its {students} students")
+        )
+    return Results(store, distils, {id: cell for id, cell in joined.items() if id not in timed}, problems)
+
+
+def _read_plans(
+    plans: Iterable[Path],
+    distils: dict[str, DistilCell],
+    evaluates: dict[str, EvaluateCell],
+    problems: list[Problem],
+) -> None:
+    for path in plans:
+        try:
+            plan = Plan.model_validate_json(path.read_bytes())
+            cells = [(cell_id(spec), printable(planned.label), spec) for planned, spec in plan.cells()]
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(path), f"not a plan that this program reads: {_first_line(error)}"))
+            continue
+        for id, label, spec in cells:
+            if isinstance(spec, DistillSpec):
+                distils.setdefault(id, DistilCell(id, spec, label, planned=True))
+            else:
+                evaluates.setdefault(id, EvaluateCell(id, spec, label, planned=True))
+
+
+def _read_cell(
+    folder: CellDir, distils: dict[str, DistilCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
+) -> None:
+    if not (folder.path / "spec.json").exists():
+        problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
+        return
+    try:
+        spec = folder.spec()
+    except RunError as error:
+        problems.append(Problem(str(folder.path / "spec.json"), _first_line(error.__cause__ or error)))
+        return
+    if cell_id(spec) != folder.id:
+        problems.append(
+            Problem(str(folder.path), f"its spec.json is that of {cell_id(spec)}: a copy, or edited; left out")
+        )
+        return
+    result, state, reason = _outcome(folder)
+    if state == State.UNREADABLE:
+        problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
+    if isinstance(spec, DistillSpec):
+        made = distils.get(folder.id) or DistilCell(folder.id, spec, _launch_label(folder))
+        assert result is None or isinstance(result, DistillResult)
+        label = made.label if result is None else printable(result.label)
+        distils[folder.id] = replace(made, label=label, state=state, reason=reason, result=result)
+    else:
+        trained = evaluates.get(folder.id) or EvaluateCell(folder.id, spec, _launch_label(folder))
+        assert result is None or isinstance(result, EvaluateResult)
+        label = trained.label if result is None else printable(result.label)
+        evaluates[folder.id] = replace(trained, label=label, state=state, reason=reason, result=result)
+
+
+def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
+    """(result, state, reason of a failure)."""
+    result = folder.result()
+    if result is None and (problem := folder.problem()) is not None:
+        return None, str(State.UNREADABLE), _schema_problem(folder) or problem.partition("result.json: ")[2] or problem
+    if result is not None and (result.cell != folder.id or not folder.id.startswith(result.kind)):
+        return None, str(State.UNREADABLE), f"it is the result of {printable(result.cell)}, not of this cell"
+    if result is not None and result.status == "ok" and (problem := _impossible(result)) is not None:
+        return None, str(State.UNREADABLE), problem
+    if result is not None and result.status == "ok":
+        return result, str(State.OK), None
+    try:
+        state = str(folder.state())
+    except OSError:
+        # A folder that is not ours to write: its locks cannot be tried, so a living cell looks like an interrupted one.
+        state = str(State.INTERRUPTED if result is None else result.status)
+    return result, state, printable(result.reason) if result and result.reason else None
+
+
+def _impossible(result: DistillResult | EvaluateResult) -> str | None:
+    """What a finished cell cannot have, in numbers that tables and charts rely on."""
+    cost = result.cost
+    if cost is not None and not (0 <= cost.seconds < math.inf and 0 <= cost.cold_seconds < math.inf):
+        return "expected costs of zero or more seconds"
+    if isinstance(result, DistillResult):
+        return None
+    if result.metrics is None or result.dataset is None:
+        return "it says ok, but has no metrics or no dataset"
+    metrics = result.metrics
+    accuracies = [metrics.acc_last, metrics.acc_best, *(look.accuracy for look in metrics.curve)]
+    accuracies += [] if metrics.top5_last is None else [metrics.top5_last]
+    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
+        return "expected accuracies between 0 and 100 percent"
+    return None
+
+
+def _schema_problem(folder: CellDir) -> str | None:
+    try:
+        noted = json.loads((folder.path / "result.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return "not JSON: half-written or foreign"
+    version = noted.get("schema_version") if isinstance(noted, dict) else None
+    if version == SCHEMA_VERSION:
+        return None
+    return f"schema version {version!r}; this program reads {SCHEMA_VERSION}"
+
+
+def _with_shards(cells: dict[str, DistilCell]) -> dict[str, DistilCell]:
+    """The sets, told of failed shards, and the shards of those that are not there yet."""
+    failed = {
+        cell_id(cell.spec.whole): cell
+        for cell in cells.values()
+        if cell.spec.shard is not None and cell.state in FAILURES
+    }
+    kept = {}
+    for id, cell in cells.items():
+        whole = cells.get(cell_id(cell.spec.whole))
+        if cell.spec.shard is None:
+            kept[id] = replace(cell, failed_shard=failed.get(id))
+        elif whole is None or whole.state != State.OK:
+            kept[id] = cell
+    return kept
+
+
+def _joined(cell: EvaluateCell, distils: dict[str, DistilCell]) -> EvaluateCell:
+    """The student with its distil cell; stale if the images are no longer those it was trained on."""
+    images = cell.spec.images
+    if isinstance(images, DistilledBy):
+        distil = distils.get(images.cell)
+        now = distil.result.image_set_sha256 if distil is not None and distil.result is not None else None
+    else:
+        distil, now = None, images.image_set_sha256
+    joined = replace(cell, distil=distil)
+    then = cell.result.image_set_sha256 if cell.result is not None else None
+    if not cell.ok:
+        return joined
+    if then is None:
+        return replace(joined, state=str(State.UNREADABLE), reason="its result names no images")
+    if now is not None and now != then:
+        return replace(
+            joined, state=STALE, reason=f"trained on images {then[:16]}, but the set now has images {now[:16]}"
+        )
+    return joined
+
+
+def _launch_label(folder: CellDir) -> str:
+    try:
+        return printable(folder.launch().label)
+    except (OSError, ValidationError):
+        return folder.id
+
+
+def printable(text: str) -> str:
+    """Names and reasons come from files of unknown origin: no escape sequence of theirs reaches a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return printable(f"{where}: {first['msg']}" if where else first["msg"])
+    return printable(str(error)).partition("\n")[0]

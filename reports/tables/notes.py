@@ -1,0 +1,128 @@
+"""What stands under a leaderboard: what a reader must know before believing a number."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import PROTOCOLS
+from ddbench.benchmark.core.store import State
+from ddbench.reports.tables.equivalence import visible_in
+from ddbench.reports.tables.views import LeaderboardRow, Table
+
+
+def notes(table: Table, protocol: str, warnings: list[str]) -> list[str]:
+    """All notes, the gravest first.
+
+    Args:
+        protocol: the registered name of the table's protocol.
+        warnings: what the dataset says of this split.
+    """
+    return [
+        *_protocol_notes(table, protocol),
+        *warnings,
+        *_row_notes(table),
+        *_power_note(table),
+        *_cost_notes(table),
+    ]
+
+
+def _protocol_notes(table: Table, protocol: str) -> list[str]:
+    found = []
+    try:
+        notice = PROTOCOLS.load(protocol).notice
+    except (UsageError, ImportError):
+        # Results outlive protocols: those of an uninstalled plugin are shown all the same.
+        notice = ""
+    if notice:
+        found.append(notice)
+    if table.modified_protocol:
+        found.append(f"Modified protocol: {table.protocol} is not {protocol}; compare within this table only.")
+    return found
+
+
+def legend(table: Table) -> list[str]:
+    """How to read the columns and marks that this table has."""
+    found = []
+    if sum(row.rank is not None for row in table.rows) > 1:
+        found.append("= ranks tie where a two-sided 5 % test (per pair; over sets and test images) cannot separate.")
+    if any(row.acc_last and row.acc_last.n > 1 for row in table.rows):
+        found.append("± sample std and interval (Student-t) over distilled sets.")
+    if any(single_set(row) for row in table.rows):
+        found.append("† one set: ± over its students; the rank holds for this set, not for the method.")
+    if any(no_predictions(row) for row in table.rows):
+        found.append("‡ no per-image predictions: tested with the largest variance that the accuracies allow.")
+    if any(row.gap_closed_percent is not None for row in table.rows):
+        found.append("gap % is the share of the way from random to full.")
+    if any(row.papers for row in table.rows):
+        found.append(
+            "paper: its best look at the test set, and ours minus it; never ranked. i: the paper does not say (all of) "
+            "its evaluator; s: read at second hand; +n: n further published numbers (--format json)."
+        )
+    if any(row.reference for row in table.rows):
+        found.append("ref: trained on the whole training set, not ranked.")
+    return found
+
+
+def marks(row: LeaderboardRow) -> str:
+    """The signs beside a row's name, which the legend explains."""
+    return ("†" if single_set(row) else "") + ("‡" if no_predictions(row) else "")
+
+
+def single_set(row: LeaderboardRow) -> bool:
+    return row.acc_last is not None and row.acc_last.n == 1
+
+
+def no_predictions(row: LeaderboardRow) -> bool:
+    return row.rank is not None and not row.has_predictions
+
+
+def _row_notes(table: Table) -> list[str]:
+    found = []
+    for row in table.rows:
+        if row.done < row.expected:
+            states = ", ".join(f"{count} {state}" for state, count in row.states.items() if state != State.OK)
+            reasons = "; ".join(reason.partition("\n")[0] for reason in row.reasons)
+            why = f" ({reasons})" if reasons else ""
+            found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
+    return found
+
+
+def _power_note(table: Table) -> list[str]:
+    """What this many sets and test images can show at all; nothing where no pair could be tested."""
+    visible = [points for pair in table.pairs if (points := visible_in(pair.comparison)) is not None]
+    if not visible or table.n_test is None:
+        return []
+    compared = [table.rows[index] for pair in table.pairs for index in (pair.a, pair.b)]
+    counts = sorted({row.acc_last.n for row in compared if row.acc_last is not None})
+    sets = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return [
+        f"Power: with {table.n_test:,} test images and {sets} set{'' if sets == '1' else 's'} a method, a true "
+        f"difference below {median(visible):.1f} points is missed more than one time in five (median over the pairs)."
+    ]
+
+
+def _cost_notes(table: Table) -> list[str]:
+    found = []
+    distilled = [(row.name, row.cost.distil_hardware) for row in table.rows]
+    trained = [(row.name, row.cost.evaluate_hardware) for row in table.rows]
+    for stage, models_of in (("distilled", distilled), ("students trained", trained)):
+        methods_of: dict[str, list[str]] = {}
+        for method, models in models_of:
+            for model in models:
+                methods_of.setdefault(model, []).append(method)
+        if len(methods_of) > 1:
+            where = "; ".join(f"{', '.join(methods)} on {model}" for model, methods in sorted(methods_of.items()))
+            found.append(f"Mixed hardware, do not compare times across it. {stage.capitalize()}: {where}.")
+    shared = [row.name for row in table.rows if row.cost.shared_gpu]
+    if shared:
+        found.append(f"Costs measured on a GPU that others were using are left out: {', '.join(shared)}.")
+    batches = [
+        (row.name, row.cost.distil_batch_sizes)
+        for row in table.rows
+        if row.prior_sha256 is not None and row.cost.distil_gpu_peak_allocated_mib is not None
+    ]
+    if len({size for _, sizes in batches for size in sizes}) > 1:
+        said = ", ".join(f"{method} {'/'.join(map(str, sizes))}" for method, sizes in batches)
+        found.append(f"Peak memory is at different batch sizes: {said}.")
+    return found

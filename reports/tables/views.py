@@ -1,0 +1,143 @@
+"""A leaderboard as data: `bench leaderboard --json`, key by key. Numbers are unrounded, units are in the names."""
+
+from __future__ import annotations
+
+from ddbench.benchmark.core.result import PriorRecord, Record, TeacherRecord
+from ddbench.benchmark.core.spec import MethodSpec
+from ddbench.reports.results.paper_numbers import PaperNumber
+from ddbench.reports.tables.statistics import Comparison, Summary
+
+
+class Guidance(Record):
+    """Path KL of one guidance term, nats per image, averaged over classes and sets."""
+
+    mean_nats: float
+    first_image_nats: float
+    last_image_nats: float
+
+
+class SetRecord(Record):
+    image_set_sha256: str
+    seeds: list[int]
+    acc_last: list[float]
+    """One per student, percent."""
+    evaluate_seeds: list[int]
+    """One per student."""
+    cells: tuple[str, ...] = ()
+    """The distil cells that made it; several where a method's images do not depend on the seed; none for images made
+    elsewhere."""
+
+
+class CostRecord(Record):
+    """What a row's sets and students cost; None where nothing was measured, or only on a shared GPU."""
+
+    distil_cold_seconds: float | None
+    """Mean wall-clock of making a set, with what came from a cache at its original cost."""
+    distil_spent_seconds: float | None
+    """The same as it was here: what came from a cache cost nothing."""
+    evaluate_seconds_per_student: float | None
+    distil_gpu_peak_allocated_mib: float | None
+    """Memory: the highest over sets."""
+    distil_gpu_peak_reserved_mib: float | None
+    distil_host_peak_mib: float | None
+    distil_gpu_seconds: float | None
+    distil_energy_joules: float | None
+    distil_batch_sizes: list[int]
+    distil_hardware: list[str]
+    """Models of the devices."""
+    evaluate_hardware: list[str]
+    shared_gpu: bool
+    """Some cells shared their GPU with other processes; their costs are left out."""
+
+
+class LeaderboardRow(Record):
+    id: str
+    """Of the contestant: the same in every table that has it."""
+    rank: int | None
+    """None for references, and for rows without a finished student."""
+    tied: bool
+    reference: bool
+    """It takes no rank: the whole training set, shown beside every IPC."""
+    method: str
+    qualifiers: list[str]
+    """What tells this row from others where the name does not: prior, precision, device, version."""
+    spec: MethodSpec | None
+    cost_class: str | None
+    prior: PriorRecord | None
+    prior_sha256: str | None
+    precision: str | None
+    distil_device: str | None
+    evaluate_device: str
+    done: int
+    """Finished students."""
+    expected: int
+    """Students that were asked for."""
+    states: dict[str, int]
+    """Standing -> students."""
+    reasons: list[str]
+    """Why students are not done; each reason once."""
+    students_per_set: list[int]
+    """The distinct numbers of students of its sets."""
+    acc_last: Summary | None
+    acc_best: Summary | None
+    top5_last: Summary | None
+    gap_closed_percent: float | None
+    """100 (acc_last - random) / (full - random)."""
+    papers: tuple[PaperNumber, ...] = ()
+    """What papers give for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
+    cost: CostRecord
+    guidance: dict[str, Guidance]
+    sets: list[SetRecord]
+    has_predictions: bool
+    """The per-image predictions of all finished students are there and agree with the recorded accuracies."""
+
+    @property
+    def name(self) -> str:
+        """The method with its qualifiers: no other row of the table has it."""
+        return " · ".join([self.method, *self.qualifiers])
+
+
+class Pair(Record):
+    """Two rows (indices into the table's rows) and the difference of their `acc_last`, a minus b."""
+
+    a: int
+    b: int
+    comparison: Comparison
+
+
+class Table(Record):
+    title: str
+    dataset: str
+    split: str
+    split_hash: str | None
+    content_hash: str | None
+    resolution: int
+    ipc: int | None
+    protocol: str
+    protocol_hash: str
+    modified_protocol: bool
+    student: str
+    teacher: TeacherRecord | None = None
+    """None under a protocol with hard labels."""
+    n_train: int | None
+    n_test: int | None
+    settings: list[str]
+    """Prior, precision and device, as far as all rows share them."""
+    rows: list[LeaderboardRow]
+    pairs: list[Pair]
+    legend: list[str]
+    """How to read the columns and marks that this table has."""
+    notes: list[str]
+    """What a reader must know before believing its numbers."""
+
+
+class ProblemRecord(Record):
+    path: str
+    reason: str
+
+
+class Leaderboard(Record):
+    schema_version: int = 1
+    tables: list[Table]
+    problems: list[ProblemRecord]
+    """Files that could not be used, and stale evaluations."""

@@ -1,0 +1,132 @@
+"""Cost: phases add up, caches are told from work, earlier attempts count."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddbench.benchmark.cells.artefacts import DiskArtefacts
+from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.result import Cost, mean_guidance
+
+CPU = torch.device("cpu")
+
+
+def cost(meter: Meter) -> Cost:
+    return meter.cost(batch_size=1, threads=1)
+
+
+def seconds(meter: Meter) -> dict[str, float]:
+    return {phase.name: phase.seconds for phase in cost(meter).phases}
+
+
+def test_an_inner_phase_stops_the_outer_ones_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 1))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)) ** 2)
+    meter = Meter(CPU, tmp_path / "spent.json")
+    with meter.phase("outer"):  # 0
+        with meter.phase("inner"):  # 1 … 4
+            pass
+        with meter.phase("inner"):  # 9 … 16
+            pass
+    # 25
+    assert seconds(meter) == {"outer": 1 + 5 + 9, "inner": 3 + 7}
+    assert cost(meter).seconds == 25
+
+
+def test_a_phase_that_fails_is_counted(tmp_path: Path) -> None:
+    meter = Meter(CPU, tmp_path / "spent.json")
+    with pytest.raises(ValueError, match="no"), meter.phase("train"):
+        raise ValueError("no")
+    assert "train" in seconds(meter)
+
+
+def test_earlier_attempts_count(tmp_path: Path) -> None:
+    record = tmp_path / "spent.json"
+    first = Meter(CPU, record)
+    with first.phase("train"):
+        time.sleep(0.02)
+        first.save()
+    spent = json.loads(record.read_text())["seconds"]["train"]
+    assert spent >= 0.02
+    second = Meter(CPU, record)
+    with second.phase("train"):
+        pass
+    assert cost(second).attempts == 2
+    assert seconds(second)["train"] >= round(spent, 4)
+
+
+def test_artefacts_are_made_once_and_tell_their_original_cost(tmp_path: Path) -> None:
+    calls = []
+
+    def make() -> dict[str, np.ndarray]:
+        calls.append(1)
+        time.sleep(0.02)
+        return {"points": np.arange(6.0).reshape(2, 3), "masses": np.array([0.25, 0.75])}
+
+    def cell(name: str) -> tuple[Meter, dict[str, np.ndarray]]:
+        meter = Meter(CPU, tmp_path / f"{name}.json")
+        return meter, dict(DiskArtefacts(tmp_path / "artefacts", meter).arrays("support", {"class": "a", "K": 2}, make))
+
+    cold, made = cell("cold")
+    warm, found = cell("warm")
+    assert calls == [1]
+    assert made.keys() == found.keys()
+    assert all(np.array_equal(made[k], found[k]) and made[k].dtype == found[k].dtype for k in made)
+    (phase,) = cost(cold).phases
+    assert (phase.name, phase.cached_from) == ("support", None)
+    (phase,) = cost(warm).phases
+    assert phase.name == "support"
+    assert phase.seconds == 0
+    assert phase.cached_from is not None
+    assert phase.cold_seconds is not None
+    assert phase.cold_seconds >= 0.02
+    assert cost(warm).cold_seconds == phase.cold_seconds
+    assert cost(warm).seconds == 0
+
+
+def test_another_key_is_another_artefact_and_a_torn_one_is_made_again(tmp_path: Path) -> None:
+    artefacts = DiskArtefacts(tmp_path, Meter(CPU, tmp_path / "spent.json"))
+    one = artefacts.arrays("latents", {"class": "a"}, lambda: {"x": np.zeros(3)})
+    other = artefacts.arrays("latents", {"class": "b"}, lambda: {"x": np.ones(3)})
+    assert not np.array_equal(one["x"], other["x"])
+    for path in tmp_path.glob("latents/*/x.npy"):
+        path.write_bytes(path.read_bytes()[:-8])
+    again = artefacts.arrays("latents", {"class": "b"}, lambda: {"x": np.full(3, 2.0)})
+    assert again["x"].tolist() == [2, 2, 2]
+
+
+def test_what_a_resumed_cell_made_itself_is_no_saving(tmp_path: Path) -> None:
+    for attempt in range(2):
+        meter = Meter(CPU, tmp_path / "spent.json")
+        DiskArtefacts(tmp_path / "artefacts", meter).arrays("latents", {}, lambda: {"x": np.zeros(3)})
+        meter.save()
+        assert cost(meter).attempts == attempt + 1
+        assert [phase.cached_from for phase in cost(meter).phases] == [None]
+
+
+def test_no_gpu_no_gpu_numbers(tmp_path: Path) -> None:
+    measured = cost(Meter(CPU, tmp_path / "spent.json"))
+    assert measured.gpu_peak_allocated_mib is None
+    assert measured.energy_joules is None
+    assert measured.exclusive_gpu is None
+    assert measured.host_peak_mib > 10
+
+
+def test_a_forked_cells_memory_is_its_own(tmp_path: Path) -> None:
+    meter = Meter(CPU, tmp_path / "spent.json", forked=True)
+    before = cost(meter).host_peak_mib
+    block = np.ones(200 * 1024 * 1024 // 8)
+    grown = cost(meter).host_peak_mib
+    del block
+    # The high-water mark of this test process may lie above its memory at the start already.
+    assert grown >= before
+    assert grown >= 0
+
+
+def test_mean_guidance() -> None:
+    per_image = {(0, 0): {"ot": 1.0}, (1, 0): {"ot": 3.0}, (0, 1): {"ot": 0.5}, (1, 1): {"ot": 0.5, "other": 2.0}}
+    assert mean_guidance(per_image.items()) == {"ot": [2.0, 0.5], "other": [2.0]}

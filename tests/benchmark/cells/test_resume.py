@@ -1,0 +1,184 @@
+"""Kill -9 at any moment, run the same command: it goes on, makes nothing twice, and ends with the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult
+from ddbench.benchmark.core.store import CellDir, Store
+
+BENCH = Path(sys.executable).with_name("bench")
+COMMAND = ["run", "--method", "dmgd", "--dataset", "digits", "--ipc", "8", "--seeds", "0", "--repeats", "1",
+           "--protocol", "quick[epochs=60]", "--device", "cpu"]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BENCH, *COMMAND, "--out", out], env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(out: Path) -> str:
+    done = subprocess.run([BENCH, *COMMAND, "--out", out], env=ENVIRONMENT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def cells(out: Path, kind: str) -> list[CellDir]:
+    return [cell for cell in Store(out).cell_dirs() if cell.id.startswith(kind)]
+
+
+def committed(out: Path) -> dict[str, int]:
+    """Committed image file -> inode."""
+    return {
+        path.name: path.stat().st_ino for cell in cells(out, "distil") for path in cell.path.glob("rounds/0*/*.png")
+    }
+
+
+def pid_of(cell: CellDir) -> int | None:
+    return cell.progress().get("pid")
+
+
+def results(out: Path) -> tuple[DistillResult, EvaluateResult]:
+    (distil,), (student,) = cells(out, "distil"), cells(out, "evaluate")
+    one, other = distil.result(), student.result()
+    assert isinstance(one, DistillResult)
+    assert isinstance(other, EvaluateResult)
+    return one, other
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "runs"
+    finish(out)
+    return out
+
+
+def assert_equal_results(out: Path, undisturbed: Path) -> None:
+    (distil, student), (distil0, student0) = results(out), results(undisturbed)
+    assert distil.image_set_sha256 == distil0.image_set_sha256
+    assert distil.guidance == distil0.guidance
+    assert student.metrics == student0.metrics
+    one, other = (np.load(cells(o, "evaluate")[0].path / "predictions.npy") for o in (out, undisturbed))
+    assert np.array_equal(one, other)
+
+
+def test_killing_the_cell_and_then_everything_during_distillation(tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "runs"
+    run = start(out)
+    wait_for(lambda: len(committed(out)) >= 20)
+    (cell,) = cells(out, "distil")
+    pid = pid_of(cell)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, output
+    assert "SIGKILL" in output
+    assert "Traceback" not in output
+    result = cell.result()
+    assert result is not None
+    assert result.status == "killed"
+    first = committed(out)
+
+    run = start(out)
+    wait_for(lambda: len(committed(out)) >= len(first) + 10)
+    pid = pid_of(cell)
+    assert pid is not None
+    run.kill()
+    os.kill(pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    second = committed(out)
+    assert first.items() <= second.items(), "what was committed was not made again"
+
+    finish(out)
+    (distil, _) = results(out)
+    assert distil.image_set_sha256 is not None
+    final = Store(out).set_dir(distil.image_set_sha256)
+    inodes = {f"{int(path.parent.name)}-{int(path.stem)}.png": path.stat().st_ino for path in final.glob("*/*.png")}
+    assert second.items() <= inodes.items(), "the set's files are the committed ones"
+    assert distil.cost is not None
+    assert distil.cost.attempts == 3
+    assert_equal_results(out, undisturbed)
+
+
+def test_killing_during_evaluation(tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "runs"
+    run = start(out)
+    wait_for(lambda: any((cell.path / "checkpoint.pt").exists() for cell in cells(out, "evaluate")))
+    (cell,) = cells(out, "evaluate")
+    pid = pid_of(cell)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    run.kill()
+    run.communicate(timeout=60)
+    assert cell.result() is None, "killed too late: raise the epochs"
+    assert (cell.path / "checkpoint.pt").exists()
+    distil_before = results_file(out, "distil")
+    finish(out)
+    assert results_file(out, "distil") == distil_before, "the finished distil cell was left alone"
+    _, student = results(out)
+    assert student.cost is not None
+    assert student.cost.attempts == 2
+    assert not (cell.path / "checkpoint.pt").exists()
+    assert_equal_results(out, undisturbed)
+
+
+def results_file(out: Path, kind: str) -> bytes:
+    (cell,) = cells(out, kind)
+    return (cell.path / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_run_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "runs"
+    run = start(out)
+    wait_for(lambda: len(committed(out)) >= 10)
+    run.send_signal(number)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert "The same command goes on where this run stopped" in output
+    assert "Traceback" not in output
+    (cell,) = cells(out, "distil")
+    assert cell.result() is None
+    assert not cell.running()
+    kept = committed(out)
+    assert len(kept) >= 10
+    status = subprocess.run(
+        [BENCH, "status", "--out", out, "--json"], env=ENVIRONMENT, text=True, capture_output=True, check=True
+    )
+    assert "interrupted" in json.dumps(json.loads(status.stdout))
+
+
+def test_a_run_again_makes_nothing_and_says_so(undisturbed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("result.json")}
+    output = finish(undisturbed)
+    assert "2 reused" in output
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("result.json")} == before
+
+
+def test_a_set_that_was_removed_is_made_again_with_the_same_images(undisturbed: Path) -> None:
+    import shutil
+
+    distil, student = results(undisturbed)
+    assert distil.image_set_sha256 is not None
+    shutil.rmtree(Store(undisturbed).set_dir(distil.image_set_sha256))
+    output = finish(undisturbed)
+    assert "1 done" in output
+    assert results(undisturbed)[0].image_set_sha256 == distil.image_set_sha256
+    assert results(undisturbed)[1] == student

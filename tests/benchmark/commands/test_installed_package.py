@@ -1,0 +1,84 @@
+"""A stranger's package, built and installed by pip, adds a method to every command by its entry point alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ddbench.benchmark.commands import new_method
+
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "stranger-methods"
+version = "2.3"
+
+[project.entry-points."ddbench.methods"]
+stranger = "stranger_methods:Stranger"
+entries = "stranger_methods.variants:ENTRIES"
+
+[tool.setuptools]
+packages = ["stranger_methods"]
+"""
+VARIANTS = """
+from ddbench.benchmark.core.registry import Entry
+ENTRIES = [Entry("stranger-alone", variant_of="stranger", overrides={"images_mixed": 1}, summary="one image each")]
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the package, without network."""
+    for needed in ("pip", "setuptools"):
+        if find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed, so no package can be built")
+    root = tmp_path_factory.mktemp("stranger")
+    source, target = root / "source", root / "site"
+    package = source / "stranger_methods"
+    package.mkdir(parents=True)
+    plugin, _ = new_method.write("stranger", root / "stranger.py")
+    (package / "__init__.py").write_text(plugin.read_text())
+    (package / "variants.py").write_text(VARIANTS)
+    (source / "pyproject.toml").write_text(PROJECT)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+               "--disable-pip-version-check", "--no-compile", "--target", target, source]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+def bench(site: Path, *arguments: str, cwd: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("bench"), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_is_listed_with_where_it_comes_from(site: Path, tmp_path: Path) -> None:
+    listed = {row["name"]: row for row in json.loads(bench(site, "list", "methods", "--json", cwd=tmp_path))}
+    assert listed["stranger"]["origin"] == "package stranger-methods 2.3"
+    assert listed["stranger-alone"]["variant_of"] == "stranger"
+
+
+def test_it_distils_by_name_in_cells_of_their_own(site: Path, tmp_path: Path) -> None:
+    said = bench(
+        site, "distill", "-m", "stranger-alone", "-d", "digits", "--ipc", "1", "--seeds", "0", "--device", "cpu",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert "10 images" in said
+    (cell,) = (tmp_path / "runs" / "cells").iterdir()
+    result = json.loads((cell / "result.json").read_text())
+    assert (result["status"], result["label"]) == ("ok", "stranger-alone")
+    assert result["method"]["name"] == "stranger"
+    assert result["method"]["params"] == {"images_mixed": 1}

@@ -1,0 +1,85 @@
+"""Cell ids: equal for equal work, different for anything that can change a result."""
+
+import pytest
+from pydantic import ValidationError
+
+from ddbench.benchmark.core.spec import (
+    CELL_SPEC,
+    DatasetSpec,
+    DistilledBy,
+    DistillSpec,
+    EvaluateSpec,
+    MethodSpec,
+    ProtocolSpec,
+    brackets,
+    canonical_json,
+    cell_id,
+)
+
+DISTIL = DistillSpec(
+    method=MethodSpec(name="dmgd", version=1, params={"ot_scale": 0.5, "greedy": True}),
+    dataset=DatasetSpec(name="digits", split="default", resolution=8),
+    prior_sha256="ab" * 32,
+    ipc=10,
+    seed=0,
+    precision="fp32",
+    device_type="cpu",
+)
+EVALUATE = EvaluateSpec(
+    images=DistilledBy(cell=cell_id(DISTIL)),
+    dataset=DISTIL.dataset,
+    ipc=10,
+    protocol=ProtocolSpec(name="quick", version=1, overrides={}, hash="cd" * 32),
+    student="convnet3",
+    seed=0,
+    device_type="cpu",
+)
+
+
+def test_ids_are_pinned() -> None:
+    # A change here orphans every result that anybody has: raise SPEC_VERSION if it is meant.
+    assert cell_id(DISTIL) == "distil-0a68721cf6e10a1f"
+    assert cell_id(EVALUATE) == "evaluate-26c3c7b7532bf3a6"
+
+
+def test_an_id_does_not_depend_on_the_order_of_parameters() -> None:
+    turned = DISTIL.model_copy(
+        update={"method": DISTIL.method.model_copy(update={"params": {"greedy": True, "ot_scale": 0.5}})}
+    )
+    assert cell_id(turned) == cell_id(DISTIL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"ipc": 1},
+        {"ipc": None},
+        {"precision": "bf16"},
+        {"device_type": "cuda"},
+        {"prior_sha256": "ac" * 32},
+        {"dataset": DatasetSpec(name="digits", split="other", resolution=8)},
+        {"method": MethodSpec(name="dmgd", version=2, params=DISTIL.method.params)},
+        {"method": MethodSpec(name="dmgd", version=1, params={**DISTIL.method.params, "ot_scale": 0.05})},
+    ],
+)
+def test_what_can_change_a_result_is_in_the_id(change: dict) -> None:
+    assert cell_id(DISTIL.model_copy(update=change)) != cell_id(DISTIL)
+
+
+@pytest.mark.parametrize("spec", [DISTIL, EVALUATE])
+def test_specifications_survive_json(spec: DistillSpec | EvaluateSpec) -> None:
+    assert CELL_SPEC.validate_json(spec.model_dump_json()) == spec
+    with pytest.raises(ValidationError, match="extra"):
+        CELL_SPEC.validate_python({**spec.model_dump(), "gpu": 3})
+
+
+def test_canonical_json() -> None:
+    assert canonical_json({"b": 1, "a": [1.5, True, None, "σ"]}) == '{"a":[1.5,true,null,"σ"],"b":1}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_brackets() -> None:
+    assert brackets({}) == ""
+    assert brackets({"b": 0.5, "a": True, "c": "mean"}) == "[a=true,b=0.5,c=mean]"

@@ -1,0 +1,173 @@
+"""The results folder: whole files or none, locks that die with their process, states that tell the truth."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.core import store as store_module
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.result import DistillResult
+from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, MethodSpec, cell_id
+from ddbench.benchmark.core.store import CellDir, Launch, State, Store, write_atomically, write_json
+
+SPEC = DistillSpec(
+    method=MethodSpec(name="random", version=1, params={}),
+    dataset=DatasetSpec(name="digits", split="default", resolution=8),
+    prior_sha256=None,
+    ipc=1,
+    seed=0,
+    precision="fp32",
+    device_type="cpu",
+)
+OK = DistillResult(
+    cell=cell_id(SPEC), status="ok", label="random", method=SPEC.method, dataset=None, ipc=1, distill_seed=0
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "runs")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def cell(store: Store) -> CellDir:
+    return store.add(SPEC, Launch(label="random"))
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"], "no temporary file is left behind"
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"acc": float("nan")})
+
+
+def test_states(store: Store, cell: CellDir) -> None:
+    assert store.cell("distil-0").state() is State.ABSENT
+    assert cell.state() is State.INTERRUPTED
+    with cell.lock():
+        assert cell.state() is State.RUNNING
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    assert cell.state() is State.OK
+    assert cell.finished()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1}', '{"schema_version": 99, "kind": "distil"}', "[]"])
+def test_a_half_written_or_foreign_result_is_reported_and_not_taken_for_one(cell: CellDir, text: str) -> None:
+    (cell.path / "result.json").write_text(text)
+    assert cell.result() is None
+    assert cell.state() is State.UNREADABLE
+    assert "result.json" in (cell.problem() or "")
+    assert not cell.finished()
+
+
+@pytest.mark.parametrize(
+    ("status", "retriable", "missing", "retried"),
+    [
+        ("failed", False, True, False),
+        ("failed", True, False, False),
+        ("oom", False, False, False),
+        ("timeout", False, False, False),
+        ("killed", False, False, False),
+    ],
+)
+def test_what_is_run_again(cell: CellDir, status: str, retriable: bool, missing: bool, retried: bool) -> None:
+    write_failure(cell, status, "because", retriable=retriable)  # type: ignore[arg-type]
+    result = cell.result()
+    assert result is not None
+    assert (result.status, result.reason) == (status, "because")
+    assert cell.finished() is missing
+    assert cell.finished(retry_failed=True) is retried
+
+
+def test_a_failure_does_not_replace_a_good_result(cell: CellDir) -> None:
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    write_failure(cell, "timeout", "too late")
+    assert cell.result() == OK
+
+
+def test_clearing_leaves_what_the_cell_is(store: Store, cell: CellDir, tmp_path: Path) -> None:
+    store.cell("distil-0").clear()  # there is none
+    assert not store.cell("distil-0").path.exists()
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    (cell.path / "rounds" / "00000").mkdir(parents=True)
+    (cell.path / "scratch").symlink_to(tmp_path)
+    cell.clear()
+    assert sorted(path.name for path in cell.path.iterdir()) == ["launch.json", "lock", "spec.json"]
+    assert cell.state() is State.INTERRUPTED
+    assert store.cells.is_dir(), "a link's target is not cleared"
+
+
+def test_a_lock_is_exclusive_and_released_when_its_process_is_killed(cell: CellDir) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from ddbench.benchmark.core.store import CellDir\n"
+        "with CellDir(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-P", "-c", code, str(cell.path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert cell.running()
+        refused = rf"cell {cell.id} is running \(process {holder.pid}\); wait for it or stop it"
+        with pytest.raises(RunError, match=refused), cell.lock():
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    assert not cell.running()
+    with cell.lock():
+        pass
+
+
+def test_two_runs_on_one_folder(store: Store) -> None:
+    with store.run_lock():
+        code = (
+            "import sys; from pathlib import Path; from ddbench.benchmark.core.store import Store\n"
+            "with Store(Path(sys.argv[1])).run_lock(): pass"
+        )
+        done = subprocess.run([sys.executable, "-P", "-c", code, str(store.out)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"another run (process {os.getpid()}) is writing to" in done.stderr
+    with store.run_lock():
+        pass
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write results to .*Choose another folder with --out"):
+        Store(tmp_path / "file" / "runs").create()
+
+
+def test_no_results_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no results"):
+        Store(tmp_path).require()
+
+
+def test_adding_a_cell_again_keeps_its_specification_and_renews_its_launch(store: Store, cell: CellDir) -> None:
+    before = (cell.path / "spec.json").stat().st_mtime_ns
+    time.sleep(0.01)
+    again = store.add(SPEC, Launch(label="random", threads=4))
+    assert again.path == cell.path
+    assert (cell.path / "spec.json").stat().st_mtime_ns == before
+    assert cell.launch().threads == 4
+    assert cell.spec() == SPEC
+    assert json.loads((cell.path / "spec.json").read_text())["kind"] == "distil"

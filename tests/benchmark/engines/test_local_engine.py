@@ -1,0 +1,67 @@
+"""Cells as processes of this machine: forks that can use CUDA, or fresh processes where a library has spoilt that."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.engines.local import LocalEngine
+
+needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA to touch")
+
+
+@needs_cuda_build
+def test_a_forked_cell_can_use_cuda() -> None:
+    """No GPU is needed: asking for one is what spoils a fork."""
+    engine = LocalEngine()
+    engine.open(jobs=1, device="cpu")
+    # The server cannot import a test module's function.
+    look = "import torch; raise SystemExit(7 + torch.cuda._is_in_bad_fork())"
+    process = engine._context.Process(target=exec, args=(look,))
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+
+
+ONE_GPU = """
+import torch
+from ddbench.benchmark.commands import cli
+from ddbench.benchmark.engines import local
+
+open_engine = local.LocalEngine.open
+
+
+def open_with_a_gpu(self, *, jobs, device):
+    open_engine(self, jobs=jobs, device="cuda")
+    print("cells by", self._context.get_start_method())
+    return open_engine(self, jobs=jobs, device="cpu")
+
+
+if __name__ == "__main__":
+    local.PRELOAD[:] = ["touching"]
+    torch.cuda.device_count, torch.cuda.is_available = lambda: 1, lambda: True
+    local.LocalEngine.open = open_with_a_gpu
+    cli.main()
+"""
+
+
+@needs_cuda_build
+@pytest.mark.parametrize("touches", [True, False])
+def test_where_a_library_touches_cuda_cells_are_fresh_processes(touches: bool, tmp_path: Path) -> None:
+    (tmp_path / "touching.py").write_text("import torch\n" + "torch.accelerator.is_available()\n" * touches)
+    script, out = tmp_path / "one_gpu.py", tmp_path / "runs"
+    script.write_text(ONE_GPU)
+    command = ["distill", "--method", "random", "--dataset", "digits", "--ipc", "1", "--seeds", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "80"}
+    done = subprocess.run(
+        [sys.executable, "-P", script, *command, "--out", out], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("cells by spawn" in done.stdout) is touches
+    assert ("has touched CUDA, which no forked process can use" in done.stdout) is touches
+    (cell,) = Store(out).cell_dirs()
+    assert cell.state() == "ok"

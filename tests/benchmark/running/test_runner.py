@@ -1,0 +1,303 @@
+"""The runner's decisions, on an engine that runs nothing: order, slots, blocking, reuse, time limits, interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.spec import DistilledBy, DistillSpec
+from ddbench.benchmark.core.store import CellDir, Store, write_json
+from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.planning.plan import Plan
+from ddbench.benchmark.planning.planner import plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.running import runner as runner_module
+from ddbench.benchmark.running.runner import Fate, Item, Runner
+
+
+class FakeCell(Handle):
+    """Ends after some polls; what it leaves behind is up to `finish`."""
+
+    def __init__(self, cell: CellDir, polls: int, status: int, finish: Callable[[CellDir], None]) -> None:
+        self.cell, self.polls, self.status, self.finish = cell, polls, status, finish
+        self.told: list[str] = []
+
+    def exit_status(self) -> int | None:
+        self.polls -= 1
+        if self.polls > 0:
+            return None
+        self.finish(self.cell)
+        return self.status
+
+    def terminate(self) -> None:
+        self.told.append("terminate")
+        self.polls, self.status, self.finish = 0, 143, lambda cell: None
+
+    def kill(self) -> None:
+        self.told.append("kill")
+
+
+class FakeEngine(Engine):
+    """Finishes every cell, except those that a test gives another end."""
+
+    def __init__(self, ends: dict[str, tuple[int, int, Callable[[CellDir], None]]] | None = None) -> None:
+        self.ends = ends or {}
+        self.started: list[str] = []
+        self.most_at_once = 0
+        self.living: list[FakeCell] = []
+
+    def open(self, *, jobs: int, device: str) -> list[Slot]:
+        return [Slot(i, "cpu") for i in range(jobs)]
+
+    def start(self, cell: Path, slot: Slot) -> Handle:
+        directory = CellDir(cell)
+        polls, status, finish = self.ends.get(directory.spec().kind, (2, 0, finish_well))
+        handle = FakeCell(directory, polls, status, finish)
+        self.started.append(directory.id)
+        self.living = [h for h in self.living if h.polls > 0] + [handle]
+        self.most_at_once = max(self.most_at_once, len(self.living))
+        return handle
+
+    def close(self) -> None:
+        pass
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.fates: list[tuple[str, Fate]] = []
+
+    def changed(self, item: Item) -> None:
+        self.fates.append((item.cell.id, item.fate))
+
+    def tick(self) -> None:
+        pass
+
+
+def finish_well(cell: CellDir) -> None:
+    spec, launch = cell.spec(), cell.launch()
+    if isinstance(spec, DistillSpec):
+        sha = f"{spec.seed:02d}" * 32
+        folder = Store(cell.path.parents[1]).set_dir(sha)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_text("{}")
+        result: DistillResult | EvaluateResult = DistillResult(
+            cell=cell.id, status="ok", label=launch.label, method=spec.method, dataset=None, ipc=spec.ipc,
+            distill_seed=spec.seed, image_set_sha256=sha, n_images=10,
+        )  # fmt: skip
+    else:
+        assert isinstance(spec.images, DistilledBy)
+        source = Store(cell.path.parents[1]).cell(spec.images.cell).result()
+        assert source is not None
+        result = EvaluateResult(
+            cell=cell.id, status="ok", label=launch.label, method=source.method, dataset=None, ipc=spec.ipc,
+            distill_seed=source.distill_seed, image_set_sha256=source.image_set_sha256, distil_cell=source.cell,
+            protocol=spec.protocol, protocol_label=spec.protocol.label, modified_protocol=False, student=spec.student,
+            evaluate_seed=spec.seed, metrics=Metrics(acc_last=50.0, acc_best=51.0, top5_last=None, curve=[]),
+        )  # fmt: skip
+    write_json(cell.path / "result.json", result.model_dump(mode="json"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(runner_module, "POLL_SECONDS", 0.001)
+    made = Store(tmp_path / "runs")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def plan() -> Plan:
+    given = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0-1", "repeats": 2, "device": "cpu"}
+    return plan_run(run_spec({}, given))[0]
+
+
+def run(store: Store, plan: Plan, engine: FakeEngine, jobs: int = 1, **options: object) -> Runner:
+    runner = Runner(store, plan, engine, **options)  # type: ignore[arg-type]
+    runner.settle()
+    runner.run(engine.open(jobs=jobs, device="cpu"), Silent())
+    return runner
+
+
+def fates(runner: Runner) -> list[str]:
+    return [f"{item.spec.kind} {item.fate}" for item in runner.items]
+
+
+def test_sets_come_before_their_students_and_everything_is_done(store: Store, plan: Plan) -> None:
+    engine = FakeEngine()
+    runner = run(store, plan, engine)
+    assert {item.fate for item in runner.items} == {Fate.DONE}
+    assert engine.started == [item.cell.id for item in runner.items]
+    assert engine.most_at_once == 1
+
+
+def test_jobs_run_side_by_side(store: Store, plan: Plan) -> None:
+    engine = FakeEngine()
+    run(store, plan, engine, jobs=3)
+    assert engine.most_at_once == 3
+    assert len(engine.started) == len(set(engine.started)) == 6
+
+
+def test_a_second_run_starts_nothing(store: Store, plan: Plan) -> None:
+    run(store, plan, FakeEngine())
+    engine = FakeEngine()
+    runner = run(store, plan, engine)
+    assert engine.started == []
+    assert {item.fate for item in runner.items} == {Fate.REUSED}
+
+
+def test_reuse_never_runs_all_again(store: Store, plan: Plan) -> None:
+    run(store, plan, FakeEngine())
+    engine = FakeEngine()
+    run(store, plan, engine, reuse="never")
+    assert len(engine.started) == 6
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from ddbench.benchmark.core.store import CellDir
+
+cell = CellDir(Path(sys.argv[1]))
+with cell.lock():
+    (cell.path / "rounds").mkdir()
+    print("held", flush=True)
+    for number, line in enumerate(sys.stdin):
+        (cell.path / "rounds" / f"{number}.txt").write_text(line)
+        print(number, flush=True)
+"""
+
+
+def test_reuse_never_leaves_alone_what_another_process_is_at(store: Store, plan: Plan) -> None:
+    items = run(store, plan, FakeEngine()).items
+    busy, students = items[0], items[1:3]
+    before = [item.cell.path.joinpath("result.json").stat() for item in students]
+    command = [sys.executable, "-P", "-c", AT_WORK, busy.cell.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        engine = FakeEngine()
+        runner = run(store, plan, engine, reuse="never")
+        other.stdin.write("still here\n")
+        other.stdin.close()
+        assert other.stdout.readline() == "0\n"
+    assert other.returncode == 0
+    assert (busy.cell.path / "rounds" / "0.txt").read_text() == "still here\n"
+    again = ["distil done", "evaluate done", "evaluate done"]
+    assert fates(runner) == ["distil failed", "evaluate blocked", "evaluate blocked", *again]
+    assert runner.items[0].reason == (
+        f"cell {busy.cell.id} is running (process {other.pid}); wait for it or stop it, then the same command goes on"
+    )
+    assert engine.started == [item.cell.id for item in items[3:]]
+    assert [item.cell.path.joinpath("result.json").stat() for item in students] == before
+    assert {item.fate for item in run(store, plan, FakeEngine(), reuse="never").items} == {Fate.DONE}
+    assert not (busy.cell.path / "rounds").exists()
+
+
+def test_only_cache_runs_nothing(store: Store, plan: Plan) -> None:
+    engine = FakeEngine()
+    assert {item.fate for item in run(store, plan, engine, reuse="only-cache").items} == {Fate.MISSING}
+    assert engine.started == []
+
+
+def test_a_failed_set_blocks_its_students_and_stays_failed(store: Store, plan: Plan) -> None:
+    def fail(cell: CellDir) -> None:
+        write_failure(cell, "failed", "no luck")
+
+    ends = {"distil": (2, 1, fail)}
+    expected = ["distil failed", "evaluate blocked", "evaluate blocked"] * 2
+    assert fates(run(store, plan, FakeEngine(ends))) == expected
+    engine = FakeEngine()
+    assert fates(run(store, plan, engine)) == expected
+    assert engine.started == [], "a deterministic failure is not tried again"
+    assert {item.fate for item in run(store, plan, FakeEngine(), retry_failed=True).items} == {Fate.DONE}
+
+
+def test_a_killed_cell_is_told_and_run_again(store: Store, plan: Plan) -> None:
+    runner = run(store, plan, FakeEngine({"evaluate": (2, -signal.SIGKILL, lambda cell: None)}))
+    students = [item for item in runner.items if item.spec.kind == "evaluate"]
+    assert {item.fate for item in students} == {Fate.FAILED}
+    assert "SIGKILL; the system kills processes when memory runs out" in (students[0].reason or "")
+    engine = FakeEngine()
+    assert {item.fate for item in run(store, plan, engine).items} == {Fate.DONE, Fate.REUSED}
+    assert len(engine.started) == 4
+
+
+def test_a_cell_that_takes_too_long_is_ended(store: Store, plan: Plan) -> None:
+    ends = {"evaluate": (10**9, 0, finish_well)}
+    runner = run(store, plan, FakeEngine(ends), timeout_seconds=0.02)
+    student = next(item for item in runner.items if item.spec.kind == "evaluate")
+    assert student.fate is Fate.FAILED
+    assert student.reason == "took longer than the --timeout of 0.02 s"
+    assert student.cell.state() == "timeout"
+
+
+def test_a_cell_without_result_or_signal_tells_its_last_words(store: Store, plan: Plan) -> None:
+    def mutter(cell: CellDir) -> None:
+        (cell.path / "log.txt").write_text("something\nOSError: [Errno 28] No space left on device\n")
+
+    runner = run(store, plan, FakeEngine({"distil": (2, 1, mutter)}))
+    assert "No space left on device" in (runner.items[0].reason or "")
+
+
+def test_a_set_that_changed_makes_its_students_stale(store: Store, plan: Plan) -> None:
+    run(store, plan, FakeEngine())
+    distil = next(item for item in Runner(store, plan, FakeEngine()).items if item.spec.kind == "distil")
+    result = distil.cell.result()
+    assert result is not None
+    other = "ff" * 32
+    store.set_dir(other).mkdir()
+    (store.set_dir(other) / "manifest.json").write_text("{}")
+    changed = result.model_copy(update={"image_set_sha256": other})
+    write_json(distil.cell.path / "result.json", changed.model_dump(mode="json"))
+    engine = FakeEngine()
+    run(store, plan, engine)
+    students = [s.images.cell for s in (store.cell(c).spec() for c in engine.started) if hasattr(s, "images")]
+    assert students == [distil.cell.id] * 2
+
+
+def test_ctrl_c_ends_running_cells_and_starts_no_more(store: Store, plan: Plan) -> None:
+    def press_ctrl_c(cell: CellDir) -> None:
+        finish_well(cell)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    engine = FakeEngine({"distil": (2, 0, press_ctrl_c)})
+    runner = run(store, plan, engine)
+    assert runner.interrupted
+    assert fates(runner)[0] == "distil done"
+    assert set(fates(runner)[1:]) == {"evaluate interrupted", "distil interrupted"}
+    assert len(engine.started) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_cell_that_still_runs_elsewhere_is_waited_for(store: Store, plan: Plan) -> None:
+    """An orphan of a killed run holds the cell's lock; its result is used when it is done."""
+    first = Runner(store, plan, FakeEngine()).items[0]
+    cell = store.add(first.spec, first.planned.launch)
+    lock = cell.lock()
+    lock.__enter__()
+    engine = FakeEngine()
+    runner = Runner(store, plan, engine)
+    runner.settle()
+
+    class Release(Silent):
+        ticks = 0
+
+        def tick(self) -> None:
+            self.ticks += 1
+            if self.ticks == 3:
+                finish_well(cell)
+                lock.__exit__(None, None, None)
+
+    watch = Release()
+    runner.run(engine.open(jobs=2, device="cpu"), watch)
+    assert (cell.id, Fate.ELSEWHERE) in watch.fates
+    assert cell.id not in engine.started
+    assert {item.fate for item in runner.items} == {Fate.DONE}

@@ -1,0 +1,99 @@
+"""Published numbers stand beside measured ones, under the papers' own conditions only, and rank nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.reports.output import formats
+from ddbench.reports.results import rows
+from ddbench.reports.results.paper_numbers import FILE, published
+from ddbench.reports.tables.leaderboard import build
+
+WOOF: dict[str, Any] = {"dataset": "woof", "split": "imagenet", "resolution": 256, "student": "resnet_ap10"}
+REFERENCE = Path(os.environ.get("DDBENCH_REFERENCE") or Path(__file__).parents[4] / "shared" / "reference")
+
+
+@pytest.mark.parametrize(("ipc", "value"), [(10, 29.4), (20, 32.7), (50, 47.2), (100, 59.4)])
+@pytest.mark.parametrize("method", ["random", "random-first"])
+def test_the_random_row_of_minimax(method: str, ipc: int, value: float) -> None:
+    first, *_ = published(method, ipc=ipc, protocol="hard-minimax-sgd", **WOOF)
+    assert (first.value, first.marks) == (value, "")
+
+
+def test_dmgds_row_is_marked_as_inferred() -> None:
+    first, *_ = published("dmgd", ipc=10, protocol="hard-dmgd-adamw", **WOOF)
+    assert (first.value, first.std, first.marks) == (40.8, 1.1, "i")
+    assert not published("dmgd", ipc=10, protocol="hard-minimax-sgd", **WOOF)
+
+
+def test_soft_numbers_stand_at_every_crop_and_say_that_theirs_is_not_known() -> None:
+    where: dict[str, Any] = {**WOOF, "dataset": "imagenet-1k", "ipc": 10, "student": "resnet18_bn"}
+    for protocol in ("soft-rded-shuffle", "soft-rded-half", "soft-rded-crop"):
+        values = [number.value for number in published("dmgd", protocol=protocol, **where)]
+        assert values == [46.3]
+    assert "i" in published("dmgd", protocol="soft-rded-half", **where)[0].marks
+
+
+def test_another_split_has_no_published_numbers() -> None:
+    assert not published("random", **{**WOOF, "split": "fastai"}, ipc=10, protocol="hard-minimax-sgd")
+
+
+def test_another_resolution_has_no_published_numbers() -> None:
+    """The protocol would enlarge images of 32 px to its own side, and its name would still be the papers'."""
+    assert not published("random", **{**WOOF, "resolution": 32}, ipc=10, protocol="hard-minimax-sgd")
+
+
+def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:
+    with FILE.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) > 700
+    known = {entry.name for entry in METHODS} & {line["method_id"] for line in lines}
+    assert {"random", "full", "dit", "dmgd", "dmgd-sm"} <= known
+    datasets = {entry.name for entry in DATASETS}
+    for line in lines:
+        if line["method_id"] in known and line["metric"] == "top1_best" and line["dataset"] in datasets:
+            if line["protocol"].startswith("hard-"):
+                resolve_protocol(line["protocol"])
+            assert line["ipc"] == "full" or int(line["ipc"]) > 0
+
+
+def test_the_carried_copy_is_the_reference() -> None:
+    original = REFERENCE / "paper_numbers.csv"
+    if not original.is_file():
+        pytest.skip(f"no reference numbers at {original}; set DDBENCH_REFERENCE")
+    assert FILE.read_bytes() == original.read_bytes()
+
+
+def test_a_leaderboard_shows_them_beside_ours(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-minimax-sgd")[1]
+    for method in ("random", "dmgd"):
+        folder.method(method, [[31.0, 32.0], [31.5, 32.5]], protocol=protocol, student="resnet_ap10")
+    (table,) = build(rows.read(folder.out)).tables
+    by_method = {row.method: row for row in table.rows}
+    assert by_method["random"].papers[0].value == 29.4
+    assert by_method["dmgd"].papers == ()  # DMGD's row was made with AdamW
+    assert [row.rank for row in table.rows] == [1, 1]
+    best = by_method["random"].acc_best
+    assert best is not None
+    text = formats.markdown(build(rows.read(folder.out)))
+    assert "| paper |" in text
+    assert re.search(rf"29\.4( ± \d\.\d)? \({re.escape(f'{best.mean - 29.4:+.1f}')}\)", text)
+    assert "never ranked" in text
+
+
+def test_a_modified_protocol_has_none(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-minimax-sgd[epochs=60]")[1]
+    folder.method("random", [[31.0]], protocol=protocol, student="resnet_ap10")
+    board = build(rows.read(folder.out))
+    assert board.tables[0].rows[0].papers == ()
+    assert "| paper |" not in formats.markdown(board)
