@@ -105,7 +105,7 @@ class Default:
 
 @dataclass(frozen=True)
 class SplitData:
-    """One split, opened: what a distil cell may see (`train`) and what only the referee sees (`test`)."""
+    """One split, opened: what a distill cell may see (`train`) and what only the referee sees (`test`)."""
 
     name: str
     train: ImageSource

@@ -132,7 +132,7 @@ class DistillTask:
     class_ids: tuple[str, ...]
     """The dataset's whole class list in label order, also when the cell is a shard."""
     class_indices: tuple[int, ...]
-    """The classes to distil, positions in `class_ids`."""
+    """The classes to distill, positions in `class_ids`."""
     ipc: int | None
     """Images per class; None for a method that keeps the whole training set."""
     seed: int

@@ -80,9 +80,9 @@ def _run(
     meter.save()
     result: DistillResult | EvaluateResult
     if isinstance(spec, DistillSpec):
-        from ddbench.benchmark.cells.distill import distil
+        from ddbench.benchmark.cells.distill import distill
 
-        result = distil(cell, spec, launch, plan, store, meter, progress)
+        result = distill(cell, spec, launch, plan, store, meter, progress)
     else:
         from ddbench.benchmark.cells.evaluate import evaluate
 

@@ -67,10 +67,10 @@ def open_split(spec: DatasetSpec, launch: Launch, cell: CellDir) -> tuple[Datase
     return dataset, split, record
 
 
-def distil(
+def distill(
     cell: CellDir, spec: DistillSpec, launch: Launch, plan: CellPlan, store: Store, meter: Meter, progress: Progress
 ) -> DistillResult:
-    """Run or resume a distil cell, or merge a set's shards.
+    """Run or resume a distill cell, or merge a set's shards.
 
     Raises:
         RunError: the method broke its contract, or its sampler failed.
@@ -251,7 +251,7 @@ def train_hash(content_hash: str, resolution: int) -> str:
 def _make_images(method: Method, task: DistillTask, rounds: Rounds, meter: Meter, progress: Progress) -> None:
     with meter.phase("prepare"):
         method.prepare(task)
-    with meter.phase("distil"):
+    with meter.phase("distill"):
         for images in method.distill(task):
             with meter.phase("write"):
                 rounds.commit(images)

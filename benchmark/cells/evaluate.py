@@ -91,7 +91,7 @@ def evaluate(
         ipc=spec.ipc,
         distill_seed=None if source is None else source.distill_seed,
         image_set_sha256=images.sha256,
-        distil_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
+        distill_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
         protocol=spec.protocol,
         protocol_label=protocol.label,
         modified_protocol=protocol.modified,

@@ -18,7 +18,7 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
         return
     spec, launch = cell.spec(), cell.launch()
     result = (
-        _failed_distil(cell, spec, launch, status, reason, retriable)
+        _failed_distill(cell, spec, launch, status, reason, retriable)
         if isinstance(spec, DistillSpec)
         else _failed_evaluation(cell, spec, launch, status, reason, retriable)
     )
@@ -29,7 +29,7 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
             print(f"cannot write {cell.path / 'result.json'}: {error}", file=sys.stderr)
 
 
-def _failed_distil(
+def _failed_distill(
     cell: CellDir, spec: DistillSpec, launch: Launch, status: Status, reason: str, retriable: bool
 ) -> DistillResult:
     return DistillResult(
@@ -50,7 +50,7 @@ def _failed_distil(
 def _failed_evaluation(
     cell: CellDir, spec: EvaluateSpec, launch: Launch, status: Status, reason: str, retriable: bool
 ) -> EvaluateResult:
-    source = distil_spec(Store(cell.path.parent.parent), spec)
+    source = distill_spec(Store(cell.path.parent.parent), spec)
     return EvaluateResult(
         cell=cell.id,
         status=status,
@@ -61,7 +61,7 @@ def _failed_evaluation(
         dataset=None,
         ipc=spec.ipc,
         distill_seed=None if source is None else source.seed,
-        distil_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
+        distill_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
         protocol=spec.protocol,
         protocol_label=spec.protocol.label,
         modified_protocol=bool(spec.protocol.overrides),
@@ -71,7 +71,7 @@ def _failed_evaluation(
     )
 
 
-def distil_spec(store: Store, spec: EvaluateSpec) -> DistillSpec | None:
+def distill_spec(store: Store, spec: EvaluateSpec) -> DistillSpec | None:
     """The specification of the cell that makes an evaluate cell's images; None for images made elsewhere."""
     if not isinstance(spec.images, DistilledBy):
         return None

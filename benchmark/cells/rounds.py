@@ -1,4 +1,4 @@
-"""The commits of a distil cell: a round of images becomes visible whole, by one rename, with its latents and marker.
+"""The commits of a distill cell: a round of images becomes visible whole, by one rename, with its latents and marker.
 
     <cell>/rounds/<000000>/  <class index>-<image index>.png …  latents.safetensors  round.json
 

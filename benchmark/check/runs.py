@@ -57,7 +57,7 @@ class SmallRuns:
         cell: str | None = None,
         stop_after: int | None = None,
     ) -> Images:
-        """Distil, or go on from what the folder `cell` holds.
+        """Distill, or go on from what the folder `cell` holds.
 
         Args:
             artefacts: runs with the same word share what methods cache.

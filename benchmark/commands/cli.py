@@ -67,7 +67,7 @@ EngineName = Annotated[str | None, typer.Option("--engine", help="Where cells ru
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Cells at once; on GPUs, one GPU each.")]
 Shards = Annotated[
     int | None,
-    typer.Option("--shards", help="Distil each set in so many parts of its classes, which --jobs run side by side."),
+    typer.Option("--shards", help="Distill each set in so many parts of its classes, which --jobs run side by side."),
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images in flight while sampling.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds that one cell may take.")]
@@ -115,7 +115,7 @@ def run(
     plugin: Plugins = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Distil, train students, show the leaderboard. What is not said comes from the dataset's headline."""
+    """Distill, train students, show the leaderboard. What is not said comes from the dataset's headline."""
     _run(_given(locals()), dry_run=dry_run, students=True)
 
 

@@ -33,7 +33,7 @@ def figures(
 ) -> None:
     """Draw figures for a paper, as SVG and PDF.
 
-    Accuracy by method, against the time to distil and against IPC, and published numbers against ours.
+    Accuracy by method, against the time to distill and against IPC, and published numbers against ours.
     """
     from ddbench.reports.output.figures import draw_all
     from ddbench.reports.tables.leaderboard import build

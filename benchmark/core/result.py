@@ -127,7 +127,7 @@ class Result(Record):
     """Common to both kinds of cell, finished or failed."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    kind: Literal["distil", "evaluate"]
+    kind: Literal["distill", "evaluate"]
     cell: str
     status: Status
     reason: str | None = None
@@ -165,7 +165,7 @@ class ShardRecord(Record):
 
 
 class DistillResult(Result):
-    kind: Literal["distil"] = "distil"
+    kind: Literal["distill"] = "distill"
     n_images: int | None = None
     shards: list[ShardRecord] = []
     """The shards that made this set; empty where it was made in one piece."""
@@ -181,7 +181,7 @@ class DistillResult(Result):
 
 class EvaluateResult(Result):
     kind: Literal["evaluate"] = "evaluate"
-    distil_cell: str | None
+    distill_cell: str | None
     protocol: ProtocolSpec
     protocol_label: str
     """`name@version`, or `name[epochs=60]@version` for a modified protocol."""

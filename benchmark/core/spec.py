@@ -95,7 +95,7 @@ class Shard(Model):
 class DistillSpec(Model):
     """One distilled set, or the part of one that a shard of the classes is: a method on a dataset with one seed."""
 
-    kind: Literal["distil"] = "distil"
+    kind: Literal["distill"] = "distill"
     spec_version: Literal[1] = SPEC_VERSION
     method: MethodSpec
     dataset: DatasetSpec
@@ -109,7 +109,7 @@ class DistillSpec(Model):
     """None: all classes. It is then left out of the JSON, so a set has one id however it was made."""
 
     def classes(self, n_classes: int) -> range:
-        """The indices of the classes that this cell distils."""
+        """The indices of the classes that this cell distills."""
         return range(n_classes) if self.shard is None else self.shard.classes(n_classes)
 
     def shards(self, count: int) -> tuple[DistillSpec, ...]:
@@ -125,9 +125,9 @@ class DistillSpec(Model):
 
 
 class DistilledBy(Model):
-    """The images come from a distil cell."""
+    """The images come from a distill cell."""
 
-    cell: str = Field(pattern=r"^distil-[0-9a-f]{16}$")
+    cell: str = Field(pattern=r"^distill-[0-9a-f]{16}$")
     """Its id, which names folders and pages: a specification with anything else in its place is none."""
 
 

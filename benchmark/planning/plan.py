@@ -35,7 +35,7 @@ class Plan(Model):
     sets: tuple[PlannedSet, ...]
 
     def cells(self) -> Iterator[tuple[PlannedSet, DistillSpec | EvaluateSpec]]:
-        """Each set's shards, the distil cell that makes or merges the set, then its students."""
+        """Each set's shards, the distill cell that makes or merges the set, then its students."""
         for planned in self.sets:
             if planned.spec is not None:
                 for shard in planned.spec.shards(planned.shards):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TRAINING = "train"
 """The phase of an evaluate cell that grows with images and epochs."""
 SETTING_UP = ("load data", "load prior", "prepare")
-"""Phases of a distil cell that do not grow with its images. Nor does the making of an artefact that cells share."""
+"""Phases of a distill cell that do not grow with its images. Nor does the making of an artefact that cells share."""
 Key = tuple[Any, ...]
 
 
@@ -114,7 +114,7 @@ def key(spec: DistillSpec | EvaluateSpec, model: str, threads: int) -> Key:
     where = (len(DATASETS.load(spec.dataset.name).class_ids), spec.dataset.resolution)
     if isinstance(spec, DistillSpec):
         made = (digest(spec.method.model_dump(mode="json")), spec.prior_sha256, spec.precision)
-        return ("distil", *made, *where, *place)
+        return ("distill", *made, *where, *place)
     return ("evaluate", spec.protocol.hash, spec.student, *where, *place)
 
 
@@ -128,10 +128,10 @@ def _measured(cell: CellDir, shared: Container[str]) -> tuple[Key, int | None, f
         amount = work(spec, None if result.dataset is None else result.dataset.n_train)
     except (RunError, UsageError):  # a damaged file, or a plugin's dataset: no rate, and no reason not to run others
         return None
-    distils = isinstance(result, DistillResult)
+    distills = isinstance(result, DistillResult)
 
     def sets_up(phase: str) -> bool:
-        return phase in SETTING_UP or phase.replace(" ", "-") in shared if distils else phase != TRAINING
+        return phase in SETTING_UP or phase.replace(" ", "-") in shared if distills else phase != TRAINING
 
     phases = [phase for phase in result.cost.phases if phase.name != WAITING]
     once = sum(phase.seconds for phase in phases if sets_up(phase.name))

@@ -79,7 +79,7 @@ class Item:
         if isinstance(self.spec, DistillSpec):
             part = f" · {self.spec.shard}" if self.spec.shard is not None else ""
             merged = f" · merge of {self.planned.shards} shards" if self.merges else ""
-            return f"distil {where} · set {self.spec.seed}{part}{merged}"
+            return f"distill {where} · set {self.spec.seed}{part}{merged}"
         set_seed = f" · set {self.planned.spec.seed}" if self.planned.spec is not None else ""
         return f"train {where}{set_seed} · {self.spec.student} seed {self.spec.seed}"
 
@@ -247,7 +247,7 @@ class Runner:
             self._change(item, Fate.RUNNING)
 
     def _sources(self, item: Item) -> list[Item]:
-        """The cells that must be done before: the distil cell that makes a student's images, the shards of a set."""
+        """The cells that must be done before: the distill cell that makes a student's images, the shards of a set."""
         if isinstance(item.spec, EvaluateSpec):
             return [self._by_id[item.spec.images.cell]] if isinstance(item.spec.images, DistilledBy) else []
         return [self._by_id[cell_id(shard)] for shard in item.spec.shards(item.planned.shards)] if item.merges else []

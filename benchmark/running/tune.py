@@ -184,7 +184,7 @@ def report(
     ever = {
         brackets(spec.method.params)
         for cell in store.cell_dirs()
-        if cell.id.startswith("distil-") and isinstance(spec := cell.spec(), DistillSpec)
+        if cell.id.startswith("distill-") and isinstance(spec := cell.spec(), DistillSpec)
         if spec.dataset.name == dataset and spec.method.name == METHODS.load(method).name
     }
     chosen, reason = _choose(trials)
@@ -197,7 +197,7 @@ def _values_of(key: str, sets: Sequence[DistillSpec], tried: Sequence[dict[str, 
 
 
 def _scores(store: Store, plan: Plan) -> dict[str, float]:
-    """Distil cell -> accuracy on the validation part, averaged over its students; of whole sets only."""
+    """Distill cell -> accuracy on the validation part, averaged over its students; of whole sets only."""
     found: dict[str, float] = {}
     for planned in plan.sets:
         results = [store.cell(cell_id(student)).result() for student in planned.students]

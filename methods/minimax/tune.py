@@ -42,7 +42,7 @@ LOSSES = "losses"
 
 
 def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning) -> Prior:
-    """`prior` with weights tuned on all classes of the task, whichever of them it distils.
+    """`prior` with weights tuned on all classes of the task, whichever of them it distills.
 
     The trained weights alone are the artefact; the prior is put together from them and from `prior`, which stays as
     it is. Its hash is that of its content.

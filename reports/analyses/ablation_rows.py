@@ -40,7 +40,7 @@ class Member:
 
     def __init__(self, row: groups.Row, spec: MethodSpec) -> None:
         self.row, self.name, self.spec, self.params = row, spec.name, spec, dict(spec.params)
-        made = [cell.distil.result for cell in row.cells if cell.distil is not None]
+        made = [cell.distill.result for cell in row.cells if cell.distill is not None]
         results = [*made, *(cell.result for cell in row.cells)]
         priors = [result.prior for result in results if result is not None and result.prior is not None]
         self.tuned = any(prior.tuned_by for prior in priors)
@@ -56,7 +56,7 @@ class Member:
     def kin(self) -> tuple[Any, ...]:
         """What members of one family share: all but the parameters."""
         made = self.row.contestant
-        devices = (made.precision, made.distil_device, made.evaluate_device)
+        devices = (made.precision, made.distill_device, made.evaluate_device)
         return (self.name, self.spec.version, self.spec.source_sha256, made.prior_sha256, *devices, self.tuned)
 
 

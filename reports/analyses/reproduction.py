@@ -191,7 +191,7 @@ def _unmatched(title: str, table: groups.Group, cells: dict[tuple[object, ...], 
         return Unmatched(table=title, reason=f"papers use the split {SPLIT}, this is {key.split}")
     if key.resolution not in RESOLUTIONS:
         sides = " or ".join(map(str, RESOLUTIONS))
-        return Unmatched(table=title, reason=f"papers distil at {sides} px, this is {key.resolution} px")
+        return Unmatched(table=title, reason=f"papers distill at {sides} px, this is {key.resolution} px")
     if table.modified_protocol:
         return Unmatched(table=title, reason="the protocol is modified")
     return Unmatched(table=title, reason="no paper that is known here has one of its methods under these conditions")
@@ -239,7 +239,7 @@ def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced 
 
 def _priors(row: groups.Row) -> Iterator[str]:
     for cell in row.cells:
-        for result in (cell.result, cell.distil.result if cell.distil is not None else None):
+        for result in (cell.result, cell.distill.result if cell.distill is not None else None):
             if result is not None and result.prior is not None:
                 yield rows.printable(result.prior.name)
 

@@ -169,9 +169,9 @@ def against_cost(table: Table, inches: float) -> Drawing | str:
     """Mean accuracy against the cold wall-clock of making a set, with the Pareto front. A text if there is none."""
     names = _names(table)
     found = [
-        (row.cost.distil_cold_seconds, row.acc_last, names[index])
+        (row.cost.distill_cold_seconds, row.acc_last, names[index])
         for index, row in enumerate(table.rows)
-        if row.acc_last is not None and row.cost.distil_cold_seconds and not row.reference
+        if row.acc_last is not None and row.cost.distill_cold_seconds and not row.reference
     ]
     if len(found) < 2:
         return f"{table.title}: no accuracy against cost, which needs two methods with measured time"
@@ -201,7 +201,7 @@ def against_cost(table: Table, inches: float) -> Drawing | str:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(plain_seconds))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("time to distil a set, cold, seconds")
+    axes.set_xlabel("time to distill a set, cold, seconds")
     axes.set_ylabel(ACCURACY)
     axes.margins(x=0.12)
     _fit(axes, [mean for _, mean in points])
@@ -214,7 +214,7 @@ def against_cost(table: Table, inches: float) -> Drawing | str:
     bars = [((x, s.low), (x, s.high)) for x, s, _ in found if s.low is not None and s.high is not None]
     steps = [((x, y), (next_x, y)) for (x, y), (next_x, _) in pairwise(stairs)]
     label_points(axes, [points[i] for i in order], [texts[i] for i in order], [*bars, *steps], size=SMALL_POINTS)
-    hardware = sorted({model for row in table.rows for model in row.cost.distil_hardware})
+    hardware = sorted({model for row in table.rows for model in row.cost.distill_hardware})
     where = f", on {'; '.join(hardware)}" if hardware else ""
     caption = (
         f"{_setting([table])}. Mean accuracy against the wall-clock of making one distilled set (what came "

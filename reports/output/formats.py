@@ -39,7 +39,7 @@ class Column:
 def columns(table: Table, *, best: bool) -> list[Column]:
     """The columns that this table needs."""
     incomplete = any(row.done < row.expected for row in table.rows)
-    gpu = any(row.cost.distil_gpu_peak_allocated_mib is not None for row in table.rows)
+    gpu = any(row.cost.distill_gpu_peak_allocated_mib is not None for row in table.rows)
     return [
         Column("#", _rank, left=True),
         Column("method", method_name, left=True, folds=True),
@@ -49,7 +49,7 @@ def columns(table: Table, *, best: bool) -> list[Column]:
         *([Column("paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         Column("sets×st.", _replication, keep=2),
         Column("gap %", lambda row: number(row.gap_closed_percent, 1)),
-        Column("distil s", _distil_seconds, keep=3),
+        Column("distill s", _distill_seconds, keep=3),
         Column("eval s", lambda row: seconds(row.cost.evaluate_seconds_per_student), keep=4),
         Column("peak MiB" if gpu else "host MiB", lambda row: _memory(row, gpu=gpu), keep=5),
         *([Column("done", lambda row: f"{row.done}/{row.expected}")] if incomplete else []),
@@ -92,15 +92,15 @@ def _replication(row: LeaderboardRow) -> str:
     return f"{row.acc_last.n}×{NONE.join(map(str, dict.fromkeys((row.students_per_set[0], row.students_per_set[-1]))))}"
 
 
-def _distil_seconds(row: LeaderboardRow) -> str:
-    cold, spent = seconds(row.cost.distil_cold_seconds), seconds(row.cost.distil_spent_seconds)
+def _distill_seconds(row: LeaderboardRow) -> str:
+    cold, spent = seconds(row.cost.distill_cold_seconds), seconds(row.cost.distill_spent_seconds)
     return cold if cold == spent else f"{cold} ({spent})"
 
 
 def _memory(row: LeaderboardRow, *, gpu: bool) -> str:
-    if row.cost.distil_gpu_peak_allocated_mib is not None:
-        return f"{row.cost.distil_gpu_peak_allocated_mib:,.0f}"
-    host = row.cost.distil_host_peak_mib
+    if row.cost.distill_gpu_peak_allocated_mib is not None:
+        return f"{row.cost.distill_gpu_peak_allocated_mib:,.0f}"
+    host = row.cost.distill_host_peak_mib
     return NONE if host is None else f"{'host ' if gpu else ''}{host:,.0f}"
 
 
@@ -110,8 +110,8 @@ def legend(table: Table) -> str:
 
 def legend_items(table: Table) -> list[str]:
     """How to read the table, and what the brackets of its distillation times are."""
-    cached = any("(" in _distil_seconds(row) for row in table.rows)
-    return [*table.legend, *(["distil s in brackets: spent here, with what was cached."] if cached else [])]
+    cached = any("(" in _distill_seconds(row) for row in table.rows)
+    return [*table.legend, *(["distill s in brackets: spent here, with what was cached."] if cached else [])]
 
 
 # Terminal -------------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def flat(table: Table, row: LeaderboardRow) -> dict[str, Any]:
         "prior_sha256": row.prior_sha256,
         "prior_trained_on": row.prior.trained_on if row.prior else None,
         "precision": row.precision,
-        "distil_device": row.distil_device,
+        "distill_device": row.distill_device,
         "evaluate_device": row.evaluate_device,
         "done": row.done,
         "expected": row.expected,

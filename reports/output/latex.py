@@ -122,7 +122,7 @@ def _header(column: Column) -> str:
         "sets×st.": r"Sets$\times$st.",
         "95 % interval": r"95\,\% interval",
         "gap %": r"Gap (\%)",
-        "distil s": "Distil (s)",
+        "distill s": "Distill (s)",
         "done": "Done",
     }.get(column.header, escaped(column.header))
 
@@ -296,7 +296,7 @@ def _setting(some: Sequence[Table]) -> str:
     ]
     shared = [item for item in first.settings if all(item in table.settings for table in some)]
     parts += [escaped(", ".join(shared))] if shared else []
-    distilled = sorted({model for row in rows for model in row.cost.distil_hardware})
+    distilled = sorted({model for row in rows for model in row.cost.distill_hardware})
     trained = sorted({model for row in rows for model in row.cost.evaluate_hardware})
     if distilled == trained and distilled:
         parts.append(f"hardware: {escaped('; '.join(distilled))}")

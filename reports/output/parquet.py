@@ -11,9 +11,9 @@ from ddbench.reports.tables.views import Leaderboard
 # fmt: off
 TEXTS = (
     "dataset", "split", "split_hash", "content_hash", "protocol", "protocol_hash", "student", "method",
-    "qualifiers", "cost_class", "prior", "prior_sha256", "prior_trained_on", "precision", "distil_device",
-    "evaluate_device", "states", "students_per_set", "paper_source", "paper_marks", "distil_batch_sizes",
-    "distil_hardware", "evaluate_hardware",
+    "qualifiers", "cost_class", "prior", "prior_sha256", "prior_trained_on", "precision", "distill_device",
+    "evaluate_device", "states", "students_per_set", "paper_source", "paper_marks", "distill_batch_sizes",
+    "distill_hardware", "evaluate_hardware",
 )
 # fmt: on
 INTEGERS = ["resolution", "ipc", "n_train", "n_test", "rank", "method_version", "done", "expected", "n_sets"]
@@ -26,9 +26,9 @@ NUMBERS = [
     ),
     "gap_closed_percent",
     *("paper_acc_best", "paper_std"),
-    *("distil_cold_seconds", "distil_spent_seconds", "distil_gpu_seconds", "evaluate_seconds_per_student"),
-    *("distil_gpu_peak_allocated_mib", "distil_gpu_peak_reserved_mib", "distil_host_peak_mib"),
-    "distil_energy_joules",
+    *("distill_cold_seconds", "distill_spent_seconds", "distill_gpu_seconds", "evaluate_seconds_per_student"),
+    *("distill_gpu_peak_allocated_mib", "distill_gpu_peak_reserved_mib", "distill_host_peak_mib"),
+    "distill_energy_joules",
 ]
 TYPES = {
     **dict.fromkeys(TEXTS, pa.string()),

@@ -16,7 +16,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
 from ddbench.reports.output.formats import hanging, left_out
 from ddbench.reports.output.number_text import NONE, seconds
-from ddbench.reports.results.rows import BLOCKED, FAILURES, STALE, DistilCell, EvaluateCell, Results, printable
+from ddbench.reports.results.rows import BLOCKED, FAILURES, STALE, DistillCell, EvaluateCell, Results, printable
 from ddbench.reports.tables.views import ProblemRecord
 
 STYLES: dict[str, str] = {
@@ -74,16 +74,16 @@ class Status(Record):
 
 def build(results: Results) -> Status:
     """Every cell, each set before its students, in the order in which plans ask for them."""
-    sets: dict[str, list[DistilCell | EvaluateCell]] = {id: [cell] for id, cell in results.distils.items()}
+    sets: dict[str, list[DistillCell | EvaluateCell]] = {id: [cell] for id, cell in results.distills.items()}
     for student in sorted(results.evaluates.values(), key=lambda cell: (not cell.planned, cell.spec.seed)):
-        # Without a distil cell (images made elsewhere) a student stands alone.
-        sets.setdefault(student.id if student.distil is None else student.distil.id, []).append(student)
+        # Without a distill cell (images made elsewhere) a student stands alone.
+        sets.setdefault(student.id if student.distill is None else student.distill.id, []).append(student)
     cells = [_status(results, cell) for members in sorted(sets.values(), key=_place) for cell in members]
     problems = [ProblemRecord(path=problem.path, reason=problem.reason) for problem in results.problems]
     return Status(counts=dict(Counter(cell.state for cell in cells)), cells=cells, problems=problems)
 
 
-def _place(members: list[DistilCell | EvaluateCell]) -> tuple[Any, ...]:
+def _place(members: list[DistillCell | EvaluateCell]) -> tuple[Any, ...]:
     """What plans ask for stays in their order (sorting is stable); the rest follows by name."""
     if any(cell.planned for cell in members):
         return (0,)
@@ -91,10 +91,10 @@ def _place(members: list[DistilCell | EvaluateCell]) -> tuple[Any, ...]:
     return (1, first.spec.dataset.name, first.spec.ipc or 0, first.label, first.spec.seed)
 
 
-def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
+def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
     folder = results.store.cell(cell.id)
     attempts, seconds = _spent(cell, folder)
-    distil, student = (cell, None) if isinstance(cell, DistilCell) else (cell.distil, cell)
+    distill, student = (cell, None) if isinstance(cell, DistillCell) else (cell.distill, cell)
     return CellStatus(
         cell=cell.id,
         kind=cell.spec.kind,
@@ -106,11 +106,11 @@ def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
         split=cell.spec.dataset.split,
         resolution=cell.spec.dataset.resolution,
         ipc=cell.spec.ipc,
-        distill_seed=None if distil is None else distil.spec.seed,
+        distill_seed=None if distill is None else distill.spec.seed,
         protocol=None if student is None else printable(student.spec.protocol.label),
         student=None if student is None else student.spec.student,
         evaluate_seed=None if student is None else student.spec.seed,
-        shard=str(cell.spec.shard) if isinstance(cell, DistilCell) and cell.spec.shard is not None else None,
+        shard=str(cell.spec.shard) if isinstance(cell, DistillCell) and cell.spec.shard is not None else None,
         planned=cell.planned,
         attempts=attempts,
         seconds=seconds,
@@ -120,7 +120,7 @@ def _status(results: Results, cell: DistilCell | EvaluateCell) -> CellStatus:
     )
 
 
-def _spent(cell: DistilCell | EvaluateCell, folder: CellDir) -> tuple[int | None, float | None]:
+def _spent(cell: DistillCell | EvaluateCell, folder: CellDir) -> tuple[int | None, float | None]:
     """(attempts, seconds): from the result, else from what the cell's process noted while it ran."""
     if cell.result is not None and cell.result.cost is not None:
         return cell.result.cost.attempts, cell.result.cost.seconds

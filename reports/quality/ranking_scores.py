@@ -143,7 +143,7 @@ def _score(store: Store, soft: Group, row: Row, hard: Group | None, plain: Group
     facts = (
         contestant.prior_sha256,
         contestant.precision,
-        contestant.distil_device,
+        contestant.distill_device,
         contestant.images_sha256 or contestant.method,
     )
     return Score(
@@ -200,7 +200,7 @@ def _same(group: Group | None, row: Row) -> Row | None:
 
     def brought(other: Row) -> tuple[object, ...]:
         one = other.contestant
-        return one.method, one.images_sha256, one.prior_sha256, one.precision, one.distil_device
+        return one.method, one.images_sha256, one.prior_sha256, one.precision, one.distill_device
 
     rows = [other for other in group.rows if other.sets and brought(other) == brought(row)]
     near = [other for other in rows if other.contestant.evaluate_device == row.contestant.evaluate_device]

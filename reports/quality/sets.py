@@ -12,7 +12,7 @@ from ddbench.benchmark.core.spec import ForeignImages, digest
 from ddbench.benchmark.core.store import State, Store
 from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.datasets.validation import is_tuning
-from ddbench.reports.results.rows import DistilCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def finished_sets(results: Results, methods: Sequence[str] = ()) -> tuple[list[F
     """
     found: dict[tuple[str, Contestant], FinishedSet] = {}
     problems: list[Problem] = []
-    here = [_distilled(results.store, cell) for cell in results.distils.values()]
+    here = [_distilled(results.store, cell) for cell in results.distills.values()]
     elsewhere = [_foreign(results.store, cell, problems) for cell in results.evaluates.values()]
     for made in (*here, *elsewhere):
         if made is None or (methods and made.contestant.label not in methods):
@@ -75,7 +75,7 @@ def by_dataset(sets: Sequence[FinishedSet]) -> dict[str, list[FinishedSet]]:
     return dict(groups)
 
 
-def _distilled(store: Store, cell: DistilCell) -> FinishedSet | None:
+def _distilled(store: Store, cell: DistillCell) -> FinishedSet | None:
     result, spec = cell.result, cell.spec
     if cell.state != State.OK or result is None or result.dataset is None or result.image_set_sha256 is None:
         return None

@@ -6,26 +6,26 @@ import shlex
 from collections.abc import Sequence
 
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
-from ddbench.reports.results.rows import DistilCell, EvaluateCell
+from ddbench.reports.results.rows import DistillCell, EvaluateCell
 
 
-def command(distil: DistilCell | None, students: Sequence[EvaluateCell]) -> str:
+def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> str:
     """`bench run …` for a distilled set and those of its students that share protocol and network (maybe none).
 
     What is not in a cell's specification, such as the folder of the data, is left to the reader.
     """
     student = students[0].spec if students else None
-    if distil is None:
+    if distill is None:
         if student is None:
             raise ValueError("expected a distilled set or a student")
         words = ["bench", "eval", "--images", "FOLDER", "--name", students[0].label, "--dataset", student.dataset.name]
         return shlex.join([*words, *_evaluation(student, len(students)), *_setting(student)])
-    spec = distil.spec
-    words = ["bench", "run" if students else "distill", "--method", distil.label, "--dataset", spec.dataset.name]
+    spec = distill.spec
+    words = ["bench", "run" if students else "distill", "--method", distill.label, "--dataset", spec.dataset.name]
     words += [] if spec.ipc is None else ["--ipc", str(spec.ipc)]
     words += ["--seeds", str(spec.seed)]
     words += _evaluation(student, len(students)) if student is not None else []
-    words += _prior(distil)
+    words += _prior(distill)
     words += [] if spec.precision == "fp32" else ["--precision", spec.precision]
     return shlex.join([*words, *_setting(spec)])
 
@@ -35,13 +35,13 @@ def _evaluation(student: EvaluateSpec, repeats: int) -> list[str]:
     return ["--protocol", protocol, "--student", student.student, "--repeats", str(repeats)]
 
 
-def _prior(distil: DistilCell) -> list[str]:
+def _prior(distill: DistillCell) -> list[str]:
     """The prior as the user named it: a tuned one, `minimax(digits)`, is made by the method's own entry."""
-    prior = distil.result.prior if distil.result is not None else None
+    prior = distill.result.prior if distill.result is not None else None
     if prior is None:
         return []
     name = prior.name
-    if prior.tuned_by and distil.label.partition("[")[0].endswith(tuple(f"-{t.name}" for t in prior.tuned_by)):
+    if prior.tuned_by and distill.label.partition("[")[0].endswith(tuple(f"-{t.name}" for t in prior.tuned_by)):
         name = name.partition("(")[2].removesuffix(")")
     return ["--prior", name]
 

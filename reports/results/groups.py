@@ -70,7 +70,7 @@ class Contestant:
     """Of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
     prior_sha256: str | None
     precision: str | None
-    distil_device: str | None
+    distill_device: str | None
     evaluate_device: str
 
     @property
@@ -215,21 +215,21 @@ def _row_label(cells: Sequence[EvaluateCell]) -> str:
 
 
 def _method(cell: EvaluateCell) -> MethodSpec | None:
-    if cell.distil is not None:
-        return cell.distil.spec.method
+    if cell.distill is not None:
+        return cell.distill.spec.method
     return cell.result.method if cell.result is not None else None
 
 
 def _contestant(cell: EvaluateCell) -> Contestant:
-    distil = cell.distil.spec if cell.distil is not None else None
+    distill = cell.distill.spec if cell.distill is not None else None
     method = _method(cell)
     prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
     return Contestant(
         method=cell.label if method is None else digest(method.model_dump(mode="json")),
         images_sha256=cell.images_sha256,
-        prior_sha256=prior if distil is None else distil.prior_sha256,
-        precision=None if distil is None else distil.precision,
-        distil_device=None if distil is None else distil.device_type,
+        prior_sha256=prior if distill is None else distill.prior_sha256,
+        precision=None if distill is None else distill.precision,
+        distill_device=None if distill is None else distill.device_type,
         evaluate_device=cell.spec.device_type,
     )
 

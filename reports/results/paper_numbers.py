@@ -20,7 +20,7 @@ METRIC = "top1_best"
 SPLIT = "imagenet"
 """The papers' split: ImageNet's training images train, its validation images test."""
 RESOLUTIONS = (224, 256)
-"""The sides in pixels at which they distil."""
+"""The sides in pixels at which they distill."""
 SAME_IMAGES = {"random-first": "random"}
 """Our method -> the one whose published numbers are its own too: their programs keep the first images by file name and
 call them random."""

@@ -47,7 +47,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class DistilCell:
+class DistillCell:
     """A first-stage cell that was asked for or is there."""
 
     id: str
@@ -57,7 +57,7 @@ class DistilCell:
     reason: str | None = None
     result: DistillResult | None = None
     planned: bool = False
-    failed_shard: DistilCell | None = None
+    failed_shard: DistillCell | None = None
     """A shard without which the set cannot be merged."""
 
     @property
@@ -84,8 +84,8 @@ class EvaluateCell:
     reason: str | None = None
     result: EvaluateResult | None = None
     planned: bool = False
-    distil: DistilCell | None = None
-    """None for images made elsewhere, and where the distil cell is gone."""
+    distill: DistillCell | None = None
+    """None for images made elsewhere, and where the distill cell is gone."""
 
     @property
     def images_sha256(self) -> str | None:
@@ -99,10 +99,10 @@ class EvaluateCell:
     @property
     def timing_only(self) -> bool:
         """Its images come from a prior with random weights."""
-        results = (self.result, self.distil.result if self.distil is not None else None)
+        results = (self.result, self.distill.result if self.distill is not None else None)
         if any(result is not None and result.prior is not None and result.prior.timing_only for result in results):
             return True
-        return self.distil is not None and self.distil.spec.prior_sha256 in RANDOM_PRIORS
+        return self.distill is not None and self.distill.spec.prior_sha256 in RANDOM_PRIORS
 
     @property
     def student(self) -> Student | None:
@@ -115,15 +115,15 @@ class EvaluateCell:
     @property
     def standing(self) -> str:
         """The state, with students that wait for a failed set told from those that nobody has started yet."""
-        distil = self.distil
-        blocked = self.state == State.ABSENT and distil is not None and distil.standing in (*FAILURES, BLOCKED)
+        distill = self.distill
+        blocked = self.state == State.ABSENT and distill is not None and distill.standing in (*FAILURES, BLOCKED)
         return BLOCKED if blocked else self.state
 
     @property
     def why(self) -> str | None:
         """Why it is not ok, if anything says so."""
-        if self.standing == BLOCKED and self.distil is not None:
-            return f"distilled set {self.distil.standing}: {self.distil.why or f'see {self.distil.id}'}"
+        if self.standing == BLOCKED and self.distill is not None:
+            return f"distilled set {self.distill.standing}: {self.distill.why or f'see {self.distill.id}'}"
         return self.reason
 
 
@@ -142,7 +142,7 @@ class Results:
     """A results folder, read once."""
 
     store: Store
-    distils: dict[str, DistilCell]
+    distills: dict[str, DistillCell]
     """Distilled sets, and the shards of those that are not merged yet."""
     evaluates: dict[str, EvaluateCell]
     """Both in the order in which plans ask for them, then what no plan asks for."""
@@ -159,13 +159,13 @@ class Filters:
     """`name`, `name@version` or a full label."""
     students: tuple[str, ...] = ()
 
-    def passes(self, cell: EvaluateCell | DistilCell) -> bool:
-        """A distil cell has no protocol and no student: those filters pass it. The whole set passes any IPC."""
+    def passes(self, cell: EvaluateCell | DistillCell) -> bool:
+        """A distill cell has no protocol and no student: those filters pass it. The whole set passes any IPC."""
         if self.datasets and cell.spec.dataset.name not in self.datasets:
             return False
         if self.ipcs and cell.spec.ipc is not None and cell.spec.ipc not in self.ipcs:
             return False
-        if isinstance(cell, DistilCell):
+        if isinstance(cell, DistillCell):
             return True
         if self.students and cell.spec.student not in self.students:
             return False
@@ -176,22 +176,22 @@ class Filters:
     def apply(self, results: Results) -> Results:
         """Raises UsageError if there are cells and none passes; the message says what there is."""
         evaluates = {id: cell for id, cell in results.evaluates.items() if self.passes(cell)}
-        wanted = {cell.distil.id for cell in evaluates.values() if cell.distil is not None}
+        wanted = {cell.distill.id for cell in evaluates.values() if cell.distill is not None}
         narrow = bool(self.protocols or self.students)
-        distils = {
-            id: cell for id, cell in results.distils.items() if self.passes(cell) and (id in wanted or not narrow)
+        distills = {
+            id: cell for id, cell in results.distills.items() if self.passes(cell) and (id in wanted or not narrow)
         }
         # The whole training set accompanies any IPC, but is no answer to a question about one.
-        ipcs = [cell.spec.ipc for cell in evaluates.values()] + [cell.spec.ipc for cell in distils.values()]
+        ipcs = [cell.spec.ipc for cell in evaluates.values()] + [cell.spec.ipc for cell in distills.values()]
         answered = any(ipc is not None or not self.ipcs for ipc in ipcs)
-        if not answered and (results.evaluates or results.distils):
+        if not answered and (results.evaluates or results.distills):
             raise UsageError(f"nothing in {results.store.out} matches these filters. There is: {_contents(results)}")
-        return replace(results, evaluates=evaluates, distils=distils)
+        return replace(results, evaluates=evaluates, distills=distills)
 
 
 def _contents(results: Results) -> str:
     specs = [cell.spec for cell in results.evaluates.values()]
-    all_specs: list[DistillSpec | EvaluateSpec] = [*specs, *(cell.spec for cell in results.distils.values())]
+    all_specs: list[DistillSpec | EvaluateSpec] = [*specs, *(cell.spec for cell in results.distills.values())]
     there: dict[str, list[str]] = {
         "--dataset": sorted({spec.dataset.name for spec in all_specs}),
         "--ipc": [str(ipc) for ipc in sorted({spec.ipc for spec in all_specs if spec.ipc is not None})],
@@ -217,7 +217,7 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
     store = Store(out)
     store.require()
     problems: list[Problem] = []
-    distils: dict[str, DistilCell] = {}
+    distills: dict[str, DistillCell] = {}
     evaluates: dict[str, EvaluateCell] = {}
 
     def read_here(*paths: Path) -> bool:
@@ -226,16 +226,16 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
         return not outside
 
     plans = [path for path in sorted(store.plans.glob("*.json")) if not path.name.startswith(".") and read_here(path)]
-    _read_plans(plans, distils, evaluates, problems)
+    _read_plans(plans, distills, evaluates, problems)
     for folder in store.cell_dirs():
         if folder.id.startswith(".") or not read_here(folder.path, *(folder.path / name for name in CELL_FILES)):
             continue
         try:
-            _read_cell(folder, distils, evaluates, problems)
+            _read_cell(folder, distills, evaluates, problems)
         except (OSError, ValueError) as error:
             problems.append(Problem(str(folder.path), _first_line(error)))
-    distils = _with_shards(distils)
-    joined = {id: _joined(cell, distils) for id, cell in evaluates.items()}
+    distills = _with_shards(distills)
+    joined = {id: _joined(cell, distills) for id, cell in evaluates.items()}
     timed = {id: cell for id, cell in joined.items() if cell.timing_only}
     for made in dict.fromkeys(cell.spec.images for cell in timed.values()):
         students = sum(cell.spec.images == made for cell in timed.values())
@@ -243,12 +243,12 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
         problems.append(
             Problem(str(path), f"timing only: its prior has random weights, so no table has its {students} students")
         )
-    return Results(store, distils, {id: cell for id, cell in joined.items() if id not in timed}, problems)
+    return Results(store, distills, {id: cell for id, cell in joined.items() if id not in timed}, problems)
 
 
 def _read_plans(
     plans: Iterable[Path],
-    distils: dict[str, DistilCell],
+    distills: dict[str, DistillCell],
     evaluates: dict[str, EvaluateCell],
     problems: list[Problem],
 ) -> None:
@@ -261,13 +261,13 @@ def _read_plans(
             continue
         for id, label, spec in cells:
             if isinstance(spec, DistillSpec):
-                distils.setdefault(id, DistilCell(id, spec, label, planned=True))
+                distills.setdefault(id, DistillCell(id, spec, label, planned=True))
             else:
                 evaluates.setdefault(id, EvaluateCell(id, spec, label, planned=True))
 
 
 def _read_cell(
-    folder: CellDir, distils: dict[str, DistilCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
+    folder: CellDir, distills: dict[str, DistillCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
 ) -> None:
     if not (folder.path / "spec.json").exists():
         problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
@@ -286,10 +286,10 @@ def _read_cell(
     if state == State.UNREADABLE:
         problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
     if isinstance(spec, DistillSpec):
-        made = distils.get(folder.id) or DistilCell(folder.id, spec, _launch_label(folder))
+        made = distills.get(folder.id) or DistillCell(folder.id, spec, _launch_label(folder))
         assert result is None or isinstance(result, DistillResult)
         label = made.label if result is None else printable(result.label)
-        distils[folder.id] = replace(made, label=label, state=state, reason=reason, result=result)
+        distills[folder.id] = replace(made, label=label, state=state, reason=reason, result=result)
     else:
         trained = evaluates.get(folder.id) or EvaluateCell(folder.id, spec, _launch_label(folder))
         assert result is None or isinstance(result, EvaluateResult)
@@ -344,7 +344,7 @@ def _schema_problem(folder: CellDir) -> str | None:
     return f"schema version {version!r}; this program reads {SCHEMA_VERSION}"
 
 
-def _with_shards(cells: dict[str, DistilCell]) -> dict[str, DistilCell]:
+def _with_shards(cells: dict[str, DistillCell]) -> dict[str, DistillCell]:
     """The sets, told of failed shards, and the shards of those that are not there yet."""
     failed = {
         cell_id(cell.spec.whole): cell
@@ -361,15 +361,15 @@ def _with_shards(cells: dict[str, DistilCell]) -> dict[str, DistilCell]:
     return kept
 
 
-def _joined(cell: EvaluateCell, distils: dict[str, DistilCell]) -> EvaluateCell:
-    """The student with its distil cell; stale if the images are no longer those it was trained on."""
+def _joined(cell: EvaluateCell, distills: dict[str, DistillCell]) -> EvaluateCell:
+    """The student with its distill cell; stale if the images are no longer those it was trained on."""
     images = cell.spec.images
     if isinstance(images, DistilledBy):
-        distil = distils.get(images.cell)
-        now = distil.result.image_set_sha256 if distil is not None and distil.result is not None else None
+        distill = distills.get(images.cell)
+        now = distill.result.image_set_sha256 if distill is not None and distill.result is not None else None
     else:
-        distil, now = None, images.image_set_sha256
-    joined = replace(cell, distil=distil)
+        distill, now = None, images.image_set_sha256
+    joined = replace(cell, distill=distill)
     then = cell.result.image_set_sha256 if cell.result is not None else None
     if not cell.ok:
         return joined

@@ -180,9 +180,9 @@ def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
     rows = [
         row
         for row in view.table.rows
-        if row.acc_last is not None and row.cost.distil_cold_seconds and not row.reference
+        if row.acc_last is not None and row.cost.distill_cold_seconds and not row.reference
     ]
-    costs = [(row.cost.distil_cold_seconds or 0.0, row.acc_last.mean if row.acc_last else 0.0) for row in rows]
+    costs = [(row.cost.distill_cold_seconds or 0.0, row.acc_last.mean if row.acc_last else 0.0) for row in rows]
     front = set(pareto_front(costs))
     points = [
         Point(
@@ -199,7 +199,7 @@ def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
     return scatter_chart(
         points,
         title="Accuracy against the cold time of distillation",
-        x_label="seconds to distil a set, cold (log)",
+        x_label="seconds to distill a set, cold (log)",
         y_label="acc_last %",
         log_x=True,
         front=[points[i] for i in front],

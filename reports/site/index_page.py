@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ddbench.benchmark.core.store import State
-from ddbench.reports.results.rows import DistilCell, EvaluateCell
+from ddbench.reports.results.rows import DistillCell, EvaluateCell
 from ddbench.reports.site import table_page
 from ddbench.reports.site.model import Run, Site, TableView
 from ddbench.reports.site.render import Page
@@ -17,7 +17,7 @@ LEADERS = 6
 
 
 def pages(site: Site) -> list[Page]:
-    cells: list[EvaluateCell | DistilCell] = [*site.results.evaluates.values(), *site.results.distils.values()]
+    cells: list[EvaluateCell | DistillCell] = [*site.results.evaluates.values(), *site.results.distills.values()]
     states = Counter(cell.standing for cell in cells)
     values = {
         "site": site,
@@ -34,9 +34,9 @@ def pages(site: Site) -> list[Page]:
 
 def _is_made(run: Run) -> bool:
     """Whether the run is a distilled set that is there: no shard, no failure, and not the whole training set."""
-    if run.distil is None:
+    if run.distill is None:
         return True
-    return run.distil.state == State.OK and run.distil.spec.shard is None and run.distil.spec.ipc is not None
+    return run.distill.state == State.OK and run.distill.spec.shard is None and run.distill.spec.ipc is not None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ddbench.reports.results import groups
 from ddbench.reports.results.groups import Group, TableKey
 from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
-from ddbench.reports.results.rows import DistilCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
 from ddbench.reports.site.sheets import Sheet as ContactSheet
 from ddbench.reports.tables import leaderboard
 from ddbench.reports.tables.views import LeaderboardRow, Table
@@ -55,7 +55,7 @@ class Run:
 
     id: str
     label: str
-    distil: DistilCell | None
+    distill: DistillCell | None
     students: Sequence[EvaluateCell]
 
     @property
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def image_set_sha256(self) -> str | None:
-        made = [self.distil.result] if self.distil is not None else []
+        made = [self.distill.result] if self.distill is not None else []
         results = [*made, *(student.result for student in self.students)]
         return next((r.image_set_sha256 for r in results if r is not None and r.image_set_sha256 is not None), None)
 
@@ -113,15 +113,15 @@ class Site:
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """Run id -> run: by distil cell, or by image hash and name for images made elsewhere. No tuning runs."""
+        """Run id -> run: by distill cell, or by image hash and name for images made elsewhere. No tuning runs."""
         students: dict[str, list[EvaluateCell]] = defaultdict(list)
         for cell in self.results.evaluates.values():
             if not is_tuning(cell.spec.dataset.name):
                 students[run_id(cell)].append(cell)
-        distils = {id: c for id, c in self.results.distils.items() if not is_tuning(c.spec.dataset.name)}
-        ids = dict.fromkeys([*distils, *students])
+        distills = {id: c for id, c in self.results.distills.items() if not is_tuning(c.spec.dataset.name)}
+        ids = dict.fromkeys([*distills, *students])
         return {
-            id: Run(id, distils[id].label if id in distils else students[id][0].label, distils.get(id), students[id])
+            id: Run(id, distills[id].label if id in distills else students[id][0].label, distills.get(id), students[id])
             for id in ids
         }
 
@@ -168,7 +168,7 @@ class Site:
             return True
         measured = self.quality.records.get(run.image_set_sha256 or "", [])
         copies = any(record.values.get("copies_percent", 0.0) > 0 for record in measured)
-        return run.distil is not None and not copies and may_be_published(method_of(run.distil.spec.method))
+        return run.distill is not None and not copies and may_be_published(method_of(run.distill.spec.method))
 
 
 def run_id(cell: EvaluateCell) -> str:

@@ -84,11 +84,11 @@ def class_names(dataset: str) -> tuple[str, ...]:
 
 
 def dataset_of(run: Run) -> str:
-    return run.distil.spec.dataset.name if run.distil is not None else run.students[0].spec.dataset.name
+    return run.distill.spec.dataset.name if run.distill is not None else run.students[0].spec.dataset.name
 
 
 def ipc_of(run: Run) -> int | None:
-    return run.distil.spec.ipc if run.distil is not None else run.students[0].spec.ipc
+    return run.distill.spec.ipc if run.distill is not None else run.students[0].spec.ipc
 
 
 def environment_id(result: Result) -> str:
@@ -101,16 +101,16 @@ def public_environment(site: Site, environment: dict[str, Any]) -> dict[str, Any
 
 
 def _results(run: Run) -> list[Result]:
-    made = [run.distil.result] if run.distil is not None else []
+    made = [run.distill.result] if run.distill is not None else []
     return [r for r in [*made, *(cell.result for cell in run.students)] if r is not None]
 
 
 def _page(site: Site, run: Run) -> Page:
-    distil = run.distil
-    result = distil.result if distil is not None else None
-    spec = distil.spec.method if distil is not None else next((r.method for r in _results(run)), None)
+    distill = run.distill
+    result = distill.result if distill is not None else None
+    spec = distill.spec.method if distill is not None else next((r.method for r in _results(run)), None)
     found = sheet_of(site, run)
-    seed = "" if distil is None else f" · set {distil.spec.seed}"
+    seed = "" if distill is None else f" · set {distill.spec.seed}"
     ipc = "whole training set" if ipc_of(run) is None else f"IPC {ipc_of(run)}"
     return Page(
         run.path,
@@ -131,7 +131,7 @@ def _page(site: Site, run: Run) -> Page:
             "guidance": _guidance(site, result.guidance) if result is not None else Markup(""),
             "recorded": _json(result.recorded)[:RECORDED_CHARACTERS] if result and result.recorded else "",
             "trained": _trained(site, run),
-            "distil_command": command(distil, []) if distil is not None else None,
+            "distill_command": command(distill, []) if distill is not None else None,
             "environments": sorted({environment_id(r) for r in _results(run) if r.environment}),
             "commits": sorted(set(filter(None, map(_commit, _results(run))))),
             "environments_path": ENVIRONMENTS,
@@ -160,7 +160,7 @@ def _trained(site: Site, run: Run) -> list[Trained]:
     for cells in kinds.values():
         protocol, student = cells[0].spec.protocol.label, cells[0].spec.student
         view = site.table_of.get(cells[0].id)
-        line = command(run.distil, cells)
+        line = command(run.distill, cells)
         path = view.path if view is not None else None
         found.append(Trained(protocol, student, path, cells, _curves(cells), line))
     return found

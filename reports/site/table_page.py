@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ddbench.reports.output import formats
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
-from ddbench.reports.results.rows import DistilCell
+from ddbench.reports.results.rows import DistillCell
 from ddbench.reports.site.charts import interval_bar
 from ddbench.reports.site.model import Site, TableView, run_id
 from ddbench.reports.site.render import Page
@@ -69,13 +69,13 @@ def _row(site: Site, view: TableView, row: LeaderboardRow, within: tuple[float, 
         bar="" if summary is None else interval_bar(summary.mean, summary.low, summary.high, within),
         origin=origin(row.method, row.spec, view.table.dataset),
         real_images=real_images_read(method, row.prior),
-        runs=[(site.runs[id].path, _set_name(cell.distil)) for id, cell in runs.items()],
+        runs=[(site.runs[id].path, _set_name(cell.distill)) for id, cell in runs.items()],
         guidance_nats=sum(g.mean_nats for g in row.guidance.values()) if row.guidance else None,
     )
 
 
-def _set_name(distil: DistilCell | None) -> str:
-    return "images" if distil is None else f"set {distil.spec.seed}"
+def _set_name(distill: DistillCell | None) -> str:
+    return "images" if distill is None else f"set {distill.spec.seed}"
 
 
 def _scale(table: Table) -> tuple[float, float]:
@@ -95,8 +95,8 @@ def _columns(table: Table, shown: list[RowView]) -> dict[str, bool]:
     return {
         "papers": any(row.papers for row in rows),
         "gap": any(row.gap_closed_percent is not None for row in rows),
-        "gpu": any(row.cost.distil_gpu_peak_allocated_mib is not None for row in rows),
-        "energy": any(row.cost.distil_energy_joules is not None for row in rows),
+        "gpu": any(row.cost.distill_gpu_peak_allocated_mib is not None for row in rows),
+        "energy": any(row.cost.distill_energy_joules is not None for row in rows),
         "guidance": any(view.guidance_nats is not None for view in shown),
         "incomplete": any(row.done < row.expected for row in rows),
         "prior": any(row.prior is not None for row in rows),

@@ -40,7 +40,15 @@ def contestants(tables: Sequence[Table]) -> list[Contestant]:
 
 def _key(row: LeaderboardRow) -> Hashable:
     made_by = row.id if row.spec is None else (row.spec.name, row.spec.version, row.spec.source_sha256)
-    return (row.method, made_by, row.prior_sha256, row.precision, row.distil_device, row.evaluate_device, row.reference)
+    return (
+        row.method,
+        made_by,
+        row.prior_sha256,
+        row.precision,
+        row.distill_device,
+        row.evaluate_device,
+        row.reference,
+    )
 
 
 def _named(tables: Sequence[Table], found: Sequence[dict[int, int]]) -> list[Contestant]:

@@ -171,7 +171,7 @@ def _row(
     sets, contestant = row.sets, row.contestant
     metrics = [[student.metrics for student in made.students] for made in sets]
     top5 = [[m.top5_last for m in students if m.top5_last is not None] for students in metrics]
-    distils = _distils(row)
+    distills = _distills(row)
     return LeaderboardRow(
         id=contestant_id(contestant),
         rank=rank,
@@ -180,11 +180,11 @@ def _row(
         method=row.label,
         qualifiers=qualifiers,
         spec=row.method,
-        cost_class=next((made.cost_class for made in distils if made.cost_class), None),
+        cost_class=next((made.cost_class for made in distills if made.cost_class), None),
         prior=_prior(row),
         prior_sha256=contestant.prior_sha256,
         precision=contestant.precision,
-        distil_device=contestant.distil_device,
+        distill_device=contestant.distill_device,
         evaluate_device=contestant.evaluate_device,
         done=len(row.finished),
         expected=len(row.cells),
@@ -195,15 +195,15 @@ def _row(
         acc_best=statistics.summary([[m.acc_best for m in students] for students in metrics]) if sets else None,
         top5_last=statistics.summary(top5) if top5 and all(top5) else None,
         gap_closed_percent=None,
-        cost=_cost(row, distils),
-        guidance=_guidance(distils),
+        cost=_cost(row, distills),
+        guidance=_guidance(distills),
         sets=[
             SetRecord(
                 image_set_sha256=made.image_set_sha256,
                 seeds=list(made.seeds),
                 acc_last=[student.metrics.acc_last for student in made.students],
                 evaluate_seeds=[student.result.evaluate_seed for student in made.students],
-                cells=tuple(sorted({s.cell.distil.id for s in made.students if s.cell.distil is not None})),
+                cells=tuple(sorted({s.cell.distill.id for s in made.students if s.cell.distill is not None})),
             )
             for made in sets
         ],
@@ -215,33 +215,33 @@ def contestant_id(contestant: groups.Contestant) -> str:
     return digest(asdict(contestant))[:12]
 
 
-def _distils(row: groups.Row) -> list[DistillResult]:
-    """The finished distil cells of a row, also of sets whose students are still to come."""
-    cells = {cell.distil.id: cell.distil for cell in row.cells if cell.distil is not None}
+def _distills(row: groups.Row) -> list[DistillResult]:
+    """The finished distill cells of a row, also of sets whose students are still to come."""
+    cells = {cell.distill.id: cell.distill for cell in row.cells if cell.distill is not None}
     return [cell.result for cell in cells.values() if cell.result is not None and cell.result.status == "ok"]
 
 
 def _prior(row: groups.Row) -> PriorRecord | None:
-    results = [*_distils(row), *(student.result for student in row.finished)]
+    results = [*_distills(row), *(student.result for student in row.finished)]
     return next((result.prior for result in results if result.prior is not None), None)
 
 
-def _cost(row: groups.Row, distils: Sequence[DistillResult]) -> CostRecord:
+def _cost(row: groups.Row, distills: Sequence[DistillResult]) -> CostRecord:
     students = [student.result for student in row.finished]
-    made, trained = [d.cost for d in distils if d.cost], [s.cost for s in students if s.cost]
+    made, trained = [d.cost for d in distills if d.cost], [s.cost for s in students if s.cost]
     # Costs are compared only where nothing else used the GPU.
     alone, trained_alone = [c for c in made if not _shared(c)], [c for c in trained if not _shared(c)]
     return CostRecord(
-        distil_cold_seconds=_mean(c.cold_seconds for c in alone),
-        distil_spent_seconds=_mean(c.seconds for c in alone),
+        distill_cold_seconds=_mean(c.cold_seconds for c in alone),
+        distill_spent_seconds=_mean(c.seconds for c in alone),
         evaluate_seconds_per_student=_mean(c.seconds for c in trained_alone),
-        distil_gpu_peak_allocated_mib=_highest(c.gpu_peak_allocated_mib for c in alone),
-        distil_gpu_peak_reserved_mib=_highest(c.gpu_peak_reserved_mib for c in alone),
-        distil_host_peak_mib=_highest(c.host_peak_mib for c in alone),
-        distil_gpu_seconds=_mean(c.gpu_seconds for c in alone),
-        distil_energy_joules=_mean(c.energy_joules for c in alone),
-        distil_batch_sizes=sorted({c.batch_size for c in alone}),
-        distil_hardware=_hardware(d.environment for d in distils),
+        distill_gpu_peak_allocated_mib=_highest(c.gpu_peak_allocated_mib for c in alone),
+        distill_gpu_peak_reserved_mib=_highest(c.gpu_peak_reserved_mib for c in alone),
+        distill_host_peak_mib=_highest(c.host_peak_mib for c in alone),
+        distill_gpu_seconds=_mean(c.gpu_seconds for c in alone),
+        distill_energy_joules=_mean(c.energy_joules for c in alone),
+        distill_batch_sizes=sorted({c.batch_size for c in alone}),
+        distill_hardware=_hardware(d.environment for d in distills),
         evaluate_hardware=_hardware(s.environment for s in students),
         shared_gpu=any(map(_shared, [*made, *trained])),
     )
@@ -275,11 +275,11 @@ def _hardware(environments: Iterable[dict[str, object] | None]) -> list[str]:
     return sorted(map(rows.printable, found))
 
 
-def _guidance(distils: Sequence[DistillResult]) -> dict[str, Guidance]:
-    terms = sorted({term for made in distils for term, nats in made.guidance.items() if nats})
+def _guidance(distills: Sequence[DistillResult]) -> dict[str, Guidance]:
+    terms = sorted({term for made in distills for term, nats in made.guidance.items() if nats})
     summed = {}
     for term in terms:
-        by_set = [made.guidance[term] for made in distils if made.guidance.get(term)]
+        by_set = [made.guidance[term] for made in distills if made.guidance.get(term)]
         summed[term] = Guidance(
             mean_nats=float(np.mean([np.mean(nats) for nats in by_set])),
             first_image_nats=float(np.mean([nats[0] for nats in by_set])),
@@ -300,7 +300,7 @@ def settings_of(members: Sequence[groups.Row]) -> tuple[list[str], list[list[str
     facts = [_facts(row, names) for row in members]
     shared: list[str] = []
     marks: list[list[str]] = [[] for _ in members]
-    for kind in ("prior", "precision", "distil device", "evaluate device"):
+    for kind in ("prior", "precision", "distill device", "evaluate device"):
         values = {fact[kind] for fact in facts} - {None}
         shared += [value for value in values if value is not None and len(values) == 1]
         for mark, fact in zip(marks, facts, strict=True):
@@ -319,7 +319,7 @@ def _facts(row: groups.Row, prior_names: dict[str, str]) -> dict[str, str | None
         "prior": None if prior is None else f"prior {prior_names.get(prior, 'unknown')} ({prior[:8]})",
         "precision": None if prior is None else precision,
         "precision without prior": precision if prior is None else None,
-        "distil device": contestant.distil_device and f"distilled on {contestant.distil_device}",
+        "distill device": contestant.distill_device and f"distilled on {contestant.distill_device}",
         "evaluate device": f"students on {contestant.evaluate_device}",
         "images": contestant.images,
         "version": None if method is None else f"version {method.version}",

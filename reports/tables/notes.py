@@ -104,7 +104,7 @@ def _power_note(table: Table) -> list[str]:
 
 def _cost_notes(table: Table) -> list[str]:
     found = []
-    distilled = [(row.name, row.cost.distil_hardware) for row in table.rows]
+    distilled = [(row.name, row.cost.distill_hardware) for row in table.rows]
     trained = [(row.name, row.cost.evaluate_hardware) for row in table.rows]
     for stage, models_of in (("distilled", distilled), ("students trained", trained)):
         methods_of: dict[str, list[str]] = {}
@@ -118,9 +118,9 @@ def _cost_notes(table: Table) -> list[str]:
     if shared:
         found.append(f"Costs measured on a GPU that others were using are left out: {', '.join(shared)}.")
     batches = [
-        (row.name, row.cost.distil_batch_sizes)
+        (row.name, row.cost.distill_batch_sizes)
         for row in table.rows
-        if row.prior_sha256 is not None and row.cost.distil_gpu_peak_allocated_mib is not None
+        if row.prior_sha256 is not None and row.cost.distill_gpu_peak_allocated_mib is not None
     ]
     if len({size for _, sizes in batches for size in sizes}) > 1:
         said = ", ".join(f"{method} {'/'.join(map(str, sizes))}" for method, sizes in batches)

@@ -24,26 +24,26 @@ class SetRecord(Record):
     evaluate_seeds: list[int]
     """One per student."""
     cells: tuple[str, ...] = ()
-    """The distil cells that made it; several where a method's images do not depend on the seed; none for images made
+    """The distill cells that made it; several where a method's images do not depend on the seed; none for images made
     elsewhere."""
 
 
 class CostRecord(Record):
     """What a row's sets and students cost; None where nothing was measured, or only on a shared GPU."""
 
-    distil_cold_seconds: float | None
+    distill_cold_seconds: float | None
     """Mean wall-clock of making a set, with what came from a cache at its original cost."""
-    distil_spent_seconds: float | None
+    distill_spent_seconds: float | None
     """The same as it was here: what came from a cache cost nothing."""
     evaluate_seconds_per_student: float | None
-    distil_gpu_peak_allocated_mib: float | None
+    distill_gpu_peak_allocated_mib: float | None
     """Memory: the highest over sets."""
-    distil_gpu_peak_reserved_mib: float | None
-    distil_host_peak_mib: float | None
-    distil_gpu_seconds: float | None
-    distil_energy_joules: float | None
-    distil_batch_sizes: list[int]
-    distil_hardware: list[str]
+    distill_gpu_peak_reserved_mib: float | None
+    distill_host_peak_mib: float | None
+    distill_gpu_seconds: float | None
+    distill_energy_joules: float | None
+    distill_batch_sizes: list[int]
+    distill_hardware: list[str]
     """Models of the devices."""
     evaluate_hardware: list[str]
     shared_gpu: bool
@@ -66,7 +66,7 @@ class LeaderboardRow(Record):
     prior: PriorRecord | None
     prior_sha256: str | None
     precision: str | None
-    distil_device: str | None
+    distill_device: str | None
     evaluate_device: str
     done: int
     """Finished students."""

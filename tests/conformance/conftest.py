@@ -26,7 +26,7 @@ CLASSES = (0, 3, 7)
 class SmallRuns:
     """One dataset, one prior and one artefact cache for all methods under test.
 
-    Runs are those of `benchmark.distil`: rounds committed to disk, `task.done` the committed images, artefacts mapped
+    Runs are those of `benchmark.distill`: rounds committed to disk, `task.done` the committed images, artefacts mapped
     from disk. What differs: few classes, images and steps.
     """
 
@@ -125,7 +125,7 @@ class SmallRuns:
         return dataclasses.replace(task, load_prior=load_prior)
 
     def run(self, name: str, *, stop_after: int | None = None, folder: Path | None = None, **changed: Any) -> Rounds:
-        """Distil, or go on from what `folder` holds; end after `stop_after` rounds of this run."""
+        """Distill, or go on from what `folder` holds; end after `stop_after` rounds of this run."""
         method = self.method(name)
         ipc = changed.get("ipc", None if method.whole_set else 2)
         done = Rounds(folder or self._folder("rounds"), len(self.dataset.class_ids), ipc, self.dataset.channels)

@@ -274,7 +274,7 @@ class Poison(ArraySource):
 
 
 @every_method
-def test_the_engine_distils_without_showing_a_test_image(
+def test_the_engine_distills_without_showing_a_test_image(
     name: str, small_runs: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ddbench.benchmark.cells import distill as engine
@@ -302,7 +302,7 @@ def test_the_engine_distils_without_showing_a_test_image(
     cell = store.add(planned.spec, planned.launch)
     meter = Meter(small_runs.device, cell.path / "spent.json")
     plan_of_cell = CellPlan(batch_size=64, threads=1)
-    result = engine.distil(
+    result = engine.distill(
         cell, planned.spec, planned.launch, plan_of_cell, store, meter, Progress(cell.path / "progress.json")
     )
 

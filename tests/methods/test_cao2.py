@@ -41,7 +41,7 @@ def prior(make_prior: Callable[..., Path]) -> Prior:
     return Prior.load(find_prior(make_prior()))
 
 
-def distil(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
+def distill(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
     method.prepare(task)
     return {(image.class_index, image.image_index): image for images in method.distill(task) for image in images}
 
@@ -135,7 +135,7 @@ def test_refinement_in_chunks_lowers_the_loss(
 def test_a_set_is_the_best_of_the_pool(prior: Prior, make_task: Any, random_images: Any) -> None:
     task = make_task(random_images(CLASSES), CLASSES, ipc=2, prior=prior, batch_size=5)
     method = CaO2(params(pool=3, refine_steps=0))
-    images = distil(method, task)
+    images = distill(method, task)
     for c, class_id in enumerate(CLASSES):
         keys = [ImageKey(class_id, j) for j in range(6)]
         pool = sample(prior, keys, [], StreamNoise(task.stream, keys), steps=8, cfg_scale=2.7).latents
@@ -144,7 +144,7 @@ def test_a_set_is_the_best_of_the_pool(prior: Prior, make_task: Any, random_imag
         for i, (_, _, j) in enumerate(sorted(sure)[:2]):
             np.testing.assert_allclose(images[c, i].latent, pool[j], rtol=0, atol=1e-4)
             assert images[c, i].guidance_nats == {}
-    refined = distil(CaO2(params(pool=3, refine_steps=2)), task)
+    refined = distill(CaO2(params(pool=3, refine_steps=2)), task)
     moved = [np.abs(np.subtract(refined[key].latent, image.latent)).max() for key, image in images.items()]
     assert all(0 < distance < 2.1 * 6e-4 for distance in moved), "two steps of Adam at 6e-4"
 

@@ -31,7 +31,7 @@ def prior(make_prior: Callable[..., Path]) -> Prior:
     return Prior.load(find_prior(make_prior(CLASSES)))
 
 
-def distil(task: Any, **params: Any) -> dict[tuple[int, int], DistilledImage]:
+def distill(task: Any, **params: Any) -> dict[tuple[int, int], DistilledImage]:
     method = D4M(D4M.Params(**params))
     method.prepare(task)
     return {(image.class_index, image.image_index): image for images in method.distill(task) for image in images}
@@ -64,7 +64,7 @@ def test_it_starts_from_noised_prototypes_at_t_693(
         return SampleOutcome(given["start"].z, {})
 
     monkeypatch.setattr(sampler, "sample", spy)
-    distil(task)
+    distill(task)
     assert [image for images, _ in calls for image in images] == [ImageKey(c, j) for c in "ba" for j in range(2)]
     alpha_bar = DDPMScheduler().alphas_cumprod[693]
     assert prior.schedule(50).timesteps[34] == 693
@@ -80,7 +80,7 @@ def test_it_starts_from_noised_prototypes_at_t_693(
 
 def test_at_the_least_strength_the_images_are_the_prototypes(prior: Prior, make_task: Any, random_images: Any) -> None:
     task = make_task(random_images(CLASSES), CLASSES, ipc=3, prior=prior)
-    made = distil(task, strength=0.02, cfg_scale=1.0)
+    made = distill(task, strength=0.02, cfg_scale=1.0)
     for (class_index, index), image in made.items():
         # One step from t = 0: √(1-ᾱ_0) = 0.01 of the noise, and as much of what the untrained network predicts.
         np.testing.assert_allclose(image.latent, centres(task, class_index, 3)[index], atol=0.1)

@@ -19,7 +19,7 @@ from ddbench.methods.dit import TunedDiT
 CLASSES = ("a", "b", "c")
 
 
-def distil(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
+def distill(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
     method.prepare(task)
     return {(image.class_index, image.image_index): image for images in method.distill(task) for image in images}
 
@@ -30,9 +30,9 @@ def test_at_the_same_scale_the_images_are_dits(
     prior = Prior.load(find_prior(make_prior()))
     task = make_task(random_images(CLASSES), CLASSES, ipc=2, prior=prior)
     entry, method = METHODS.entry("dit"), METHODS.load("dit")
-    plain = distil(method(method.Params(**entry.overrides, steps=5, cfg_scale=2.5)), task)
+    plain = distill(method(method.Params(**entry.overrides, steps=5, cfg_scale=2.5)), task)
     # Other batches, as dit's hold one image of a class at a time.
-    tuned = distil(TunedDiT(TunedDiT.Params(steps=5, cfg_scale=2.5)), task)
+    tuned = distill(TunedDiT(TunedDiT.Params(steps=5, cfg_scale=2.5)), task)
     assert tuned.keys() == plain.keys()
     for key, image in plain.items():
         np.testing.assert_allclose(tuned[key].latent, image.latent, rtol=0, atol=1e-5)

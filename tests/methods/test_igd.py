@@ -37,7 +37,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def distil(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
+def distill(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
     method.prepare(task)
     return {(image.class_index, image.image_index): image for images in method.distill(task) for image in images}
 
@@ -236,10 +236,10 @@ def test_influence_through_a_real_prior_and_classifier(
 def test_images_of_a_class_know_those_before_them(make_prior: MakePrior, make_task: Any, random_images: Any) -> None:
     task = make_task(random_images(CLASSES), CLASSES, ipc=3, prior=Prior.load(find_prior(make_prior())))
     settings = SMALL | {"steps": 8, "deviation_scale": 2.0}
-    images = distil(IGD(IGD.Params.model_validate(settings)), task)
-    alone = distil(IGD(IGD.Params.model_validate(settings | {"deviation_scale": 0})), task)
-    without = distil(IGD(IGD.Params.model_validate(settings | {"influence_scale": 0})), task)
-    short = distil(IGD(IGD.Params.model_validate(settings | {"memory": 1})), task)
+    images = distill(IGD(IGD.Params.model_validate(settings)), task)
+    alone = distill(IGD(IGD.Params.model_validate(settings | {"deviation_scale": 0})), task)
+    without = distill(IGD(IGD.Params.model_validate(settings | {"influence_scale": 0})), task)
+    short = distill(IGD(IGD.Params.model_validate(settings | {"memory": 1})), task)
     for (c, i), image in images.items():
         assert set(image.guidance_nats) == {"deviation", "influence"}
         assert image.guidance_nats["influence"] > 0

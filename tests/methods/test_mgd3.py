@@ -36,7 +36,7 @@ def load(folder: Path) -> Prior:
     return Prior.load(find_prior(folder))
 
 
-def distil(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
+def distill(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:
     method.prepare(task)
     return {(image.class_index, image.image_index): image for images in method.distill(task) for image in images}
 
@@ -111,9 +111,9 @@ def test_a_step_is_the_scheduler_s_plus_the_formula(make_prior: MakePrior, learn
 def test_without_its_pull_it_is_the_plain_prior(make_prior: MakePrior, make_task: Any, random_images: Any) -> None:
     prior = load(make_prior())
     task = make_task(random_images(CLASSES), CLASSES, ipc=2, prior=prior)
-    plain = distil(DMGD(DMGD.Params(steps=6, semantic_matching=False, distribution_matching=False)), task)
-    unguided = distil(MGD3(MGD3.Params(steps=6, guidance_scale=0)), task)
-    guided = distil(MGD3(MGD3.Params(steps=6)), task)
+    plain = distill(DMGD(DMGD.Params(steps=6, semantic_matching=False, distribution_matching=False)), task)
+    unguided = distill(MGD3(MGD3.Params(steps=6, guidance_scale=0)), task)
+    guided = distill(MGD3(MGD3.Params(steps=6)), task)
     for key, image in plain.items():
         np.testing.assert_array_equal(unguided[key].latent, image.latent)
         assert unguided[key].guidance_nats == {"mode": 0}
@@ -132,7 +132,7 @@ def test_image_j_follows_mode_j(
         return sample(prior, images, terms, *args, **kwargs)
 
     monkeypatch.setattr(sampler, "sample", spy)
-    distil(MGD3(MGD3.Params(steps=3)), task)
+    distill(MGD3(MGD3.Params(steps=3)), task)
     assert [image for image, _ in given] == [ImageKey(c, j) for c in "ca" for j in range(3)]
     for image, mode in given:
         class_index = CLASSES.index(image.class_id)
@@ -159,11 +159,11 @@ def test_modes_that_are_real_images(make_prior: MakePrior, make_task: Any, rando
     )
     assert not np.array_equal(other_seed.reshape(4, -1), drawn)
 
-    pictures = distil(ModesAlone(), task)
+    pictures = distill(ModesAlone(), task)
     for j, mode in enumerate(nearest):
         np.testing.assert_allclose(pictures[1, j].pixels.astype(np.float32).flatten() / 127.5 - 1, mode, atol=1e-5)
     done = [pictures[0, 0], pictures[1, 2]]
-    rest = distil(ModesAlone(), make_task(train, CLASSES, ipc=4, prior=prior, done=done))
+    rest = distill(ModesAlone(), make_task(train, CLASSES, ipc=4, prior=prior, done=done))
     assert rest.keys() == pictures.keys() - {(0, 0), (1, 2)}
 
 

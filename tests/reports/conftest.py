@@ -69,7 +69,7 @@ class Folder:
 
     # Specifications
 
-    def distil_spec(
+    def distill_spec(
         self,
         method: str = "dmgd",
         *,
@@ -130,7 +130,7 @@ class Folder:
 
     def cost(self, seconds: float, cold: float | None = None, **changed: Any) -> Cost:
         values: dict[str, Any] = {
-            "phases": [Phase(name="distil", seconds=seconds)],
+            "phases": [Phase(name="distill", seconds=seconds)],
             "seconds": seconds,
             "cold_seconds": seconds if cold is None else cold,
             "gpu_peak_allocated_mib": None,
@@ -145,7 +145,7 @@ class Folder:
         }
         return Cost(**{**values, **changed})
 
-    def distil(
+    def distill(
         self,
         spec: DistillSpec,
         label: str | None = None,
@@ -156,7 +156,7 @@ class Folder:
         cost: Cost | None = None,
         guidance: dict[str, list[float]] | None = None,
     ) -> str:
-        """Write a finished or failed distil cell; returns the hash of its images."""
+        """Write a finished or failed distill cell; returns the hash of its images."""
         label = label or spec.method.name
         cell = self.store.add(spec, Launch(label=label))
         images = images or sha(cell.id)
@@ -218,7 +218,7 @@ class Folder:
             image_set_sha256=images if ok else None,
             cost=(cost or self.cost(4.5)) if ok else None,
             environment=self.environment if ok else None,
-            distil_cell=None if made_by is None else cell_id(made_by),
+            distill_cell=None if made_by is None else cell_id(made_by),
             protocol=spec.protocol,
             protocol_label=spec.protocol.label,
             modified_protocol=bool(spec.protocol.overrides),
@@ -254,14 +254,14 @@ class Folder:
         protocol: ProtocolSpec = QUICK,
         student: str = "convnet3",
         device: Any = "cpu",
-        distil: dict[str, Any] | None = None,
+        distill: dict[str, Any] | None = None,
         **spec: Any,
     ) -> None:
         """A method with finished sets and students: `accuracies[set][student]`."""
         for index, students in enumerate(accuracies):
             seed = index if seeds is None else seeds[index]
-            made_by = self.distil_spec(label.partition("[")[0], seed=seed, **spec)
-            made = self.distil(made_by, label, images=images(seed) if images else None, **(distil or {}))
+            made_by = self.distill_spec(label.partition("[")[0], seed=seed, **spec)
+            made = self.distill(made_by, label, images=images(seed) if images else None, **(distill or {}))
             for repeat, accuracy in enumerate(students):
                 evaluate = self.evaluate_spec(
                     made_by, seed=1000 * seed + repeat, protocol=protocol, student=student, device=device

@@ -27,9 +27,9 @@ def fill(folder: Any, results: int) -> int:
         for ipc in IPCS:
             for index in range(METHODS):
                 name = f"method{index:02d}"
-                spec = folder.distil_spec(name, seed=seed, ipc=ipc, prior="ab" * 32)
+                spec = folder.distill_spec(name, seed=seed, ipc=ipc, prior="ab" * 32)
                 spec = spec.model_copy(update={"method": MethodSpec(name=name, version=1, params=params)})
-                images = folder.distil(spec, name, guidance={"transport": list(generator.random(min(ipc, 50)))})
+                images = folder.distill(spec, name, guidance={"transport": list(generator.random(min(ipc, 50)))})
                 student = STUDENTS[seed % len(STUDENTS)]
                 right = generator.random(len(folder.labels)) < 0.3 + 0.02 * index
                 evaluate = folder.evaluate_spec(spec, seed=1000 * seed, student=student)

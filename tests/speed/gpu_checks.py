@@ -63,7 +63,7 @@ class Checks:
     def __init__(self, asked: argparse.Namespace, scratch: Path) -> None:
         self.asked, self.scratch = asked, scratch
         self.device = torch.device(asked.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as a distil cell
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as a distill cell
         self.files = find_prior(asked.prior)
         side = self.files.metadata.resolution
         pixels = np.random.default_rng(0).integers(0, 256, (len(WOOF) * PER_CLASS, side, side, 3), np.uint8)
@@ -105,8 +105,10 @@ class Checks:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def distil(self, prior: Prior, params: Mapping[str, Any], *, ipc: int, batch_size: int) -> Callable[[], np.ndarray]:
-        """A function that distils a set and returns its latents, (images, C, h, w)."""
+    def distill(
+        self, prior: Prior, params: Mapping[str, Any], *, ipc: int, batch_size: int
+    ) -> Callable[[], np.ndarray]:
+        """A function that distills a set and returns its latents, (images, C, h, w)."""
         task = self.task(prior, ipc=ipc, batch_size=batch_size)
         method = DMGD(DMGD.Params(steps=self.asked.steps, **params))
         method.prepare(task)
@@ -121,7 +123,7 @@ class Checks:
             for batch_size in self.asked.batch_sizes:
                 # A batch larger than the classes holds several images of each: they are not greedy here.
                 ipc = max(1, batch_size // len(WOOF))
-                run = self.distil(prior, PLAIN | {"greedy": False}, ipc=ipc, batch_size=batch_size)
+                run = self.distill(prior, PLAIN | {"greedy": False}, ipc=ipc, batch_size=batch_size)
                 run()
                 if self.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(self.device)
@@ -168,7 +170,7 @@ class Checks:
             "dmgd-dm": {"semantic_matching": False},
             "dmgd": {},
         }
-        runs = {name: self.distil(prior, params, ipc=2, batch_size=len(WOOF)) for name, params in kinds.items()}
+        runs = {name: self.distill(prior, params, ipc=2, batch_size=len(WOOF)) for name, params in kinds.items()}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(1 + self.asked.rounds):
             for name, run in runs.items():
@@ -179,7 +181,7 @@ class Checks:
 
     def precision(self) -> dict[str, float]:
         latents = {
-            precision: self.distil(self.prior(precision), PLAIN, ipc=1, batch_size=len(WOOF))()
+            precision: self.distill(self.prior(precision), PLAIN, ipc=1, batch_size=len(WOOF))()
             for precision in ("fp32", "bf16")
         }
         apart = latents["bf16"] - latents["fp32"]

@@ -44,12 +44,12 @@ def prior() -> Prior:
 
 
 @pytest.fixture(scope="module")
-def distil(prior: Prior, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Callable[[], int]]:
+def distill(prior: Prior, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Callable[[], int]]:
     split = Digits().load("default", None, 8)
     cache, scratch = Kept(), tmp_path_factory.mktemp("scratch")
 
     def prepared(params: dict[str, Any], *, ipc: int, batch_size: int = 10) -> Callable[[], int]:
-        """A function that distils ten classes of digits and returns the number of images."""
+        """A function that distills ten classes of digits and returns the number of images."""
         task = DistillTask(
             class_ids=Digits.class_ids,
             class_indices=tuple(range(10)),
@@ -81,18 +81,18 @@ def distil(prior: Prior, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 @pytest.mark.benchmark(group="ten classes of digits, one image each")
 @pytest.mark.parametrize("batch_size", [10, 1], ids=["lockstep", "one by one"])
-def test_lockstep(benchmark: Any, distil: Callable[..., Callable[[], int]], batch_size: int) -> None:
-    run = distil({}, ipc=1, batch_size=batch_size)
+def test_lockstep(benchmark: Any, distill: Callable[..., Callable[[], int]], batch_size: int) -> None:
+    run = distill({}, ipc=1, batch_size=batch_size)
     assert benchmark.pedantic(run, rounds=15, warmup_rounds=2) == 10
 
 
 @pytest.mark.benchmark(group="ten classes of digits, three images each")
 @pytest.mark.parametrize("name", ["plain sampling", "dmgd-sm", "dmgd-dm", "dmgd"])
-def test_guidance(benchmark: Any, distil: Callable[..., Callable[[], int]], name: str) -> None:
+def test_guidance(benchmark: Any, distill: Callable[..., Callable[[], int]], name: str) -> None:
     params = {
         "plain sampling": PLAIN,
         "dmgd-sm": {"distribution_matching": False},
         "dmgd-dm": {"semantic_matching": False},
         "dmgd": {},
     }[name]
-    assert benchmark.pedantic(distil(params, ipc=3), rounds=15, warmup_rounds=2) == 30
+    assert benchmark.pedantic(distill(params, ipc=3), rounds=15, warmup_rounds=2) == 30

@@ -110,7 +110,7 @@ def change_images(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def test_other_images_are_run_anew_and_the_old_results_come_back_with_the_old_images(
     bench: Bench, change_images: Callable[[bool], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench() == ["distil", "evaluate"]
+    assert bench() == ["distill", "evaluate"]
     first, before = bench.results(), bench.content_hashes()
     assert bench() == []
 
@@ -120,7 +120,7 @@ def test_other_images_are_run_anew_and_the_old_results_come_back_with_the_old_im
     assert "2 waiting" in capsys.readouterr().out
     assert bench.results() == first, "a dry run writes nothing"
 
-    assert bench() == ["distil", "evaluate"]
+    assert bench() == ["distill", "evaluate"]
     assert "2 cells that were run on others are put aside" in capsys.readouterr().out
     second, after = bench.results(), bench.content_hashes()
     assert len(after) == 1
@@ -151,40 +151,40 @@ def test_an_interrupted_cell_does_not_mix_images(
     monkeypatch.setattr(Rounds, "commit", ends_after_three)
     with pytest.raises(typer.Exit):
         bench()
-    old = bench.cell("distil").content_hash()
-    assert len(list(bench.cell("distil").path.glob("rounds/0*/*.png"))) == 3
+    old = bench.cell("distill").content_hash()
+    assert len(list(bench.cell("distill").path.glob("rounds/0*/*.png"))) == 3
     monkeypatch.setattr(Rounds, "commit", commit)
     change_images(True)
-    assert bench() == ["distil", "evaluate"]
+    assert bench() == ["distill", "evaluate"]
     now = Digits().load("default", None, 8)
     assert bench.content_hashes() == {now.content_hash}
-    sha256 = bench.cell("distil").result().image_set_sha256  # type: ignore[union-attr]
+    sha256 = bench.cell("distill").result().image_set_sha256  # type: ignore[union-attr]
     assert sha256 is not None
     # Random selection takes real images, and every new one has the corner turned over.
     new = {pixels.tobytes() for pixels in now.train.read(np.arange(len(now.train)))}
     made_of = read_set(bench.store.set_dir(sha256), Digits.class_ids, 1).pixels
     assert {pixels.tobytes() for pixels in made_of} <= new
     (kept,) = bench.store.superseded.iterdir()
-    assert kept.name == f"{bench.cell('distil').id}.{(old or '')[:16]}"
+    assert kept.name == f"{bench.cell('distill').id}.{(old or '')[:16]}"
     assert len(list(kept.glob("rounds/0*/*.png"))) == 3
 
 
 def test_images_that_change_while_a_run_goes_on_fail_its_cells(
     bench: Bench, change_images: Callable[[bool], None]
 ) -> None:
-    assert bench() == ["distil", "evaluate"]
+    assert bench() == ["distill", "evaluate"]
     change_images(True)
-    cell = bench.cell("distil")
+    cell = bench.cell("distill")
     assert run_cell(cell.path) == EXIT_FAILED
     result = cell.result()
     assert result is not None
     assert "the images of digits have changed since this cell was begun: expected content hash" in (result.reason or "")
-    assert bench() == ["distil", "evaluate"], "the next run starts anew"
+    assert bench() == ["distill", "evaluate"], "the next run starts anew"
     assert cell_id(cell.spec()) == cell.id
 
 
 def test_only_cache_harvests_whatever_the_images_are_now(bench: Bench, change_images: Callable[[bool], None]) -> None:
-    assert bench() == ["distil", "evaluate"]
+    assert bench() == ["distill", "evaluate"]
     kept = bench.results()
     change_images(True)
     assert bench(reuse="only-cache") == []

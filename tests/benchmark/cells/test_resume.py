@@ -47,7 +47,7 @@ def cells(out: Path, kind: str) -> list[CellDir]:
 def committed(out: Path) -> dict[str, int]:
     """Committed image file -> inode."""
     return {
-        path.name: path.stat().st_ino for cell in cells(out, "distil") for path in cell.path.glob("rounds/0*/*.png")
+        path.name: path.stat().st_ino for cell in cells(out, "distill") for path in cell.path.glob("rounds/0*/*.png")
     }
 
 
@@ -56,8 +56,8 @@ def pid_of(cell: CellDir) -> int | None:
 
 
 def results(out: Path) -> tuple[DistillResult, EvaluateResult]:
-    (distil,), (student,) = cells(out, "distil"), cells(out, "evaluate")
-    one, other = distil.result(), student.result()
+    (distill,), (student,) = cells(out, "distill"), cells(out, "evaluate")
+    one, other = distill.result(), student.result()
     assert isinstance(one, DistillResult)
     assert isinstance(other, EvaluateResult)
     return one, other
@@ -71,9 +71,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_equal_results(out: Path, undisturbed: Path) -> None:
-    (distil, student), (distil0, student0) = results(out), results(undisturbed)
-    assert distil.image_set_sha256 == distil0.image_set_sha256
-    assert distil.guidance == distil0.guidance
+    (distill, student), (distill0, student0) = results(out), results(undisturbed)
+    assert distill.image_set_sha256 == distill0.image_set_sha256
+    assert distill.guidance == distill0.guidance
     assert student.metrics == student0.metrics
     one, other = (np.load(cells(o, "evaluate")[0].path / "predictions.npy") for o in (out, undisturbed))
     assert np.array_equal(one, other)
@@ -83,7 +83,7 @@ def test_killing_the_cell_and_then_everything_during_distillation(tmp_path: Path
     out = tmp_path / "runs"
     run = start(out)
     wait_for(lambda: len(committed(out)) >= 20)
-    (cell,) = cells(out, "distil")
+    (cell,) = cells(out, "distill")
     pid = pid_of(cell)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -107,13 +107,13 @@ def test_killing_the_cell_and_then_everything_during_distillation(tmp_path: Path
     assert first.items() <= second.items(), "what was committed was not made again"
 
     finish(out)
-    (distil, _) = results(out)
-    assert distil.image_set_sha256 is not None
-    final = Store(out).set_dir(distil.image_set_sha256)
+    (distill, _) = results(out)
+    assert distill.image_set_sha256 is not None
+    final = Store(out).set_dir(distill.image_set_sha256)
     inodes = {f"{int(path.parent.name)}-{int(path.stem)}.png": path.stat().st_ino for path in final.glob("*/*.png")}
     assert second.items() <= inodes.items(), "the set's files are the committed ones"
-    assert distil.cost is not None
-    assert distil.cost.attempts == 3
+    assert distill.cost is not None
+    assert distill.cost.attempts == 3
     assert_equal_results(out, undisturbed)
 
 
@@ -129,9 +129,9 @@ def test_killing_during_evaluation(tmp_path: Path, undisturbed: Path) -> None:
     run.communicate(timeout=60)
     assert cell.result() is None, "killed too late: raise the epochs"
     assert (cell.path / "checkpoint.pt").exists()
-    distil_before = results_file(out, "distil")
+    distill_before = results_file(out, "distill")
     finish(out)
-    assert results_file(out, "distil") == distil_before, "the finished distil cell was left alone"
+    assert results_file(out, "distill") == distill_before, "the finished distill cell was left alone"
     _, student = results(out)
     assert student.cost is not None
     assert student.cost.attempts == 2
@@ -154,7 +154,7 @@ def test_ctrl_c_and_sigterm_end_a_run_cleanly(tmp_path: Path, number: signal.Sig
     assert run.returncode == 130, output
     assert "The same command goes on where this run stopped" in output
     assert "Traceback" not in output
-    (cell,) = cells(out, "distil")
+    (cell,) = cells(out, "distill")
     assert cell.result() is None
     assert not cell.running()
     kept = committed(out)
@@ -175,10 +175,10 @@ def test_a_run_again_makes_nothing_and_says_so(undisturbed: Path) -> None:
 def test_a_set_that_was_removed_is_made_again_with_the_same_images(undisturbed: Path) -> None:
     import shutil
 
-    distil, student = results(undisturbed)
-    assert distil.image_set_sha256 is not None
-    shutil.rmtree(Store(undisturbed).set_dir(distil.image_set_sha256))
+    distill, student = results(undisturbed)
+    assert distill.image_set_sha256 is not None
+    shutil.rmtree(Store(undisturbed).set_dir(distill.image_set_sha256))
     output = finish(undisturbed)
     assert "1 done" in output
-    assert results(undisturbed)[0].image_set_sha256 == distil.image_set_sha256
+    assert results(undisturbed)[0].image_set_sha256 == distill.image_set_sha256
     assert results(undisturbed)[1] == student

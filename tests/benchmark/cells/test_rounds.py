@@ -1,4 +1,4 @@
-"""Commits of a distil cell: whole rounds survive, everything else is made again."""
+"""Commits of a distill cell: whole rounds survive, everything else is made again."""
 
 from pathlib import Path
 

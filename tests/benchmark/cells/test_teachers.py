@@ -187,7 +187,7 @@ def test_hubs_folder_is_where_torch_has_it(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def spec(**given: Any) -> EvaluateSpec:
     return EvaluateSpec(
-        images=DistilledBy(cell="distil-" + "0" * 16),
+        images=DistilledBy(cell="distill-" + "0" * 16),
         dataset=DatasetSpec(name="digits", split="default", resolution=8),
         ipc=1,
         protocol=ProtocolSpec(name="quick", version=1, overrides={}, hash=quick.PROTOCOL.hash),

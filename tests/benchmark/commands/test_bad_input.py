@@ -297,7 +297,10 @@ PLUGINS: dict[str, Case] = {
         plugin(METHOD.replace("name, version, cost_class = ", "name, _, _ = ")),
         ["class Mine does not declare version, cost_class"],
     ),
-    "plugin: abstract": (plugin(METHOD.replace("def distill(", "def distil(")), ["class Mine does not define distill"]),
+    "plugin: abstract": (
+        plugin(METHOD.replace("def distill(", "def distill(")),
+        ["class Mine does not define distill"],
+    ),
     "plugin: supports() fails": (
         plugin(METHOD + "    def supports(self, dataset, ipc):\n        raise KeyError('oops')\n"),
         ["mine on digits: asking the method whether it runs there failed: KeyError: 'oops'"],
@@ -386,7 +389,7 @@ def run_here() -> Iterator[Callable[[CellDir], int]]:
 
 
 def add_cell(out: Path, **options: Any) -> CellDir:
-    """The distil cell that a request plans, ready to run."""
+    """The distill cell that a request plans, ready to run."""
     given = {"datasets": "digits", "seeds": 0, "device": "cpu", **options}
     (planned,) = plan_run(run_spec({}, given), students=False)[0].sets
     assert planned.spec is not None
@@ -496,7 +499,7 @@ def test_failing_methods_and_a_second_run_beside_them(finished: Path, tmp_path: 
     check(done, 1, "1 done", "1 reused", "7 failed", *(told for _, told in FAILURES.values()))
     assert before.items() <= finished_files(out).items()
 
-    results = {cell.launch().label: cell.result() for cell in Store(out).cell_dirs() if cell.id.startswith("distil")}
+    results = {cell.launch().label: cell.result() for cell in Store(out).cell_dirs() if cell.id.startswith("distill")}
     for method, (status, told) in FAILURES.items():
         result = results[method]
         assert result is not None
@@ -545,8 +548,8 @@ def test_half_written_files_are_listed_and_made_again(finished: Path, tmp_path: 
     specification = (cells["evaluate", "random"] / "spec.json").read_bytes()
     kept = results["evaluate", "random-first"].read_bytes()
 
-    results["distil", "random"].write_text("")
-    truncate(results["distil", "random-first"], results["distil", "random-first"].stat().st_size // 2)
+    results["distill", "random"].write_text("")
+    truncate(results["distill", "random-first"], results["distill", "random-first"].stat().st_size // 2)
     results["evaluate", "random"].write_text(json.dumps({**whole["evaluate", "random"], "schema_version": 99}))
     truncate(cells["evaluate", "random"] / "spec.json", 40)
     for plan in Store(out).plans.iterdir():
@@ -648,8 +651,8 @@ def test_a_full_disk(tmp_path: Path, finished: Path, undisturbed: Path) -> None:
     kib_left = ["0", "550"]
     places = {"DISK": str(disk), "LOGS": str(logs), "FINISHED": str(finished), "KIB_LEFT": " ".join(kib_left)}
     methods, ipc = f"random,{SIX_ROUNDS['methods']}", str(SIX_ROUNDS["ipc"])
-    distil = ["distill", "-m", methods, "-d", "digits", *ONE_SET[2:], "--ipc", ipc, "--out", disk / "runs"]
-    command = [*namespace, "sh", "-c", ON_A_SMALL_DISK, "sh", BENCH, *distil]
+    distill = ["distill", "-m", methods, "-d", "digits", *ONE_SET[2:], "--ipc", ipc, "--out", disk / "runs"]
+    command = [*namespace, "sh", "-c", ON_A_SMALL_DISK, "sh", BENCH, *distill]
     done = subprocess.run(command, env=ENVIRONMENT | places, text=True, capture_output=True)
     if done.returncode == 77:
         pytest.skip(f"cannot mount a file system in a user namespace: {done.stderr.strip()}")

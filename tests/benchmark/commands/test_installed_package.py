@@ -71,7 +71,7 @@ def test_it_is_listed_with_where_it_comes_from(site: Path, tmp_path: Path) -> No
     assert listed["stranger-alone"]["variant_of"] == "stranger"
 
 
-def test_it_distils_by_name_in_cells_of_their_own(site: Path, tmp_path: Path) -> None:
+def test_it_distills_by_name_in_cells_of_their_own(site: Path, tmp_path: Path) -> None:
     said = bench(
         site, "distill", "-m", "stranger-alone", "-d", "digits", "--ipc", "1", "--seeds", "0", "--device", "cpu",
         cwd=tmp_path,

@@ -16,7 +16,7 @@ from ddbench.benchmark.core.spec import (
     cell_id,
 )
 
-DISTIL = DistillSpec(
+DISTILL = DistillSpec(
     method=MethodSpec(name="dmgd", version=1, params={"ot_scale": 0.5, "greedy": True}),
     dataset=DatasetSpec(name="digits", split="default", resolution=8),
     prior_sha256="ab" * 32,
@@ -26,8 +26,8 @@ DISTIL = DistillSpec(
     device_type="cpu",
 )
 EVALUATE = EvaluateSpec(
-    images=DistilledBy(cell=cell_id(DISTIL)),
-    dataset=DISTIL.dataset,
+    images=DistilledBy(cell=cell_id(DISTILL)),
+    dataset=DISTILL.dataset,
     ipc=10,
     protocol=ProtocolSpec(name="quick", version=1, overrides={}, hash="cd" * 32),
     student="convnet3",
@@ -38,15 +38,15 @@ EVALUATE = EvaluateSpec(
 
 def test_ids_are_pinned() -> None:
     # A change here orphans every result that anybody has: raise SPEC_VERSION if it is meant.
-    assert cell_id(DISTIL) == "distil-0a68721cf6e10a1f"
+    assert cell_id(DISTILL) == "distill-0a68721cf6e10a1f"
     assert cell_id(EVALUATE) == "evaluate-26c3c7b7532bf3a6"
 
 
 def test_an_id_does_not_depend_on_the_order_of_parameters() -> None:
-    turned = DISTIL.model_copy(
-        update={"method": DISTIL.method.model_copy(update={"params": {"greedy": True, "ot_scale": 0.5}})}
+    turned = DISTILL.model_copy(
+        update={"method": DISTILL.method.model_copy(update={"params": {"greedy": True, "ot_scale": 0.5}})}
     )
-    assert cell_id(turned) == cell_id(DISTIL)
+    assert cell_id(turned) == cell_id(DISTILL)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_an_id_does_not_depend_on_the_order_of_parameters() -> None:
         {"device_type": "cuda"},
         {"prior_sha256": "ac" * 32},
         {"dataset": DatasetSpec(name="digits", split="other", resolution=8)},
-        {"method": MethodSpec(name="dmgd", version=2, params=DISTIL.method.params)},
-        {"method": MethodSpec(name="dmgd", version=1, params={**DISTIL.method.params, "ot_scale": 0.05})},
+        {"method": MethodSpec(name="dmgd", version=2, params=DISTILL.method.params)},
+        {"method": MethodSpec(name="dmgd", version=1, params={**DISTILL.method.params, "ot_scale": 0.05})},
     ],
 )
 def test_what_can_change_a_result_is_in_the_id(change: dict) -> None:
-    assert cell_id(DISTIL.model_copy(update=change)) != cell_id(DISTIL)
+    assert cell_id(DISTILL.model_copy(update=change)) != cell_id(DISTILL)
 
 
-@pytest.mark.parametrize("spec", [DISTIL, EVALUATE])
+@pytest.mark.parametrize("spec", [DISTILL, EVALUATE])
 def test_specifications_survive_json(spec: DistillSpec | EvaluateSpec) -> None:
     assert CELL_SPEC.validate_json(spec.model_dump_json()) == spec
     with pytest.raises(ValidationError, match="extra"):

@@ -64,7 +64,7 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
 
 
 def test_states(store: Store, cell: CellDir) -> None:
-    assert store.cell("distil-0").state() is State.ABSENT
+    assert store.cell("distill-0").state() is State.ABSENT
     assert cell.state() is State.INTERRUPTED
     with cell.lock():
         assert cell.state() is State.RUNNING
@@ -73,7 +73,7 @@ def test_states(store: Store, cell: CellDir) -> None:
     assert cell.finished()
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1}', '{"schema_version": 99, "kind": "distil"}', "[]"])
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1}', '{"schema_version": 99, "kind": "distill"}', "[]"])
 def test_a_half_written_or_foreign_result_is_reported_and_not_taken_for_one(cell: CellDir, text: str) -> None:
     (cell.path / "result.json").write_text(text)
     assert cell.result() is None
@@ -108,8 +108,8 @@ def test_a_failure_does_not_replace_a_good_result(cell: CellDir) -> None:
 
 
 def test_clearing_leaves_what_the_cell_is(store: Store, cell: CellDir, tmp_path: Path) -> None:
-    store.cell("distil-0").clear()  # there is none
-    assert not store.cell("distil-0").path.exists()
+    store.cell("distill-0").clear()  # there is none
+    assert not store.cell("distill-0").path.exists()
     write_json(cell.path / "result.json", OK.model_dump(mode="json"))
     (cell.path / "rounds" / "00000").mkdir(parents=True)
     (cell.path / "scratch").symlink_to(tmp_path)
@@ -170,4 +170,4 @@ def test_adding_a_cell_again_keeps_its_specification_and_renews_its_launch(store
     assert (cell.path / "spec.json").stat().st_mtime_ns == before
     assert cell.launch().threads == 4
     assert cell.spec() == SPEC
-    assert json.loads((cell.path / "spec.json").read_text())["kind"] == "distil"
+    assert json.loads((cell.path / "spec.json").read_text())["kind"] == "distill"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
-from ddbench.benchmark.cells.distill import distil
+from ddbench.benchmark.cells.distill import distill
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core.errors import UsageError
@@ -109,12 +109,12 @@ def test_parameters_for_all_reach_the_tuner_too() -> None:
 
 
 def made(planned: PlannedSet, store: Store) -> DistillResult:
-    """Run a distil cell in this process."""
+    """Run a distill cell in this process."""
     assert planned.spec is not None
     cell = store.add(planned.spec, planned.launch)
     meter = Meter(torch.device("cpu"), cell.path / "spent.json")
     progress = Progress(cell.path / "progress.json")
-    return distil(cell, planned.spec, planned.launch, CellPlan(batch_size=64, threads=1), store, meter, progress)
+    return distill(cell, planned.spec, planned.launch, CellPlan(batch_size=64, threads=1), store, meter, progress)
 
 
 def tunings(result: DistillResult) -> list[Phase]:

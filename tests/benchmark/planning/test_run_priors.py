@@ -118,10 +118,10 @@ def test_a_timing_run_on_a_latent_prior(plugin: Path, data: Path, tmp_path: Path
     done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
-    assert said.index("decoding tiny-for-priors at 16 px for its prior: 8 of 8") < said.index("distil dmgd")
+    assert said.index("decoding tiny-for-priors at 16 px for its prior: 8 of 8") < said.index("distill dmgd")
 
     results = [json.loads(path.read_bytes()) for path in (tmp_path / "runs/cells").glob("*/result.json")]
-    (made,) = [r for r in results if r["kind"] == "distil" and r["method"]["name"] == "dmgd"]
+    (made,) = [r for r in results if r["kind"] == "distill" and r["method"]["name"] == "dmgd"]
     assert made["prior"]["timing_only"]
     assert made["prior"]["trained_on"] == "nothing: random weights, for timing only"
     assert 0 < made["cost"]["measured"]["latents_float16_error_rms"] < 1e-2

@@ -36,8 +36,8 @@ def finish(
 ) -> None:
     """Write the result of a cell that took so long in the phase that grows with its work, and `more` in others."""
     spec, cell = item.spec, store.add(item.spec, item.planned.launch)
-    distil = isinstance(spec, DistillSpec)
-    phases = {"distil" if distil else "train": seconds, **(more or {})}
+    distill = isinstance(spec, DistillSpec)
+    phases = {"distill" if distill else "train": seconds, **(more or {})}
     cost = Cost(
         phases=[Phase(name=name, seconds=took) for name, took in phases.items()], seconds=seconds, cold_seconds=seconds,
         gpu_peak_allocated_mib=None, gpu_peak_reserved_mib=None, host_peak_mib=1.0, gpu_seconds=None,
@@ -58,7 +58,7 @@ def finish(
         )
     else:
         result = EvaluateResult(
-            **common, method=None, distil_cell=None, protocol=spec.protocol, protocol_label=spec.protocol.label,
+            **common, method=None, distill_cell=None, protocol=spec.protocol, protocol_label=spec.protocol.label,
             modified_protocol=False, student=spec.student, evaluate_seed=spec.seed,
             metrics=Metrics(acc_last=90.0, acc_best=91.0, top5_last=None,
                             curve=[Look(epoch=1, accuracy=90.0, train_loss=0.1)]),
@@ -75,9 +75,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_measured_rates_times_work(store: Store) -> None:
-    for seed, distil_seconds, student_seconds in ((0, 10.0, 30.0), (1, 14.0, 60.0)):
-        distil, student = items(store, methods="random", seeds=str(seed))
-        finish(store, distil, distil_seconds)
+    for seed, distill_seconds, student_seconds in ((0, 10.0, 30.0), (1, 14.0, 60.0)):
+        distill, student = items(store, methods="random", seeds=str(seed))
+        finish(store, distill, distill_seconds)
         finish(store, student, student_seconds)
     found = estimates.estimate(items(store, methods="random", ipc="1", seeds="5"), store, probe=False)
     # 10 images instead of 100; a student of `quick` at IPC 1 has 300 epochs of 10 images, at IPC 10 of 100.
@@ -91,8 +91,8 @@ def test_measured_rates_times_work(store: Store) -> None:
 
 def test_setting_up_does_not_grow_with_the_images_and_waiting_is_no_work(store: Store) -> None:
     (store.artefacts / "tuned-prior").mkdir()
-    distil, student = items(store, methods="random")
-    finish(store, distil, 20.0, more={"load data": 1.0, "tuned prior": 300.0, "wait": 50.0})
+    distill, student = items(store, methods="random")
+    finish(store, distill, 20.0, more={"load data": 1.0, "tuned prior": 300.0, "wait": 50.0})
     finish(store, student, 30.0, more={"load data": 2.0})
     found = estimates.estimate(items(store, methods="random", ipc="50", seeds="5"), store, probe=False)
     # Five times the images; `quick` trains 150 epochs at IPC 50 in place of 300.

@@ -111,10 +111,10 @@ def test_a_run_prepares_by_itself_and_charges_no_cell(bench: Bench) -> None:
     run = ("run", "-m", "random", "-d", "tiny", "--protocol", "quick[epochs=1]", "--device", "cpu", "--out", "runs")
     said = bench(*run, "--data", bench.data)
     assert "decoding tiny at 16 px: 10 of 10" in said
-    assert said.index("decoding tiny") < said.index("distil random")
+    assert said.index("decoding tiny") < said.index("distill random")
     (result,) = [
         found
-        for path in (bench.folder / "runs/cells").glob("distil*/result.json")
+        for path in (bench.folder / "runs/cells").glob("distill*/result.json")
         if (found := json.loads(path.read_bytes()))
     ]
     assert (result["dataset"]["n_train"], result["dataset"]["n_test"]) == (6, 4)

@@ -96,7 +96,7 @@ def finish_well(cell: CellDir) -> None:
         assert source is not None
         result = EvaluateResult(
             cell=cell.id, status="ok", label=launch.label, method=source.method, dataset=None, ipc=spec.ipc,
-            distill_seed=source.distill_seed, image_set_sha256=source.image_set_sha256, distil_cell=source.cell,
+            distill_seed=source.distill_seed, image_set_sha256=source.image_set_sha256, distill_cell=source.cell,
             protocol=spec.protocol, protocol_label=spec.protocol.label, modified_protocol=False, student=spec.student,
             evaluate_seed=spec.seed, metrics=Metrics(acc_last=50.0, acc_best=51.0, top5_last=None, curve=[]),
         )  # fmt: skip
@@ -189,8 +189,8 @@ def test_reuse_never_leaves_alone_what_another_process_is_at(store: Store, plan:
         assert other.stdout.readline() == "0\n"
     assert other.returncode == 0
     assert (busy.cell.path / "rounds" / "0.txt").read_text() == "still here\n"
-    again = ["distil done", "evaluate done", "evaluate done"]
-    assert fates(runner) == ["distil failed", "evaluate blocked", "evaluate blocked", *again]
+    again = ["distill done", "evaluate done", "evaluate done"]
+    assert fates(runner) == ["distill failed", "evaluate blocked", "evaluate blocked", *again]
     assert runner.items[0].reason == (
         f"cell {busy.cell.id} is running (process {other.pid}); wait for it or stop it, then the same command goes on"
     )
@@ -210,8 +210,8 @@ def test_a_failed_set_blocks_its_students_and_stays_failed(store: Store, plan: P
     def fail(cell: CellDir) -> None:
         write_failure(cell, "failed", "no luck")
 
-    ends = {"distil": (2, 1, fail)}
-    expected = ["distil failed", "evaluate blocked", "evaluate blocked"] * 2
+    ends = {"distill": (2, 1, fail)}
+    expected = ["distill failed", "evaluate blocked", "evaluate blocked"] * 2
     assert fates(run(store, plan, FakeEngine(ends))) == expected
     engine = FakeEngine()
     assert fates(run(store, plan, engine)) == expected
@@ -242,24 +242,24 @@ def test_a_cell_without_result_or_signal_tells_its_last_words(store: Store, plan
     def mutter(cell: CellDir) -> None:
         (cell.path / "log.txt").write_text("something\nOSError: [Errno 28] No space left on device\n")
 
-    runner = run(store, plan, FakeEngine({"distil": (2, 1, mutter)}))
+    runner = run(store, plan, FakeEngine({"distill": (2, 1, mutter)}))
     assert "No space left on device" in (runner.items[0].reason or "")
 
 
 def test_a_set_that_changed_makes_its_students_stale(store: Store, plan: Plan) -> None:
     run(store, plan, FakeEngine())
-    distil = next(item for item in Runner(store, plan, FakeEngine()).items if item.spec.kind == "distil")
-    result = distil.cell.result()
+    distill = next(item for item in Runner(store, plan, FakeEngine()).items if item.spec.kind == "distill")
+    result = distill.cell.result()
     assert result is not None
     other = "ff" * 32
     store.set_dir(other).mkdir()
     (store.set_dir(other) / "manifest.json").write_text("{}")
     changed = result.model_copy(update={"image_set_sha256": other})
-    write_json(distil.cell.path / "result.json", changed.model_dump(mode="json"))
+    write_json(distill.cell.path / "result.json", changed.model_dump(mode="json"))
     engine = FakeEngine()
     run(store, plan, engine)
     students = [s.images.cell for s in (store.cell(c).spec() for c in engine.started) if hasattr(s, "images")]
-    assert students == [distil.cell.id] * 2
+    assert students == [distill.cell.id] * 2
 
 
 def test_ctrl_c_ends_running_cells_and_starts_no_more(store: Store, plan: Plan) -> None:
@@ -268,11 +268,11 @@ def test_ctrl_c_ends_running_cells_and_starts_no_more(store: Store, plan: Plan) 
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    engine = FakeEngine({"distil": (2, 0, press_ctrl_c)})
+    engine = FakeEngine({"distill": (2, 0, press_ctrl_c)})
     runner = run(store, plan, engine)
     assert runner.interrupted
-    assert fates(runner)[0] == "distil done"
-    assert set(fates(runner)[1:]) == {"evaluate interrupted", "distil interrupted"}
+    assert fates(runner)[0] == "distill done"
+    assert set(fates(runner)[1:]) == {"evaluate interrupted", "distill interrupted"}
     assert len(engine.started) == 1
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -104,7 +104,7 @@ def test_a_tuned_prior_has_no_published_numbers(tmp_path: Path, make_folder: Any
     folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
     corners(folder, protocol=resolve_protocol("hard-dmgd-adamw")[1], student="resnet_ap10")
     results = rows.read(folder.out)
-    for cell in results.distils.values():
+    for cell in results.distills.values():
         assert cell.result is not None
         assert cell.result.prior is not None
         cell.result.prior.tuned_by = [MethodSpec(name="minimax", version=1, params={})]

@@ -27,8 +27,8 @@ def woof(tmp_path: Path, make_folder: Any) -> Any:
 def fill(folder: Any, method: str, sets: list[list[tuple[float, float]]], protocol: str = SGD, **how: Any) -> None:
     """`sets[set][student]` = (last, best)."""
     for seed, students in enumerate(sets):
-        made_by = folder.distil_spec(method, seed=seed, **how)
-        images = folder.distil(made_by)
+        made_by = folder.distill_spec(method, seed=seed, **how)
+        images = folder.distill(made_by)
         for repeat, (last, best) in enumerate(students):
             spec = folder.evaluate_spec(
                 made_by, seed=100 * seed + repeat, protocol=resolve_protocol(protocol)[1], student="resnet_ap10"

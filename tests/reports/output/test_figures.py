@@ -35,7 +35,7 @@ def filled(folder: Any, methods: dict[str, tuple[float, ...]] = METHODS, sets: i
         for ipc, accuracy in zip((1, 10), accuracies, strict=False):
             students = [[accuracy + spread] for spread in np.linspace(-1, 1, sets)]
             cost = {"cost": folder.cost(1.0, 10.0 ** (3 - index))}
-            folder.method(name, students, ipc=ipc, distil=cost, params={"x": index})
+            folder.method(name, students, ipc=ipc, distill=cost, params={"x": index})
     folder.method("full", [[99.0]], ipc=None)
     return build(rows.read(folder.out)).tables
 
@@ -179,7 +179,7 @@ def test_labels_lie_on_nothing(folder: Any) -> None:
 
 
 def test_nothing_to_draw_is_said(folder: Any) -> None:
-    folder.plan("dmgd", folder.distil_spec(), students=1)
+    folder.plan("dmgd", folder.distill_spec(), students=1)
     with pytest.raises(UsageError, match="nothing to draw"):
         CliRunner().invoke(figures_app, ["--out", str(folder.out)], catch_exceptions=False)
 

@@ -29,14 +29,14 @@ def board(folder: Any) -> Leaderboard:
         return [[rng.random(500) < accuracy for _ in range(2)] for _ in range(n)]
 
     for ipc in (1, 10):
-        folder.method("dmgd", answers(0.9, 3), ipc=ipc, distil={"cost": folder.cost(12.0, 1234.5)})
+        folder.method("dmgd", answers(0.9, 3), ipc=ipc, distill={"cost": folder.cost(12.0, 1234.5)})
         folder.method("dmgd[ot_scale=0.05,semantic_window=0.75]", answers(0.8, 3), ipc=ipc, params={"x": 1})
         folder.method("random", answers(0.5, 3), ipc=ipc)
         folder.method("random-first", answers(0.5, 1), ipc=ipc)
     folder.method("full", answers(0.99, 1), ipc=None)
-    failed = folder.distil_spec("mgd3")
+    failed = folder.distill_spec("mgd3")
     folder.plan("mgd3", failed, students=2)
-    folder.distil(failed, "mgd3", status="oom", reason="out of memory")
+    folder.distill(failed, "mgd3", status="oom", reason="out of memory")
     folder.student(folder.evaluate_spec("ef" * 32), NASTY, 70.0, images="ef" * 32)
     (folder.store.cells / "lost").mkdir()
     return build(rows.read(folder.out))
@@ -67,7 +67,7 @@ def test_columns_go_by_what_they_matter(board: Leaderboard) -> None:
 
     assert "host MiB" in headers(120)
     assert "host MiB" not in headers(100)
-    assert "distil s" in headers(100)
+    assert "distill s" in headers(100)
     assert "95 % interval" in headers(80)
     for width in (120, 100, 80, 60):
         assert "acc %" in headers(width)

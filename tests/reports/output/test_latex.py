@@ -37,14 +37,14 @@ def answers(rng: np.random.Generator, accuracy: float, sets: int) -> list[list[n
 def board(folder: Any) -> Leaderboard:
     rng = np.random.default_rng(0)
     for ipc in (1, 10):
-        folder.method("dmgd", answers(rng, 0.9, 3), ipc=ipc, distil={"cost": folder.cost(12.0, 1234.5)})
+        folder.method("dmgd", answers(rng, 0.9, 3), ipc=ipc, distill={"cost": folder.cost(12.0, 1234.5)})
         folder.method("dmgd[ot_scale=0.05,semantic_window=0.75]", answers(rng, 0.8, 3), ipc=ipc, params={"x": 1})
         folder.method("random", answers(rng, 0.5, 3), ipc=ipc)
         folder.method("random-first", answers(rng, 0.45, 1), ipc=ipc)
     folder.method("full", answers(rng, 0.99, 1), ipc=None)
-    failed = folder.distil_spec("mgd3")
+    failed = folder.distill_spec("mgd3")
     folder.plan("mgd3", failed, students=2)
-    folder.distil(failed, "mgd3", status="oom", reason="out of memory_100% \\input{x}")
+    folder.distill(failed, "mgd3", status="oom", reason="out of memory_100% \\input{x}")
     for index, name in enumerate(HOSTILE):
         images = f"{index:02x}" * 32
         folder.student(folder.evaluate_spec(images), name, 70.0 - index, images=images)
@@ -101,7 +101,7 @@ def test_an_unfinished_row_is_never_bold_and_equal_numbers_are_marked_alike(fold
     for name, accuracy in (("dmgd", 80.0), ("dit", 80.0), ("random", 70.0)):
         folder.method(name, [[accuracy], [accuracy]])
     folder.method("mgd3", [[99.0]])
-    folder.plan("mgd3", folder.distil_spec("mgd3", seed=1), students=1)
+    folder.plan("mgd3", folder.distill_spec("mgd3", seed=1), students=1)
     _, *lines = body(latex.tables(build(rows.read(folder.out))))
     styles = {cells[1].split("$")[0]: re.findall(r"textbf|underline", cells[2]) for cells in lines}
     assert styles == {"dmgd": ["textbf"], "dit": ["textbf"], "random": ["underline"], "mgd3": []}

@@ -22,7 +22,7 @@ def board(folder: Any) -> Leaderboard:
     folder.method("dmgd", [[80.0], [82.0]], ipc=1, prior="ab" * 32)
     folder.method("dmgd", [[90.0, 91.0], [92.0]], ipc=10)
     folder.method("full", [[99.0]], ipc=None)
-    folder.plan("mgd3", folder.distil_spec("mgd3"), students=2)
+    folder.plan("mgd3", folder.distill_spec("mgd3"), students=2)
     return build(rows.read(folder.out))
 
 

@@ -26,39 +26,39 @@ def terminal(found: status.Status, width: int = 120) -> str:
 
 
 def test_every_cell_stands_somewhere_in_the_order_of_the_plan(folder: Any) -> None:
-    done, waiting = folder.distil_spec("zz", seed=0), folder.distil_spec("zz", seed=1)
+    done, waiting = folder.distill_spec("zz", seed=0), folder.distill_spec("zz", seed=1)
     folder.plan("zz", done, students=2)
-    made = folder.distil(done, "zz", cost=folder.cost(7.5, attempts=3))
+    made = folder.distill(done, "zz", cost=folder.cost(7.5, attempts=3))
     folder.student(folder.evaluate_spec(done, seed=0), "zz", 80.0, images=made, made_by=done)
     folder.method("aa", [[70.0]])
     folder.plan("zz", waiting, students=1)
     found = build(folder)
     assert {(c.label, c.kind, c.distill_seed, c.evaluate_seed, c.state, c.planned) for c in found.cells} == {
-        ("zz", "distil", 0, None, "ok", True),
+        ("zz", "distill", 0, None, "ok", True),
         ("zz", "evaluate", 0, 0, "ok", True),
         ("zz", "evaluate", 0, 1, "absent", True),
-        ("zz", "distil", 1, None, "absent", True),
+        ("zz", "distill", 1, None, "absent", True),
         ("zz", "evaluate", 1, 1000, "absent", True),
-        ("aa", "distil", 0, None, "ok", False),
+        ("aa", "distill", 0, None, "ok", False),
         ("aa", "evaluate", 0, 0, "ok", False),
     }
     assert [c.label for c in found.cells][-2:] == ["aa", "aa"]
     for student in (c for c in found.cells if c.kind == "evaluate"):
-        earlier = [c for c in found.cells[: found.cells.index(student)] if c.kind == "distil"]
+        earlier = [c for c in found.cells[: found.cells.index(student)] if c.kind == "distill"]
         assert (earlier[-1].label, earlier[-1].distill_seed) == (student.label, student.distill_seed)
     assert found.counts == {"ok": 4, "absent": 3}
     first = next(c for c in found.cells if c.attempts == 3)
-    assert (first.kind, first.seconds) == ("distil", 7.5)
+    assert (first.kind, first.seconds) == ("distill", 7.5)
     assert "7 cells: 3 absent, 4 ok; no plan asks for 2 of them" in terminal(found)
 
 
 def test_running_and_interrupted_cells_say_how_far_they_are(folder: Any) -> None:
-    spec = folder.distil_spec()
+    spec = folder.distill_spec()
     cell = folder.store.add(spec, Launch(label="dmgd"))
     (cell.path / "progress.json").write_text(
         json.dumps({"images_done": 30, "images_total": 100, "note": "k-means\x1b[2J"})
     )
-    (cell.path / "spent.json").write_text(json.dumps({"attempts": 2, "seconds": {"prepare": 1.0, "distil": 2.5}}))
+    (cell.path / "spent.json").write_text(json.dumps({"attempts": 2, "seconds": {"prepare": 1.0, "distill": 2.5}}))
     student = folder.store.add(folder.evaluate_spec(spec), Launch(label="dmgd"))
     (student.path / "progress.json").write_text(json.dumps({"epoch": 5, "epochs": 60, "accuracy": 81.234}))
     with cell.lock():
@@ -74,7 +74,7 @@ def test_running_and_interrupted_cells_say_how_far_they_are(folder: Any) -> None
 
 def test_broken_notes_of_a_dead_cell_are_passed_over(folder: Any) -> None:
     for seed, text in enumerate(("[1]", "{", '{"attempts": "x", "seconds": 3}', '{"images_total": "many"}')):
-        cell = folder.store.add(folder.distil_spec(seed=seed), Launch(label="dmgd"))
+        cell = folder.store.add(folder.distill_spec(seed=seed), Launch(label="dmgd"))
         (cell.path / "spent.json").write_text(text)
         (cell.path / "progress.json").write_text(text)
     found = build(folder)
@@ -84,14 +84,14 @@ def test_broken_notes_of_a_dead_cell_are_passed_over(folder: Any) -> None:
 
 def test_reasons_stand_in_full_and_once(folder: Any) -> None:
     reason = "the first line\n" + "and a long second one " * 20
-    spec = folder.distil_spec()
-    made = folder.distil(spec)
+    spec = folder.distill_spec()
+    made = folder.distill(spec)
     for seed in (1, 2):
         student = folder.evaluate_spec(spec, seed=seed)
         folder.student(student, "dmgd", 0.0, images=made, made_by=spec, status="failed", reason=reason)
-    bad = folder.distil_spec("bad")
+    bad = folder.distill_spec("bad")
     folder.plan("bad", bad, students=3)
-    folder.distil(bad, status="timeout", reason="took 60 s")
+    folder.distill(bad, status="timeout", reason="took 60 s")
     shown = " ".join(terminal(build(folder)).split())
     assert shown.count("and a long second one " * 19) == 1
     assert shown.count("took 60 s") == 1
@@ -100,7 +100,7 @@ def test_reasons_stand_in_full_and_once(folder: Any) -> None:
 
 def test_unreadable_files_and_stale_students_are_shown(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
-    folder.distil(folder.distil_spec(), images="99" * 32)
+    folder.distill(folder.distill_spec(), images="99" * 32)
     (folder.store.cells / "lost").mkdir()
     found = build(folder)
     assert found.counts == {"ok": 1, "stale": 1}

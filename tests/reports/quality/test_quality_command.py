@@ -77,9 +77,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory, digits: SplitData) -> tup
         "noise[\x1b|<b>]": keep(folder.store, scratch, noise, np.repeat(np.arange(10), 10)),
     }
     for seed, (label, sha256) in enumerate(sets.items()):
-        folder.distil(folder.distil_spec(label.partition("[")[0], seed=seed), label, images=sha256)
-    whole = folder.distil_spec("full", ipc=None)
-    folder.distil(whole, "full", images="77" * 32)
+        folder.distill(folder.distill_spec(label.partition("[")[0], seed=seed), label, images=sha256)
+    whole = folder.distill_spec("full", ipc=None)
+    folder.distill(whole, "full", images="77" * 32)
     done = run(out)
     assert done.exit_code == 0, done.output
     return out, sets
@@ -229,7 +229,7 @@ def test_show_measures_nothing(measured: Any, tmp_path: Path) -> None:
 def test_a_dataset_that_is_not_there_keeps_no_other_from_being_shown(measured: Any, tmp_path: Path) -> None:
     out, sets = measured
     shutil.copytree(out, tmp_path / "runs")
-    for path in (tmp_path / "runs" / "cells").glob("distil-*/result.json"):
+    for path in (tmp_path / "runs" / "cells").glob("distill-*/result.json"):
         result = json.loads(path.read_bytes())
         if result["image_set_sha256"] == sets["everything"]:
             result["dataset"]["name"] = "nobodys\x1b"

@@ -85,8 +85,8 @@ def test_soft_labels_take_hlr_from_a_protocol_with_hard_ones(folder: Any) -> Non
     folder.method("dmgd", [[60.0], [66.0]])
     for label, accuracies in (("random", [50.0, 50.0]), ("dmgd", [70.0, 74.0]), ("dit", [60.0, 61.0])):
         for seed, accuracy in enumerate(accuracies):
-            made_by = folder.distil_spec(label, seed=seed)
-            images = folder.distil(made_by, label)
+            made_by = folder.distill_spec(label, seed=seed)
+            images = folder.distill(made_by, label)
             spec = folder.evaluate_spec(made_by, seed=1000 * seed, protocol=SOFT, student="resnet18_bn")
             spec = spec.model_copy(update={"teacher_sha256": "ab" * 32})
             folder.student(spec, label, accuracy, images=images, made_by=made_by)

@@ -14,7 +14,7 @@ from ddbench.benchmark.planning.plan import PlannedSet
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.reports.results.command_line import command
-from ddbench.reports.results.rows import DistilCell, EvaluateCell
+from ddbench.reports.results.rows import DistillCell, EvaluateCell
 
 OPTIONS = {"method": "methods", "dataset": "datasets"}
 
@@ -27,14 +27,14 @@ def planned(words: list[str]) -> list[PlannedSet]:
     return list(plan.sets)
 
 
-def as_read(made: PlannedSet, prior: PriorRecord | None) -> tuple[DistilCell, list[EvaluateCell]]:
+def as_read(made: PlannedSet, prior: PriorRecord | None) -> tuple[DistillCell, list[EvaluateCell]]:
     assert made.spec is not None
     result = DistillResult(
         cell=str(made.id), status="ok", label=made.label, method=made.spec.method, dataset=None, prior=prior,
         ipc=made.spec.ipc, distill_seed=made.spec.seed,
     )  # fmt: skip
     students = [EvaluateCell(cell_id(one), one, made.label) for one in made.students]
-    return DistilCell(str(made.id), made.spec, made.label, result=result), students
+    return DistillCell(str(made.id), made.spec, made.label, result=result), students
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_the_command_gives_back_the_same_cells(words: list[str]) -> None:
     prior = PriorRecord(
         name="minimax-small(digits)" if tuned else "digits", sha256="0" * 64, trained_on="", tuned_by=[tuner] * tuned
     )
-    distil, students = as_read(made, prior if made.spec.prior_sha256 else None)
-    program, verb, *again = shlex.split(command(distil, students))
+    distill, students = as_read(made, prior if made.spec.prior_sha256 else None)
+    program, verb, *again = shlex.split(command(distill, students))
     assert (program, verb) == ("bench", "run")
     (same,) = planned(again)
     assert same.id == made.id
@@ -66,8 +66,8 @@ def test_the_command_gives_back_the_same_cells(words: list[str]) -> None:
 
 def test_names_with_spaces_and_quotes_stay_one_word() -> None:
     (made,) = planned(["--method", "dmgd", "--dataset", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "1"])
-    distil, _ = as_read(made, PriorRecord(name="my prior'; rm -rf ~", sha256="0" * 64, trained_on=""))
-    words = shlex.split(command(replace(distil, label="a b"), []))
+    distill, _ = as_read(made, PriorRecord(name="my prior'; rm -rf ~", sha256="0" * 64, trained_on=""))
+    words = shlex.split(command(replace(distill, label="a b"), []))
     assert words[:4] == ["bench", "distill", "--method", "a b"]
     assert words[words.index("--prior") + 1] == "my prior'; rm -rf ~"
 

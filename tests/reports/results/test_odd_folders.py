@@ -43,15 +43,15 @@ def one_set_each_without_predictions(folder: Any) -> None:
 
 
 def failed_sets_only(folder: Any) -> None:
-    spec = folder.distil_spec("dmgd")
-    folder.distil(spec, status="failed", reason="boom")
+    spec = folder.distill_spec("dmgd")
+    folder.distill(spec, status="failed", reason="boom")
     folder.plan("dmgd", spec, 2)
 
 
 def a_failed_shard(folder: Any) -> None:
-    whole = folder.distil_spec("dmgd")
+    whole = folder.distill_spec("dmgd")
     for shard, status in zip(whole.shards(2), ("failed", "ok"), strict=True):
-        folder.distil(shard, "dmgd", status=status, reason="boom" if status == "failed" else None)
+        folder.distill(shard, "dmgd", status=status, reason="boom" if status == "failed" else None)
     folder.plan("dmgd", whole, 2)
 
 
@@ -86,13 +86,13 @@ def tuning_runs_only(folder: Any) -> None:
 
 def shared_gpus(folder: Any) -> None:
     cost = folder.cost(5.0, exclusive_gpu=False, gpu_peak_allocated_mib=100.0)
-    folder.method("dmgd", [[80.0], [81.0]], distil={"cost": cost})
+    folder.method("dmgd", [[80.0], [81.0]], distill={"cost": cost})
     folder.method("random", [[70.0], [71.0]])
 
 
 def stale_students_only(folder: Any) -> None:
-    spec = folder.distil_spec("dmgd")
-    folder.distil(spec, images="aa" * 32)
+    spec = folder.distill_spec("dmgd")
+    folder.distill(spec, images="aa" * 32)
     folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images="bb" * 32, made_by=spec)
 
 
@@ -100,12 +100,12 @@ def hostile_names(folder: Any) -> None:
     for method in range(2):
         for seed in range(2):
             label = f"{HOSTILE}{method}"
-            spec = folder.distil_spec(label, seed=seed, params={HOSTILE: HOSTILE})
-            made = folder.distil(spec, label, guidance={HOSTILE: [0.1, 0.2]})
+            spec = folder.distill_spec(label, seed=seed, params={HOSTILE: HOSTILE})
+            made = folder.distill(spec, label, guidance={HOSTILE: [0.1, 0.2]})
             for protocol in (EPOCHS, ODD_PROTOCOL):
                 student = folder.evaluate_spec(spec, seed=1000 * seed, protocol=protocol, student=f"../{HOSTILE}")
                 folder.student(student, label, 50.0 + seed + method, images=made, made_by=spec)
-    folder.distil(folder.distil_spec("broken", seed=9), HOSTILE, status="failed", reason=HOSTILE)
+    folder.distill(folder.distill_spec("broken", seed=9), HOSTILE, status="failed", reason=HOSTILE)
 
 
 def ids_that_lead_out(folder: Any) -> None:
@@ -113,20 +113,20 @@ def ids_that_lead_out(folder: Any) -> None:
     spec = folder.evaluate_spec("ef" * 32)
     spec = spec.model_copy(update={"images": DistilledBy.model_construct(cell=away)})
     folder.student(spec, "mine", 60.0, images="ef" * 32)
-    made_by = folder.distil_spec("dmgd")
-    folder.distil(made_by, images=away)
+    made_by = folder.distill_spec("dmgd")
+    folder.distill(made_by, images=away)
     folder.student(folder.evaluate_spec(made_by), "dmgd", 60.0, images=away, made_by=made_by)
 
 
 def numbers_beyond_reason(folder: Any) -> None:
     """Costs below zero, and values that are none; of one method in each file, so that something is left to draw."""
-    folder.method("dmgd", [[0.0], [0.0]], distil={"cost": folder.cost(-3.0)})
-    folder.method("random", [[90.0], [91.0]], distil={"cost": folder.cost(0.0)})
+    folder.method("dmgd", [[0.0], [0.0]], distill={"cost": folder.cost(-3.0)})
+    folder.method("random", [[90.0], [91.0]], distill={"cost": folder.cost(0.0)})
     folder.method("dit", [[50.0], [60.0]])
     for cell in folder.store.cell_dirs():
         file = cell.path / "result.json"
         noted = json.loads(file.read_text())
-        if noted["kind"] == "distil":
+        if noted["kind"] == "distill":
             noted["guidance"] = {"transport": [float("nan"), float("-inf")]}
         elif noted["label"] == "random":
             noted["metrics"]["curve"] = [{"epoch": 1, "accuracy": float("nan"), "train_loss": float("inf")}]
@@ -149,7 +149,7 @@ def parameters_that_cannot_be_opened(folder: Any) -> None:
 def damaged_pictures(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [81.0]])
     generator = np.random.default_rng(0)
-    for cell in rows.read(folder.out).distils.values():
+    for cell in rows.read(folder.out).distills.values():
         assert cell.result is not None
         for class_index in range(10):
             target = folder.store.sets / str(cell.result.image_set_sha256)[:16] / str(class_index)
@@ -170,7 +170,7 @@ def half_written_files(folder: Any) -> None:
         if number % 3 == 0:
             (cell.path / "result.json").write_text("{")
         if number % 3 == 1:
-            (cell.path / "spec.json").write_text('{"kind": "distil", "method": ' + "[" * 5000)
+            (cell.path / "spec.json").write_text('{"kind": "distill", "method": ' + "[" * 5000)
     (folder.store.plans / "x.json").write_text("[" * 100_000)
     (folder.out / "cells" / "file").write_text("x")
     (folder.out / "quality" / "y.json").mkdir(parents=True)
@@ -187,10 +187,10 @@ def two_teachers(folder: Any) -> None:
     for teacher in ("11" * 32, "22" * 32):
         for name in ("a", "b", "c"):
             for seed in range(2):
-                spec = folder.distil_spec(name, seed=seed)
+                spec = folder.distill_spec(name, seed=seed)
                 student = folder.evaluate_spec(spec, seed=1000 * seed)
                 student = student.model_copy(update={"teacher_sha256": teacher})
-                folder.student(student, name, 50.0 + seed, images=folder.distil(spec), made_by=spec)
+                folder.student(student, name, 50.0 + seed, images=folder.distill(spec), made_by=spec)
 
 
 CASES: list[Callable[[Any], None]] = [

@@ -26,37 +26,37 @@ def problems(results: rows.Results) -> dict[str, str]:
     return {Path(problem.path).name: problem.reason for problem in results.problems}
 
 
-def test_a_student_is_joined_with_its_distil_cell(folder: Any) -> None:
+def test_a_student_is_joined_with_its_distill_cell(folder: Any) -> None:
     folder.method("dmgd", [[80.0]], prior="ab" * 32)
     results = rows.read(folder.out)
     (student,) = results.evaluates.values()
     assert student.ok
-    assert student.distil is not None
-    assert student.distil.result is not None
-    assert student.distil.spec.prior_sha256 == "ab" * 32
+    assert student.distill is not None
+    assert student.distill.result is not None
+    assert student.distill.spec.prior_sha256 == "ab" * 32
     assert results.problems == []
 
 
-def test_a_foreign_set_has_no_distil_cell(folder: Any) -> None:
+def test_a_foreign_set_has_no_distill_cell(folder: Any) -> None:
     folder.student(folder.evaluate_spec("ef" * 32), "theirs", 70.0, images="ef" * 32)
     (student,) = rows.read(folder.out).evaluates.values()
     assert student.ok
-    assert student.distil is None
+    assert student.distill is None
 
 
 def test_what_a_plan_asks_for_is_expected(folder: Any) -> None:
-    spec = folder.distil_spec()
+    spec = folder.distill_spec()
     folder.plan("dmgd", spec, students=3)
-    folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images=folder.distil(spec), made_by=spec)
+    folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images=folder.distill(spec), made_by=spec)
     results = rows.read(folder.out)
     assert [cell.state for cell in results.evaluates.values()] == ["ok", "absent", "absent"]
     assert all(cell.planned for cell in results.evaluates.values())
 
 
 def test_students_of_a_failed_set_are_blocked(folder: Any) -> None:
-    spec = folder.distil_spec()
+    spec = folder.distill_spec()
     folder.plan("dmgd", spec, students=1)
-    folder.distil(spec, status="oom", reason="out of memory")
+    folder.distill(spec, status="oom", reason="out of memory")
     (student,) = rows.read(folder.out).evaluates.values()
     assert (student.state, student.standing) == ("absent", rows.BLOCKED)
     assert student.why == "distilled set oom: out of memory"
@@ -64,7 +64,7 @@ def test_students_of_a_failed_set_are_blocked(folder: Any) -> None:
 
 def test_a_set_that_changed_makes_its_students_stale(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
-    folder.distil(folder.distil_spec(), images="99" * 32)
+    folder.distill(folder.distill_spec(), images="99" * 32)
     (student,) = rows.read(folder.out).evaluates.values()
     assert student.state == rows.STALE
     assert not student.ok
@@ -73,36 +73,36 @@ def test_a_set_that_changed_makes_its_students_stale(folder: Any) -> None:
 
 
 def test_a_living_cell_is_running_and_a_dead_one_interrupted(folder: Any) -> None:
-    cell = folder.store.add(folder.distil_spec(), Launch(label="dmgd"))
+    cell = folder.store.add(folder.distill_spec(), Launch(label="dmgd"))
     with cell.lock():
-        assert rows.read(folder.out).distils[cell.id].state == "running"
-    assert rows.read(folder.out).distils[cell.id].state == "interrupted"
+        assert rows.read(folder.out).distills[cell.id].state == "running"
+    assert rows.read(folder.out).distills[cell.id].state == "interrupted"
 
 
 def test_unreadable_results_are_listed_and_the_rest_is_read(folder: Any) -> None:
     folder.method("good", [[80.0]])
     good = next(path for path in folder.store.cells.iterdir() if path.name.startswith("evaluate"))
 
-    half = folder.store.add(folder.distil_spec("half"), Launch(label="half"))
+    half = folder.store.add(folder.distill_spec("half"), Launch(label="half"))
     (half.path / "result.json").write_bytes((good / "result.json").read_bytes()[:100])
-    old = folder.store.add(folder.distil_spec("old"), Launch(label="old"))
-    (old.path / "result.json").write_text(json.dumps({"schema_version": 0, "kind": "distil"}))
-    other = folder.store.add(folder.distil_spec("other"), Launch(label="other"))
+    old = folder.store.add(folder.distill_spec("old"), Launch(label="old"))
+    (old.path / "result.json").write_text(json.dumps({"schema_version": 0, "kind": "distill"}))
+    other = folder.store.add(folder.distill_spec("other"), Launch(label="other"))
     (other.path / "result.json").write_bytes((good / "result.json").read_bytes())
-    writing = folder.store.add(folder.distil_spec("writing"), Launch(label="writing"))
+    writing = folder.store.add(folder.distill_spec("writing"), Launch(label="writing"))
     (writing.path / ".result.json.17.tmp").write_text("{")
     copied = good.with_name("evaluate-0000000000000000")
     shutil.copytree(good, copied)
     (folder.store.cells / "holiday-photos").mkdir()
-    bad_spec = folder.store.cells / "distil-1111111111111111"
+    bad_spec = folder.store.cells / "distill-1111111111111111"
     bad_spec.mkdir()
-    (bad_spec / "spec.json").write_text('{"kind": "distil"}')
+    (bad_spec / "spec.json").write_text('{"kind": "distill"}')
     (folder.store.plans / "half.json").write_text('{"sets": [')
     (folder.store.cells / "README").write_text("not a folder")
 
     results = rows.read(folder.out)
     assert sum(cell.ok for cell in results.evaluates.values()) == 1
-    states = {cell.label: cell.state for cell in results.distils.values()}
+    states = {cell.label: cell.state for cell in results.distills.values()}
     assert states == {
         "good": "ok",
         "half": "unreadable",
@@ -110,7 +110,7 @@ def test_unreadable_results_are_listed_and_the_rest_is_read(folder: Any) -> None
         "other": "unreadable",
         "writing": "interrupted",
     }
-    reasons = {cell.label: cell.reason for cell in results.distils.values()}
+    reasons = {cell.label: cell.reason for cell in results.distills.values()}
     assert reasons["half"] == "not JSON: half-written or foreign"
     assert reasons["old"] == "schema version 0; this program reads 1"
     assert reasons["other"] is not None
@@ -148,18 +148,18 @@ def test_an_impossible_accuracy_is_unreadable(folder: Any, accuracy: str) -> Non
 
 
 def test_specifications_that_have_no_identity_are_listed(folder: Any) -> None:
-    spec = folder.distil_spec(params={"x": 12.5})
+    spec = folder.distill_spec(params={"x": 12.5})
     folder.plan("dmgd", spec, students=1)
     cell = folder.store.add(spec, Launch(label="dmgd"))
     for path in (cell.path / "spec.json", next(folder.store.plans.iterdir())):
         path.write_text(path.read_text().replace("12.5", "NaN"))
     results = rows.read(folder.out)
-    assert (results.distils, results.evaluates, len(results.problems)) == ({}, {}, 2)
+    assert (results.distills, results.evaluates, len(results.problems)) == ({}, {}, 2)
 
 
-def test_a_deleted_distil_cell_costs_only_what_it_knew(folder: Any) -> None:
+def test_a_deleted_distill_cell_costs_only_what_it_knew(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
-    shutil.rmtree(next(folder.store.cells.glob("distil-*")))
+    shutil.rmtree(next(folder.store.cells.glob("distill-*")))
     results = rows.read(folder.out)
     (student,) = results.evaluates.values()
     assert student.ok
@@ -170,12 +170,12 @@ def test_a_deleted_distil_cell_costs_only_what_it_knew(folder: Any) -> None:
 
 def test_escape_sequences_do_not_survive_reading(folder: Any) -> None:
     folder.student(folder.evaluate_spec("ef" * 32), "\x1b]0;title\x07evil\u202e", 70.0, images="ef" * 32)
-    spec = folder.distil_spec()
-    folder.distil(spec, status="failed", reason="first\nsecond \x1b[31m")
+    spec = folder.distill_spec()
+    folder.distill(spec, status="failed", reason="first\nsecond \x1b[31m")
     results = rows.read(folder.out)
     (student,) = results.evaluates.values()
     assert student.label == "\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}evil\N{REPLACEMENT CHARACTER}"
-    assert results.distils[cell_id(spec)].reason == "first\nsecond \N{REPLACEMENT CHARACTER}[31m"
+    assert results.distills[cell_id(spec)].reason == "first\nsecond \N{REPLACEMENT CHARACTER}[31m"
 
 
 def test_no_such_folder_is_one_message(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_filters_choose_and_the_whole_set_goes_along(folder: Any) -> None:
     results = rows.read(folder.out)
     found = rows.Filters(ipcs=(10,), protocols=("quick",)).apply(results)
     assert {cell.spec.ipc for cell in found.evaluates.values()} == {10, None}
-    assert {cell.spec.ipc for cell in found.distils.values()} == {10, None}
+    assert {cell.spec.ipc for cell in found.distills.values()} == {10, None}
     assert rows.Filters(protocols=("quick@1",), datasets=("digits",), students=("convnet3",)).apply(results) == results
 
 

@@ -91,15 +91,15 @@ def folder_with_paths(tmp_path: Path, builder: Any) -> Any:
         folder.method(label, [[80.0 + index], [82.0]], prior="ab" * 32, params={**params, "checkpoint": path})
         for student in ("convnet3", "resnet18"):
             folder.method(f"other[file={path}]", [[60.0], [61.0]], student=student, params={"file": path, "n": index})
-    failed = folder.distil_spec("broken", seed=7)
-    folder.distil(failed, "broken", status="failed", reason="[Errno 2] No such file: '/home/jane doe/secret/data'")
+    failed = folder.distill_spec("broken", seed=7)
+    folder.distill(failed, "broken", status="failed", reason="[Errno 2] No such file: '/home/jane doe/secret/data'")
     folder.plan("broken", failed, 2)
     for cell in folder.store.cell_dirs():
         file = cell.path / "result.json"
         noted = json.loads(file.read_text())
         if noted.get("prior"):
             noted["prior"] |= {"name": "/srv/secret/prior-of-mine", "trained_on": "what lies in /srv/secret/images"}
-        if noted["kind"] == "distil" and noted["status"] == "ok":
+        if noted["kind"] == "distill" and noted["status"] == "ok":
             noted["recorded"] = {"weights": "/home/jane/secret/w.pt", "list": ["~jane/secret/x"]}
             noted["plugins"] = {"/home/jane/secret/plugin.py": "ab" * 32}
         file.write_text(json.dumps(noted))

@@ -114,7 +114,7 @@ def test_a_link_to_itself_leaves_the_set_out(folder: Any, sets: list[Path], tmp_
 def test_cells_elsewhere_are_not_published(folder: Any, sets: list[Path], tmp_path: Path, file: str) -> None:
     """Another folder's result is no part of this one, whatever it says."""
     folder.method("private-method", [[12.34]])
-    for cell in [*rows.read(folder.out).distils.values(), *rows.read(folder.out).evaluates.values()]:
+    for cell in [*rows.read(folder.out).distills.values(), *rows.read(folder.out).evaluates.values()]:
         if cell.label == "private-method":
             path = folder.store.cell(cell.id).path / file
             path.rename(tmp_path / f"elsewhere-{cell.id}")
@@ -127,7 +127,7 @@ def test_cells_elsewhere_are_not_published(folder: Any, sets: list[Path], tmp_pa
 
 
 def test_plans_and_measurements_elsewhere_are_not_published(folder: Any, sets: list[Path], tmp_path: Path) -> None:
-    folder.plan("private-method", folder.distil_spec("private-method"), 1)
+    folder.plan("private-method", folder.distill_spec("private-method"), 1)
     folder_of(folder.store).mkdir()
     (plan,) = folder.store.plans.glob("*.json")
     for number, path in enumerate((plan, folder_of(folder.store) / "x.json")):

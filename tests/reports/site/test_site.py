@@ -58,7 +58,7 @@ def only(site: Path, pattern: str) -> Path:
 @pytest.fixture
 def filled(folder: Any) -> Any:
     folder.method(
-        "dmgd", [[80, 81], [84, 82], [83, 82]], prior="ab" * 32, distil={"guidance": {"transport": [0.3, 0.1]}}
+        "dmgd", [[80, 81], [84, 82], [83, 82]], prior="ab" * 32, distill={"guidance": {"transport": [0.3, 0.1]}}
     )
     folder.method("random", [[70, 71], [72, 70], [69, 70]])
     folder.method("full", [[99, 98]], ipc=None)
@@ -129,7 +129,7 @@ def test_equal_within_is_where_the_equivalence_test_turns(filled: Any, tmp_path:
 
 def test_a_run_page_says_how_to_run_it_again(filled: Any, tmp_path: Path) -> None:
     site = build(filled, tmp_path / "site")
-    spec = filled.distil_spec("dmgd", seed=1, prior="ab" * 32)
+    spec = filled.distill_spec("dmgd", seed=1, prior="ab" * 32)
     from ddbench.benchmark.core.spec import cell_id
 
     page = text_of(site, f"runs/{cell_id(spec)}.html")
@@ -141,8 +141,8 @@ def test_a_run_page_says_how_to_run_it_again(filled: Any, tmp_path: Path) -> Non
 def test_names_and_reasons_are_text_and_nothing_else(folder: Any, tmp_path: Path) -> None:
     folder.method(HOSTILE, [[50, 51], [52, 53]], prior="ab" * 32)
     folder.method("random", [[40, 41], [42, 43]])
-    failed = folder.distil_spec("broken", seed=5)
-    folder.distil(failed, HOSTILE, status="failed", reason=HOSTILE)
+    failed = folder.distill_spec("broken", seed=5)
+    folder.distill(failed, HOSTILE, status="failed", reason=HOSTILE)
     folder.student(folder.evaluate_spec("ef" * 32, seed=9), HOSTILE, 60.0, images="ef" * 32)
     site = build(folder, tmp_path / "site")
     plain = build(filled_plainly(folder, tmp_path), tmp_path / "plain")

@@ -100,8 +100,8 @@ def test_versions_and_parameters_are_told_apart_under_one_name(folder: Any) -> N
 
 def test_one_method_under_two_names_is_one_row(folder: Any) -> None:
     folder.method("dmgd[sm=false]", [[80.0]], seeds=[0], params={"sm": False})
-    spec = folder.distil_spec("dmgd", seed=1, params={"sm": False})
-    folder.student(folder.evaluate_spec(spec), "dmgd-dm", 82.0, images=folder.distil(spec, "dmgd-dm"), made_by=spec)
+    spec = folder.distill_spec("dmgd", seed=1, params={"sm": False})
+    folder.student(folder.evaluate_spec(spec), "dmgd-dm", 82.0, images=folder.distill(spec, "dmgd-dm"), made_by=spec)
     (only,) = table(folder).rows
     assert (only.method, len(only.sets)) == ("dmgd-dm", 2)
 
@@ -188,8 +188,8 @@ def test_no_gap_between_companions_in_the_wrong_order(folder: Any) -> None:
 
 def test_guidance_is_averaged_over_sets(folder: Any) -> None:
     for seed, nats in enumerate(([1.0, 2.0, 6.0], [3.0, 4.0, 8.0])):
-        spec = folder.distil_spec(seed=seed)
-        made = folder.distil(spec, guidance={"semantic": nats})
+        spec = folder.distill_spec(seed=seed)
+        made = folder.distill(spec, guidance={"semantic": nats})
         folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images=made, made_by=spec)
     found = row(table(folder), "dmgd").guidance["semantic"]
     assert (found.mean_nats, found.first_image_nats, found.last_image_nats) == (4.0, 2.0, 7.0)
@@ -200,8 +200,8 @@ def test_guidance_is_averaged_over_sets(folder: Any) -> None:
 
 def test_costs_cold_and_spent(folder: Any) -> None:
     for seed, (spent, cold) in enumerate(((10.0, 50.0), (20.0, 20.0))):
-        spec = folder.distil_spec(seed=seed)
-        made = folder.distil(spec, cost=folder.cost(spent, cold, host_peak_mib=100.0 + seed))
+        spec = folder.distill_spec(seed=seed)
+        made = folder.distill(spec, cost=folder.cost(spent, cold, host_peak_mib=100.0 + seed))
         for repeat in range(2):
             folder.student(
                 folder.evaluate_spec(spec, seed=repeat),
@@ -212,19 +212,19 @@ def test_costs_cold_and_spent(folder: Any) -> None:
                 cost=folder.cost(3.0 + repeat),
             )
     cost = row(table(folder), "dmgd").cost
-    assert (cost.distil_cold_seconds, cost.distil_spent_seconds) == (35.0, 15.0)
+    assert (cost.distill_cold_seconds, cost.distill_spent_seconds) == (35.0, 15.0)
     assert cost.evaluate_seconds_per_student == 3.5
-    assert (cost.distil_host_peak_mib, cost.distil_gpu_peak_allocated_mib) == (101.0, None)
+    assert (cost.distill_host_peak_mib, cost.distill_gpu_peak_allocated_mib) == (101.0, None)
 
 
 def test_costs_from_a_shared_gpu_are_left_out_and_named(folder: Any) -> None:
     gpu = {"gpu_peak_allocated_mib": 2000.0, "gpu_peak_reserved_mib": 3000.0}
     for seed, alone in enumerate((True, False)):
-        spec = folder.distil_spec(seed=seed)
+        spec = folder.distill_spec(seed=seed)
         cost = folder.cost(10.0 if alone else 99.0, exclusive_gpu=alone, **gpu)
-        folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images=folder.distil(spec, cost=cost), made_by=spec)
+        folder.student(folder.evaluate_spec(spec), "dmgd", 80.0, images=folder.distill(spec, cost=cost), made_by=spec)
     found = table(folder)
-    assert row(found, "dmgd").cost.distil_spent_seconds == 10.0
+    assert row(found, "dmgd").cost.distill_spent_seconds == 10.0
     assert row(found, "dmgd").cost.shared_gpu
     assert any("others were using are left out: dmgd" in note for note in found.notes)
 
@@ -234,7 +234,7 @@ def test_mixed_hardware_and_batch_sizes_are_said(folder: Any, make_folder: Any) 
     big = make_folder(folder.out, environment=gpu)
     for made_in, name, batch in ((folder, "dit", 10), (big, "dmgd", 20)):
         cost = folder.cost(1.0, gpu_peak_allocated_mib=5.0, batch_size=batch)
-        made_in.method(name, [[80.0]], prior=PRIOR, distil={"cost": cost})
+        made_in.method(name, [[80.0]], prior=PRIOR, distill={"cost": cost})
     notes = table(folder).notes
     assert any("Distilled: dmgd on Big GPU; dit on Testing CPU" in note for note in notes)
     assert any("different batch sizes: dit 10, dmgd 20" in note for note in notes)
@@ -275,7 +275,7 @@ def test_incomplete_rows_rank_below_complete_ones(folder: Any) -> None:
     folder.method("behind", answers(20, 3, n=2))
     for name in ("ahead", "behind"):
         for seed in range(3):
-            folder.plan(name, folder.distil_spec(name, seed=seed), students=1)
+            folder.plan(name, folder.distill_spec(name, seed=seed), students=1)
     found = table(folder)
     assert [(r.method, r.rank, r.done, r.expected) for r in found.rows] == [
         ("done", 1, 3, 3),
@@ -287,9 +287,9 @@ def test_incomplete_rows_rank_below_complete_ones(folder: Any) -> None:
 
 def test_a_method_with_nothing_finished_shows_why(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
-    spec = folder.distil_spec("bad")
+    spec = folder.distill_spec("bad")
     folder.plan("bad", spec, students=2)
-    folder.distil(spec, "bad", status="failed", reason="the prior is truncated\nlong story")
+    folder.distill(spec, "bad", status="failed", reason="the prior is truncated\nlong story")
     found = table(folder)
     bad = row(found, "bad")
     assert (bad.rank, bad.acc_last, bad.done, bad.expected, bad.states) == (None, None, 0, 2, {"blocked": 2})
@@ -298,7 +298,7 @@ def test_a_method_with_nothing_finished_shows_why(folder: Any) -> None:
 
 
 def test_a_folder_with_plans_only_still_shows_what_was_asked_for(folder: Any) -> None:
-    folder.plan("dmgd", folder.distil_spec(), students=2)
+    folder.plan("dmgd", folder.distill_spec(), students=2)
     found = table(folder)
     assert (found.n_test, found.split_hash) == (None, None)
     assert row(found, "dmgd").states == {"absent": 2}
@@ -306,7 +306,7 @@ def test_a_folder_with_plans_only_still_shows_what_was_asked_for(folder: Any) ->
 
 def test_stale_evaluations_do_not_count_and_are_listed(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [90.0]])
-    folder.distil(folder.distil_spec(seed=1), images="99" * 32)
+    folder.distill(folder.distill_spec(seed=1), images="99" * 32)
     found = board(folder)
     assert row(found.tables[0], "dmgd").states == {"ok": 1, "stale": 1}
     assert [problem.reason.partition(":")[0] for problem in found.problems] == ["stale"]

@@ -54,8 +54,8 @@ def test_ranks_are_averaged_within_a_dataset_and_seed_first(folder: Any, make_fo
 
 def test_a_method_with_one_set_for_all_seeds_is_ranked_in_each(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [60.0]])
-    made_by = folder.distil_spec("herding")
-    images = folder.distil(made_by)
+    made_by = folder.distill_spec("herding")
+    images = folder.distill(made_by)
     for seed, accuracy in ((0, 70.0), (1000, 70.4)):  # the students of set seeds 0 and 1
         folder.student(folder.evaluate_spec(made_by, seed=seed), "herding", accuracy, images=images, made_by=made_by)
     assert of(found_in(folder)) == {"dmgd": (1.5, [1.0, 2.0]), "herding": (1.5, [2.0, 1.0])}
