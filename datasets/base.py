@@ -167,7 +167,7 @@ class Dataset(ABC):
         self,
         split: str,
         data_dir: Path | None,
-        side: int,
+        image_size: int,
         resize: Resize,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> ImageSource:
@@ -180,18 +180,18 @@ class Dataset(ABC):
             UsageError: a side that it cannot give.
         """
         allowed = self.resolutions or (self.resolution,)
-        if side not in allowed:
+        if image_size not in allowed:
             raise UsageError(
                 f"{self.name}'s images are {' or '.join(map(str, allowed))} px and lie in no files that could be read "
-                f"at {side} px; choose a prior or a recipe for that side, or a dataset with files"
+                f"at {image_size} px; choose a prior or a recipe for that side, or a dataset with files"
             )
-        return self.load(split, data_dir, side).train
+        return self.load(split, data_dir, image_size).train
 
     def test_at(
         self,
         split: str,
         data_dir: Path | None,
-        side: int,
+        image_size: int,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> ImageSource | None:
         """The test images at another side, in the order of `load`, made from the files; None for datasets whose images

@@ -90,8 +90,8 @@ def fit_image(image: Image.Image, side: int, resize: Resize = "bilinear") -> np.
 class DecodedCache:
     """The decoded parts of one source at one size. Whoever decodes must be alone: callers hold a lock."""
 
-    def __init__(self, folder: Path, side: int, resize: Resize = "bilinear") -> None:
-        self.folder, self.side, self.resize = folder / f"{PREPROCESSING[resize]}-{side}", side, resize
+    def __init__(self, folder: Path, image_size: int, resize: Resize = "bilinear") -> None:
+        self.folder, self.image_size, self.resize = folder / f"{PREPROCESSING[resize]}-{image_size}", image_size, resize
 
     def find(self, part: Part) -> Decoded | None:
         """The part, if it is there and still of the same images."""
@@ -105,7 +105,7 @@ class DecodedCache:
             return None
 
     def bytes_of(self, part: Part) -> int:
-        return part.count * self.side**2 * 3
+        return part.count * self.image_size**2 * 3
 
     def decode(self, parts: Sequence[Part], done: Callable[[int], None]) -> dict[Path, str]:
         """Decode parts, in their order; one with files that are no whole 8-bit images is not kept.
@@ -138,7 +138,7 @@ class DecodedCache:
         sides = np.zeros(len(files), np.int64)
         try:
             with partial.open("wb") as out:
-                shape = (len(files), self.side, self.side, 3)
+                shape = (len(files), self.image_size, self.image_size, 3)
                 np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
                 out.flush()
                 header_bytes, starts = out.tell(), range(0, len(files), CHUNK)
@@ -165,8 +165,8 @@ class DecodedCache:
                     {
                         "identity": part.identity,
                         "count": len(files),
-                        "enlarged": int((sides < self.side).sum()),
-                        "median_shorter_side": int(np.median(sides)) if len(files) else self.side,
+                        "enlarged": int((sides < self.image_size).sum()),
+                        "median_shorter_side": int(np.median(sides)) if len(files) else self.image_size,
                         "sha256": sha256,
                     },
                 )
@@ -187,7 +187,7 @@ class DecodedCache:
                 corrupt[files[row]] = str(error)
                 continue
             sides[row] = min(image.size)
-            pixels = fit_image(image, self.side, self.resize)
+            pixels = fit_image(image, self.image_size, self.resize)
             # Not through a memory map: writing past a full disk would end the process by a signal.
             _write_at(out, pixels.tobytes(), header_bytes + row * pixels.size)
         return corrupt
@@ -220,17 +220,17 @@ class DecodedImages(ImageSource):
         row_of: np.ndarray,
         labels: np.ndarray,
         names: Sequence[str],
-        side: int,
+        image_size: int,
         sha256s: Sequence[str] = (),
     ) -> None:
-        self.parts, self.part_of, self.row_of, self.side = tuple(parts), part_of, row_of, side
+        self.parts, self.part_of, self.row_of, self.image_size = tuple(parts), part_of, row_of, image_size
         self.sha256s = tuple(sha256s)
         self.labels, self.names = labels, names
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(indices, np.int64)
         parts, rows = self.part_of[wanted], self.row_of[wanted]
-        images = np.empty((len(wanted), self.side, self.side, 3), np.uint8)
+        images = np.empty((len(wanted), self.image_size, self.image_size, 3), np.uint8)
         for part in np.unique(parts):
             here = np.flatnonzero(parts == part)
             images[here] = np.load(self.parts[part], mmap_mode="r")[rows[here]]
@@ -254,7 +254,7 @@ def identity(*described: Any) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def enlargement_warning(parts: Mapping[str, Decoded], side: int) -> str | None:
+def enlargement_warning(parts: Mapping[str, Decoded], image_size: int) -> str | None:
     """A warning where most images were smaller than what they were decoded at."""
     total = sum(part.count for part in parts.values())
     enlarged = sum(part.enlarged for part in parts.values())
@@ -262,6 +262,6 @@ def enlargement_warning(parts: Mapping[str, Decoded], side: int) -> str | None:
         return None
     median = int(np.median([part.median_shorter_side for part in parts.values()]))
     return (
-        f"the source's images have a shorter side of about {median} px and were enlarged to {side} px: "
+        f"the source's images have a shorter side of about {median} px and were enlarged to {image_size} px: "
         "accuracies are not those of full-size images."
     )

@@ -90,7 +90,7 @@ class Digits(Dataset):
                 "the loss under unseen networks, 8.0 at the start (IPC 1, two classes), is 1.92 after 25 steps, 1.68 "
                 "after 100 and 1.63 after 200; 20,000 would take hours (docs/digits.md)",
             ),
-            "network_side": Default(
+            "network_image_size": Default(
                 16,
                 "at 8 px the last map of convnet3 is one pixel, and random weights embed noise as they embed digits",
             ),

@@ -63,7 +63,7 @@ class ImageNetSubset(FileDataset):
         return self._open(split, data_dir).content_hash(resolution)
 
     def train_at(
-        self, split: str, data_dir: Path | None, side: int, resize: Resize, progress: Progress = silent
+        self, split: str, data_dir: Path | None, image_size: int, resize: Resize, progress: Progress = silent
     ) -> ImageSource:
         """The training images at any side, from the files: what is not decoded yet is decoded first.
 
@@ -71,10 +71,10 @@ class ImageNetSubset(FileDataset):
             UsageError: as `load`.
             RunError: as `load`.
         """
-        return self._open(split, data_dir).train_at(side, resize, progress)
+        return self._open(split, data_dir).train_at(image_size, resize, progress)
 
-    def test_at(self, split: str, data_dir: Path | None, side: int, progress: Progress = silent) -> ImageSource:
-        return self._open(split, data_dir).test_at(side, progress)
+    def test_at(self, split: str, data_dir: Path | None, image_size: int, progress: Progress = silent) -> ImageSource:
+        return self._open(split, data_dir).test_at(image_size, progress)
 
     def test_names(self, split: str, data_dir: Path | None) -> Sequence[str]:
         opened = self._open(split, data_dir)

@@ -132,7 +132,7 @@ class OpenedSplit:
         """The split at a resolution, decoded if it was not."""
         self.decode(resolution, progress, skip_corrupt=False)
         decoded = self._decoded(resolution)
-        train, test = (self._images(side, resolution, self._parts, decoded) for side in (self.train, self.test))
+        train, test = (self._images(rows, resolution, self._parts, decoded) for rows in (self.train, self.test))
         warnings = (
             WARNINGS.get(self.split),
             self.skipped_warning(),
@@ -153,7 +153,7 @@ class OpenedSplit:
         decoded = self._decoded(resolution)
         if len(decoded) < len(self._parts):
             return None
-        train, test = (self._images(side, resolution, self._parts, decoded) for side in (self.train, self.test))
+        train, test = (self._images(rows, resolution, self._parts, decoded) for rows in (self.train, self.test))
         return self._content_hash(train, test, decoded, self._cache(resolution), silent)
 
     def _decoded(self, resolution: int, resize: Resize = "bilinear") -> dict[str, Decoded]:
@@ -161,16 +161,16 @@ class OpenedSplit:
         cache = self._cache(resolution, resize)
         return {name: found for name, part in self._parts.items() if (found := cache.find(part.part)) is not None}
 
-    def train_at(self, side: int, resize: Resize, progress: Progress) -> ImageSource:
+    def train_at(self, image_size: int, resize: Resize, progress: Progress) -> ImageSource:
         """The training images alone at one side, decoded if they were not."""
-        return self._at(self.train, side, resize, progress)
+        return self._at(self.train, image_size, resize, progress)
 
-    def test_at(self, side: int, progress: Progress) -> ImageSource:
+    def test_at(self, image_size: int, progress: Progress) -> ImageSource:
         """The test images alone at one side, decoded if they were not."""
-        return self._at(self.test, side, "bilinear", progress)
+        return self._at(self.test, image_size, "bilinear", progress)
 
-    def _at(self, rows: np.ndarray, side: int, resize: Resize, progress: Progress) -> ImageSource:
-        cache = self._cache(side, resize)
+    def _at(self, rows: np.ndarray, image_size: int, resize: Resize, progress: Progress) -> ImageSource:
+        cache = self._cache(image_size, resize)
         wanted = {name: part for name, part in self._parts.items() if np.isin(part.rows, rows).any()}
 
         def missing() -> list[Part]:
@@ -181,7 +181,7 @@ class OpenedSplit:
                 corrupt = self._decode(missing(), cache, progress)  # another process may have decoded some meanwhile
                 if corrupt:
                     self._leave_out(corrupt, skip_corrupt=False)
-        return self._images(rows, side, wanted, self._decoded(side, resize))
+        return self._images(rows, image_size, wanted, self._decoded(image_size, resize))
 
     def decode(self, resolution: int, progress: Progress, *, skip_corrupt: bool) -> int:
         """Decode what is missing from the cache; returns the number of images decoded.
@@ -205,7 +205,7 @@ class OpenedSplit:
     def _decode(self, missing: Sequence[Part], cache: DecodedCache, progress: Progress) -> dict[str, str]:
         """Returns location -> what is wrong, of the images that are no whole images."""
         total, done = sum(part.count for part in missing), 0
-        what = f"decoding {self.dataset} at {cache.side} px{' for its prior' * (cache.resize == 'adm')}"
+        what = f"decoding {self.dataset} at {cache.image_size} px{' for its prior' * (cache.resize == 'adm')}"
         self.source.cache.mkdir(parents=True, exist_ok=True)
         check_free(self.source.cache, sum(cache.bytes_of(part) for part in missing), what)
         if self.source.packed(self.class_ids):
@@ -330,7 +330,7 @@ class OpenedSplit:
         prefix = f"{PREPROCESSING['bilinear']}-"
         folders = (self.source.cache / "decoded").glob(f"{prefix}*")
         sides = sorted(int(folder.name.removeprefix(prefix)) for folder in folders)
-        return tuple(side for side in sides if not self._missing_parts(side))
+        return tuple(image_size for image_size in sides if not self._missing_parts(image_size))
 
 
 @dataclass(frozen=True)

@@ -53,16 +53,16 @@ class ParquetSource(Source):
         return Listing(self._listed(frozenset(class_ids), unknown), self._stamps(), unknown)
 
     def _listed(self, wanted: frozenset[str], unknown: list[str]) -> Iterator[Found]:
-        for side, files in self.files.items():
+        for part, files in self.files.items():
             for file in files:
                 for row, (path, label) in enumerate(self._rows(file, "image.path", "label")):
-                    found = self._identify(file, row, path, label, side)
+                    found = self._identify(file, row, path, label, part)
                     if found is None:
                         unknown.append(f"{file.relative_to(self.path)} row {row}: {path}")
                     elif found.wnid in wanted:
                         yield found
 
-    def _identify(self, file: Path, row: int, path: Any, label: Any, side: str) -> Found | None:
+    def _identify(self, file: Path, row: int, path: Any, label: Any, part: str) -> Found | None:
         """What one row is, by the name that it has kept; None if that is none of ImageNet's.
 
         Raises:
@@ -77,7 +77,7 @@ class ParquetSource(Source):
         if not isinstance(label, int) or not 0 <= label < len(IMAGENET_1K):
             raise UsageError(f"{where}: expected a label from 0 to {len(IMAGENET_1K) - 1}, got {label!r}")
         wnid, name = IMAGENET_1K[label], Path(path).name
-        found = identify(name, f"{side}/{wnid}/{name}", None, side == "val")
+        found = identify(name, f"{part}/{wnid}/{name}", None, part == "val")
         if found is not None and found.wnid not in ("", wnid):
             raise UsageError(
                 f"{where}: the name {name} says class {found.wnid}, label {label} says {wnid}: its labels are not "
@@ -132,13 +132,13 @@ class ParquetSource(Source):
 
     def _unpack(self, wanted: frozenset[str]) -> None:
         """Write out the images of some classes; those that a killed attempt left are overwritten."""
-        for side, files in self.files.items():
+        for part, files in self.files.items():
             for wnid in wanted:
-                shutil.rmtree(self._unpacked / side / wnid, ignore_errors=True)
-                (self._unpacked / side / wnid).mkdir(parents=True)
+                shutil.rmtree(self._unpacked / part / wnid, ignore_errors=True)
+                (self._unpacked / part / wnid).mkdir(parents=True)
             for file in files:
                 for row, (path, label, data) in enumerate(self._rows(file, "image.path", "label", "image.bytes")):
-                    found = self._identify(file, row, path, label, side)
+                    found = self._identify(file, row, path, label, part)
                     if found is None or found.wnid not in wanted:
                         continue
                     if not isinstance(data, bytes):

@@ -143,7 +143,7 @@ class FolderSource(Source):
 
     def _walk(self, class_ids: Sequence[str], stamps: dict[str, list[int]], unknown: list[str]) -> Iterator[Found]:
         wanted = frozenset(class_ids)
-        for side, folders in ((False, self.train), (True, self.validation)):
+        for part, folders in ((False, self.train), (True, self.validation)):
             for folder in folders:
                 inside = PurePosixPath(self.below) / folder
                 # Files that lie in the folder itself come first, then the classes' folders.
@@ -154,7 +154,7 @@ class FolderSource(Source):
                         continue
                     stamps[str(location)] = stamp(place)
                     names = sorted(entry.name for entry in os.scandir(place) if entry.is_file())
-                    yield from self._identify(names, location, wnid, wanted, side, stamps, unknown)
+                    yield from self._identify(names, location, wnid, wanted, part, stamps, unknown)
 
     def _identify(
         self,
@@ -162,13 +162,13 @@ class FolderSource(Source):
         location: PurePosixPath,
         folder_wnid: str | None,
         wanted: frozenset[str],
-        side: bool,
+        part: bool,
         stamps: dict[str, list[int]],
         unknown: list[str],
     ) -> Iterator[Found]:
         ground_truth: Mapping[str, str] | None = None
         for name in names:
-            found = identify(name, f"{location}/{name}", folder_wnid, side)
+            found = identify(name, f"{location}/{name}", folder_wnid, part)
             if found is None:
                 if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                     unknown.append(f"{location}/{name}")
@@ -239,10 +239,10 @@ class ArchiveSource(Source):
 
     def _listed(self, wanted: frozenset[str], unknown: list[str]) -> Iterator[Found]:
         with _reading(self.path) as archive:
-            for member, side, wnid, name in _image_members(archive):
+            for member, part, wnid, name in _image_members(archive):
                 if wnid not in wanted:
                     continue
-                found = identify(name, member.name, wnid, side == "val")
+                found = identify(name, member.name, wnid, part == "val")
                 if found is not None:
                     yield found
                 else:
@@ -294,14 +294,14 @@ def _image_members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, 
         UsageError: one whose path leads out of the folder that the archive is unpacked into.
     """
     for member in archive:
-        *top, side, wnid, name = ("", "", "", *member.name.split("/"))
-        if side not in ("train", "val") or not WNID.fullmatch(wnid) or not member.isreg():
+        *top, part, wnid, name = ("", "", "", *member.name.split("/"))
+        if part not in ("train", "val") or not WNID.fullmatch(wnid) or not member.isreg():
             continue
         if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
             continue
         if ".." in top or member.name.startswith("/"):
             raise UsageError(f"{archive.name!s} is not safe to unpack: it holds the path {member.name}")
-        yield member, side, wnid, name
+        yield member, part, wnid, name
 
 
 @contextlib.contextmanager

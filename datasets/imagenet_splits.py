@@ -115,12 +115,12 @@ def shortfalls(
     return tuple(problems)
 
 
-def _listed(side: str, odd: Mapping[str, str], classes: int) -> list[str]:
+def _listed(part: str, odd: Mapping[str, str], classes: int) -> list[str]:
     if not odd:
         return []
     shown = ", ".join(f"{wnid}: {text}" for wnid, text in list(odd.items())[:3])
     more = ", …" if len(odd) > 3 else ""
-    return [f"{len(odd)} of {classes} classes have another number of {side} images ({shown}{more})"]
+    return [f"{len(odd)} of {classes} classes have another number of {part} images ({shown}{more})"]
 
 
 def validation_part(names: Sequence[str], labels: np.ndarray, num_classes: int) -> np.ndarray:

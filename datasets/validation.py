@@ -57,23 +57,23 @@ def validation_of(whole: type[Dataset]) -> type[Dataset]:
             self,
             split: str,
             data_dir: Path | None,
-            side: int,
+            image_size: int,
             resize: Resize,
             progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         ) -> ImageSource:
-            images = whole().train_at(split, data_dir, side, resize, progress)
+            images = whole().train_at(split, data_dir, image_size, resize, progress)
             return Subset(images, _rest(whole().load(split, data_dir, whole.resolution)))
 
         def test_at(
             self,
             split: str,
             data_dir: Path | None,
-            side: int,
+            image_size: int,
             progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         ) -> ImageSource | None:
             if whole.test_at is Dataset.test_at:
                 return None
-            images = whole().train_at(split, data_dir, side, "bilinear", progress)
+            images = whole().train_at(split, data_dir, image_size, "bilinear", progress)
             return Subset(images, whole().load(split, data_dir, whole.resolution).validation)
 
     Validation.__name__ = Validation.__qualname__ = f"{whole.__name__}Validation"

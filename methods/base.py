@@ -101,7 +101,7 @@ class ArtefactCache(Protocol):
 class TrainAt(Protocol):
     """`task.train_at`."""
 
-    def __call__(self, side: int, resize: Resize = "bilinear") -> ImageSource:
+    def __call__(self, image_size: int, resize: Resize = "bilinear") -> ImageSource:
         """The images of `train`, in the same order, at another side in pixels: resized from the files, never from
         `train`'s own pixels.
 

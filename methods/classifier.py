@@ -33,7 +33,7 @@ class ClassifierRecipe(BaseModel):
 
     network: str
     """One of `bench list networks`."""
-    side: int = Field(ge=8)
+    image_size: int = Field(ge=8)
     """Side in pixels of the images that it sees."""
     epochs: int = Field(ge=0)
     """0: random weights, as they were drawn."""

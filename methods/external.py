@@ -32,7 +32,7 @@ from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
 
-PLACEHOLDERS = ("out", "ipc", "seed", "classes", "class_file", "train_dir", "device", "side")
+PLACEHOLDERS = ("out", "ipc", "seed", "classes", "class_file", "train_dir", "device", "image_size")
 SOURCE_SUFFIXES = {".py", ".sh", ".yaml", ".yml", ".json", ".toml", ".cfg", ".ini", ".txt"}
 """Of a program's folder, these files are hashed: its text, not its weights and results."""
 GRACE_SECONDS = 5.0
@@ -62,9 +62,9 @@ class External(Method):
             str,
             Field(
                 description="The program and its arguments, split as a shell would but run without one. {out}: the "
-                "folder to write to; {ipc}, {seed}, {device}, {side}; {classes}: class ids with commas; {class_file}: "
-                "a file with one class id a line; {train_dir}: training images as <class id>/<name>.png, written on "
-                "demand."
+                "folder to write to; {ipc}, {seed}, {device}, {image_size}; {classes}: class ids with commas; "
+                "{class_file}: a file with one class id a line; {train_dir}: training images as "
+                "<class id>/<name>.png, written on demand."
             ),
         ] = ""
         env: Annotated[
@@ -174,7 +174,7 @@ class External(Method):
             "class_file": str(class_file.resolve()),
             "train_dir": str((task.scratch / "train").resolve()),
             "device": str(task.device),
-            "side": str(task.train.read([0]).shape[1]),
+            "image_size": str(task.train.read([0]).shape[1]),
         }
 
     def _run(self, task: DistillTask, values: Mapping[str, str]) -> dict[str, Any]:

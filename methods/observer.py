@@ -47,16 +47,16 @@ def observer(task: DistillTask, params: ObserverParams) -> Observer:
         UsageError: the checkpoint is not one of this network for these classes.
         RunError: it is no longer the file that the run was planned with.
     """
-    side = side_of(task.train)
+    image_size = image_size_of(task.train)
     if params.checkpoint is None:
-        return task.trained_classifier(params.recipe(side))
-    return CheckpointObserver(task, params, side)
+        return task.trained_classifier(params.recipe(image_size))
+    return CheckpointObserver(task, params, image_size)
 
 
 class CheckpointObserver:
     """A classifier whose weights come from a user's file."""
 
-    def __init__(self, task: DistillTask, params: ObserverParams, side: int) -> None:
+    def __init__(self, task: DistillTask, params: ObserverParams, image_size: int) -> None:
         path, expected = Path(str(params.checkpoint)), params.checkpoint_sha256
         try:
             data = path.read_bytes()
@@ -68,14 +68,15 @@ class CheckpointObserver:
                 f"checkpoint {path} has SHA-256 {self.sha256}, but the run was planned with {expected}: put that file "
                 "back, or plan the run again"
             )
-        self._network = task.network(params.network, side, "checkpoint").eval().requires_grad_(False)
+        self._network = task.network(params.network, image_size, "checkpoint").eval().requires_grad_(False)
         state = _state_dict(path, data)
         own = self._network.state_dict()
         wrong = [name for name, tensor in state.items() if name not in own or own[name].shape != tensor.shape]
         missing = sorted(own.keys() - state.keys())
         if wrong or missing:
             raise UsageError(
-                f"checkpoint {path} does not hold {params.network} for {len(task.class_ids)} classes at {side} px: "
+                f"checkpoint {path} does not hold {params.network} for {len(task.class_ids)} classes at {image_size} px"
+                + ": "
                 + "; ".join(
                     f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
                     for what, names in (("unknown or of another shape:", wrong), ("missing:", missing))
@@ -112,7 +113,7 @@ def _state_dict(path: Path, data: bytes) -> dict[str, Tensor]:
     return state
 
 
-def side_of(source: ImageSource) -> int:
+def image_size_of(source: ImageSource) -> int:
     """S of its images."""
     return source.read([0]).shape[1]
 

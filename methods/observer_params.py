@@ -55,14 +55,14 @@ class ObserverParams(base.Params):
             raise ValueError(f"checkpoint: there is no file {path}")
         return {**given, "checkpoint": str(path), "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
-    def recipe(self, side: int) -> ClassifierRecipe:
-        """The training recipe of the classifier for images of `side` pixels."""
+    def recipe(self, image_size: int) -> ClassifierRecipe:
+        """The training recipe of the classifier for images of `image_size` pixels."""
         from ddbench.methods.normalisation import STATISTICS
 
         mean, std = STATISTICS[self.normalisation]
         return ClassifierRecipe(
             network=self.network,
-            side=side,
+            image_size=image_size,
             epochs=self.epochs,
             optimiser=self.optimiser,
             learning_rate=self.learning_rate,

@@ -52,7 +52,7 @@ def make_prior(tmp_path: Path) -> Callable[..., Path]:
         class_ids: tuple[str, ...] = ("a", "b", "c"),
         *,
         channels: int = 1,
-        side: int = 8,
+        image_size: int = 8,
         width: int = 32,
         learned_variance: bool = False,
         seed: int = 0,
@@ -73,7 +73,7 @@ def make_prior(tmp_path: Path) -> Callable[..., Path]:
                 in_channels=channels,
                 out_channels=channels * (2 if learned_variance else 1),
                 num_layers=2,
-                sample_size=side,
+                sample_size=image_size,
                 patch_size=2,
                 num_embeds_ada_norm=len(class_ids),
                 norm_eps=1e-6,
@@ -82,7 +82,7 @@ def make_prior(tmp_path: Path) -> Callable[..., Path]:
         blocks[1].norm1.emb.load_state_dict(blocks[0].norm1.emb.state_dict())
         fields: dict[str, Any] = {
             "space": "pixels in [-1, 1]",
-            "resolution": side,
+            "resolution": image_size,
             "prediction": "epsilon",
             "learned_variance": learned_variance,
             "schedule": NoiseScheduleMetadata(),

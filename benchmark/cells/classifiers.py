@@ -87,7 +87,11 @@ class Classifier:
             raise ValueError(f"expected one of the epochs {sorted(self._states)} that the recipe keeps, got {epoch}")
         if epoch not in self._networks:
             network = networks.build(
-                self.recipe.network, self._num_classes, self.recipe.side, self._channels, generator=torch.Generator()
+                self.recipe.network,
+                self._num_classes,
+                self.recipe.image_size,
+                self._channels,
+                generator=torch.Generator(),
             )
             load_state(network, self._states[epoch])
             self._networks[epoch] = to_device(network, self._device).eval().requires_grad_(False)
@@ -122,10 +126,10 @@ class _Classifiers:
     def _image_shape(self) -> tuple[int, ...]:
         return self.task.train.read([0]).shape[1:]
 
-    def network(self, name: str, side: int, *key: seeds.Key) -> nn.Module:
+    def network(self, name: str, image_size: int, *key: seeds.Key) -> nn.Module:
         task, channels = self.task, self._image_shape[-1]
         generator = task.stream("network", name, *key)
-        network = networks.build(name, len(task.class_ids), side, channels, generator=generator)
+        network = networks.build(name, len(task.class_ids), image_size, channels, generator=generator)
         return to_device(network, task.device).train()
 
     def trained_classifier(self, recipe: ClassifierRecipe) -> Classifier:
@@ -145,10 +149,10 @@ class _Classifiers:
         }
 
         def make() -> dict[str, np.ndarray]:
-            here = self._image_shape[0] == recipe.side
+            here = self._image_shape[0] == recipe.image_size
             return train_classifier(
                 recipe,
-                task.train if here else task.train_at(recipe.side),
+                task.train if here else task.train_at(recipe.image_size),
                 withheld=self.withheld,
                 num_classes=num_classes,
                 device=device,
@@ -202,7 +206,7 @@ def train_classifier(
         return np.repeat(images, 3, axis=-1)
 
     fit = to_rgb if channels > own_channels else None
-    network = networks.build(recipe.network, num_classes, recipe.side, channels, generator=streams("init"))
+    network = networks.build(recipe.network, num_classes, recipe.image_size, channels, generator=streams("init"))
     network = to_device(network, device)
     optimiser = build_optimiser(_optimiser(recipe), network, device)
     rates = _learning_rates(recipe)
@@ -278,9 +282,10 @@ def _state(network: nn.Module) -> dict[str, np.ndarray]:
 
 def _check(recipe: ClassifierRecipe, source: ImageSource) -> None:
     shape = source.read([0]).shape
-    if shape[1:3] != (recipe.side, recipe.side):
+    if shape[1:3] != (recipe.image_size, recipe.image_size):
         raise UsageError(
-            f"the classifier's recipe is for images of {recipe.side}×{recipe.side} pixels, got {shape[1]}×{shape[2]}"
+            f"the classifier's recipe is for images of {recipe.image_size}×{recipe.image_size} pixels, "
+            f"got {shape[1]}×{shape[2]}"
         )
     late = [epoch for epoch in recipe.keep_epochs if not 0 <= epoch <= recipe.epochs]
     if late:

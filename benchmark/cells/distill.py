@@ -193,15 +193,15 @@ def make_task(
     data_dir = None if launch.data_dir is None else Path(launch.data_dir)
 
     @cache
-    def train_at(side: int, resize: Resize = "bilinear") -> ImageSource:
-        if side == spec.dataset.resolution and resize == "bilinear":
+    def train_at(image_size: int, resize: Resize = "bilinear") -> ImageSource:
+        if image_size == spec.dataset.resolution and resize == "bilinear":
             return train
         with meter.phase("load data"):
-            images = dataset.train_at(spec.dataset.split, data_dir, side, resize)
+            images = dataset.train_at(spec.dataset.split, data_dir, image_size, resize)
         if not np.array_equal(images.labels, train.labels):
             raise RunError(
-                f"{spec.dataset.name} has other training images at {side} px than at {spec.dataset.resolution} px: "
-                "its files have changed since this run began. Start it again."
+                f"{spec.dataset.name} has other training images at {image_size} px than at {spec.dataset.resolution} "
+                "px: its files have changed since this run began. Start it again."
             )
         return images
 

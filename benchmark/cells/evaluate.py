@@ -44,14 +44,14 @@ def evaluate(
     device = torch.device(launch.device)
     with meter.phase("load data"):
         dataset, split, record = open_split(spec.dataset, launch, cell)
-        side = spec.dataset.resolution
-        images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, side))
+        image_size = spec.dataset.resolution
+        images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, image_size))
         test = hold(
             _test_source(protocol, spec, launch, dataset, split.test),
             device,
-            lambda pixels: fit(protocol, pixels, side, test=True),
+            lambda pixels: fit(protocol, pixels, image_size, test=True),
         )
-    found = teachers.find(protocol, type(dataset), spec.dataset.split, side)
+    found = teachers.find(protocol, type(dataset), spec.dataset.split, image_size)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
 
     def on_epoch(report: EpochReport) -> None:
@@ -162,7 +162,7 @@ def _test_source(
     protocol: Protocol, spec: EvaluateSpec, launch: Launch, dataset: Dataset, test: ImageSource
 ) -> ImageSource:
     """The test images, at the side from which the protocol crops them where they can be had at it."""
-    wanted = protocol.test_side_for(spec.dataset.resolution)
+    wanted = protocol.test_image_size_for(spec.dataset.resolution)
     if protocol.test_resize is None or wanted == spec.dataset.resolution:
         return test
     data_dir = None if launch.data_dir is None else Path(launch.data_dir)
@@ -186,5 +186,5 @@ def _teacher(
         )
     teachers.check_split(found, split_hash, spec.dataset.name)
     with meter.phase("load teacher"):
-        side = protocol.side_for(spec.dataset.resolution)
-        return teachers.load(found, len(dataset.class_ids), side, device)
+        image_size = protocol.image_size_for(spec.dataset.resolution)
+        return teachers.load(found, len(dataset.class_ids), image_size, device)

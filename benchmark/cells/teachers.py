@@ -45,11 +45,11 @@ TORCHVISION_ACCURACY = 69.758
 CURRENT = "current.json"
 
 
-def recipe(network: str, side: int, *, epochs: int = 200, seed: int = 0) -> ClassifierRecipe:
+def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -> ClassifierRecipe:
     """The pinned recipe of teachers that are trained here."""
     return ClassifierRecipe(
         network=network,
-        side=side,
+        image_size=image_size,
         epochs=epochs,
         optimiser="sgd",
         learning_rate=0.1,
@@ -108,19 +108,19 @@ def find(protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
     """
     if protocol.teacher is None:
         return None
-    network, side = protocol.teacher.network, protocol.side_for(resolution)
+    network, image_size = protocol.teacher.network, protocol.image_size_for(resolution)
     if dataset.class_ids == IMAGENET_1K and network == TORCHVISION_NETWORK:
         return _torchvision(protocol.teacher.imagenet_1k)
-    folder = _folder(dataset.name, split, network, side)
+    folder = _folder(dataset.name, split, network, image_size)
     options = "" if network == TORCHVISION_NETWORK else f" --network {network}"
     options += "" if split == dataset.splits[0] else f" --split {split}"
-    options += "" if side == 224 else f" --side {side}"
+    options += "" if image_size == 224 else f" --image-size {image_size}"
     command = f"bench train-teacher --dataset {dataset.name}{options}"
     sha256 = read_json(folder / CURRENT).get("sha256")
     if sha256 is None:
         raise UsageError(
-            f"protocol {protocol.label} needs a teacher for {dataset.name}, split {split}: {network} at {side} px, "
-            f"trained on its training images. There is none in {folder}. Train one with\n"
+            f"protocol {protocol.label} needs a teacher for {dataset.name}, split {split}: {network} at {image_size} "
+            f"px, trained on its training images. There is none in {folder}. Train one with\n"
             f"  {command}\n"
             f"or take over one that was trained elsewhere: {command} --from FOLDER"
         )
@@ -157,7 +157,7 @@ def check_split(found: FoundTeacher, split_hash: str, dataset: str) -> None:
         )
 
 
-def load(found: FoundTeacher, num_classes: int, side: int, device: torch.device) -> nn.Module:
+def load(found: FoundTeacher, num_classes: int, image_size: int, device: torch.device) -> nn.Module:
     """The teacher on the device, in evaluation mode, its parameters frozen.
 
     Raises:
@@ -190,7 +190,7 @@ def load(found: FoundTeacher, num_classes: int, side: int, device: torch.device)
             f"{found.weights} does not hold the teacher that it should: expected SHA-256 {found.record.sha256}, found "
             f"{sha256}. Get or train it anew."
         )
-    network = networks.build(found.record.network, num_classes, side, generator=torch.Generator())
+    network = networks.build(found.record.network, num_classes, image_size, generator=torch.Generator())
     load_state(network, state)
     return to_device(network, device).eval().requires_grad_(False)
 
@@ -226,14 +226,15 @@ def train(
 
     dataset: Dataset = DATASETS.load(dataset_name)()
     split = split or dataset.splits[0]
-    if dataset.resolutions is not None and recipe.side not in dataset.resolutions:
+    if dataset.resolutions is not None and recipe.image_size not in dataset.resolutions:
         allowed = " or ".join(map(str, dataset.resolutions))
         raise UsageError(
-            f"{dataset_name} can be opened at {allowed} px, and the teacher is to see {recipe.side} px; use a dataset "
-            f"that can be opened at any side (woof, nette, …), or --side {allowed} where a network works on that"
+            f"{dataset_name} can be opened at {allowed} px, and the teacher is to see {recipe.image_size} px; use a "
+            f"dataset that can be opened at any side (woof, nette, …), or --image-size {allowed} where a "
+            "network works on that"
         )
     opened = dataset.load(split, data, resolution)
-    folder = _folder(dataset_name, split, recipe.network, recipe.side)
+    folder = _folder(dataset_name, split, recipe.network, recipe.image_size)
     folder.mkdir(parents=True, exist_ok=True)
     training = digest([recipe.model_dump(mode="json"), opened.content_hash, device.type])
     began = time.perf_counter()
@@ -269,7 +270,7 @@ def train(
 
 def export(card: TeacherCard, target: Path) -> None:
     """Copy a teacher into a folder, from which `take_over` reads it on another machine."""
-    folder = _folder(card.dataset, card.split, card.recipe.network, card.recipe.side)
+    folder = _folder(card.dataset, card.split, card.recipe.network, card.recipe.image_size)
     target.mkdir(parents=True, exist_ok=True)
     for suffix in (".safetensors", ".json"):
         shutil.copyfile(folder / f"{card.sha256[:16]}{suffix}", target / f"{card.sha256[:16]}{suffix}")
@@ -318,7 +319,7 @@ def take_over(dataset: type[Dataset], source: Path, *, imagenet_1k: str) -> Teac
         raise UsageError(f"{weights} cannot be read as a teacher's weights: {error}") from error
     if sha256 != card.sha256:
         raise UsageError(f"{weights} is damaged: expected SHA-256 {card.sha256}, found {sha256}")
-    _keep(_folder(card.dataset, card.split, card.recipe.network, card.recipe.side), card, content)
+    _keep(_folder(card.dataset, card.split, card.recipe.network, card.recipe.image_size), card, content)
     return card
 
 
@@ -329,8 +330,8 @@ def _keep(folder: Path, card: TeacherCard, weights: bytes) -> None:
     write_json(folder / CURRENT, {"sha256": card.sha256})
 
 
-def _folder(dataset: str, split: str, network: str, side: int) -> Path:
-    return cache_dir() / "teachers" / dataset / split / f"{network.replace(':', '-')}-{side}px"
+def _folder(dataset: str, split: str, network: str, image_size: int) -> Path:
+    return cache_dir() / "teachers" / dataset / split / f"{network.replace(':', '-')}-{image_size}px"
 
 
 def _read_card(file: Path) -> TeacherCard:

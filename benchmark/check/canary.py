@@ -21,10 +21,10 @@ RESEMBLES = 0.6
 class Canary(ImageSource):
     """Test images that are chequerboards: no digit looks like one. Each read is noted with the place it came from."""
 
-    def __init__(self, labels: np.ndarray, names: Sequence[str], side: int, channels: int) -> None:
+    def __init__(self, labels: np.ndarray, names: Sequence[str], image_size: int, channels: int) -> None:
         self.labels, self.names = labels, names
         self.reads: list[str] = []
-        board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)
+        board = (np.indices((image_size, image_size)).sum(0) % 2 * 255).astype(np.uint8)
         self.board = np.repeat(board[..., None], channels, axis=-1)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

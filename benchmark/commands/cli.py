@@ -198,11 +198,11 @@ def evaluate(
     spec = run_spec({}, {**given, "methods": ["images"]})
     declared = DATASETS.load(dataset)
     chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed)
-    side = spec.resolution or declared.resolution
+    image_size = spec.resolution or declared.resolution
     prints: dict[Path, str | None] = {}
 
     def look(path: Path, pixels: Any) -> None:
-        prints[path] = pixel_print(pixels, side)
+        prints[path] = pixel_print(pixels, image_size)
 
     found = describe_set(images, declared.class_ids, declared.channels, subset=chosen, look=look)
     plan, setting = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen)

@@ -29,9 +29,9 @@ def train_teacher(
             "--network", help="Its network; see `bench list networks`.", show_default="the soft protocols': resnet18_bn"
         ),
     ] = None,
-    side: Annotated[
+    image_size: Annotated[
         int | None,
-        typer.Option("--side", min=8, help="Side in pixels of its images.", show_default="the protocols': 224"),
+        typer.Option("--image-size", min=8, help="Side in pixels of its images.", show_default="the protocols': 224"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Training epochs.", show_default="the recipe's: 200")
@@ -88,11 +88,11 @@ def train_teacher(
         )
     import torch
 
-    side = side or protocol.side_for(declared.resolution)
+    image_size = image_size or protocol.image_size_for(declared.resolution)
     given = {} if epochs is None else {"epochs": epochs}
-    recipe = teachers.recipe(network or protocol.teacher.network, side, seed=seed, **given)
+    recipe = teachers.recipe(network or protocol.teacher.network, image_size, seed=seed, **given)
     began = time.monotonic()
-    resolution = side if declared.resolutions is None else declared.resolution
+    resolution = image_size if declared.resolutions is None else declared.resolution
     with console.status(f"teacher of {dataset}: reading its images") as status:
 
         def on_epoch(epoch: int, loss: float) -> None:
@@ -121,7 +121,7 @@ def _what(card: TeacherCard) -> str:
     if card.validation_accuracy is not None:
         accuracy = f", {card.validation_accuracy:.2f} % of the {card.n_validation} images of the validation part"
     return (
-        f"teacher of {card.dataset}, split {card.split}: {card.recipe.network} at {card.recipe.side} px, "
+        f"teacher of {card.dataset}, split {card.split}: {card.recipe.network} at {card.recipe.image_size} px, "
         f"{card.recipe.epochs} epochs on {card.n_train:,} images{accuracy}; SHA-256 {card.sha256}. "
         "Soft protocols use it."
     )

@@ -78,7 +78,7 @@ class Setting:
     """What came from the headline, for people to read."""
     images_at: tuple[tuple[int, Resize], ...] = ()
     """Further sides at which methods will read training images (`Method.images_at`)."""
-    prior_side: int | None = None
+    prior_image_size: int | None = None
     """Of the images that methods with a prior make; None: no method needs one."""
 
 
@@ -128,10 +128,10 @@ def plan_run(
         if dataset is None:
             continue
         prior_name, why_prior = _prior_name(run, dataset)
-        side = _pixel_side(run, dataset, prior_name, selectors)
+        image_size = _pixel_prior_size(run, dataset, prior_name, selectors)
         setting: Setting | None = tried(
             f"{run.protocol or 'all'} on {name}",
-            partial(resolve_setting, run, name, side),
+            partial(resolve_setting, run, name, image_size),
             None,
             *("protocol", "student", "split", "resolution"),
         )
@@ -162,8 +162,10 @@ def plan_run(
                         sets.setdefault(planned.id, planned)
         idle = unavailable is not None and not any(p.spec and p.spec.dataset.name == name for p in sets.values())
         if setting is not None and prior is not None and not idle:
-            assumed = (*setting.assumed, why_prior) if why_prior and prior.side else setting.assumed
-            settings.append(replace(setting, assumed=assumed, images_at=tuple(images_at), prior_side=prior.side))
+            assumed = (*setting.assumed, why_prior) if why_prior and prior.image_size else setting.assumed
+            settings.append(
+                replace(setting, assumed=assumed, images_at=tuple(images_at), prior_image_size=prior.image_size)
+            )
     problems += _unused_parameters(run, [s for s, _ in selectors], used_keys)
     if problems:
         raise Problems(list(dict.fromkeys(problems)))
@@ -277,11 +279,11 @@ def _plugin_source(method: type[Method]) -> str | None:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
-def resolve_setting(run: RunSpec, dataset_name: str, prior_side: int | None = None) -> Setting:
+def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | None = None) -> Setting:
     """Fill in from the dataset's headline what the run does not say.
 
     Args:
-        prior_side: of the pixel prior that the run needs, whose resolution it takes where it names none.
+        prior_image_size: of the pixel prior that the run needs, whose resolution it takes where it names none.
 
     Raises:
         Problems: unknown dataset, split, protocol or student, or a protocol override that does not exist.
@@ -307,7 +309,7 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_side: int | None = No
     protocol, protocol_spec = resolved
     usual = headline.student if headline.student in protocol.students else protocol.default_student
     student = said("student", run.student, usual)
-    resolution = run.resolution or prior_side or dataset.resolution
+    resolution = run.resolution or prior_image_size or dataset.resolution
     if resolution != (run.resolution or dataset.resolution):
         assumed.append(f"resolution {resolution} (the prior's)")
     if dataset.resolutions is not None and resolution not in dataset.resolutions:
@@ -410,7 +412,7 @@ def _prior_name(run: RunSpec, dataset: type[Dataset]) -> tuple[str | None, str |
     return dataset.prior, None
 
 
-def _pixel_side(
+def _pixel_prior_size(
     run: RunSpec, dataset: type[Dataset], prior_name: str | None, selectors: Sequence[tuple[str, bool]]
 ) -> int | None:
     """The side of the pixel prior that a chosen method needs, in a run that names no resolution."""
@@ -446,7 +448,7 @@ class _Prior:
         self._problem: str | None = None
 
     @property
-    def side(self) -> int | None:
+    def image_size(self) -> int | None:
         """Of its images; None where no contestant has needed it."""
         return None if self._found is None else self._found.files.metadata.resolution
 

@@ -205,7 +205,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "batch_size": (Annotated[int, Field(ge=1, le=65_536)], "images per step at any class count, 1 to 65536"),
     "learning_rate": (Annotated[float, Field(gt=0, le=100)], "initial learning rate, above 0 to 100"),
     "weight_decay": (Annotated[float, Field(ge=0, le=100)], "weight decay, 0 to 100"),
-    "side": (Annotated[int, Field(ge=8, le=2048)], "side of the images in pixels, 8 to 2048"),
+    "image_size": (Annotated[int, Field(ge=8, le=2048)], "side of the images in pixels, 8 to 2048"),
     "width": (Annotated[int, Field(ge=1, le=4096)], "channels of the student's first stage, 1 to 4096"),
     "looks": (Annotated[int, Field(ge=1, le=100_000)], "looks at the test set, 1 to 100000"),
     "cutmix": (bool, "CutMix in every batch, true or false"),
@@ -232,15 +232,15 @@ class Protocol(Data):
     """Shown wherever a number of this protocol is shown; empty: nothing to warn of."""
 
     # Images
-    side: int | None
+    image_size: int | None
     """Side in pixels of training and test images; None: the dataset's own resolution."""
     channels: Literal[3] | None
     """3: greyscale images are repeated into RGB. None: as the dataset has them."""
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
-    """Of the resize on the way in: shorter side to `side`, then the centre crop."""
+    """Of the resize on the way in: shorter side to `image_size`, then the centre crop."""
     test_resize: tuple[int, int] | None = None
-    """The shorter side of a test image goes to n/d of `side` instead, (n, d), before the centre crop of `side`."""
+    """What the shorter side of a test image is resized to before the centre crop: n/d of `image_size`, (n, d)."""
     mean: tuple[float, ...]
     """Per channel, or one for all; of pixels in [0, 1]."""
     std: tuple[float, ...]
@@ -380,14 +380,14 @@ class Protocol(Data):
         every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
-    def side_for(self, resolution: int) -> int:
+    def image_size_for(self, resolution: int) -> int:
         """Side in pixels of the images, for a dataset of that resolution."""
-        return resolution if self.side is None else self.side
+        return resolution if self.image_size is None else self.image_size
 
-    def test_side_for(self, resolution: int) -> int:
+    def test_image_size_for(self, resolution: int) -> int:
         """What the shorter side of a test image is resized to, for a dataset of that resolution."""
-        side = self.side_for(resolution)
-        return side if self.test_resize is None else round(side * self.test_resize[0] / self.test_resize[1])
+        image_size = self.image_size_for(resolution)
+        return image_size if self.test_resize is None else round(image_size * self.test_resize[0] / self.test_resize[1])
 
     def check_student(self, student: str, resolution: int) -> None:
         """Refuse a student that this protocol cannot train on a dataset of that resolution.
@@ -411,7 +411,7 @@ class Protocol(Data):
                 f"protocol {self.label} sets the student's width to {self.width}, but network {student} has one width "
                 "only; choose another student or another protocol."
             )
-        network_names.check_side(student, self.side_for(resolution))
+        network_names.check_image_size(student, self.image_size_for(resolution))
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Protocol:
         """A modified copy with its own hash and label; values may be text, as they come from a command line.

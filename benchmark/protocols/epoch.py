@@ -99,14 +99,14 @@ def train_epoch(
     Raises:
         RunError: a loss that is not finite.
     """
-    device, n, side = labels.device, len(pixels), pixels.side
+    device, n, image_size = labels.device, len(pixels), pixels.image_size
     order = torch.randperm(n, generator=streams("shuffle", epoch))
-    rows = _draw_rows(augment, n, side, streams("augment", epoch)).to(device)
+    rows = _draw_rows(augment, n, image_size, streams("augment", epoch)).to(device)
     if n > 1 and n % batch_size == 1 and _has_batchnorm(network):
         # BatchNorm has no statistics of one image; another image is left out in every epoch.
         order, rows = order[:-1], rows[:-1]
     sizes = [len(batch) for batch in order.split(batch_size)]
-    cuts = _draw_cuts(sizes, side, streams("cutmix", epoch), device) if cutmix else [None] * len(sizes)
+    cuts = _draw_cuts(sizes, image_size, streams("cutmix", epoch), device) if cutmix else [None] * len(sizes)
     losses = torch.empty(len(sizes), device=device)
     network.train()
     with _drawing_layers(streams("layers", epoch), device):
@@ -143,14 +143,14 @@ def train_epoch(
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / len(order)
 
 
-def _draw_rows(augment: augmentation.Augmentation, n: int, side: int, generator: torch.Generator) -> Tensor:
+def _draw_rows(augment: augmentation.Augmentation, n: int, image_size: int, generator: torch.Generator) -> Tensor:
     starts = range(0, n, DRAWN_TOGETHER)
-    return torch.cat([augment.draw(min(DRAWN_TOGETHER, n - start), side, generator) for start in starts])
+    return torch.cat([augment.draw(min(DRAWN_TOGETHER, n - start), image_size, generator) for start in starts])
 
 
-def _draw_cuts(sizes: list[int], side: int, generator: torch.Generator, device: torch.device) -> list[Cut]:
+def _draw_cuts(sizes: list[int], image_size: int, generator: torch.Generator, device: torch.device) -> list[Cut]:
     """An epoch's, with the partners on the device in one copy."""
-    cuts = [augmentation.draw_cut(size, side, generator) for size in sizes]
+    cuts = [augmentation.draw_cut(size, image_size, generator) for size in sizes]
     partners = torch.cat([cut.partners for cut in cuts]).to(device).split(sizes)
     return [cut._replace(partners=mine) for cut, mine in zip(cuts, partners, strict=True)]
 

@@ -13,7 +13,7 @@ PROTOCOL = Protocol(
         "version": 1,
         "summary": "hard labels, 256 px, AdamW, 2000 epochs at IPC 10 (the released IGD program, DAP)",
         "notice": "not comparable with hard-minimax-sgd or hard-dmgd-adamw: 256 px and another normalisation",
-        "side": 256,
+        "image_size": 256,
         "mean": (0.5,),
         "std": (0.5,),
         # Its --epochs is Minimax's by default, not DMGD's.

@@ -38,12 +38,14 @@ def fit(protocol: Protocol, images: np.ndarray, resolution: int, *, test: bool =
         )
     if images.ndim == 3:
         return fit(protocol, images[None], resolution, test=test)[0]
-    side = protocol.side_for(resolution)
-    shorter = protocol.test_side_for(resolution) if test else side
-    return np.concatenate([_fit(protocol, images[i : i + CHUNK], shorter, side) for i in range(0, len(images), CHUNK)])
+    image_size = protocol.image_size_for(resolution)
+    shorter = protocol.test_image_size_for(resolution) if test else image_size
+    return np.concatenate(
+        [_fit(protocol, images[i : i + CHUNK], shorter, image_size) for i in range(0, len(images), CHUNK)]
+    )
 
 
-def _fit(protocol: Protocol, images: np.ndarray, shorter: int, side: int) -> np.ndarray:
+def _fit(protocol: Protocol, images: np.ndarray, shorter: int, image_size: int) -> np.ndarray:
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))  # (n, C, H, W)
     if min(pixels.shape[-2:]) != shorter:
         resized = F.resize(
@@ -53,7 +55,7 @@ def _fit(protocol: Protocol, images: np.ndarray, shorter: int, side: int) -> np.
             antialias=protocol.antialias,
         )
         pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
-    pixels = F.center_crop(pixels, [side, side])
+    pixels = F.center_crop(pixels, [image_size, image_size])
     if protocol.channels is not None and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, protocol.channels, -1, -1)
     return pixels.permute(0, 2, 3, 1).numpy()

@@ -15,7 +15,7 @@ class NetworkName:
 
     name: str
     summary: str
-    min_side: int
+    min_image_size: int
     """Smallest image side in pixels: below it the strides leave a last feature map of 1×1."""
     widths: bool = True
     """Its number of channels can be set."""
@@ -66,18 +66,19 @@ def _find_timm(name: str) -> NetworkName:
     raise UsageError(f"timm {timm.__version__} has no network {plain!r}; {hint}")
 
 
-def check_side(name: str, side: int) -> None:
+def check_image_size(name: str, image_size: int) -> None:
     """Refuse images on which the network cannot work.
 
     Raises:
         UsageError: unknown name, or images smaller than the network's least side.
     """
     network = find(name)
-    if side < network.min_side:
-        fitting = [other.name for other in NETWORKS if other.min_side <= side]
+    if image_size < network.min_image_size:
+        fitting = [other.name for other in NETWORKS if other.min_image_size <= image_size]
         instead = f"use {' or '.join(fitting)}, or larger images" if fitting else "use larger images"
         raise UsageError(
-            f"network {name} needs images of at least {network.min_side}×{network.min_side} pixels, got {side}×{side}: "
-            "its strides would leave a last feature map of 1×1, and instance norm over a single pixel is constant; "
+            f"network {name} needs images of at least {network.min_image_size}×{network.min_image_size} pixels, "
+            f"got {image_size}×{image_size}: its strides would leave a last feature map of 1×1, and instance norm over "
+            "a single pixel is constant; "
             f"{instead}."
         )

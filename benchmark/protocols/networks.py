@@ -45,7 +45,7 @@ def build(
     Raises:
         UsageError: unknown name; images too small for the network; a width for a network that has one only.
     """
-    network_names.check_side(name, image_size)
+    network_names.check_image_size(name, image_size)
     if width is not None and not network_names.find(name).widths:
         raise UsageError(f"network {name} comes from a library and has one width; leave width out (got {width}).")
     if network_names.is_timm(name):

@@ -34,7 +34,7 @@ class Pixels(ABC):
         return self.shape[0]
 
     @property
-    def side(self) -> int:
+    def image_size(self) -> int:
         return self.shape[1]
 
     @property

@@ -10,7 +10,7 @@ PROTOCOL = Protocol(
     summary="small ConvNet at the dataset's own resolution, seconds per student on a CPU; not comparable with papers",
     comparable_with_papers=False,
     notice="quick: not comparable with papers",
-    side=None,
+    image_size=None,
     channels=None,
     # Pixels to [-1, 1], for greyscale and colour alike: it needs no statistics of the data.
     mean=(0.5,),

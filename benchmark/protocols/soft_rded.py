@@ -29,7 +29,7 @@ def _protocol(crops: str, summary: str, *, shuffle: bool, scale: tuple[float, fl
         version=1,
         summary=summary,
         comparable_with_papers=True,
-        side=224,
+        image_size=224,
         channels=3,
         test_resize=(8, 7),  # 256 for 224
         mean=IMAGENET_MEAN,

@@ -117,13 +117,13 @@ def train_student(
         for images in (_checked(train_images, "training"), _checked(test_images, "test"))
     )
     _check(protocol, train, train_labels, test, test_labels, num_classes)
-    protocol.check_student(student, train.side)
+    protocol.check_student(student, train.image_size)
     epochs = protocol.epochs_for(ipc, num_classes)
     batch_size = protocol.batch_size_for(num_classes, ipc)
     recipe = protocol.optimiser_for(num_classes, student)
 
     init = seeds.stream(seed, "student-init")
-    network = networks.build(student, num_classes, train.side, train.channels, protocol.width, init)
+    network = networks.build(student, num_classes, train.image_size, train.channels, protocol.width, init)
     network = to_device(network, device)
     optimiser = build_optimiser(recipe, network, device)
     rates = protocol.schedule.learning_rates(recipe.learning_rate, epochs)
@@ -280,11 +280,11 @@ def _check(
     test_labels: np.ndarray,
     num_classes: int,
 ) -> None:
-    side, channels = protocol.side_for(train.side), protocol.channels or train.channels
+    image_size, channels = protocol.image_size_for(train.image_size), protocol.channels or train.channels
     for part, images, labels in (("training", train, train_labels), ("test", test, test_labels)):
-        if images.shape[1:] != (side, side, channels):
+        if images.shape[1:] != (image_size, image_size, channels):
             raise ValueError(
-                f"protocol {protocol.label} works on {part} images of {side}×{side}×{channels}, got "
+                f"protocol {protocol.label} works on {part} images of {image_size}×{image_size}×{channels}, got "
                 f"{'×'.join(map(str, images.shape[1:]))}; bring them there with images.fit"
             )
         if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= num_classes:

@@ -86,7 +86,7 @@ class Estimate:
         return (
             f"Warning: {'at least' if self.probed else 'about'} {about} on this CPU. Use a GPU; or make it small: "
             "fewer --ipc, --seeds, --repeats or a protocol with an override, such as "
-            "--protocol 'NAME[epochs=60,side=32]', and a small --student."
+            "--protocol 'NAME[epochs=60,image_size=32]', and a small --student."
         )
 
 
@@ -198,7 +198,7 @@ def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step]) -> _St
 def _student_step(spec: EvaluateSpec) -> _Step:
     """Forward and backward through the student, with the teacher's forward pass where labels are soft."""
     protocol = rates.protocol_of(spec)
-    side, teacher = protocol.side_for(spec.dataset.resolution), protocol.teacher
+    image_size, teacher = protocol.image_size_for(spec.dataset.resolution), protocol.teacher
 
     def build() -> tuple[Callable[[], None], int]:
         import torch
@@ -207,12 +207,12 @@ def _student_step(spec: EvaluateSpec) -> _Step:
         from ddbench.benchmark.protocols import networks
 
         n_classes = 10  # the last layer is little beside the rest
-        student = networks.build(spec.student, n_classes, side, 3, protocol.width, seeds.stream(0, "probe"))
+        student = networks.build(spec.student, n_classes, image_size, 3, protocol.width, seeds.stream(0, "probe"))
         labels_by = None
         if teacher is not None:
-            labels_by = networks.build(teacher.network, n_classes, side, 3, None, seeds.stream(0, "probe")).eval()
-        count = min(64, max(2, PROBE_PIXELS // side**2))
-        images, classes = torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64)
+            labels_by = networks.build(teacher.network, n_classes, image_size, 3, None, seeds.stream(0, "probe")).eval()
+        count = min(64, max(2, PROBE_PIXELS // image_size**2))
+        images, classes = torch.zeros(count, 3, image_size, image_size), torch.zeros(count, dtype=torch.int64)
 
         def step() -> None:
             if labels_by is not None:
@@ -222,8 +222,8 @@ def _student_step(spec: EvaluateSpec) -> _Step:
 
         return step, count
 
-    what = ("student", spec.student, side, protocol.width, None if teacher is None else teacher.network)
-    return _Step(what, multiply_adds=side**2 * OF_A_PIXEL, times=1, build=build)
+    what = ("student", spec.student, image_size, protocol.width, None if teacher is None else teacher.network)
+    return _Step(what, multiply_adds=image_size**2 * OF_A_PIXEL, times=1, build=build)
 
 
 def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:

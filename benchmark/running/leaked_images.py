@@ -83,30 +83,30 @@ def _by_pixels(
     data: Path | None,
     progress: Callable[[str, int, int], None],
 ) -> dict[Path, str]:
-    side, wanted = spec.resolution, set(prints.values())
-    test = dataset.test_at(spec.split, data, side, progress) or dataset.load(spec.split, data, side).test
+    image_size, wanted = spec.resolution, set(prints.values())
+    test = dataset.test_at(spec.split, data, image_size, progress) or dataset.load(spec.split, data, image_size).test
     known: dict[str | None, int] = {pixels: i for i, pixels in _prints(test, np.arange(len(test))) if pixels in wanted}
     if not known:
         return {}
-    train = dataset.train_at(spec.split, data, side, "bilinear", progress)
+    train = dataset.train_at(spec.split, data, image_size, "bilinear", progress)
     for c in np.unique(test.labels[list(known.values())]):
         for _, pixels in _prints(train, train.of_class(int(c))):
             known.pop(pixels, None)
     return {
-        path: f"the test image {test.names[known[pixels]]}, by its pixels at {side} px"
+        path: f"the test image {test.names[known[pixels]]}, by its pixels at {image_size} px"
         for path, pixels in prints.items()
         if pixels in known
     }
 
 
-def pixel_print(pixels: np.ndarray, side: int) -> str | None:
+def pixel_print(pixels: np.ndarray, image_size: int) -> str | None:
     """The hash of an image's pixels at a side, made as a dataset's are; None for an image of one colour.
 
     Args:
         pixels: (H, W, C) uint8, C = 1 or 3.
     """
     channels = pixels.shape[-1]
-    fitted = fit_image(Image.fromarray(pixels if channels == 3 else pixels[..., 0]), side)[..., :channels]
+    fitted = fit_image(Image.fromarray(pixels if channels == 3 else pixels[..., 0]), image_size)[..., :channels]
     return None if (fitted == fitted[0, 0]).all() else pixels_sha256(fitted)
 
 

@@ -89,8 +89,8 @@ def before_run(settings: Sequence[Setting], data: Path | None, console: Console)
             continue
         with ShownProgress(console) as progress:
             prepared = dataset.prepare(setting.spec.split, data, setting.spec.resolution, progress=progress)
-            for side, resize in setting.images_at:
-                dataset.train_at(setting.spec.split, data, side, resize, progress)
+            for image_size, resize in setting.images_at:
+                dataset.train_at(setting.spec.split, data, image_size, resize, progress)
         if prepared.decoded:
             _say(console, _kept(prepared))
         if prepared.warning:
@@ -116,7 +116,7 @@ def check_room(store: Store, items: Sequence[Item], settings: Sequence[Setting],
     needed = 0
     for setting in settings:
         dataset, resolution = setting.dataset, setting.spec.resolution
-        side = min(resolution, setting.prior_side or resolution)  # images keep their prior's side
+        image_size = min(resolution, setting.prior_image_size or resolution)  # images keep their prior's side
         for item in items:
             spec = item.spec
             if not isinstance(spec, DistillSpec) or spec.dataset != setting.spec or item.merges:
@@ -128,7 +128,7 @@ def check_room(store: Store, items: Sequence[Item], settings: Sequence[Setting],
             else:
                 images = spec.ipc * len(spec.classes(len(dataset.class_ids)))
             images -= int(item.cell.progress().get("images_done", 0))
-            needed += int(LEAST_PNG_SHARE * images * side**2 * dataset.channels)
+            needed += int(LEAST_PNG_SHARE * images * image_size**2 * dataset.channels)
     free = shutil.disk_usage(store.out).free
     if free < needed:
         raise RunError(
@@ -152,15 +152,15 @@ def verify(name: str, split: str | None, source: Path | None, *, console: Consol
     found = dataset.inspect(split, source) if isinstance(dataset, FileDataset) else _opened(dataset, split, source)
     _say(console, f"{name}, split {split}, from {found.source}")
     _class_table(dataset, found, console)
-    for side, counts in (("training", found.train), ("test", found.test)):
-        _say(console, f"{sum(counts.values()):,} {side} images")
+    for part, counts in (("training", found.train), ("test", found.test)):
+        _say(console, f"{sum(counts.values()):,} {part} images")
     expected = found.expected_split_hash
     compared = (
         "" if expected is None else " (as expected)" if expected == found.split_hash else f" (expected {expected})"
     )
     _say(console, f"split hash {found.split_hash}{compared}")
     if isinstance(dataset, FileDataset):
-        sides = ", ".join(f"{side} px" for side in found.decoded)
+        sides = ", ".join(f"{image_size} px" for image_size in found.decoded)
         _say(console, f"decoded: {sides or 'at no resolution yet'}")
     for note in found.notes:
         _say(console, f"note: {note}")
@@ -176,8 +176,8 @@ def _opened(dataset: Dataset, split: str, source: Path | None) -> Inspection:
         raise UsageError(f"{dataset.name} has no split {split!r}; known: {', '.join(dataset.splits)}")
     data = dataset.load(split, source, dataset.resolution)
     train, test = (
-        {class_id: Counter(side.labels.tolist())[label] for label, class_id in enumerate(dataset.class_ids)}
-        for side in (data.train, data.test)
+        {class_id: Counter(part.labels.tolist())[label] for label, class_id in enumerate(dataset.class_ids)}
+        for part in (data.train, data.test)
     )
     return Inspection(
         source="the dataset itself" if source is None else str(source),

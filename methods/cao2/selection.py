@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.normalisation import unit_range
-from ddbench.methods.observer import Observer, side_of
+from ddbench.methods.observer import Observer, image_size_of
 
 
 @torch.no_grad()
@@ -25,11 +25,11 @@ def probabilities(task: DistillTask, prior: Prior, seen_by: Observer, latents: T
     Args:
         raw: it sees pixels in [-1, 1], not normalised as in its training.
     """
-    side, found = side_of(task.train), []
+    image_size, found = image_size_of(task.train), []
     for block in latents.split(task.batch_size):
         images = unit_range(prior.decode(block), task.device)
-        if images.shape[-1] != side:
-            images = interpolate(images, (side, side), mode="bilinear", antialias=True)
+        if images.shape[-1] != image_size:
+            images = interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
         x = seen_by.normalise(images)
         found.append(seen_by.network()((2 * images - 1).expand_as(x) if raw else x).float().softmax(1))
     return torch.cat(found).cpu().numpy()

@@ -25,8 +25,8 @@ def real_images(task: DistillTask, prior: Prior) -> ImageSource:
 
     Latent priors see ADM's centre crop of the files, whatever the run's resolution; pixel priors the run's own images.
     """
-    for side, resize in prior.metadata.real_images:
-        return task.train_at(side, resize)
+    for image_size, resize in prior.metadata.real_images:
+        return task.train_at(image_size, resize)
     return task.train
 
 

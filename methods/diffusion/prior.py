@@ -147,9 +147,9 @@ class Prior:
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, channels) of the images that it decodes to."""
-        side = self.metadata.resolution
+        image_size = self.metadata.resolution
         channels = self.latent_shape[0] if self.autoencoder is None else self.autoencoder.config.out_channels
-        return side, side, channels
+        return image_size, image_size, channels
 
     @cached_property
     def _ema(self) -> Any:

@@ -78,23 +78,23 @@ class Matching:
 
     def step(self) -> Tensor:
         """One iteration: SGD with momentum on each class's squared distance of mean embeddings, (k,)."""
-        side = self.params.network_side or self.state["images"].shape[-1]
-        network = self.task.network(self.params.network, side, "dm", self.iteration).requires_grad_(False)
-        losses = [self._step_of_class(k, network, side) for k in range(len(self.classes))]
+        image_size = self.params.network_image_size or self.state["images"].shape[-1]
+        network = self.task.network(self.params.network, image_size, "dm", self.iteration).requires_grad_(False)
+        losses = [self._step_of_class(k, network, image_size) for k in range(len(self.classes))]
         return torch.stack(losses)
 
     def forget(self) -> None:
         """Remove the checkpoint: its images are committed."""
         self.file.unlink(missing_ok=True)
 
-    def _step_of_class(self, k: int, network: nn.Module, side: int) -> Tensor:
+    def _step_of_class(self, k: int, network: nn.Module, image_size: int) -> Tensor:
         class_index = self.classes[k]
         key = self.iteration, self.task.class_ids[class_index]
-        augment = siamese.draw(self.operations, side, self.task.stream("dm augmentation", *key))
+        augment = siamese.draw(self.operations, image_size, self.task.stream("dm augmentation", *key))
 
         def embed(images: Tensor) -> Tensor:
-            if images.shape[-1] != side:
-                images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            if images.shape[-1] != image_size:
+                images = F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
             return penultimate(network, augment(images))
 
         real = self._real_images(class_index, self.params.real_batch, self.task.stream("dm real images", *key))

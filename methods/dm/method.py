@@ -38,7 +38,7 @@ class DM(Method):
     name = "dm"
     version = 1
     cost_class = CostClass.TRAINING_FREE
-    check_params: ClassVar = {"iterations": 2, "network_side": 8}
+    check_params: ClassVar = {"iterations": 2, "network_image_size": 8}
 
     class Params(base.Params):
         iterations: Annotated[int, Field(ge=1, description="Steps of the optimiser, each with a new network.")] = 20_000
@@ -57,7 +57,7 @@ class DM(Method):
                 "for images of 32 px; which one made the published numbers at 256 px is unknown."
             ),
         ] = "convnet3"
-        network_side: Annotated[
+        network_image_size: Annotated[
             int | None,
             Field(ge=8, description="Side to which images are resized (bilinearly) for the network; none: the run's."),
         ] = None

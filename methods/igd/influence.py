@@ -109,13 +109,13 @@ class Surrogate:
     """The classifier at its checkpoints, and how the real images of a class would train it there.
 
     Args:
-        side: of the images that it sees, the prior's.
+        image_size: of the images that it sees, the prior's.
     """
 
-    def __init__(self, task: DistillTask, params: IGD.Params, side: int) -> None:
+    def __init__(self, task: DistillTask, params: IGD.Params, image_size: int) -> None:
         self.task, self.params = task, params
-        self.classifier = task.trained_classifier(params.recipe(side))
-        self.images = task.train if task.train.read([0]).shape[1] == side else task.train_at(side)
+        self.classifier = task.trained_classifier(params.recipe(image_size))
+        self.images = task.train if task.train.read([0]).shape[1] == image_size else task.train_at(image_size)
         self.networks = [self.classifier.network(epoch) for epoch in params.epochs]
         self._gradients: dict[int, np.ndarray] = {}
 
@@ -139,7 +139,7 @@ class Surrogate:
             "train": self.task.train_hash,
             "class_id": self.task.class_ids[class_index],
             "classifier": self.classifier.sha256,
-            "side": self.classifier.recipe.side,
+            "image_size": self.classifier.recipe.image_size,
             "real_images": self.params.real_images,
             "device": self.task.device.type,
         }

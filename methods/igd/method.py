@@ -124,7 +124,7 @@ class IGD(Method):
             """γ."""
             return PAPER_DEVIATION[10 if ipc <= 10 else 50] if self.deviation_scale is None else self.deviation_scale
 
-        def recipe(self, side: int) -> ClassifierRecipe:
+        def recipe(self, image_size: int) -> ClassifierRecipe:
             """How the surrogate is trained."""
             from ddbench.methods.classifier import ClassifierRecipe
             from ddbench.methods.normalisation import STATISTICS
@@ -132,7 +132,7 @@ class IGD(Method):
             mean, std = STATISTICS[self.normalisation]
             return ClassifierRecipe(
                 network=self.network,
-                side=side,
+                image_size=image_size,
                 epochs=self.epochs[-1],
                 optimiser=self.optimiser,
                 learning_rate=self.learning_rate,
@@ -192,7 +192,7 @@ class IGD(Method):
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.igd.influence import Surrogate
 
-        self._surrogate = Surrogate(task, self.params, side=task.load_prior().metadata.resolution)
+        self._surrogate = Surrogate(task, self.params, image_size=task.load_prior().metadata.resolution)
         for class_index in task.class_indices:
             self._surrogate.class_gradient(class_index)
 

@@ -79,13 +79,13 @@ class RDED(Method):
         Raises:
             UsageError: the side is no multiple of the factor, or a class has too few images for the IPC.
         """
-        from ddbench.methods.observer import observer, side_of
+        from ddbench.methods.observer import image_size_of, observer
 
         assert task.ipc is not None
-        factor, side = self.params.factor, side_of(task.train)
-        if side % factor:
+        factor, image_size = self.params.factor, image_size_of(task.train)
+        if image_size % factor:
             raise UsageError(
-                f"rded: {side} px cannot be divided by factor={factor}; choose another factor or resolution"
+                f"rded: {image_size} px cannot be divided by factor={factor}; choose another factor or resolution"
             )
         for class_index in task.class_indices:
             found = len(task.train.of_class(class_index))
@@ -95,9 +95,9 @@ class RDED(Method):
                     f"{task.ipc * factor**2} crops that {task.ipc} images of factor={factor} take; choose --ipc "
                     f"{found // factor**2} or less, or a smaller factor"
                 )
-        self._side, self._observer = side, observer(task, self.params)
+        self._image_size, self._observer = image_size, observer(task, self.params)
         scale = self.params.source_scale
-        self._source = task.train if scale == 1 else task.train_at(scale * side)
+        self._source = task.train if scale == 1 else task.train_at(scale * image_size)
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         from ddbench.methods.rded.crops import best_crops, collages, through_jpeg
@@ -107,7 +107,7 @@ class RDED(Method):
             missing = [i for i in range(task.ipc) if (class_index, i) not in task.done]
             if not missing:
                 continue
-            best = best_crops(task, self.params, self._source, self._side, self._observer, class_index)
-            images = collages(self._source, best, task.ipc, self.params.factor, self._side, task.device)
+            best = best_crops(task, self.params, self._source, self._image_size, self._observer, class_index)
+            images = collages(self._source, best, task.ipc, self.params.factor, self._image_size, task.device)
             finish = through_jpeg if self.params.jpeg else lambda image: image
             yield [DistilledImage(class_index, i, finish(images[i])) for i in missing]

@@ -183,8 +183,8 @@ class Measuring:
         values["stored_bytes_per_class"] = self._stored_bytes(made) / classes
         values["raw_bytes_per_class"] = sum(int(np.prod(shape)) for shape in shapes) / classes
 
-        side = max(max(shape[:2]) for shape in shapes)
-        drawn = sheet(real.source, real.rows[found.row], labels, side, classes)
+        image_size = max(max(shape[:2]) for shape in shapes)
+        drawn = sheet(real.source, real.rows[found.row], labels, image_size, classes)
         folder_of(store).mkdir(exist_ok=True)
         write_atomically(folder_of(store) / sheet_name(made.image_set_sha256), drawn.png)
         record = QualityRecord(
@@ -192,7 +192,7 @@ class Measuring:
             image_set_sha256=made.image_set_sha256,
             dataset=made.dataset,
             ipc=made.ipc,
-            side=side,
+            image_size=image_size,
             features=FeatureSpace(
                 space=self.space,
                 dimensions=features.shape[1],
@@ -212,7 +212,10 @@ class Measuring:
             missing={key: missing[key] for key in KEYS if key in missing},
             caveats=self._caveats(features, shapes),
             sheet=Sheet(
-                file=sheet_name(made.image_set_sha256), side=drawn.side, columns=drawn.columns, rows=drawn.rows
+                file=sheet_name(made.image_set_sha256),
+                image_size=drawn.image_size,
+                columns=drawn.columns,
+                rows=drawn.rows,
             ),
             seconds=round(time.perf_counter() - began, 3),
             device=_device_name(self.device),
@@ -225,12 +228,12 @@ class Measuring:
         """(images at the dataset's side, their classes, the images' own shapes)."""
         shapes: list[tuple[int, ...]] = []
 
-        def at_the_side(pixels: np.ndarray) -> np.ndarray:
+        def at_that_size(pixels: np.ndarray) -> np.ndarray:
             shapes.append(pixels.shape)
             return fit(quick.PROTOCOL, pixels, self.resolution)
 
         images = read_set(
-            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_the_side, subset=made.subset
+            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_that_size, subset=made.subset
         )
         if images.sha256 != made.image_set_sha256:
             raise RunError(

@@ -83,20 +83,20 @@ class SheetImage:
     """The sheet as a file's content, and its grid."""
 
     png: bytes
-    side: int
+    image_size: int
     columns: int
     rows: int
 
 
-def sheet(source: ImageSource, rows: np.ndarray, labels: np.ndarray, side: int, num_classes: int) -> SheetImage:
+def sheet(source: ImageSource, rows: np.ndarray, labels: np.ndarray, image_size: int, num_classes: int) -> SheetImage:
     """Real images as a grid: one row per class, of each class the first images in the set's order.
 
     Args:
         rows: (S,) for each distilled image, which image of `source` to show.
         labels: (S,) the distilled images' classes, in label order.
-        side: of the distilled images, pixels; tiles are at most 64.
+        image_size: of the distilled images, pixels; tiles are at most 64.
     """
-    tile = min(side, TILE)
+    tile = min(image_size, TILE)
     classes = min(num_classes, ROWS)
     columns = min(COLUMNS, int(np.bincount(labels).max()))
     channels = source.read(rows[:1]).shape[-1]
@@ -108,10 +108,10 @@ def sheet(source: ImageSource, rows: np.ndarray, labels: np.ndarray, side: int, 
     return SheetImage(png(canvas), tile, columns, classes)
 
 
-def _tile(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, C) uint8 -> (side, side, C)."""
-    if pixels.shape[:2] == (side, side):
+def _tile(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """(H, W, C) uint8 -> (S, S, C)."""
+    if pixels.shape[:2] == (image_size, image_size):
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    resized = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+    resized = np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
     return resized[..., None] if pixels.shape[-1] == 1 else resized

@@ -35,7 +35,7 @@ class Space(Record):
     network: str
     recipe: dict[str, Any]
     """How the classifier is trained, or the SHA-256 of the file with weights."""
-    side: int
+    image_size: int
     """At which images are looked at, pixels."""
     content_hash: str | None
     """Of the dataset whose training images the classifier has seen; None for weights from a file."""
@@ -91,7 +91,7 @@ class Sheet(Record):
     """
 
     file: str
-    side: int = Field(ge=1, le=64)
+    image_size: int = Field(ge=1, le=64)
     """Of a tile, pixels."""
     columns: int = Field(ge=1, le=10)
     rows: int = Field(ge=1, le=100)
@@ -108,7 +108,7 @@ class QualityRecord(Record):
     image_set_sha256: Sha256
     dataset: DatasetRecord
     ipc: int
-    side: int
+    image_size: int
     """Of the set's images, the largest, pixels."""
     features: FeatureSpace
     sample: Sample

@@ -62,18 +62,18 @@ class Wanted:
                 kind="inception",
                 network="inception_v3",
                 recipe={"weights_sha256": self.inception_sha256},
-                side=INCEPTION_SIDE,
+                image_size=INCEPTION_SIDE,
                 content_hash=None,
             )
         params = self.params(dataset)
-        network_names.check_side(params.network, images.resolution)
+        network_names.check_image_size(params.network, images.resolution)
         recipe = params.model_dump(mode="json", exclude={"network", "checkpoint"})
         given = params.checkpoint is not None
         return Space(
             kind="classifier",
             network=params.network,
             recipe={"checkpoint_sha256": params.checkpoint_sha256} if given else recipe,
-            side=images.resolution,
+            image_size=images.resolution,
             content_hash=None if given else images.content_hash,
         )
 

@@ -120,7 +120,10 @@ class Row:
         students: dict[str, list[Student]] = defaultdict(list)
         for student in self.finished:
             students[student.result.image_set_sha256 or ""].append(student)
-        sets = [DistilledSet(sha, tuple(members)) for sha, members in students.items()]
+        sets = [
+            DistilledSet(sha, tuple(sorted(members, key=lambda student: student.result.evaluate_seed)))
+            for sha, members in students.items()
+        ]
         return sorted(sets, key=lambda made: (made.seeds, made.image_set_sha256))
 
 

@@ -89,10 +89,12 @@ def axis(values: Iterable[float], start: float, end: float, *, log: bool = False
     """An axis that holds all values with some room; never of width zero."""
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(known), max(known)) if known else (1.0, 10.0)
+    # Means of the same numbers in another order differ in their last bits; such an axis would have no width.
+    wide = not math.isclose(low, high, rel_tol=1e-9)
     if log:
-        pad = (high / low) ** room if high > low else 1.5
+        pad = (high / low) ** room if wide else 1.5
         return Axis(low / pad, high * pad, start, end, log=True)
-    pad = (high - low) * room if high > low else max(abs(high) * 0.05, 0.5)
+    pad = (high - low) * room if wide else max(abs(high) * 0.05, 0.5)
     return Axis(low - pad, high + pad, start, end)
 
 

@@ -51,7 +51,7 @@ class Grid:
     name: str
     ipc: int | None
     path: str
-    side: int
+    image_size: int
     columns: int
     rows: int
     nearest: NearestSheet | None
@@ -231,7 +231,7 @@ def _grids(site: Site, views: Sequence[TableView], names: Mapping[str, str]) -> 
             sheet = sheet_of(site, run) if run is not None else None
             if run is None or not isinstance(sheet, Sheet):
                 continue
-            shape = sheet.path, sheet.side, sheet.columns, sheet.rows
+            shape = sheet.path, sheet.image_size, sheet.columns, sheet.rows
             grids.append(Grid(row.id, names[row.id], view.table.ipc, *shape, site.nearest(run)))
     return grids
 

@@ -45,7 +45,7 @@ class Sheet:
 
     path: str
     """Relative to the site's root."""
-    side: int
+    image_size: int
     """Of a tile, pixels."""
     rows: int
     """Classes."""
@@ -54,11 +54,11 @@ class Sheet:
 
     @property
     def width(self) -> int:
-        return self.columns * self.side
+        return self.columns * self.image_size
 
     @property
     def height(self) -> int:
-        return self.rows * self.side
+        return self.rows * self.image_size
 
 
 def write_sheets(
@@ -110,8 +110,8 @@ def _there(to: Path, path: str, dataset: Dataset) -> Sheet | None:
     try:
         with Image.open(to / path) as image:
             rows = len(dataset.class_ids[:CLASSES])
-            side = image.height // rows
-            return Sheet(path, side, rows, image.width // side)
+            image_size = image.height // rows
+            return Sheet(path, image_size, rows, image.width // image_size)
     except DAMAGED:
         return None
 
@@ -125,31 +125,31 @@ def _read(source: Path, dataset: Dataset) -> tuple[dict[tuple[int, int], np.ndar
             for image_index, file in enumerate(image_files(source / class_id)):
                 pixels = read_image(file, dataset.channels)
                 if class_index < CLASSES and image_index < IMAGES:
-                    side = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))
-                    tiles[class_index, image_index] = _tile(pixels, side)
+                    image_size = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))
+                    tiles[class_index, image_index] = _tile(pixels, image_size)
                 yield class_id, image_index, pixels_sha256(pixels)
 
     sha256 = set_sha256(digests())
     return tiles, sha256
 
 
-def _tile(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 1 or 3) -> (side, side, 3) uint8."""
+def _tile(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """(H, W, 1 or 3) -> (S, S, 3) uint8."""
     shown = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-    if shown.size != (side, side):
-        shown = shown.resize((side, side), Image.Resampling.BOX)
+    if shown.size != (image_size, image_size):
+        shown = shown.resize((image_size, image_size), Image.Resampling.BOX)
     return np.asarray(shown)
 
 
 def _write(to: Path, path: str, tiles: Mapping[tuple[int, int], np.ndarray], rows: int) -> Sheet:
-    side = len(next(iter(tiles.values())))
-    sheet = Sheet(path, side, rows, 1 + max(column for _, column in tiles))
+    image_size = len(next(iter(tiles.values())))
+    sheet = Sheet(path, image_size, rows, 1 + max(column for _, column in tiles))
     canvas = np.full((sheet.height, sheet.width, 3), 128, dtype=np.uint8)
     for (row, column), tile in tiles.items():
-        top, left = row * side, column * side
-        canvas[top : top + side, left : left + side] = tile
+        top, left = row * image_size, column * image_size
+        canvas[top : top + image_size, left : left + image_size] = tile
     buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, "WEBP", quality=QUALITY, lossless=side < LOSSLESS, method=4)
+    Image.fromarray(canvas).save(buffer, "WEBP", quality=QUALITY, lossless=image_size < LOSSLESS, method=4)
     (to / path).parent.mkdir(parents=True, exist_ok=True)
     (to / path).write_bytes(buffer.getvalue())
     return sheet

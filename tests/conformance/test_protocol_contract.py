@@ -119,12 +119,12 @@ def students() -> dict[str, tuple[str, int, int, int, int | None]]:
     found: dict[tuple[str, int, int, int | None], tuple[str, int]] = {}
     for name, dataset, student in trainable():
         protocol, declared = PROTOCOLS.load(name), DATASETS.load(dataset)
-        side, channels = protocol.side_for(declared.resolution), protocol.channels or declared.channels
-        arguments = (student, side, channels, protocol.width)
+        image_size, channels = protocol.image_size_for(declared.resolution), protocol.channels or declared.channels
+        arguments = (student, image_size, channels, protocol.width)
         found.setdefault(arguments, (f"{student}-{name}-{dataset}", len(declared.class_ids)))
     return {
-        name: (student, classes, side, channels, width)
-        for (student, side, channels, width), (name, classes) in found.items()
+        name: (student, classes, image_size, channels, width)
+        for (student, image_size, channels, width), (name, classes) in found.items()
     }
 
 
@@ -134,14 +134,14 @@ def test_students_build_at_the_datasets_side(arguments: tuple[str, int, int, int
 
     from ddbench.benchmark.protocols.networks import build
 
-    _, classes, side, channels, _ = arguments
+    _, classes, image_size, channels, _ = arguments
 
     def built(seed: int) -> torch.nn.Module:
         network = build(*arguments, generator=torch.Generator().manual_seed(seed))
         assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
         return network.eval()
 
-    images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     network = built(0)
     with torch.inference_mode():
         logits = network(images)

@@ -21,18 +21,18 @@ from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fi
 from ddbench.datasets.hashing import content_hash
 
 
-def torchvisions(image: Image.Image, side: int) -> np.ndarray:
+def torchvisions(image: Image.Image, image_size: int) -> np.ndarray:
     """The test transform of the papers' programs, on a PIL image as their loaders open it."""
-    both = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
+    both = transforms.Compose([transforms.Resize(image_size), transforms.CenterCrop(image_size)])
     return np.asarray(both(image.convert("RGB")))
 
 
 @settings(max_examples=60, deadline=None)
-@given(width=st.integers(1, 60), height=st.integers(1, 60), side=st.integers(1, 40), seed=st.integers(0, 99))
-def test_resize_and_crop_are_torchvisions(width: int, height: int, side: int, seed: int) -> None:
+@given(width=st.integers(1, 60), height=st.integers(1, 60), image_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_resize_and_crop_are_torchvisions(width: int, height: int, image_size: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    assert np.array_equal(fit_image(image, side), torchvisions(image, side))
+    assert np.array_equal(fit_image(image, image_size), torchvisions(image, image_size))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1", "LA"])
@@ -44,21 +44,21 @@ def test_every_kind_of_image_becomes_rgb(mode: str) -> None:
     assert np.array_equal(fitted, torchvisions(image, 16))
 
 
-def decoded_by_hand(tiny: Any, name: str, side: int) -> np.ndarray:
+def decoded_by_hand(tiny: Any, name: str, image_size: int) -> np.ndarray:
     """From the JPEG data that was written, not from the cache."""
     import io
 
     wnid, file = name.split("/")
     kind = "val" if "val" in file else "train"
     number = int(file.removesuffix(".JPEG").rpartition("_")[2])
-    return torchvisions(Image.open(io.BytesIO(tiny.jpeg(wnid, kind, number))), side)
+    return torchvisions(Image.open(io.BytesIO(tiny.jpeg(wnid, kind, number))), image_size)
 
 
-@pytest.mark.parametrize("side", [8, 20, 32])
-def test_images_are_those_of_their_names(tiny: Any, side: int) -> None:
-    data = tiny.dataset().load("imagenet", tiny.archive(), side)
+@pytest.mark.parametrize("image_size", [8, 20, 32])
+def test_images_are_those_of_their_names(tiny: Any, image_size: int) -> None:
+    data = tiny.dataset().load("imagenet", tiny.archive(), image_size)
     for source in (data.train, data.test):
-        expected = np.stack([decoded_by_hand(tiny, name, side) for name in source.names])
+        expected = np.stack([decoded_by_hand(tiny, name, image_size) for name in source.names])
         assert np.array_equal(source.read(np.arange(len(source))), expected)
     assert data.content_hash == content_hash(data.train, data.test)
 
@@ -301,29 +301,31 @@ def test_a_system_error_is_not_taken_for_a_corrupt_image(tmp_path: Path) -> None
         cache.decode([Part("a", 1, lambda: [tmp_path / "gone.JPEG"], "id")], lambda images: None)
 
 
-def adm_crop(image: Image.Image, side: int) -> np.ndarray:
+def adm_crop(image: Image.Image, image_size: int) -> np.ndarray:
     """ADM's centre crop; where both sides are even, halved by arithmetic: means of 2×2 pixels. Pillow rounds between
     its two passes, so levels may differ by one before the bicubic resize, which may make two of it."""
     rgb = image.convert("RGB")
-    while min(rgb.size) // 2 >= side:
+    while min(rgb.size) // 2 >= image_size:
         if rgb.width % 2 or rgb.height % 2:
             rgb = rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BOX)
             continue
         blocks = np.asarray(rgb, float).reshape(rgb.height // 2, 2, rgb.width // 2, 2, 3)
         rgb = Image.fromarray(blocks.mean((1, 3)).round().astype(np.uint8))
     short = min(rgb.size)
-    size = tuple(side if length == short else round(length * (side / short)) for length in rgb.size)
+    size = tuple(image_size if length == short else round(length * (image_size / short)) for length in rgb.size)
     pixels = np.asarray(rgb.resize(size, Image.Resampling.BICUBIC))
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
+    top, left = ((length - image_size) // 2 for length in pixels.shape[:2])
+    return pixels[top : top + image_size, left : left + image_size]
 
 
 @settings(max_examples=60, deadline=None)
-@given(width=st.integers(1, 70), height=st.integers(1, 70), side=st.integers(1, 20), seed=st.integers(0, 99))
-def test_the_adm_crop(width: int, height: int, side: int, seed: int) -> None:
+@given(width=st.integers(1, 70), height=st.integers(1, 70), image_size=st.integers(1, 20), seed=st.integers(0, 99))
+def test_the_adm_crop(width: int, height: int, image_size: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    np.testing.assert_allclose(fit_image(image, side, "adm").astype(int), adm_crop(image, side), rtol=0, atol=3)
+    np.testing.assert_allclose(
+        fit_image(image, image_size, "adm").astype(int), adm_crop(image, image_size), rtol=0, atol=3
+    )
 
 
 def test_training_images_at_another_side(tiny: Any) -> None:
@@ -331,13 +333,13 @@ def test_training_images_at_another_side(tiny: Any) -> None:
     dataset, archive = tiny.dataset(), tiny.archive()
     data = dataset.load("imagenet", archive, 16)
     said: list[str] = []
-    for side, resize in ((8, "adm"), (8, "bilinear")):
-        source = dataset.train_at("imagenet", archive, side, resize, lambda what, done, total: said.append(what))
+    for image_size, resize in ((8, "adm"), (8, "bilinear")):
+        source = dataset.train_at("imagenet", archive, image_size, resize, lambda what, done, total: said.append(what))
         assert list(source.names) == list(data.train.names)
         assert np.array_equal(source.labels, data.train.labels)
         by_hand = [_picture(tiny, name) for name in source.names]
         crop = adm_crop if resize == "adm" else torchvisions
-        expected = np.stack([crop(image, side) for image in by_hand])
+        expected = np.stack([crop(image, image_size) for image in by_hand])
         found = source.read(np.arange(len(source))).astype(int)
         np.testing.assert_allclose(found, expected, rtol=0, atol=3 if resize == "adm" else 0)
     assert {"decoding tiny-woof at 8 px for its prior", "decoding tiny-woof at 8 px"} <= set(said)

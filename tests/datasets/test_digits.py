@@ -38,7 +38,7 @@ def test_hashes_are_pinned(split):
 
 
 def test_every_image_is_on_exactly_one_side(split):
-    train, test = ([position(name) for name in side.names] for side in (split.train, split.test))
+    train, test = ([position(name) for name in image_size.names] for image_size in (split.train, split.test))
     assert not set(train) & set(test)
     assert sorted(train + test) == list(range(1797))
     assert len(train) == 1078  # 60 % of 1,797
@@ -51,9 +51,9 @@ def test_split_is_stratified(split, raw):
         assert train[label] == pytest.approx(0.6 * count, abs=1)
 
 
-@pytest.mark.parametrize("side", ["train", "test"])
-def test_order_names_labels_and_pixels(split, raw, side):
-    source = getattr(split, side)
+@pytest.mark.parametrize("image_size", ["train", "test"])
+def test_order_names_labels_and_pixels(split, raw, image_size):
+    source = getattr(split, image_size)
     keys = list(zip(source.labels.tolist(), source.names, strict=True))
     assert keys == sorted(keys), "by class in label order, then by sorted file name"
     pixels = source.read(np.arange(len(source)))

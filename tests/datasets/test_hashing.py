@@ -10,8 +10,8 @@ from ddbench.datasets.base import ArraySource
 from ddbench.datasets.hashing import content_hash, source_hash, split_hash
 
 
-def source(n=5, seed=0, side=4):
-    images = np.random.default_rng(seed).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
+def source(n=5, seed=0, image_size=4):
+    images = np.random.default_rng(seed).integers(0, 256, (n, image_size, image_size, 1), dtype=np.uint8)
     return ArraySource(images, np.arange(n) % 2, [f"{i % 2}/{i}.png" for i in range(n)])
 
 

@@ -12,8 +12,8 @@ from ddbench.datasets.image_sets import image_name, pixels_sha256, read_set, set
 CLASSES = ("a", "b", "c")
 
 
-def pixels(seed: int, channels: int = 3, side: int = 5) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)
+def pixels(seed: int, channels: int = 3, image_size: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (image_size, image_size, channels), dtype=np.uint8)
 
 
 def make_folder(folder: Path, per_class: int = 2, channels: int = 3) -> Path:

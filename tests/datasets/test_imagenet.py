@@ -54,7 +54,7 @@ def test_a_prior_of_a_thousand_classes_receives_imagenets_labels(
     data = dataset.load("imagenet", tmp_path / "ten", 8)
     assert [sorted(WOOF).index(WOOF[i]) + 1 for i in range(10)] == data.train.read(range(10))[:, 0, 0, 0].tolist()
 
-    prior = Prior.load(find_prior(make_prior(IMAGENET_1K, channels=3, side=8)))
+    prior = Prior.load(find_prior(make_prior(IMAGENET_1K, channels=3, image_size=8)))
     received: list[list[int]] = []
     embed = prior.network.embed_labels
 

@@ -22,11 +22,11 @@ def rows(tiny: Any, kind: str) -> list[dict[str, Any]]:
     """Hugging Face's rows in no order, with a class that is not asked for."""
     found = [
         {
-            "image": {"bytes": tiny.jpeg(wnid, side, number), "path": f"{file.removesuffix('.JPEG')}_{wnid}.JPEG"},
+            "image": {"bytes": tiny.jpeg(wnid, part, number), "path": f"{file.removesuffix('.JPEG')}_{wnid}.JPEG"},
             "label": IMAGENET_1K.index(wnid),
         }
-        for wnid, side, file, number in tiny.images()
-        if side == kind
+        for wnid, part, file, number in tiny.images()
+        if part == kind
     ]
     other = f"{OTHER}_7_{OTHER}.JPEG" if kind == "train" else f"ILSVRC2012_val_00000777_{OTHER}.JPEG"
     found.append({"image": {"bytes": b"not asked for", "path": other}, "label": IMAGENET_1K.index(OTHER)})

@@ -20,15 +20,17 @@ from ddbench.datasets.file_dataset import silent
 from ddbench.datasets.image_sets import describe_set, write_png
 
 
-def refuse(folder: Path, dataset: Dataset, data: Path | None, side: int, split: str, *, pixels: bool = True) -> None:
+def refuse(
+    folder: Path, dataset: Dataset, data: Path | None, image_size: int, split: str, *, pixels: bool = True
+) -> None:
     prints: dict[Path, str | None] = {}
     describe_set(
         folder,
         dataset.class_ids,
         dataset.channels,
-        look=lambda path, image: prints.update({path: pixel_print(image, side)}),
+        look=lambda path, image: prints.update({path: pixel_print(image, image_size)}),
     )
-    spec = DatasetSpec(name=dataset.name, split=split, resolution=side)
+    spec = DatasetSpec(name=dataset.name, split=split, resolution=image_size)
     refuse_test_images(prints, dataset, spec, data, silent if pixels else None)
 
 
@@ -74,7 +76,7 @@ def tiny_set(tiny: Any, folder: Path, kind: str, name: str = "{i:05d}.png", **sh
         files = sorted((root / kind / wnid).iterdir())[:2]
         for i, file in enumerate(files):
             with Image.open(file) as image:
-                pixels = image.resize((shape["side"], shape["side"])) if shape else image.copy()
+                pixels = image.resize((shape["image_size"], shape["image_size"])) if shape else image.copy()
             pixels.save(folder / wnid / name.format(i=i, stem=file.stem, wnid=wnid))
     return folder
 
@@ -82,9 +84,9 @@ def tiny_set(tiny: Any, folder: Path, kind: str, name: str = "{i:05d}.png", **sh
 def test_copies_under_other_names_are_known_at_any_evaluation_size(tiny: Any, tmp_path: Path) -> None:
     source, dataset = tiny.tree(), tiny.dataset()
     folder = tiny_set(tiny, tmp_path / "set", "val")
-    for side in (8, 16, 20):
+    for image_size in (8, 16, 20):
         with pytest.raises(Problems, match="6 of the 6 images") as error:
-            refuse(folder, dataset, source, side, "imagenet")
+            refuse(folder, dataset, source, image_size, "imagenet")
         assert f"00000.png is the test image {tiny.classes[0]}/ILSVRC2012_val_00000001.JPEG" in str(error.value)
     refuse(folder, dataset, source, 16, "imagenet", pixels=False)
     refuse(tiny_set(tiny, tmp_path / "training", "train"), dataset, source, 16, "imagenet")
@@ -104,11 +106,11 @@ def test_a_set_that_was_decoded_from_test_images_is_known(tiny: Any, tmp_path: P
 @pytest.mark.parametrize("name", ["{stem}.png", "{stem}.JPEG", "{stem}_{wnid}.jpg"])
 def test_names_tell_where_pixels_have_changed(tiny: Any, tmp_path: Path, name: str) -> None:
     source, dataset = tiny.tree(), tiny.dataset()
-    folder = tiny_set(tiny, tmp_path / "set", "val", name, side=13)
+    folder = tiny_set(tiny, tmp_path / "set", "val", name, image_size=13)
     with pytest.raises(Problems, match="6 of the 6 images") as error:
         refuse(folder, dataset, source, 16, "imagenet", pixels=False)
     assert "by its name" in str(error.value)
-    refuse(tiny_set(tiny, tmp_path / "training", "train", name, side=13), dataset, source, 16, "imagenet")
+    refuse(tiny_set(tiny, tmp_path / "training", "train", name, image_size=13), dataset, source, 16, "imagenet")
 
 
 def test_what_is_a_test_image_depends_on_the_split(tiny: Any, tmp_path: Path) -> None:

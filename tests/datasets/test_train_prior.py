@@ -32,12 +32,12 @@ class Poison(ImageSource):
         raise AssertionError("a test image was read")
 
 
-def toy_split(side=8, channels=1, height=None, seed=0):
+def toy_split(image_size=8, channels=1, height=None, seed=0):
     """Two classes, dark and bright, of 30 images; one in ten is the validation part."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], 30)
     level = np.where(labels == 0, 30, 220)[:, None, None, None]
-    pixels = (level + rng.integers(-20, 21, (60, height or side, side, channels))).astype(np.uint8)
+    pixels = (level + rng.integers(-20, 21, (60, height or image_size, image_size, channels))).astype(np.uint8)
     names = [f"{'ab'[label]}/{i:03d}.png" for i, label in enumerate(labels)]
     return SplitData(
         "toy", ArraySource(pixels, labels, names), Poison(), "0" * 64, "1" * 64, validation=np.array([3, 7, 31, 42])
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_all_problems_are_reported_at_once(tmp_path):
     settings = PriorTraining(hidden=10, heads=4, patch=3, steps=0, batch=0, label_dropout=0, ema=1, min_snr=0)
     with pytest.raises(UsageError) as error:
-        train(tmp_path / "prior", toy_split(side=8, height=16), settings)
+        train(tmp_path / "prior", toy_split(image_size=8, height=16), settings)
     for part in ("16×8", "patch 3", "hidden 10", "1 step", "batch", "label_dropout 0", "ema 1", "min_snr 0"):
         assert part in str(error.value)
     assert not (tmp_path / "prior").exists()

@@ -36,9 +36,9 @@ class MemoryCache:
 def random_images() -> Callable[..., ArraySource]:
     """Random images of several classes, in the order of the contract."""
 
-    def make(class_ids: Sequence[str], per_class: int = 12, side: int = 8, channels: int = 1) -> ArraySource:
+    def make(class_ids: Sequence[str], per_class: int = 12, image_size: int = 8, channels: int = 1) -> ArraySource:
         count = len(class_ids) * per_class
-        pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, channels), np.uint8)
         names = [f"{class_id}/{i:04d}.png" for class_id in class_ids for i in range(per_class)]
         return ArraySource(pixels, np.repeat(np.arange(len(class_ids)), per_class), names)
 

@@ -67,13 +67,13 @@ def test_picks() -> None:
     assert select(np.full((4, 2), 0.5), 1, 2, "descending") == [0, 1], "ties in the order of the pool"
 
 
-@pytest.mark.parametrize("side", [8, 5])
+@pytest.mark.parametrize("image_size", [8, 5])
 @pytest.mark.parametrize("raw", [False, True])
-def test_what_the_classifier_sees(prior: Prior, make_task: Any, random_images: Any, side: int, raw: bool) -> None:
-    task = make_task(random_images(("a", "b"), side=side), ("a", "b"), batch_size=2)
+def test_what_the_classifier_sees(prior: Prior, make_task: Any, random_images: Any, image_size: int, raw: bool) -> None:
+    task = make_task(random_images(("a", "b"), image_size=image_size), ("a", "b"), batch_size=2)
     latents = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 2
     images = torch.from_numpy(prior.decode(latents)).permute(0, 3, 1, 2).float() / 255
-    seen = v2.functional.resize(images, [side, side], antialias=True) if side != 8 else images
+    seen = v2.functional.resize(images, [image_size, image_size], antialias=True) if image_size != 8 else images
     mean = (2 * seen - 1 if raw else (seen - 0.25) / 0.1).mean((1, 2, 3))
     expected = torch.stack([mean, -2 * mean], dim=1).softmax(1).numpy()
     np.testing.assert_allclose(probabilities(task, prior, Planted(), latents, raw=raw), expected, rtol=1e-4)

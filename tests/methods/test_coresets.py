@@ -167,9 +167,9 @@ def test_the_classifier_is_the_lineages_unless_told_otherwise(coreset_task: Make
     given = Herding.Params(network="convnet3", epochs=3, cutmix=False, normalisation="half", augmentation="affine")
     Herding(given).prepare(coreset_task(Planted(), recipes))
     assert recipes == [
-        ClassifierRecipe(network="resnet_ap10", side=8, epochs=300, cutmix=True),
+        ClassifierRecipe(network="resnet_ap10", image_size=8, epochs=300, cutmix=True),
         ClassifierRecipe(
-            network="convnet3", side=8, epochs=3, cutmix=False, augmentation="affine", mean=(0.5,), std=(0.5,)
+            network="convnet3", image_size=8, epochs=3, cutmix=False, augmentation="affine", mean=(0.5,), std=(0.5,)
         ),
     ]
 
@@ -186,8 +186,8 @@ def test_what_it_cannot_do_is_said_while_planning() -> None:
 # A given checkpoint ---------------------------------------------------------------------------------------------------
 
 
-def network(name: str = "", side: int = 8, *_: Any, features: int = 5) -> nn.Module:
-    assert side == 8
+def network(name: str = "", image_size: int = 8, *_: Any, features: int = 5) -> nn.Module:
+    assert image_size == 8
     return nn.Sequential(nn.Flatten(), nn.Linear(64, features, bias=False), nn.Linear(features, 2))
 
 

@@ -32,8 +32,8 @@ CPU = torch.device("cpu")
 HALF = Normalisation("half", CPU)
 
 
-def images(count: int = 3, channels: int = 3, side: int = 9) -> Tensor:
-    return torch.randn(count, channels, side, side, generator=stream(0, "test images"), dtype=torch.float64)
+def images(count: int = 3, channels: int = 3, image_size: int = 9) -> Tensor:
+    return torch.randn(count, channels, image_size, image_size, generator=stream(0, "test images"), dtype=torch.float64)
 
 
 # Augmentation ---------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_contrast_equals_torchvisions_where_that_does_not_clamp() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_image_gets_the_same_and_gradients_are_right(operation: str) -> None:
-    real, synthetic = images(4), images(2, side=9) * 0.5
+    real, synthetic = images(4), images(2, image_size=9) * 0.5
     for draw in range(4):
         augment = siamese.draw((operation,), 9, stream(draw, "augmentation"))
         both = augment(torch.cat([real, synthetic]))
@@ -108,9 +108,9 @@ def test_one_operation_is_drawn_and_its_numbers_cover_their_ranges(monkeypatch: 
     seen: list[tuple[str, tuple[Any, ...]]] = []
     for name in ("colour", "shift", "cutout", "resample"):
         monkeypatch.setattr(siamese, name, lambda x, name=name, **k: seen.append((name, tuple(k.values()))) or x)
-    side, x, flips = 16, images(1, side=16), 0
+    image_size, x, flips = 16, images(1, image_size=16), 0
     for draw in range(3000):
-        flips += not torch.equal(siamese.draw(OPERATIONS, side, stream(draw, "augmentation"))(x), x)
+        flips += not torch.equal(siamese.draw(OPERATIONS, image_size, stream(draw, "augmentation"))(x), x)
     found = {name: [numbers for other, numbers in seen if other == name] for name in dict(seen)}
     counts = Counter(name for name, _ in seen)
     # Two of six are resamplings, and half of the flips mirror: four standard deviations around what is expected.
@@ -144,9 +144,9 @@ def test_no_operations_are_the_identity() -> None:
 # The step -------------------------------------------------------------------------------------------------------------
 
 
-def linear_network(features: int = 5, side: int = 4, channels: int = 1) -> nn.Module:
+def linear_network(features: int = 5, image_size: int = 4, channels: int = 1) -> nn.Module:
     """Embeds linearly: its last linear layer takes W x."""
-    first = nn.Linear(channels * side**2, features, bias=False, dtype=torch.float64)
+    first = nn.Linear(channels * image_size**2, features, bias=False, dtype=torch.float64)
     first.weight.data = torch.randn(first.weight.shape, generator=stream(0, "weights"), dtype=torch.float64) / 4
     return nn.Sequential(nn.Flatten(), first, nn.Linear(features, 3, dtype=torch.float64))
 
@@ -173,7 +173,7 @@ def dm_task(make_task: Make, random_images: Callable[..., ArraySource]) -> Make:
     """A task with the linear network for every iteration, and 12 images of 4×4 in each of two classes."""
 
     def make(network: Callable[..., nn.Module] | None = None, **given: Any) -> DistillTask:
-        task = make_task(random_images(("a", "b"), side=4), ("a", "b"), **given)
+        task = make_task(random_images(("a", "b"), image_size=4), ("a", "b"), **given)
         asked = network or (lambda *_: linear_network().float())
         return dataclasses.replace(task, network=asked)
 
@@ -221,12 +221,12 @@ def test_the_mean_embedding_goes_to_that_of_the_real_images(dm_task: Make) -> No
 def test_the_loss_falls_on_digits_also_under_networks_that_were_not_drawn(make_task: Make) -> None:
     from ddbench.benchmark.protocols.networks import build
 
-    def network(name: str, side: int, *key: str | int) -> nn.Module:
-        return build(name, 10, side, 1, 16, generator=stream(0, "network", name, *key))
+    def network(name: str, image_size: int, *key: str | int) -> nn.Module:
+        return build(name, 10, image_size, 1, 16, generator=stream(0, "network", name, *key))
 
     train = Digits().load("default", None, 8).train
     task = dataclasses.replace(make_task(train, Digits.class_ids, ipc=2), network=network)
-    given = {"learning_rate": 3.0, "network_side": 16, "init": "noise", "real_batch": 64}
+    given = {"learning_rate": 3.0, "network_image_size": 16, "init": "noise", "real_batch": 64}
     moved = Matching(task, params(**given), (0, 3))
     others = [network("convnet3", 16, "others", i) for i in range(3)]
 

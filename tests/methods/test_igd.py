@@ -189,7 +189,7 @@ def test_class_gradients_are_means_over_the_first_images_by_name(
     train = random_images(CLASSES, per_class=64)
     task = make_task(train, CLASSES, cache=memory_cache)
     params = IGD.Params.model_validate(SMALL | {"real_images": 60})
-    surrogate = Surrogate(task, params, side=8)
+    surrogate = Surrogate(task, params, image_size=8)
     found = torch.tensor(surrogate.class_gradient(1))
     images = torch.from_numpy(train.read(train.of_class(1)[:60])).permute(0, 3, 1, 2) / 255
     x = (images - 0.5) / 0.5
@@ -198,7 +198,7 @@ def test_class_gradients_are_means_over_the_first_images_by_name(
     for row, network in zip(found, surrogate.networks, strict=True):
         one_by_one = torch.stack([loss_gradient(network, image[None], 1) for image in x]).mean(0)
         torch.testing.assert_close(row, one_by_one, rtol=1e-3, atol=1e-5)
-    Surrogate(task, params, side=8).class_gradient(1)
+    Surrogate(task, params, image_size=8).class_gradient(1)
     assert memory_cache.made.count("class-gradient") == 1, "made once for all cells"
     # The loss of images with that very gradient is 0.
     both = alignment_loss(surrogate.networks, x, 1, found)
@@ -211,7 +211,7 @@ def test_influence_through_a_real_prior_and_classifier(
     """float32, so the slope is coarse; the direction must agree."""
     prior = Prior.load(find_prior(make_prior()))
     task = make_task(random_images(CLASSES), CLASSES, prior=prior)
-    surrogate = Surrogate(task, IGD.Params.model_validate(SMALL), side=8)
+    surrogate = Surrogate(task, IGD.Params.model_validate(SMALL), image_size=8)
     image = ImageKey("b", 0)
     term = Influence(
         prior, [image], [surrogate.alignment(1)], cfg_scale=4.0, scale=5.0, step_size=0.0015, window=WINDOW

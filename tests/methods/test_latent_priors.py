@@ -36,11 +36,11 @@ def prior() -> Prior:
 @pytest.fixture
 def task(make_task: Any, random_images: Callable[..., ArraySource], prior: Prior, tmp_path: Path) -> DistillTask:
     """A run at 8 px with a prior at 16 px, whose images come from `train_at`."""
-    own = random_images(CLASSES, side=8, channels=3)
-    at_16 = random_images(CLASSES, side=16, channels=3)
+    own = random_images(CLASSES, image_size=8, channels=3)
+    at_16 = random_images(CLASSES, image_size=16, channels=3)
 
-    def train_at(side: int, resize: str = "bilinear") -> ArraySource:
-        assert (side, resize) == (16, "adm")
+    def train_at(image_size: int, resize: str = "bilinear") -> ArraySource:
+        assert (image_size, resize) == (16, "adm")
         return at_16
 
     task = make_task(own, CLASSES, prior=prior, batch_size=5)
@@ -85,7 +85,7 @@ def test_latents_are_named_by_the_images_content(task: DistillTask, prior: Prior
 
     source = real_images(task, prior)
     named = Named(source.read(np.arange(len(source))), source.labels, source.names)
-    here = replace(task, train_at=lambda side, resize: named, train_hash="at 8 px")
+    here = replace(task, train_at=lambda image_size, resize: named, train_hash="at 8 px")
     there = replace(here, train_hash="the same files in a run at 12 px")
     assert latents.latents_key(here, prior, 1, "mean") == latents.latents_key(there, prior, 1, "mean")
     assert latents.latents_key(here, prior, 1, "mean") != latents.latents_key(here, prior, 2, "mean")

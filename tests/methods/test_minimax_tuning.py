@@ -236,8 +236,8 @@ def test_a_latent_prior_sees_its_own_crop_of_the_files(
     monkeypatch.setattr(prior, "metadata", prior.metadata.model_copy(update={"space": "latents"}))
     asked: list[tuple[int, str]] = []
     changed = {
-        "train": random_images(CLASSES, side=16),
-        "train_at": lambda side, resize: asked.append((side, resize)) or task.train,
+        "train": random_images(CLASSES, image_size=16),
+        "train_at": lambda image_size, resize: asked.append((image_size, resize)) or task.train,
     }
     assert_same(tuned(changed=changed), expected)
     assert set(asked) == {(8, "adm")}

@@ -62,7 +62,7 @@ class Planted:
 @pytest.fixture
 def rded_task(make_task: Make, random_images: Callable[..., ArraySource]) -> Make:
     def make(planted: Any, **given: Any) -> DistillTask:
-        source = random_images(CLASSES, per_class=given.pop("per_class", 20), side=SIDE, channels=3)
+        source = random_images(CLASSES, per_class=given.pop("per_class", 20), image_size=SIDE, channels=3)
         return dataclasses.replace(make_task(source, CLASSES, **given), trained_classifier=lambda recipe: planted)
 
     return make
@@ -102,7 +102,7 @@ def test_the_whole_image_is_a_crop_of_it() -> None:
 
 
 def test_a_cut_is_pillows_antialiased_resize_of_the_box(random_images: Callable[..., ArraySource]) -> None:
-    source = random_images(CLASSES, side=40, channels=3)
+    source = random_images(CLASSES, image_size=40, channels=3)
     boxes = np.array([[3, 5, 30, 30], [0, 0, 40, 40], [20, 11, 9, 9]])
     pieces = crops.cut(torch.from_numpy(source.images[:3]).permute(0, 3, 1, 2) / 255, boxes, 13)
     for piece, image, (top, left, height, width) in zip(pieces, source.images, boxes, strict=False):
@@ -163,14 +163,14 @@ def test_crops_are_found_once_for_every_ipc_and_anew_for_a_seed(rded_task: Make,
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_image_j_holds_the_picks_j_then_j_plus_ipc_and_so_on_row_by_row(factor: int) -> None:
-    ipc, side = 3, 12
+    ipc, image_size = 3, 12
     shades = np.arange(40, dtype=np.uint8) * 6
     source = ArraySource(np.broadcast_to(shades[:, None, None, None], (40, 8, 8, 1)).copy(), np.zeros(40), ["x"] * 40)
     images = np.random.default_rng(0).permutation(40)
     found = {"images": images, "boxes": np.array([[1, 2, 4, 4]] * 40)}
-    made = crops.collages(source, found, ipc, factor, side, torch.device("cpu"))
+    made = crops.collages(source, found, ipc, factor, image_size, torch.device("cpu"))
     assert made.shape == (3, 12, 12, 1)
-    size = side // factor
+    size = image_size // factor
     for j in range(ipc):
         for row in range(factor):
             for column in range(factor):
@@ -219,8 +219,8 @@ def test_jpeg_is_pillows_of_quality_75(rded_task: Make) -> None:
 def test_crops_can_come_from_larger_images(rded_task: Make) -> None:
     asked = []
 
-    def train_at(side: int) -> ArraySource:
-        asked.append(side)
+    def train_at(image_size: int) -> ArraySource:
+        asked.append(image_size)
         small = task.train
         assert isinstance(small, ArraySource)
         return ArraySource(np.kron(small.images, np.ones((1, 3, 3, 1), np.uint8)), small.labels, small.names)
@@ -238,7 +238,7 @@ def test_the_observer_is_a_resnet18_at_the_runs_side(rded_task: Make) -> None:
     recipes: list[ClassifierRecipe] = []
     task = dataclasses.replace(rded_task(None), trained_classifier=lambda recipe: recipes.append(recipe) or Planted())
     run(task)
-    assert [(recipe.network, recipe.side) for recipe in recipes] == [("resnet18_bn", SIDE)]
+    assert [(recipe.network, recipe.image_size) for recipe in recipes] == [("resnet18_bn", SIDE)]
 
 
 def test_what_it_cannot_do_is_said(rded_task: Make) -> None:

@@ -28,20 +28,22 @@ def fill_by_formula(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def formula_images(n: int, side: int) -> torch.Tensor:
-    return torch.sin(0.01 * torch.arange(n * 3 * side**2, dtype=torch.float64)).reshape(n, 3, side, side)
+def formula_images(n: int, image_size: int) -> torch.Tensor:
+    return torch.sin(0.01 * torch.arange(n * 3 * image_size**2, dtype=torch.float64)).reshape(
+        n, 3, image_size, image_size
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_network_equals_golden(golden: Path, case: str) -> None:
     expected = json.loads((golden / "networks" / "networks.json").read_text())[case]
     logits = load_file(golden / "networks" / "logits.safetensors")[case].double()
-    name, side = case.rsplit("-", 1)[0], expected["input_size"]
-    network = build(name, 10, side)
+    name, image_size = case.rsplit("-", 1)[0], expected["input_size"]
+    network = build(name, 10, image_size)
     assert sum(p.numel() for p in network.parameters()) == expected["params"]
     assert [list(p.shape) for p in network.parameters()] == expected["shapes"]
 
-    images = formula_images(2, side)
+    images = formula_images(2, image_size)
     with torch.inference_mode():
         single = fill_by_formula(network)(images.float()).double()
         double = fill_by_formula(network.double())(images)
@@ -57,16 +59,16 @@ def test_every_golden_network_is_tested(golden: Path) -> None:
     assert sorted(json.loads((golden / "networks" / "networks.json").read_text())) == sorted(CASES)
 
 
-@pytest.mark.parametrize("side", [64, 96, 224])
-def test_resnet18_is_torchvisions_layout_with_instance_norm(side: int) -> None:
+@pytest.mark.parametrize("image_size", [64, 96, 224])
+def test_resnet18_is_torchvisions_layout_with_instance_norm(image_size: int) -> None:
     reference = torchvision.models.resnet18(num_classes=10, norm_layer=lambda width: nn.GroupNorm(width, width))
-    if side <= 128:
+    if image_size <= 128:
         reference.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    if side <= 64:
+    if image_size <= 64:
         reference.maxpool = nn.Identity()
-    ours = build("resnet18", 10, side)
+    ours = build("resnet18", 10, image_size)
     assert [p.shape for p in ours.parameters()] == [p.shape for p in reference.parameters()]
-    images = formula_images(1, side)
+    images = formula_images(1, image_size)
     with torch.inference_mode():
         torch.testing.assert_close(
             fill_by_formula(ours.double())(images), fill_by_formula(reference.double())(images), rtol=0, atol=1e-6

@@ -268,7 +268,7 @@ class Folder:
                 )
                 self.student(evaluate, label, accuracy, images=made, made_by=made_by)
 
-    def pictures(self, side: int = 8) -> list[Path]:
+    def pictures(self, image_size: int = 8) -> list[Path]:
         """Two images of each class for each set, as the engine writes them, with their true hash in all results.
 
         Images of a class are (side, side) of 20 · class + image; the last pixel of a set's last image tells sets apart.
@@ -278,7 +278,9 @@ class Folder:
         for _, result in cells:
             if not isinstance(result, DistillResult) or result.image_set_sha256 is None or result.ipc is None:
                 continue
-            made = [(c, i, np.full((side, side, 1), 20 * c + i, np.uint8)) for c in range(10) for i in range(2)]
+            made = [
+                (c, i, np.full((image_size, image_size, 1), 20 * c + i, np.uint8)) for c in range(10) for i in range(2)
+            ]
             made[-1][2][-1, -1] = len(folders)
             sha256 = set_sha256((str(c), i, pixels_sha256(pixels)) for c, i, pixels in made)
             folders.append(self.store.set_dir(sha256))

@@ -24,16 +24,16 @@ PLUGIN = Path(__file__).with_name("many_classes.py")
 BENCH = Path(sys.executable).with_name("bench")
 
 
-def make_prior(folder: Path, class_ids: tuple[str, ...], side: int) -> None:
+def make_prior(folder: Path, class_ids: tuple[str, ...], image_size: int) -> None:
     """The smallest network of the prior's kind, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformer = DiTTransformer2DModel(
             num_attention_heads=2, attention_head_dim=16, in_channels=3, out_channels=3, num_layers=1,
-            sample_size=side, patch_size=4, num_embeds_ada_norm=len(class_ids), norm_eps=1e-6,
+            sample_size=image_size, patch_size=4, num_embeds_ada_norm=len(class_ids), norm_eps=1e-6,
         )  # fmt: skip
     metadata = PriorMetadata(
-        space="pixels in [-1, 1]", resolution=side, prediction="epsilon", learned_variance=False,
+        space="pixels in [-1, 1]", resolution=image_size, prediction="epsilon", learned_variance=False,
         schedule=NoiseScheduleMetadata(), freq_shift=0, norm_eps=1e-6, guided_channels="all", clip_denoised=True,
         latent_scale=1.0, class_ids=class_ids, null_label=len(class_ids),
     )  # fmt: skip

@@ -8,7 +8,7 @@ python -P tests/speed/gpu_checks.py OUT.json [--device cuda] [--prior random:dit
 4. A student of `hard-minimax-sgd@1` on 100 images: seconds for all its epochs, its looks at 500 test images included.
 
 Random weights make noise, so the numbers are of time and memory only. On a CPU: --prior random:tiny --student convnet3
---side 32 --epochs 4 tries the road.
+--image-size 32 --epochs 4 tries the road.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Checks:
         self.device = torch.device(asked.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as a distill cell
         self.files = find_prior(asked.prior)
-        side = self.files.metadata.resolution
-        pixels = np.random.default_rng(0).integers(0, 256, (len(WOOF) * PER_CLASS, side, side, 3), np.uint8)
+        image_size = self.files.metadata.resolution
+        pixels = np.random.default_rng(0).integers(0, 256, (len(WOOF) * PER_CLASS, image_size, image_size, 3), np.uint8)
         names = [f"{wnid}/{wnid}_{i}.JPEG" for wnid in WOOF for i in range(PER_CLASS)]
         self.train = ArraySource(pixels, np.repeat(np.arange(len(WOOF)), PER_CLASS), names)
         self.cache = Kept()
@@ -91,7 +91,7 @@ class Checks:
             cache=self.cache,
             phase=lambda name: nullcontext(),
             progress=lambda note: None,
-            train_at=lambda side, resize: self.train,
+            train_at=lambda image_size, resize: self.train,
         )
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -152,11 +152,11 @@ class Checks:
 
     def matrix_flops_per_second(self, precision: str) -> float:
         """What large matrix products reach on this device, the best of five: the peak that programs can have."""
-        side = MATRIX_SIDE if self.device.type == "cuda" else 1024
+        image_size = MATRIX_SIDE if self.device.type == "cuda" else 1024
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
+        a, b = (torch.randn(image_size, image_size, device=self.device, dtype=kind) for _ in range(2))
         _ = a @ b
-        return 2 * side**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
+        return 2 * image_size**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
 
     def peak_mib(self) -> float | None:
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
@@ -192,11 +192,11 @@ class Checks:
         }
 
     def student(self) -> dict[str, Any]:
-        protocol, side = hard_minimax_sgd.PROTOCOL, self.asked.side
-        overrides = {"side": side} | ({"epochs": self.asked.epochs} if self.asked.epochs else {})
+        protocol, image_size = hard_minimax_sgd.PROTOCOL, self.asked.image_size
+        overrides = {"image_size": image_size} | ({"epochs": self.asked.epochs} if self.asked.epochs else {})
         protocol = protocol.with_overrides(overrides)
         rng = np.random.default_rng(0)
-        train, test = (rng.integers(0, 256, (n, side, side, 3), np.uint8) for n in (100, 500))
+        train, test = (rng.integers(0, 256, (n, image_size, image_size, 3), np.uint8) for n in (100, 500))
 
         def run() -> None:
             train_student(
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10, 20, 50])
     parser.add_argument("--student", default="resnet_ap10")
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=None, help="of the student; the protocol's when not given")
     parser.add_argument("--student-rounds", type=int, default=2)
     asked = parser.parse_args()

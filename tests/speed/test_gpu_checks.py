@@ -10,7 +10,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("gpu_checks.py")
 SMALL = ["--device", "cpu", "--prior", "random:tiny", "--steps", "2", "--rounds", "1", "--batch-sizes", "10"]
-STUDENT = ["--student", "convnet3", "--side", "16", "--epochs", "1", "--student-rounds", "1"]
+STUDENT = ["--student", "convnet3", "--image-size", "16", "--epochs", "1", "--student-rounds", "1"]
 
 
 def test_every_check_leaves_its_numbers(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import train_student
 
 
-def student(protocol: Protocol, n_images: int, *, ipc: int | None, epochs: int, side: int, channels: int) -> None:
+def student(protocol: Protocol, n_images: int, *, ipc: int | None, epochs: int, image_size: int, channels: int) -> None:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n_images, side, side, channels), dtype=np.uint8)
+    images = rng.integers(0, 256, (n_images, image_size, image_size, channels), dtype=np.uint8)
     labels = np.arange(n_images) % 10
     train_student(
         protocol.with_overrides({"epochs": epochs, "looks": 1}),
@@ -33,10 +33,10 @@ def student(protocol: Protocol, n_images: int, *, ipc: int | None, epochs: int, 
 
 
 PROTOCOLS = {
-    "quick": (quick.PROTOCOL, {"side": 8, "channels": 1}),
+    "quick": (quick.PROTOCOL, {"image_size": 8, "channels": 1}),
     "hard-minimax-sgd": (
-        hard_minimax_sgd.PROTOCOL.model_copy(update={"side": 32, "students": ("convnet3",)}),
-        {"side": 32, "channels": 3},
+        hard_minimax_sgd.PROTOCOL.model_copy(update={"image_size": 32, "students": ("convnet3",)}),
+        {"image_size": 32, "channels": 3},
     ),
 }
 
@@ -73,5 +73,7 @@ def test_quick_student(benchmark: Any, ipc: int) -> None:
     threads = torch.get_num_threads()
     benchmark.extra_info["threads"] = threads
     benchmark.pedantic(
-        lambda: student(quick.PROTOCOL, 10 * ipc, ipc=ipc, epochs=30, side=8, channels=1), rounds=7, warmup_rounds=1
+        lambda: student(quick.PROTOCOL, 10 * ipc, ipc=ipc, epochs=30, image_size=8, channels=1),
+        rounds=7,
+        warmup_rounds=1,
     )

@@ -182,8 +182,10 @@ def model_card(prior: Prior, report: PriorTrainingReport, quality: PriorQuality,
     metadata = prior.metadata
     recipe = [f"{name.replace('_', ' ')} {value}" for name, value in metadata.training.items() if "loss" not in name]
     held_out = "none was withheld" if report.held_out_loss is None else f"{report.held_out_loss:.4f}"
-    channels, side, _ = prior.latent_shape
-    shape = f"{side}×{side} pixels, {channels} channel{'s' * (channels > 1)}, {len(metadata.class_ids)} classes"
+    channels, image_size, _ = prior.latent_shape
+    shape = (
+        f"{image_size}×{image_size} pixels, {channels} channel{'s' * (channels > 1)}, {len(metadata.class_ids)} classes"
+    )
     body = _wrap(
         "A class-conditional diffusion model on pixels: a `diffusers` `DiTTransformer2DModel` of "
         f"{report.parameters:,} parameters (its one timestep and label embedder counted once; the file holds a copy "

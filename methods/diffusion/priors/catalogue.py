@@ -91,15 +91,15 @@ def _latents_of_imagenet(resolution: int, trained_on: str) -> PriorMetadata:
     )
 
 
-def _dit_xl_2(side: int, revision: str | None) -> KnownPrior:
+def _dit_xl_2(image_size: int, revision: str | None) -> KnownPrior:
     return KnownPrior(
-        name=f"dit-xl-2-{side}",
-        summary=f"DiT-XL/2 at {side} px: class-conditional ImageNet-1K, in the latents of sd-vae-ft-mse",
+        name=f"dit-xl-2-{image_size}",
+        summary=f"DiT-XL/2 at {image_size} px: class-conditional ImageNet-1K, in the latents of sd-vae-ft-mse",
         licence=DIT_LICENCE,
-        metadata=_latents_of_imagenet(side, "ImageNet-1K, training part: 1,281,167 images of 1,000 classes"),
-        network=DIT_XL_2 | {"sample_size": side // 8},
+        metadata=_latents_of_imagenet(image_size, "ImageNet-1K, training part: 1,281,167 images of 1,000 classes"),
+        network=DIT_XL_2 | {"sample_size": image_size // 8},
         autoencoder=SD_VAE,
-        transformer=HubFolder(f"facebook/DiT-XL-2-{side}", revision, "transformer"),
+        transformer=HubFolder(f"facebook/DiT-XL-2-{image_size}", revision, "transformer"),
         vae=SD_VAE_MSE,
         vae_ema=SD_VAE_EMA,
     )

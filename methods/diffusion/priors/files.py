@@ -352,7 +352,7 @@ def _contradictions(
     if absent:
         return [f"{CONFIG} lacks {', '.join(absent)}; write it with save_pretrained"]
     problems = []
-    channels, side = config["in_channels"], config["sample_size"]
+    channels, image_size = config["in_channels"], config["sample_size"]
     out_channels = config.get("out_channels") or channels
     expected_out = channels * (2 if metadata.learned_variance else 1)
     if out_channels != expected_out:
@@ -385,8 +385,8 @@ def _contradictions(
                 f"{channels}; they do not belong together"
             )
         scale = 2 ** (len(coder["block_out_channels"]) - 1)
-    if metadata.resolution != side * scale:
-        problems.append(f"resolution is {metadata.resolution}, but the network's images have side {side * scale}")
+    if metadata.resolution != image_size * scale:
+        problems.append(f"resolution is {metadata.resolution}, but the network's images have side {image_size * scale}")
     if pixels and metadata.latent_scale != 1:
         problems.append(f"latent_scale is {metadata.latent_scale}, but a pixel prior has none: expected 1")
     return problems

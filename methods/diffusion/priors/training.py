@@ -125,13 +125,13 @@ def train_prior(
     everything = np.arange(len(split.train))
     withheld = split.validation if settings.withhold_validation else everything[:0]
     source, held_out = Subset(split.train, np.setdiff1d(everything, withheld)), Subset(split.train, withheld)
-    side, _, channels = shape = source.read([0]).shape[1:]
+    image_size, _, channels = shape = source.read([0]).shape[1:]
     if problems := settings.problems(shape):
         raise Problems([f"the prior cannot be trained: {problem}" for problem in problems])
 
     started = time.perf_counter()
-    network = build_network(settings, channels, side, len(class_ids), seed).to(device)
-    average = build_network(settings, channels, side, len(class_ids), seed).to(device)
+    network = build_network(settings, channels, image_size, len(class_ids), seed).to(device)
+    average = build_network(settings, channels, image_size, len(class_ids), seed).to(device)
     _optimise(network, average, *load_pixels(source), len(class_ids), settings, seed, on_step)
     seconds = time.perf_counter() - started
 
@@ -147,7 +147,7 @@ def train_prior(
     part = f"training part without its {len(held_out)} validation images" if len(held_out) else "training part"
     metadata = PriorMetadata(
         space=f"pixels, {channels} channel{'s' * (channels > 1)} in [-1, 1], no autoencoder",
-        resolution=side,
+        resolution=image_size,
         prediction="epsilon",
         learned_variance=False,
         schedule=SCHEDULE,
@@ -173,7 +173,7 @@ def load_pixels(source: ImageSource) -> tuple[Tensor, Tensor]:
     return pixels.float().div(127.5).sub(1), torch.from_numpy(source.labels)
 
 
-def build_network(settings: PriorTraining, channels: int, side: int, classes: int, seed: int) -> DenoisingNetwork:
+def build_network(settings: PriorTraining, channels: int, image_size: int, classes: int, seed: int) -> DenoisingNetwork:
     """An untrained network, initialised as DiT's authors do (Peebles & Xie, arXiv 2212.09748, section 3.2): blocks
     start as the identity, the output as zero."""
     with torch.random.fork_rng(devices=[]):  # the constructor draws weights, which are all drawn anew below
@@ -183,7 +183,7 @@ def build_network(settings: PriorTraining, channels: int, side: int, classes: in
             in_channels=channels,
             out_channels=channels,
             num_layers=settings.layers,
-            sample_size=side,
+            sample_size=image_size,
             patch_size=settings.patch,
             num_embeds_ada_norm=classes,
             norm_eps=NORM_EPS,

@@ -103,7 +103,7 @@ function images() {
     const tiles = grid.querySelector(".tiles");
     tiles.replaceChildren();
     if (other || grid.hidden) return;
-    const of = grid.dataset, side = Number(of.side) * Math.max(1, Math.round(56 / of.side));
+    const of = grid.dataset, side = Number(of.imageSize) * Math.max(1, Math.round(56 / of.imageSize));
     tiles.append(strip("distilled", of.src, side, row, of.columns, of.rows));
     if (of.nearest) tiles.append(strip("nearest", of.nearest, side, row, of.nearestColumns, of.nearestRows));
     const called = document.getElementById("class").selectedOptions[0].textContent;

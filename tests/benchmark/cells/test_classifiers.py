@@ -25,7 +25,14 @@ from ddbench.methods.classifier import ClassifierRecipe
 
 CPU = torch.device("cpu")
 RECIPE = ClassifierRecipe(
-    network="convnet3", side=8, epochs=3, batch_size=16, augmentation="affine", mean=(0.5,), std=(0.5,), momentum=0.0
+    network="convnet3",
+    image_size=8,
+    epochs=3,
+    batch_size=16,
+    augmentation="affine",
+    mean=(0.5,),
+    std=(0.5,),
+    momentum=0.0,
 )
 
 
@@ -146,7 +153,7 @@ def test_logits_and_features_are_differentiable_and_weights_are_not(task: Distil
 
 
 def test_greyscale_is_repeated_for_a_recipe_on_rgb(task: DistillTask) -> None:
-    recipe = ClassifierRecipe(network="convnet3", side=8, epochs=1, batch_size=16)
+    recipe = ClassifierRecipe(network="convnet3", image_size=8, epochs=1, batch_size=16)
     grey = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     trained = task.trained_classifier(recipe)
     assert trained.normalise(grey).shape == (2, 3, 8, 8)
@@ -165,7 +172,7 @@ def test_fresh_networks_are_named_by_their_key(task: DistillTask) -> None:
 
 @pytest.mark.parametrize("network", ["convnet3", "resnet18_bn"])
 def test_reading_batch_by_batch_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch, network: str) -> None:
-    recipe = RECIPE.model_copy(update={"network": network, "epochs": 1, "side": 16})
+    recipe = RECIPE.model_copy(update={"network": network, "epochs": 1, "image_size": 16})
     source = bars(33, channels=3)  # in batches of 16, the last of one image: no statistics for BatchNorm
     source = ArraySource(source.images.repeat(2, 1).repeat(2, 2), source.labels, source.names)
 
@@ -207,7 +214,7 @@ def test_killed_training_goes_on_and_ends_equal(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"side": 16}, "16×16 pixels, got 8×8"),
+        ({"image_size": 16}, "16×16 pixels, got 8×8"),
         ({"keep_epochs": (4,)}, "no weights after epoch 4"),
         ({"mean": (0.5, 0.5)}, "1 or 1 values of mean and std, got 2 and 1"),
         ({"network": "resnet18"}, "at least 16×16 pixels, got 8×8"),

@@ -56,7 +56,7 @@ def test_a_class_without_training_images(method: str, tmp_path: Path, monkeypatc
 
 
 def test_a_prior_of_another_size(make_prior: Callable[..., Path]) -> None:
-    prior = make_prior(Digits.class_ids, side=16)
+    prior = make_prior(Digits.class_ids, image_size=16)
     with pytest.raises(Problems, match=r"makes images of 16 px, the run asks for 8 px; choose another prior"):
         plan_run(run_spec({}, request(methods="dit", prior=str(prior), resolution=8)))
 

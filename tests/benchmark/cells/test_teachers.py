@@ -28,7 +28,7 @@ from ddbench.reports.results.rows import EvaluateCell, Results
 from ddbench.reports.tables import leaderboard
 
 CPU = torch.device("cpu")
-SOFT = soft_rded.HALF.with_overrides({"side": 8, "teacher": "convnet3", "epochs": 2})
+SOFT = soft_rded.HALF.with_overrides({"image_size": 8, "teacher": "convnet3", "epochs": 2})
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_absent_teachers_say_how_to_get_them(cache: Path) -> None:
     assert "bench train-teacher --dataset woof\n" in str(woof.value)
     with pytest.raises(UsageError) as other:
         teachers.find(SOFT, Woof, "fastai", 224)
-    assert "bench train-teacher --dataset woof --network convnet3 --split fastai --side 8" in str(other.value)
+    assert "bench train-teacher --dataset woof --network convnet3 --split fastai --image-size 8" in str(other.value)
     with pytest.raises(UsageError) as imagenet:
         teachers.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
     for place in (cache / "teachers", cache.parent / "torch" / "hub" / "checkpoints"):
@@ -222,12 +222,12 @@ def test_run_with_soft_labels_from_end_to_end(tmp_path: Path) -> None:
     out = str(tmp_path / "runs")
     run = (
         "run", "-d", "digits", "-m", "random", "--ipc", "1", "--seeds", "0", "--repeats", "1", "--out", out,
-        "--protocol", "soft-rded-shuffle[epochs=2,side=8,teacher=convnet3]", "--student", "convnet3",
+        "--protocol", "soft-rded-shuffle[epochs=2,image_size=8,teacher=convnet3]", "--student", "convnet3",
     )  # fmt: skip
     refused = bench(*run)
     assert refused.returncode == 2
-    assert "bench train-teacher --dataset digits --network convnet3 --side 8" in refused.stderr
-    trained = bench("train-teacher", "-d", "digits", "--network", "convnet3", "--side", "8", "--epochs", "1")
+    assert "bench train-teacher --dataset digits --network convnet3 --image-size 8" in refused.stderr
+    trained = bench("train-teacher", "-d", "digits", "--network", "convnet3", "--image-size", "8", "--epochs", "1")
     assert trained.returncode == 0, trained.stderr
     assert "epoch 1 of 1" in trained.stdout
     done = bench(*run)

@@ -298,7 +298,7 @@ PLUGINS: dict[str, Case] = {
         ["class Mine does not declare version, cost_class"],
     ),
     "plugin: abstract": (
-        plugin(METHOD.replace("def distill(", "def distill(")),
+        plugin(METHOD.replace("def distill(", "def make(")),
         ["class Mine does not define distill"],
     ),
     "plugin: supports() fails": (

@@ -63,7 +63,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pixel_prior(make_prior: Callable[..., Path]) -> Path:
-    return make_prior((*CLASSES, "n02111889"), side=16, channels=3, width=16)
+    return make_prior((*CLASSES, "n02111889"), image_size=16, channels=3, width=16)
 
 
 def setting(plugin: Path, data: Path, methods: Sequence[str] = ("random", "dmgd"), **given: object) -> Setting:
@@ -97,7 +97,7 @@ def test_a_run_takes_its_pixel_priors_side(
 
 def test_a_latent_prior_works_at_any_resolution(plugin: Path, data: Path) -> None:
     found = setting(plugin, data, ["dmgd", "dit"], prior="random:tiny")
-    assert (found.spec.resolution, found.prior_side) == (24, 16)
+    assert (found.spec.resolution, found.prior_image_size) == (24, 16)
     assert found.images_at == ((16, "adm"),)
     assert setting(plugin, data, ["dit", "random"], prior="random:tiny").images_at == ()
     assert setting(plugin, data, ["minimax"], prior="random:tiny").images_at == ((16, "adm"),)

@@ -72,7 +72,8 @@ def test_table_1_has_every_row_under_both_optimisers() -> None:
     assert [run["protocol"] for run in study.runs] == ["hard-minimax-sgd", "hard-dmgd-adamw"]
     onto = {"datasets": "digits", "methods": "random", "student": "convnet3", "device": "cpu", "ipc": "1", "seeds": "0"}
     specs = [
-        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,side=16]"}) for spec in run_specs(study, onto)
+        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,image_size=16]"})
+        for spec in run_specs(study, onto)
     ]
     (made,) = Plan.joined([plan_run(spec)[0] for spec in specs]).sets
     by_protocol = Counter(student.protocol.name for student in made.students)
@@ -83,7 +84,8 @@ def test_table_1_is_six_methods_on_two_datasets_at_three_ipcs() -> None:
     study = find_study("dmgd-table1")
     onto = {"datasets": "digits", "prior": "digits", "student": "convnet3", "device": "cpu"}
     specs = [
-        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,side=16]"}) for spec in run_specs(study, onto)
+        spec.model_copy(update={"protocol": f"{spec.protocol}[epochs=2,image_size=16]"})
+        for spec in run_specs(study, onto)
     ]
     plan = Plan.joined([plan_run(spec)[0] for spec in specs])
     # 6 methods × 3 IPC × 3 seeds, each set with 3 students under SGD and 5 under AdamW; the study has two datasets.

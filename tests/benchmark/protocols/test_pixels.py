@@ -13,8 +13,8 @@ from ddbench.datasets.base import ArraySource
 CPU = torch.device("cpu")
 
 
-def source(n: int = 300, side: int = 4) -> ArraySource:
-    images = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), np.uint8)
+def source(n: int = 300, image_size: int = 4) -> ArraySource:
+    images = np.random.default_rng(0).integers(0, 256, (n, image_size, image_size, 3), np.uint8)
     return ArraySource(images, np.zeros(n), [str(i) for i in range(n)])
 
 
@@ -28,11 +28,15 @@ def test_batches_are_the_images_in_the_order_asked_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(pixels, "HOST_BYTES", room)
     held = hold(source(), CPU, fit)  # type: ignore[arg-type]
     assert isinstance(held, Resident if room else Streamed)
-    side = 2 if fit else 4
-    assert (len(held), held.side, held.channels) == (300, side, 3)
+    image_size = 2 if fit else 4
+    assert (len(held), held.image_size, held.channels) == (300, image_size, 3)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))[:70]
     batches = list(held.batches(order, 32))
-    assert [batch.shape for batch in batches] == [(32, 3, side, side), (32, 3, side, side), (6, 3, side, side)]
+    assert [batch.shape for batch in batches] == [
+        (32, 3, image_size, image_size),
+        (32, 3, image_size, image_size),
+        (6, 3, image_size, image_size),
+    ]
     assert all(batch.is_contiguous() and batch.dtype == torch.uint8 for batch in batches)
     expected = source().images[order.numpy()]
     expected = halved(expected) if fit else expected

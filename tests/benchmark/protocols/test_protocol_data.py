@@ -23,12 +23,12 @@ TEXTS = ("summary", "notice", "comparable_with_papers", "overrides")
 # If this test fails, do not change the hash here: give the change a new version (name@2) and keep this one runnable.
 PUBLISHED = {
     "quick@1": "ce616cf6be464947e5d2bfac73b116ff302255dad356c6b0f57174e622f95082",
-    "hard-minimax-sgd@1": "5bc24db633d20b29eefeffa6d76e6bc48127224e19a6c37764845b66c94e2a29",
-    "hard-dmgd-adamw@1": "2e01fb9bf82ca7f45c9ff146d782db0da74f68276c1b709c59ca476168c38601",
-    "hard-igd-adamw@1": "d45b806bb58d5c95b5d86cb517bf8c13fadee0225e61f2824db8c84e659e832f",
-    "soft-rded-shuffle@1": "ce3ac75606d2160c6f4dc9d5ea1358ab3e13c137628575628e81b6cb3ffdff21",
-    "soft-rded-half@1": "f1811ba78cad882d7015773b4a8ea53aec4f9dc7f1df59be7d21f3b18549bee8",
-    "soft-rded-crop@1": "afa96dc2f7c161dd80b3d4a3f3d9b9d1084313992bf7f088d6c4eecec07ac74a",
+    "hard-minimax-sgd@1": "cb9672d2b80fdc20f4cf3d7e67314a02d729ad2a6d6a9202488c7562f0761c0f",
+    "hard-dmgd-adamw@1": "6772543beca24c196b47e5ad0f90c77243ec4c242a89e9a21eb907a045ac9d62",
+    "hard-igd-adamw@1": "cc79296f7595903cfbc56d23a40406b3492dddf1b35beb18ffc3553f2807e642",
+    "soft-rded-shuffle@1": "07ea9c496dd20597cdbc297f111c17c379ee819e65502d7a3f79a3813438684c",
+    "soft-rded-half@1": "c58a40426086c34613287863cf9fbd66a4bec682eeb14e54eb18193378e84f13",
+    "soft-rded-crop@1": "8d791aa3486f119658cde64e1668c76a65c324f9931db007205b60564bb2a045",
 }
 
 
@@ -147,7 +147,7 @@ def test_optimisers_and_batches() -> None:
 def test_what_else_the_specification_fixes() -> None:
     sgd, dmgd, igd, quick = map(protocol, ["hard-minimax-sgd", "hard-dmgd-adamw", "hard-igd-adamw", "quick"])
     assert [p.students_per_set for p in (sgd, dmgd, igd, quick)] == [3, 5, 5, 3]
-    assert [p.side for p in (sgd, dmgd, igd, quick)] == [224, 224, 256, None]
+    assert [p.image_size for p in (sgd, dmgd, igd, quick)] == [224, 224, 256, None]
     assert [p.cutmix for p in (sgd, dmgd, igd, quick)] == [True, True, True, False]
     assert [p.comparable_with_papers for p in (sgd, dmgd, igd, quick)] == [True, True, True, False]
     assert (sgd.mean, igd.mean, igd.std) == ((0.485, 0.456, 0.406), (0.5,), (0.5,))
@@ -161,7 +161,7 @@ def test_what_else_the_specification_fixes() -> None:
     assert dmgd.epochs.model_copy(update={"full": 300}) == sgd.epochs == igd.epochs
     same.add("students_per_set")
     assert {f for f in same if getattr(dmgd, f) != getattr(igd, f)} == {
-        "side", "mean", "std", "epochs", "looks_of_full"
+        "image_size", "mean", "std", "epochs", "looks_of_full"
     }  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_hash_covers_numbers_and_leaves_out_texts() -> None:
     assert quick.model_copy(update={"summary": "other", "notice": "other"}).hash == quick.hash
     changes = {
         "version": 2,
-        "side": 32,
+        "image_size": 32,
         "antialias": False,
         "mean": (0.4,),
         "students": ("convnet3",),
@@ -223,7 +223,7 @@ def test_every_override_does_what_it_says() -> None:
         "batch_size": 7,
         "learning_rate": 0.5,
         "weight_decay": 0.0,
-        "side": 64,
+        "image_size": 64,
         "width": 8,
         "looks": 2,
         "cutmix": False,
@@ -236,7 +236,7 @@ def test_every_override_does_what_it_says() -> None:
         "batch_size": modified.batch_size_for(1000),
         "learning_rate": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
-        "side": modified.side_for(32),
+        "image_size": modified.image_size_for(32),
         "width": modified.width,
         "looks": len(modified.look_epochs(4)),
         "cutmix": modified.cutmix,
@@ -253,13 +253,13 @@ def test_augmentation_can_be_turned_off() -> None:
 
 
 def test_override_that_changes_nothing_is_none() -> None:
-    same = protocol("hard-minimax-sgd").with_overrides({"side": 224, "cutmix": "true"})
+    same = protocol("hard-minimax-sgd").with_overrides({"image_size": 224, "cutmix": "true"})
     assert same == protocol("hard-minimax-sgd")
     assert not same.modified
 
 
 def test_all_bad_overrides_are_reported_at_once() -> None:
-    bad = {"epochs": 0, "epoch": 5, "learning_rate": "fast", "looks": True, "cutmix": "maybe", "side": None}
+    bad = {"epochs": 0, "epoch": 5, "learning_rate": "fast", "looks": True, "cutmix": "maybe", "image_size": None}
     with pytest.raises(Problems) as caught:
         protocol("quick").with_overrides({**bad, "batch_size": 8})
     problems = caught.value.problems
@@ -280,9 +280,9 @@ def test_students_are_checked_before_anything_runs() -> None:
         protocol("quick").check_student("resnet_18", 32)
     with pytest.raises(UsageError, match=r"trains resnet_ap10, resnet18, convnet6; got --student convnet3.*modified"):
         protocol("hard-minimax-sgd").check_student("convnet3", 32)
-    protocol("hard-minimax-sgd").with_overrides({"side": 32, "epochs": 60}).check_student("convnet3", 32)
+    protocol("hard-minimax-sgd").with_overrides({"image_size": 32, "epochs": 60}).check_student("convnet3", 32)
     with pytest.raises(UsageError, match="convnet6 needs images of at least 64×64"):
-        protocol("hard-minimax-sgd").with_overrides({"side": 32}).check_student("convnet6", 32)
+        protocol("hard-minimax-sgd").with_overrides({"image_size": 32}).check_student("convnet6", 32)
     with pytest.raises(UsageError, match="width to 64, but network resnet18_bn has one width"):
         protocol("quick").with_overrides({"epochs": 3}).check_student("resnet18_bn", 32)
     with pytest.raises(UsageError, match=r"convnet6 needs images of at least 64×64 pixels, got 32×32.*use resnet_ap10"):

@@ -26,7 +26,7 @@ from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, trai
 
 CPU = torch.device("cpu")
 FAMILY = [soft_rded.SHUFFLE, soft_rded.HALF, soft_rded.CROP]
-SMALL = soft_rded.SHUFFLE.with_overrides({"epochs": 3, "side": 16, "batch_size": 8})
+SMALL = soft_rded.SHUFFLE.with_overrides({"epochs": 3, "image_size": 16, "batch_size": 8})
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("protocol", FAMILY)
 def test_recipe_is_rdeds(protocol: Protocol) -> None:
-    assert (protocol.side, protocol.test_side_for(0), protocol.epochs_for(10, 10), protocol.cutmix) == (
+    assert (protocol.image_size, protocol.test_image_size_for(0), protocol.epochs_for(10, 10), protocol.cutmix) == (
         224,
         256,
         300,
@@ -110,8 +110,8 @@ def test_test_images_are_resized_beyond_the_crop() -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     image[16:240, 16:240] = 200
     assert np.array_equal(fit(soft_rded.HALF, image, 256, test=True), np.full((224, 224, 3), 200, np.uint8))
-    small = soft_rded.HALF.with_overrides({"side": 28})
-    assert small.test_side_for(0) == 32
+    small = soft_rded.HALF.with_overrides({"image_size": 28})
+    assert small.test_image_size_for(0) == 32
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 64, 3)).copy()
     cropped = fit(small, ramp, 64, test=True)
     assert cropped.shape == (28, 28, 3)
@@ -121,10 +121,10 @@ def test_test_images_are_resized_beyond_the_crop() -> None:
     assert not np.array_equal(fit(small, ramp, 64), cropped)
 
 
-@pytest.mark.parametrize("side", [6, 7])
-def test_shuffling_permutes_the_four_patches_by_strips(side: int) -> None:
-    half = side // 2
-    image = torch.arange(side * side * 3, dtype=torch.float32).view(3, side, side)
+@pytest.mark.parametrize("image_size", [6, 7])
+def test_shuffling_permutes_the_four_patches_by_strips(image_size: int) -> None:
+    half = image_size // 2
+    image = torch.arange(image_size * image_size * 3, dtype=torch.float32).view(3, image_size, image_size)
     swaps = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
     shuffled = augmentation.swap_halves(image.expand(4, -1, -1, -1), swaps)
     for (columns, rows), ours in zip(swaps.tolist(), shuffled, strict=True):
@@ -240,7 +240,7 @@ def test_soft_labels_need_a_teacher_and_hard_ones_take_none() -> None:
     given: dict[str, Any] = {"num_classes": 10, "ipc": 2, "seed": 0}
     with pytest.raises(ValueError, match="has soft labels, and no teacher was given"):
         train_student(SMALL, "convnet3", images, labels, images, labels, **given)
-    hard = PROTOCOLS.load("hard-minimax-sgd").with_overrides({"epochs": 1, "side": 16})
+    hard = PROTOCOLS.load("hard-minimax-sgd").with_overrides({"epochs": 1, "image_size": 16})
     with pytest.raises(ValueError, match="has hard labels, and a teacher was given"):
         train_student(hard, "resnet18", images, labels, images, labels, **given, teacher=teacher_of())
 

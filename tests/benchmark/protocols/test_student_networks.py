@@ -79,23 +79,25 @@ def test_batch_norm_students_are_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_smallest_side_works_and_one_less_is_refused(name: str, in_channels: int) -> None:
-    side = next(network.min_side for network in NETWORKS if network.name == name)
-    network = build(name, 4, side, in_channels, generator=seeded(0))
+    image_size = next(network.min_image_size for network in NETWORKS if network.name == name)
+    network = build(name, 4, image_size, in_channels, generator=seeded(0))
     norm_sides: list[int] = []
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             module.register_forward_hook(lambda _module, inputs, _output: norm_sides.append(inputs[0].shape[-1]))
-    logits = network(torch.randn(3, in_channels, side, side, generator=seeded(1)))
+    logits = network(torch.randn(3, in_channels, image_size, image_size, generator=seeded(1)))
     assert logits.shape == (3, 4)
     assert float(logits.detach().std(0).max()) > 0
     if name in INSTANCE_NORM:
         assert min(norm_sides) == 2
-    with pytest.raises(UsageError, match=rf"{name} needs images of at least {side}×{side} pixels, got {side - 1}×"):
-        build(name, 4, side - 1, in_channels)
+    with pytest.raises(
+        UsageError, match=rf"{name} needs images of at least {image_size}×{image_size} pixels, got {image_size - 1}×"
+    ):
+        build(name, 4, image_size - 1, in_channels)
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "kernel", "map_sides"),
+    ("name", "image_size", "kernel", "map_sides"),
     [
         ("resnet_ap10", 64, 3, (64, 64)),
         ("resnet_ap10", 65, 3, (65, 32)),
@@ -109,26 +111,26 @@ def test_smallest_side_works_and_one_less_is_refused(name: str, in_channels: int
         ("resnet18", 224, 7, (112, 56)),
     ],
 )
-def test_stem_by_image_side(name: str, side: int, kernel: int, map_sides: tuple[int, int]) -> None:
+def test_stem_by_image_side(name: str, image_size: int, kernel: int, map_sides: tuple[int, int]) -> None:
     """Kernel of the stem, and the map's side after its convolution and after its pooling."""
-    network = build(name, 4, side, width=4, generator=seeded(0))
+    network = build(name, 4, image_size, width=4, generator=seeded(0))
     assert isinstance(network, ResNet)
     seen: list[int] = []
     for module in (network.stem, network.stem_pool):
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[-1]))
     with torch.inference_mode():
-        assert network(torch.zeros(1, 3, side, side)).shape == (1, 4)
+        assert network(torch.zeros(1, 3, image_size, image_size)).shape == (1, 4)
     assert next(network.parameters()).shape == (4, 3, kernel, kernel)
     assert tuple(seen) == map_sides
 
 
-@pytest.mark.parametrize("side", [64, 65, 128, 129])
-def test_convnets_take_odd_sides(side: int) -> None:
+@pytest.mark.parametrize("image_size", [64, 65, 128, 129])
+def test_convnets_take_odd_sides(image_size: int) -> None:
     for name, depth in (("convnet3", 3), ("convnet6", 6)):
-        network = build(name, 4, side, width=4, generator=seeded(0))
+        network = build(name, 4, image_size, width=4, generator=seeded(0))
         with torch.inference_mode():
-            assert network(torch.zeros(1, 3, side, side)).shape == (1, 4)
-        assert list(network.parameters())[-2].shape == (4, 4 * (side // 2**depth) ** 2)
+            assert network(torch.zeros(1, 3, image_size, image_size)).shape == (1, 4)
+        assert list(network.parameters())[-2].shape == (4, 4 * (image_size // 2**depth) ** 2)
 
 
 def test_width_is_the_first_stage() -> None:

@@ -15,17 +15,18 @@ from ddbench.benchmark.protocols.trainer import train_student
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "channels"),
+    ("name", "image_size", "channels"),
     [("timm:resnet10t", 32, 1), ("timm:vit_tiny_patch16_224", 48, 3), ("timm:swin_tiny_patch4_window7_224", 64, 3)],
 )
-def test_built_for_the_task(name: str, side: int, channels: int) -> None:
+def test_built_for_the_task(name: str, image_size: int, channels: int) -> None:
     state = torch.get_rng_state()
     network, again, other = (
-        networks.build(name, 7, side, channels, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+        networks.build(name, 7, image_size, channels, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training
-    images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         logits = network.eval()(images)
         assert logits.shape == (2, 7)
@@ -37,7 +38,7 @@ def test_layers_that_draw_are_seeded_too() -> None:
     """Swin's stochastic depth draws from the global generator in every step."""
     swin = networks.build("timm:swin_tiny_patch4_window7_224", 6, 32, generator=torch.Generator())
     assert any(getattr(module, "drop_prob", 0) for module in swin.modules())
-    protocol = hard_minimax_sgd.PROTOCOL.with_overrides({"epochs": 1, "side": 32, "learning_rate": 0.1})
+    protocol = hard_minimax_sgd.PROTOCOL.with_overrides({"epochs": 1, "image_size": 32, "learning_rate": 0.1})
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
 
     def loss() -> float:

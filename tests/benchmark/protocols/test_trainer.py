@@ -23,8 +23,12 @@ from ddbench.datasets.digits import Digits
 
 CPU = torch.device("cpu")
 QUICK = quick.PROTOCOL.with_overrides({"epochs": 6, "looks": 3, "width": 8, "batch_size": 16})
-SGD = hard_minimax_sgd.PROTOCOL.with_overrides({"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "side": 16})
-ADAMW = hard_dmgd_adamw.PROTOCOL.with_overrides({"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "side": 16})
+SGD = hard_minimax_sgd.PROTOCOL.with_overrides(
+    {"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "image_size": 16}
+)
+ADAMW = hard_dmgd_adamw.PROTOCOL.with_overrides(
+    {"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "image_size": 16}
+)
 CASES = [(QUICK, "convnet3"), (SGD, "resnet_ap10"), (ADAMW, "resnet18")]
 
 
@@ -40,11 +44,11 @@ def one_thread() -> Iterator[None]:
 def blobs(n: int, protocol: Protocol, num_classes: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Noisy images with a bright bar whose place and direction tell the class."""
     rng = np.random.default_rng(seed)
-    side, channels = protocol.side_for(8), protocol.channels or 1
+    image_size, channels = protocol.image_size_for(8), protocol.channels or 1
     labels = np.arange(n) % num_classes
-    images = rng.integers(0, 100, (n, side, side, channels), dtype=np.uint8)
+    images = rng.integers(0, 100, (n, image_size, image_size, channels), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
-        line = label // 2 % side
+        line = label // 2 % image_size
         (image if label % 2 else image.transpose(1, 0, 2))[line] = 250
     return images, labels
 
@@ -74,8 +78,8 @@ def without_seconds(result: StudentResult) -> list[Any]:
 
 def plain_training(protocol: Protocol, student: str, images: np.ndarray, labels: np.ndarray, seed: int) -> list[float]:
     """Mean loss of every epoch, by the protocol's text: unfused optimisers, torch's scheduler, image by image."""
-    side, channels, epochs = images.shape[1], images.shape[3], protocol.epochs_for(4, 10)
-    network = networks.build(student, 10, side, channels, protocol.width, seeds.stream(seed, "student-init"))
+    image_size, channels, epochs = images.shape[1], images.shape[3], protocol.epochs_for(4, 10)
+    network = networks.build(student, 10, image_size, channels, protocol.width, seeds.stream(seed, "student-init"))
     decay = protocol.overrides.get("weight_decay", 5e-4 if protocol.name == "hard-minimax-sgd" else 0.01)
     optimiser: torch.optim.Optimizer
     if protocol.name == "hard-minimax-sgd":
@@ -90,7 +94,7 @@ def plain_training(protocol: Protocol, student: str, images: np.ndarray, labels:
     losses = []
     for epoch in range(1, epochs + 1):
         order = torch.randperm(len(images), generator=seeds.stream(seed, "shuffle", epoch)).tolist()
-        rows = augment.draw(len(images), side, seeds.stream(seed, "augment", epoch))
+        rows = augment.draw(len(images), image_size, seeds.stream(seed, "augment", epoch))
         cuts = seeds.stream(seed, "cutmix", epoch)
         total = 0.0
         for start in range(0, len(order), protocol.batch_size):
@@ -98,9 +102,9 @@ def plain_training(protocol: Protocol, student: str, images: np.ndarray, labels:
             x = torch.cat([augment.apply(tensors[order[i]][None], rows[i][None]) for i in places])
             targets = F.one_hot(torch.tensor([labels[order[i]] for i in places]), 10).float()
             if protocol.cutmix:
-                cut = augmentation.draw_cut(len(places), side, cuts)
+                cut = augmentation.draw_cut(len(places), image_size, cuts)
                 x = cut.apply(x)
-                area = (cut.bottom - cut.top) * (cut.right - cut.left) / side**2
+                area = (cut.bottom - cut.top) * (cut.right - cut.left) / image_size**2
                 targets = (1 - area) * targets + area * targets[cut.partners]
             loss = -(targets * F.log_softmax(network(x), dim=1)).sum(1).mean()
             optimiser.zero_grad()
@@ -114,7 +118,7 @@ def plain_training(protocol: Protocol, student: str, images: np.ndarray, labels:
 
 # The published decays hardly show in six epochs of a tiny student; these do.
 DECAYING = [
-    (p.with_overrides({"epochs": 6, "width": 8, "batch_size": 16, "side": 16, "weight_decay": decay}), student)
+    (p.with_overrides({"epochs": 6, "width": 8, "batch_size": 16, "image_size": 16, "weight_decay": decay}), student)
     for p, student, decay in ((quick.PROTOCOL, "convnet3", 30.0), (hard_minimax_sgd.PROTOCOL, "resnet_ap10", 1.0))
 ]
 
@@ -260,7 +264,7 @@ def test_test_batches_change_no_prediction(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_recipe_changes_beyond_100_classes() -> None:
-    protocol = hard_minimax_sgd.PROTOCOL.with_overrides({"epochs": 1, "width": 2, "side": 16})
+    protocol = hard_minimax_sgd.PROTOCOL.with_overrides({"epochs": 1, "width": 2, "image_size": 16})
     images, labels = blobs(130, protocol)
     few, many = (
         train_student(protocol, "resnet_ap10", images, labels, images, labels, num_classes=k, ipc=1, seed=0)

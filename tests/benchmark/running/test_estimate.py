@@ -157,7 +157,7 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_long_run_on_a_cpu_is_warned_of_before_it_starts(store: Store, half_a_second: list[int]) -> None:
-    plan = items(store, methods="random", protocol="hard-minimax-sgd[side=96]", student="convnet3")
+    plan = items(store, methods="random", protocol="hard-minimax-sgd[image_size=96]", student="convnet3")
     found = estimates.estimate(plan, store, probe=True)
     assert half_a_second == [plan[0].planned.launch.threads]
     assert found.seconds == 0.5 * 100 * 2000  # images × epochs
@@ -172,7 +172,7 @@ def test_a_long_run_on_a_cpu_is_warned_of_before_it_starts(store: Store, half_a_
 
 def test_many_short_cells_are_long_together(store: Store, half_a_second: list[int]) -> None:
     def asked(repeats: int) -> list[Item]:
-        options = {"methods": "random", "protocol": "hard-minimax-sgd[side=32]", "student": "convnet3"}
+        options = {"methods": "random", "protocol": "hard-minimax-sgd[image_size=32]", "student": "convnet3"}
         return items(store, repeats=repeats, **options)
 
     assert estimates.estimate(asked(1), store, probe=True).probed == 0
@@ -187,9 +187,9 @@ def test_soft_labels_are_timed_with_their_teacher(store: Store, monkeypatch: pyt
     built: list[str] = []
     build = networks.build
     monkeypatch.setattr(networks, "build", lambda name, *rest: (built.append(name), build("convnet3", *rest))[1])
-    (_, student) = items(store, methods="random", protocol="hard-minimax-sgd[side=16]", student="convnet3")
+    (_, student) = items(store, methods="random", protocol="hard-minimax-sgd[image_size=16]", student="convnet3")
     assert isinstance(student.spec, EvaluateSpec)
-    protocol, spec = resolve_protocol("soft-rded-half[side=32]")
+    protocol, spec = resolve_protocol("soft-rded-half[image_size=32]")
     soft = student.spec.model_copy(update={"protocol": spec, "student": "resnet50_bn"})
     assert protocol.teacher is not None
     step, units = estimates._student_step(soft).build()

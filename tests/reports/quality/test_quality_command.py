@@ -132,7 +132,7 @@ def test_label_agreement_and_bytes_are_those_of_the_files(measured: Any, digits:
 def test_the_sheet_shows_what_was_selected(measured: Any, digits: SplitData) -> None:
     out, sets = measured
     found = record(measured, "random").sheet
-    assert (found.file, found.side, found.columns, found.rows) == (sheet_name(sets["random"]), 8, 10, 10)
+    assert (found.file, found.image_size, found.columns, found.rows) == (sheet_name(sets["random"]), 8, 10, 10)
     shown = np.asarray(Image.open(folder_of(Store(out)) / found.file))
     for label in range(10):
         for column, pixels in enumerate(digits.train.read(digits.train.of_class(label)[:10])):

@@ -16,8 +16,8 @@ from ddbench.reports.quality.nearest import nearest, sheet
 CPU = torch.device("cpu")
 
 
-def images(seed: int, n: int, side: int = 4, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (n, side, side, channels), dtype=np.uint8)
+def images(seed: int, n: int, image_size: int = 4, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, image_size, image_size, channels), dtype=np.uint8)
 
 
 def source(pixels: np.ndarray) -> ArraySource:
@@ -59,7 +59,7 @@ def test_sheet_has_a_row_for_each_class(channels: int) -> None:
     real = images(3, 6, channels=channels)
     labels = np.array([0, 0, 2, 2, 2])
     made = sheet(source(real), np.array([5, 4, 3, 2, 1]), labels, 4, num_classes=3)
-    assert (made.side, made.columns, made.rows) == (4, 3, 3)
+    assert (made.image_size, made.columns, made.rows) == (4, 3, 3)
     shown = np.asarray(Image.open(io.BytesIO(made.png))).reshape(12, 12, channels)
     np.testing.assert_array_equal(shown[:4, :4], real[5])
     np.testing.assert_array_equal(shown[:4, 4:8], real[4])
@@ -70,8 +70,8 @@ def test_sheet_has_a_row_for_each_class(channels: int) -> None:
 
 def test_sheet_stays_small() -> None:
     n_classes = 120
-    real = images(4, 3, side=80)
+    real = images(4, 3, image_size=80)
     labels = np.repeat(np.arange(n_classes), 12)
     made = sheet(source(real), np.zeros(len(labels), np.int64), labels, 80, n_classes)
-    assert (made.side, made.columns, made.rows) == (64, 10, 100)
+    assert (made.image_size, made.columns, made.rows) == (64, 10, 100)
     assert Image.open(io.BytesIO(made.png)).size == (640, 6400)

@@ -38,9 +38,11 @@ def record(sha256: str = SET, network: str = "convnet3", **changed: Any) -> Qual
             n_train=1000, n_test=500, warning=None,
         ),
         "ipc": 10,
-        "side": 8,
+        "image_size": 8,
         "features": FeatureSpace(
-            space=Space(kind="classifier", network=network, recipe={"epochs": 20}, side=8, content_hash="cc" * 32),
+            space=Space(
+                kind="classifier", network=network, image_size=8, recipe={"epochs": 20}, content_hash="cc" * 32
+            ),
             dimensions=64,
             weights_sha256="ee" * 32,
             validation_accuracy_percent=97.5,
@@ -52,7 +54,7 @@ def record(sha256: str = SET, network: str = "convnet3", **changed: Any) -> Qual
         "values": dict.fromkeys(KEYS[1:], 1.5),
         "missing": {KEYS[0]: "nobody looked"},
         "caveats": [],
-        "sheet": Sheet(file=sheet_name(sha256), side=8, columns=10, rows=10),
+        "sheet": Sheet(file=sheet_name(sha256), image_size=8, columns=10, rows=10),
         "seconds": 0.5,
         "device": "cpu: Testing CPU",
         "versions": {"torch": "2"},
@@ -100,8 +102,8 @@ def spoilt(**changed: Any) -> bytes:
         (spoilt(values={"coverage_percent": 3.0}), "each of coverage_percent"),
         (spoilt(values={**record().values, "otdd": float("nan")}), "values.otdd: Input should be a finite number"),
         (spoilt(image_set_sha256="../../etc/passwd"), "image_set_sha256"),
-        (spoilt(sheet={"file": "../../secret.png", "side": 8, "columns": 1, "rows": 1}), "expected the sheet"),
-        (spoilt(sheet={"file": sheet_name(SET), "side": 8, "columns": 10**9, "rows": 1}), "sheet.columns"),
+        (spoilt(sheet={"file": "../../secret.png", "image_size": 8, "columns": 1, "rows": 1}), "expected the sheet"),
+        (spoilt(sheet={"file": sheet_name(SET), "image_size": 8, "columns": 10**9, "rows": 1}), "sheet.columns"),
         (spoilt(image_set_sha256="cd" * 32, sheet=record("cd" * 32).sheet.model_dump()), "a copy, or edited"),
     ],
 )

@@ -46,7 +46,7 @@ def test_of_a_path_the_last_part_stays(text: str, shown: str) -> None:
         "https://example.org/a/b",
         "../",
         "tables/digits-ipc10.html",
-        "quick[epochs=60,side=32]@1",
+        "quick[epochs=60,image_size=32]@1",
         "W₂ = 3 / 4; p < 0.05",
         "2×1",
     ],

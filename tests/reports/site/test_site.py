@@ -242,3 +242,11 @@ def test_500_results_are_less_than_3_mb(folder: Any, tmp_path: Path) -> None:
     assert many.fill(folder, 500) == 500
     site = build(folder, tmp_path / "site")
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 3e6
+
+
+def test_an_axis_of_values_that_differ_in_their_last_bits_has_a_width() -> None:
+    from ddbench.reports.site.charts import axis
+
+    for log in (False, True):
+        found = axis([12.339999999999998, 12.34], 52, 624, log=log)
+        assert 52 < found(12.34) < 624 and found.high / found.low > 1.01
