@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddbench.benchmark.check.check import CHECKS, TITLES, Report
+from ddbench.benchmark.check.check import Report
+from ddbench.benchmark.check.checks import CHECKS
 from ddbench.benchmark.core.spec import brackets
 from ddbench.benchmark.running.live import duration
 
@@ -38,7 +39,7 @@ def _show_one(report: Report, console: Console) -> None:
     )
     table.columns[2].justify = "right"
     for finding in report.findings:
-        row = MARKS[finding.outcome], f"{finding.seconds:.2f}", TITLES[finding.check], escape(finding.reason)
+        row = MARKS[finding.outcome], f"{finding.seconds:.2f}", CHECKS[finding.check].title, escape(finding.reason)
         table.add_row(finding.check, *row)
     console.print(table)
     console.print(escape(last_line(report)), highlight=False, soft_wrap=True)

@@ -44,6 +44,8 @@ class SmallRuns:
         if prior_tuned_by is not None:
             self.prior = f"{small_tuner(prior_tuned_by)}(digits)"
         self.prior_loads = 0
+        self.latent_shape: tuple[int, ...] | None = None
+        """The shape of latents in the space of the prior that a run loaded; None: none was loaded."""
         self._runs = 0
 
     def run(
@@ -103,7 +105,9 @@ class SmallRuns:
 
         def counted() -> Any:
             self.prior_loads += 1
-            return load_prior()
+            prior = load_prior()
+            self.latent_shape = prior.latent_shape
+            return prior
 
         task = dataclasses.replace(task, class_indices=classes, load_prior=counted)
         method = self.method(self.params)

@@ -74,6 +74,16 @@ class TakesNan(Honest):
         strength: Annotated[float, Field(description="How much.")] = 1.0
 
 
+class TakesInfinity(Honest):
+    """A strength without bounds."""
+
+    name = "takes-infinity"
+
+    class Params(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        strength: Annotated[float, Field(ge=0, description="How much.")] = 1.0
+
+
 class Boasts(Honest):
     """Says that it runs, and does not."""
 
@@ -134,6 +144,16 @@ class Fractions(Honest):
 
     def image(self, task: DistillTask, c: int, i: int) -> DistilledImage:
         return DistilledImage(c, i, np.uint8(super().image(task, c, i).pixels > 127))
+
+
+class OddLatents(Honest):
+    """A latent of another shape for the first image of each class."""
+
+    name = "odd-latents"
+
+    def image(self, task: DistillTask, c: int, i: int) -> DistilledImage:
+        latent = np.zeros((1, 8, 8 if i else 4), np.float32)
+        return DistilledImage(c, i, super().image(task, c, i).pixels, latent)
 
 
 class NextClass(Honest):
@@ -254,6 +274,30 @@ class Forgetful(Honest):
             made = (made // 2 + self.before // 2).astype(np.uint8)
         self.before = made
         return DistilledImage(c, i, made)
+
+
+class ForgetsLate(Honest):
+    """Once half of the images are done, it goes on with other ones."""
+
+    name = "forgets-late"
+    late = False
+
+    def prepare(self, task: DistillTask) -> None:
+        self.late = len(task.done) * 2 > len(task.class_indices) * (task.ipc or 0)
+
+    def start(self, task: DistillTask, c: int, i: int) -> np.ndarray:
+        return super().start(task, c, i + self.late)
+
+
+class Regroups(Honest):
+    """The same images, but one at a time after an interruption."""
+
+    name = "regroups"
+
+    def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        interrupted = len(task.done) > 0
+        for round_ in super().distill(task):
+            yield from ([image] for image in round_) if interrupted else [round_]
 
 
 class Peeks(Honest):
