@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import lock, write_json
 
 
 def cache_dir() -> Path:
@@ -38,7 +36,7 @@ def remember_source(dataset: str, split: str, path: Path) -> None:
     """Note where a dataset's split was found, for runs that do not say."""
     file = _sources_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with lock(file.with_suffix(".lock")):
         known = read_json(file)
         known[dataset] = {**known.get(dataset, {}), split: str(path)}
         write_json(file, known)

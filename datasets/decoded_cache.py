@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import write_json
 from ddbench.datasets.base import ImageSource, Resize
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ddbench.benchmark.core.errors import Problems, UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import whole_folder, write_json
 from ddbench.benchmark.core.subsets import How, SubsetOf
 from ddbench.datasets.image_files import read_8bit
 
@@ -114,9 +113,8 @@ def store_set(
     target = sets / sha256[:16]
     if (target / "manifest.json").exists():
         return target
-    temporary = sets / f".{sha256[:16]}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    without_manifest = target.exists()
+    with whole_folder(target, existing="replace" if without_manifest else "keep") as temporary:
         folders: dict[int, Path] = {}
         for (class_index, image_index), source in files:
             if class_index not in folders:
@@ -124,12 +122,6 @@ def store_set(
                 folders[class_index].mkdir(parents=True)
             _link_or_copy(source, folders[class_index] / image_name(image_index))
         write_json(temporary / "manifest.json", {"image_set_sha256": sha256, **manifest, "class_ids": list(class_ids)})
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return target
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import lock, whole_folder, write_json
 from ddbench.datasets.imagenet_sources import Found, Source
 
 FORMAT = 1
@@ -61,7 +59,7 @@ def read_index(source: Source, dataset: str, class_ids: Sequence[str]) -> Index:
     """
     folder = source.cache / "index" / dataset
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with lock(folder.with_suffix(".lock")):
         found = _load(folder, class_ids)
         if found is None or not source.unchanged(found.stamps):
             found = _make(source, class_ids)
@@ -110,10 +108,7 @@ def _load(folder: Path, class_ids: Sequence[str]) -> Index | None:
 
 
 def _save(folder: Path, index: Index, class_ids: Sequence[str]) -> None:
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with whole_folder(folder, existing="replace", locked=True) as partial:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", getattr(index, name), allow_pickle=False)
         noted = {
@@ -123,8 +118,3 @@ def _save(folder: Path, index: Index, class_ids: Sequence[str]) -> None:
             "unknown": list(index.unknown),
         }
         write_json(partial / "index.json", noted)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import lock, write_json
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
@@ -241,19 +240,13 @@ class OpenedSplit:
         noted = {place: [why, self.source.file_stamp(place)] for place, why in {**self.skipped, **corrupt}.items()}
         write_json(self.source.cache / SKIPPED, noted)
 
-    @contextmanager
-    def _lock(self, progress: Progress) -> Iterator[None]:
-        self.source.cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.source.cache / "decode.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+    def _lock(self, progress: Progress) -> AbstractContextManager[None]:
+        def waiting() -> AbstractContextManager[object]:
             progress("waiting for another process that decodes this source", 0, 0)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return nullcontext()
+
+        self.source.cache.mkdir(parents=True, exist_ok=True)
+        return lock(self.source.cache / "decode.lock", waiting=waiting)
 
     def _cache(self, resolution: int, resize: Resize = "bilinear") -> DecodedCache:
         return DecodedCache(self.source.cache / "decoded", resolution, resize)

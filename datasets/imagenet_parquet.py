@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import write_json
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.imagenet_classes import IMAGENET_1K
 from ddbench.datasets.imagenet_sources import Found, Listing, Source, check_free, identify, stamp

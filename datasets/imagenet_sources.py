@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import whole_folder
 from ddbench.datasets.cache import cache_dir
 from ddbench.datasets.imagenet_ground_truth import find_ground_truth
 
@@ -101,7 +102,7 @@ class Source(ABC):
     @abstractmethod
     def root(self, class_ids: Sequence[str]) -> Path:
         """The folder below which the files of these classes' images lie. What is packed is unpacked into the cache
-        first, once.
+        first, once; callers hold a lock.
 
         Raises:
             UsageError: a damaged or unsafe archive.
@@ -270,18 +271,10 @@ class ArchiveSource(Source):
         return self._unpacked
 
     def _unpack(self, target: Path) -> None:
-        partial = target.with_name(f".unpacking.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            with _reading(self.path) as archive:
-                for member, *_ in _image_members(archive):
-                    check_free(partial, member.size, f"unpacking {self.path}")
-                    archive.extract(member, partial, filter="data")
-            partial.rename(target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with whole_folder(target, existing="keep", locked=True) as partial, _reading(self.path) as archive:
+            for member, *_ in _image_members(archive):
+                check_free(partial, member.size, f"unpacking {self.path}")
+                archive.extract(member, partial, filter="data")
 
     def _identity(self) -> str:
         return f"{super()._identity()} {stamp(self.path)}"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.files import lock, whole_folder, write_atomically, write_json
 from ddbench.benchmark.core.result import WAITING
 from ddbench.benchmark.core.spec import digest
-from ddbench.benchmark.core.store import write_atomically, write_json
 from ddbench.methods.base import Made
 
 
@@ -46,7 +42,7 @@ class DiskArtefacts:
         folder = self.root / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         # One process makes it; the others that need it wait for the lock and then find it.
-        with self._lock(folder.with_suffix(".lock")):
+        with lock(folder.with_suffix(".lock"), waiting=lambda: self.meter.phase(WAITING)):
             found = self._read(folder)
             if found is not None:
                 arrays, seconds, measured = found
@@ -66,19 +62,6 @@ class DiskArtefacts:
             found = self._read(folder)
         return made if found is None else found[0]
 
-    @contextlib.contextmanager
-    def _lock(self, file: Path) -> Iterator[None]:
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            with self.meter.phase(WAITING):
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _read(self, folder: Path) -> tuple[dict[str, np.ndarray], float, dict[str, float]] | None:
         try:
             noted = json.loads((folder / "artefact.json").read_bytes())
@@ -95,16 +78,8 @@ class DiskArtefacts:
         seconds: float,
         measured: Mapping[str, float],
     ) -> None:
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.mkdir()
-        try:
+        with whole_folder(folder, existing="replace", locked=True) as partial:
             for name, array in arrays.items():
-                save_array(temporary / f"{name}.npy", array)
+                save_array(partial / f"{name}.npy", array)
             noted = {"key": dict(key), "arrays": sorted(arrays), "seconds": round(seconds, 6), "measured": measured}
-            write_json(temporary / "artefact.json", noted)
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            write_json(partial / "artefact.json", noted)

@@ -19,10 +19,11 @@ from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
-from ddbench.benchmark.core.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store, write_json
+from ddbench.benchmark.core.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store
 
 DEFAULT_BATCH_SIZE = 32
 """Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.spec import digest
-from ddbench.benchmark.core.store import write_atomically
 from ddbench.benchmark.protocols import augmentation, hard_minimax_sgd, networks, quick
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
 from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch

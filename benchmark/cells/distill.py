@@ -19,10 +19,11 @@ from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import artefacts_made, finished_shards, merged_cost, merged_records, shard_record
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import DatasetRecord, DistillResult, PriorRecord, mean_guidance
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, digest
-from ddbench.benchmark.core.store import DATASET, CellDir, CellPlan, Launch, Store, write_json
+from ddbench.benchmark.core.store import DATASET, CellDir, CellPlan, Launch, Store
 from ddbench.datasets.base import Dataset, ImageSource, Resize, SplitData
 from ddbench.datasets.image_sets import set_sha256, store_set
 from ddbench.methods.base import CostClass, DistillTask, Method

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec
-from ddbench.benchmark.core.store import CellDir, Launch, Store, write_json
+from ddbench.benchmark.core.store import CellDir, Launch, Store
 
 
 def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool = False) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
-from ddbench.benchmark.core.store import write_json
 
 MIB = 1024 * 1024
 SAVE_SECONDS = 2.0

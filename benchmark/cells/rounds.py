@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import whole_folder, write_json
 from ddbench.datasets.image_sets import pixels_sha256, png, read_image
 from ddbench.methods.base import DistilledImage
 
@@ -88,12 +87,17 @@ class Rounds(Mapping[Key, DistilledImage]):
         if len({(i.class_index, i.image_index) for i in images}) != len(images):
             raise RunError("the method yielded the same image twice in one round")
         target = self.folder / f"{self._next:06d}"
-        temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
-        temporary.mkdir()
+        with whole_folder(target, existing="refuse", flushed=False) as partial:  # checksums tell what a power cut left
+            noted = self._write(images, partial)
+        self._next += 1
+        self._keep(target, noted)
+
+    def _write(self, images: Sequence[DistilledImage], folder: Path) -> list[dict[str, Any]]:
+        """Write a round's files and its marker, of which this returns what is noted of the images."""
         noted = []
         for image in images:
             file = png(image.pixels)
-            (temporary / f"{_name(image.class_index, image.image_index)}.png").write_bytes(file)
+            (folder / f"{_name(image.class_index, image.image_index)}.png").write_bytes(file)
             noted.append(
                 {
                     "class_index": image.class_index,
@@ -112,12 +116,10 @@ class Rounds(Mapping[Key, DistilledImage]):
         sha256 = None
         if latents:
             file = save(latents)  # save_file hides the system's error number
-            (temporary / LATENTS).write_bytes(file)
+            (folder / LATENTS).write_bytes(file)
             sha256 = hashlib.sha256(file).hexdigest()
-        write_json(temporary / "round.json", {"latents_sha256": sha256, "images": noted})
-        temporary.rename(target)
-        self._next += 1
-        self._keep(target, noted)
+        write_json(folder / "round.json", {"latents_sha256": sha256, "images": noted})
+        return noted
 
     def __getitem__(self, key: Key) -> DistilledImage:
         noted, name = self._images[key], _name(*key)

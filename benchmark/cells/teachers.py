@@ -25,9 +25,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import write_atomically, write_json
 from ddbench.benchmark.core.result import TeacherRecord
 from ddbench.benchmark.core.spec import digest
-from ddbench.benchmark.core.store import write_atomically, write_json
 from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.cache import cache_dir, read_json

@@ -11,7 +11,7 @@ import typer
 
 from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.store import write_atomically
+from ddbench.benchmark.core.files import write_atomically
 
 if TYPE_CHECKING:
     from ddbench.reports.tables.views import Leaderboard

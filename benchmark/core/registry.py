@@ -7,7 +7,6 @@ none of them; only `load` imports a target. What cannot be imported is shown as 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.near_names import did_you_mean
 
 T = TypeVar("T")
 
@@ -99,9 +99,8 @@ class Registry(Generic[T]):
             return known[name]
         if name in self.broken:
             raise UsageError(f"{self.kind} {name!r} is unavailable: {self.broken[name]}")
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted(known))}."
-        raise UsageError(f"unknown {self.kind} {name!r}; {hint} See `bench list {self.kind}s`.")
+        near = did_you_mean(name, sorted(known))
+        raise UsageError(f"unknown {self.kind} {name!r}; {near} See `bench list {self.kind}s`.")
 
     def load(self, name: str) -> T:
         """Import what a name stands for (for a variant: its base).

@@ -11,21 +11,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import is_locked, lock_or_refuse, write_json
 from ddbench.benchmark.core.result import RETRIED, DistillResult, EvaluateResult
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
@@ -43,50 +42,6 @@ DATASET = "dataset.json"
 """In a cell's directory: the dataset as its first attempt found it."""
 WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
 """The files of a cell's directory that no attempt at it has made."""
-
-
-@contextlib.contextmanager
-def _locked(path: Path, who: str, advice: str, *, timeout_seconds: float) -> Iterator[None]:
-    """Hold a lock file, and note this process beside it.
-
-    Raises:
-        RunError: another process holds it: `<who> (process <pid>)<advice>`.
-    """
-    lock, owner = FileLock(path, timeout=timeout_seconds), path.with_name(f"{path.stem}.pid")
-    try:
-        lock.acquire()
-    except Timeout as error:
-        pid = ""
-        with contextlib.suppress(OSError):
-            pid = owner.read_text().strip()
-        raise RunError(f"{who} (process {pid or 'unknown'}){advice}") from error
-    try:
-        with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
-            owner.write_text(f"{os.getpid()}\n")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, then rename: readers see all of it or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a failed write does not say which file
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class State(StrEnum):
@@ -197,8 +152,7 @@ class CellDir:
             return False
         return result.status == "ok" or not retry_failed
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Held by the cell's process while it lives; the kernel releases it when the process dies, however it dies.
 
         Raises:
@@ -206,20 +160,11 @@ class CellDir:
         """
         advice = "; wait for it or stop it, then the same command goes on"
         # Whoever asks `running()` holds it for a moment.
-        with _locked(self.path / "lock", f"cell {self.id} is running", advice, timeout_seconds=2):
-            yield
+        return lock_or_refuse(self.path / "lock", f"cell {self.id} is running", advice, timeout_seconds=2)
 
     def running(self) -> bool:
-        if not (self.path / "lock").exists():
-            return False
-        try:
-            with FileLock(self.path / "lock", timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            # On a read-only copy of a results folder nothing runs.
-            return False
+        """Whether a process holds its lock."""
+        return is_locked(self.path / "lock")
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
@@ -283,16 +228,14 @@ class Store:
                 f"cannot write results to {self.out}: {error.strerror}. Choose another folder with --out."
             ) from error
 
-    @contextlib.contextmanager
-    def run_lock(self) -> Iterator[None]:
+    def run_lock(self) -> AbstractContextManager[None]:
         """Held by `bench run` for its whole life, so that two runs do not race for the same cells.
 
         Raises:
             RunError: another run holds it; the message names its process.
         """
         advice = f" is writing to {self.out}. Wait for it, stop it, or use another --out."
-        with _locked(self.out / "run.lock", "another run", advice, timeout_seconds=0):
-            yield
+        return lock_or_refuse(self.out / "run.lock", "another run", advice)
 
     def cell(self, cell: str) -> CellDir:
         return CellDir(self.cells / cell)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, Model, cell_id, digest
-from ddbench.benchmark.core.store import Launch, Store, write_json
+from ddbench.benchmark.core.store import Launch, Store
 
 
 class PlannedSet(Model):

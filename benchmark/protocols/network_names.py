@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.near_names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,15 @@ def find(name: str) -> NetworkName:
         return _BY_NAME[name]
     if is_timm(name):
         return _find_timm(name)
-    near = difflib.get_close_matches(name, _BY_NAME, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(_BY_NAME)}."
-    raise UsageError(f"unknown network {name!r}; {hint} See `bench list networks`.")
+    raise UsageError(f"unknown network {name!r}; {did_you_mean(name, _BY_NAME)} See `bench list networks`.")
 
 
 def _find_timm(name: str) -> NetworkName:
     timm, plain = importlib.import_module("timm"), name.removeprefix(TIMM)
     if timm.is_model(plain) and "." not in plain:  # what follows a dot names trained weights
         return NetworkName(name, f"timm's {plain}, random weights", 1, widths=False)
-    near = difflib.get_close_matches(plain, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(repr(TIMM + found) for found in near)}?" if near else "see `timm.list_models()`."
-    raise UsageError(f"timm {timm.__version__} has no network {plain!r}; {hint}")
+    near = did_you_mean(name, (TIMM + model for model in timm.list_models()), "see `timm.list_models()`.")
+    raise UsageError(f"timm {timm.__version__} has no network {plain!r}; {near}")
 
 
 def check_image_size(name: str, image_size: int) -> None:

@@ -23,8 +23,8 @@ from torch import nn
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
-from ddbench.benchmark.core.store import write_atomically
 from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import (

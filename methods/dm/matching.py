@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.store import write_atomically
+from ddbench.benchmark.core.files import write_atomically
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import penultimate
 from ddbench.methods.dm import siamese

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from ddbench.benchmark.core.store import write_atomically
+from ddbench.benchmark.core.files import write_atomically
 
 WIDTHS = {"column": 3.25, "page": 6.75}
 """Inches: one column, and the whole page, of papers set in two columns (CVPR, ICML)."""

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ddbench.benchmark.core.store import write_atomically
+from ddbench.benchmark.core.files import write_atomically
 from ddbench.reports.output.figure_labels import label_points
 from ddbench.reports.output.figure_style import (
     COLOURS,

@@ -17,7 +17,8 @@ import torch
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.environment import cpu_model
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.store import Store, write_atomically
+from ddbench.benchmark.core.files import write_atomically
+from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
 from ddbench.datasets.base import Dataset, ImageSource, SplitData

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DatasetRecord, Record
 from ddbench.benchmark.core.spec import digest
-from ddbench.benchmark.core.store import Store, write_json
+from ddbench.benchmark.core.store import Store
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.results.paths import LEADS_OUT, leads_out
 from ddbench.reports.results.rows import Problem, printable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import write_json
 from ddbench.reports.results import rows
 from ddbench.reports.results.rows import Filters, Problem
 from ddbench.reports.site import (

@@ -49,7 +49,7 @@ def test_bundled_priors_are_found_by_name(
     monkeypatch.setattr(prior_files, "BUNDLED", bundle)
     assert bundled_priors() == ["tiny"]
     assert find_prior("tiny").folder == bundle / "tiny"
-    with pytest.raises(UsageError, match="there is no prior 'tinny'.*Did you mean 'tiny'"):
+    with pytest.raises(UsageError, match="there is no prior 'tinny'.*did you mean 'tiny'"):
         find_prior("tinny")
 
 

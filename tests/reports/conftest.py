@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import (
     Cost,
     DatasetRecord,
@@ -33,7 +34,7 @@ from ddbench.benchmark.core.spec import (
     Scalar,
     cell_id,
 )
-from ddbench.benchmark.core.store import Launch, Store, write_json
+from ddbench.benchmark.core.store import Launch, Store
 from ddbench.benchmark.planning.plan import Plan, PlannedSet
 from ddbench.datasets.image_sets import image_name, pixels_sha256, set_sha256, write_png
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import write_json
 from ddbench.datasets.base import Dataset, Headline, ImageSource, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.hashing import content_hash, split_hash

@@ -14,7 +14,6 @@ A name stands for a bundled prior, else for one that `bench prepare prior` insta
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import struct
@@ -37,6 +36,7 @@ from pydantic import (
 )
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.datasets.base import Resize
 from ddbench.datasets.cache import cache_dir
 
@@ -252,12 +252,11 @@ def _folder_of(name: str) -> Path:
             f"{KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
             "Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
         )
-    near = difflib.get_close_matches(name, [*bundled, *installed, *KNOWN], n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
     raise UsageError(
-        f"there is no prior {name!r}: it is neither a bundled prior ({', '.join(bundled) or 'there are none'}), nor an "
-        f"installed one ({', '.join(installed) or 'there are none'}), nor an existing folder. {hint}"
-        f"Give a folder with {METADATA}, {CONFIG} and {WEIGHTS}."
+        f"there is no prior {name!r}; {did_you_mean(name, [*bundled, *installed, *KNOWN])} It is neither a bundled "
+        f"prior ({', '.join(bundled) or 'there are none'}), nor an installed one "
+        f"({', '.join(installed) or 'there are none'}), nor an existing folder. Give a folder with {METADATA}, "
+        f"{CONFIG} and {WEIGHTS}."
     )
 
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.store import write_json
+from ddbench.benchmark.core.files import lock, whole_folder, write_json
 from ddbench.datasets.imagenet_sources import check_free
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, HubFolder, KnownPrior
 from ddbench.methods.diffusion.priors.files import (
@@ -79,20 +77,20 @@ def install(
     """
     known, target = KNOWN.get(name), installed_folder() / name
     _check_name(name)
-    if target.exists():
-        if source is not None or revision is not None:
-            raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")
-        say(f"{name} is already installed in {target}; its files are compared with their checksums")
-        return find_prior(name)
-    if source is None and known is None:
+    if source is None and known is None and not target.exists():
         raise UsageError(
             f"{name!r} is not a prior that can be downloaded; there are {', '.join(KNOWN)}. "
             f"A prior of your own is installed from its files: bench prepare prior {name} --from DIR"
         )
-    if known is not None:
-        say(f"Licence of {name}: {known.licence}.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{name}.lock"):
+    with lock(target.parent / f".{name}.lock"):
+        if target.exists():
+            if source is not None or revision is not None:
+                raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")
+            say(f"{name} is already installed in {target}; its files are compared with their checksums")
+            return find_prior(name)
+        if known is not None:
+            say(f"Licence of {name}: {known.licence}.")
         if known is not None and source is None:
             parts = _download(known, vae, revision, say)
         else:
@@ -100,15 +98,8 @@ def install(
             if revision is not None:
                 raise UsageError("--revision names a commit on the hub; it does not go with --from")
             parts = _local(name, known, source.expanduser(), None if vae is None else vae.expanduser())
-        partial = target.with_name(f".{name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        with whole_folder(target, existing="refuse", locked=True) as partial:
             _write(name, known, parts, partial, say)
-            partial.rename(target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
     return find_prior(name)
 
 

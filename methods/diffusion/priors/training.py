@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.files import whole_folder
 from ddbench.datasets.base import ImageSource, SplitData, Subset
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.network import DenoisingNetwork
@@ -283,14 +282,7 @@ def denoising_error(network: DenoisingNetwork, images: Tensor, labels: Tensor) -
 
 
 def _save(network: DenoisingNetwork, metadata: PriorMetadata, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out, existing="refuse") as partial:
         network.save(partial, metadata, torch.float16)
-        partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -193,7 +193,7 @@ SPLIT_HASH = Digits().split_hash("default", None)
 PRIORS: dict[str, Case] = {
     "prior: unknown": (
         run("-m", "dit,dmgd", "-d", "digits", "--prior", "digit"),
-        ["there is no prior 'digit'", "Did you mean 'digits'?"],
+        ["there is no prior 'digit'", "did you mean 'digits'?"],
     ),
     "prior: truncated": (prior(lambda p: truncate(p / WEIGHTS, 100_000)), [WEIGHTS, "is damaged: expected", "100000"]),
     "prior: truncated header": (prior(lambda p: truncate(p / WEIGHTS, 5)), [WEIGHTS, "is truncated"]),

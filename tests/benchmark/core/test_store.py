@@ -1,6 +1,5 @@
 """The results folder: whole files or none, locks that die with their process, states that tell the truth."""
 
-import errno
 import json
 import os
 import signal
@@ -12,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.cells.failures import write_failure
-from ddbench.benchmark.core import store as store_module
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, MethodSpec, cell_id
-from ddbench.benchmark.core.store import CellDir, Launch, State, Store, write_atomically, write_json
+from ddbench.benchmark.core.store import CellDir, Launch, State, Store
 
 SPEC = DistillSpec(
     method=MethodSpec(name="random", version=1, params={}),
@@ -42,25 +41,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def cell(store: Store) -> CellDir:
     return store.add(SPEC, Launch(label="random"))
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    write_atomically(path, "old")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(store_module.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["result.json"], "no temporary file is left behind"
-
-
-def test_json_refuses_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "x.json", {"acc": float("nan")})
 
 
 def test_states(store: Store, cell: CellDir) -> None:

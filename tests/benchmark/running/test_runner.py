@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec
-from ddbench.benchmark.core.store import CellDir, Store, write_json
+from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run

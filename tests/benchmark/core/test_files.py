@@ -1,0 +1,173 @@
+"""Files and folders are whole or not there, whatever happens while they are written; locks die with their process."""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ddbench.benchmark.core import files
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.files import (
+    Existing,
+    is_locked,
+    lock,
+    lock_or_refuse,
+    whole_folder,
+    write_atomically,
+    write_json,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def full_disk(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextlib.contextmanager
+def process(code: str, *arguments: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has run `code` up to its first line of output."""
+    code = f"import sys, time; from pathlib import Path\nfrom ddbench.benchmark.core.files import *\n{code}"
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"there\n"
+        yield started
+        os.kill(started.pid, signal.SIGKILL)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, "old")
+    monkeypatch.setattr(files.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["result.json"], "no temporary file is left behind"
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"acc": float("nan")})
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "set"
+    with whole_folder(target, existing="refuse") as partial:
+        (partial / "a").write_text("a")
+        assert not target.exists()
+        (partial / "deeper").mkdir()
+        (partial / "deeper" / "b").write_text("b")
+    assert names(target) == ["a", "deeper"]
+    assert (target / "deeper" / "b").read_text() == "b"
+    assert names(target.parent) == ["set"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail(partial: Path) -> None:
+        (partial / "a").write_text("a")
+        raise error
+
+    with pytest.raises(error), whole_folder(tmp_path / "set", existing="replace") as partial:
+        fail(partial)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"), whole_folder(tmp_path / "set", existing="replace") as partial:
+        (partial / "a").write_text("a")
+    assert names(tmp_path) == []
+    with whole_folder(tmp_path / "set", existing="replace", flushed=False) as partial:
+        (partial / "a").write_text("a")
+    assert names(tmp_path) == ["set"]
+
+
+def test_every_file_and_folder_is_flushed_before_the_name_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, target = set(), tmp_path / "set"
+
+    def note(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        assert not target.exists()
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    with whole_folder(target, existing="refuse") as partial:
+        (partial / "class").mkdir()
+        (partial / "class" / "0.png").write_text("image")
+        (partial / "manifest.json").write_text("{}")
+    assert flushed == {path.stat().st_ino for path in (target, *target.rglob("*"))}
+
+
+@pytest.mark.parametrize(("existing", "kept"), [("keep", "theirs"), ("replace", "mine"), ("refuse", "theirs")])
+def test_a_folder_that_another_has_finished_meanwhile(tmp_path: Path, existing: Existing, kept: str) -> None:
+    target = tmp_path / "set"
+    refused = pytest.raises(OSError, match="not empty") if existing == "refuse" else contextlib.nullcontext()
+    with refused, whole_folder(target, existing=existing) as partial:
+        (partial / "mine").write_text("")
+        target.mkdir()
+        (target / "theirs").write_text("")
+    assert names(target) == [kept]
+    assert names(tmp_path) == ["set"]
+
+
+def test_what_a_killed_attempt_left_is_removed_by_the_next_under_the_lock(tmp_path: Path) -> None:
+    target = tmp_path / "prior-1.2"
+    code = (
+        "with whole_folder(Path(sys.argv[1]), existing='refuse', locked=True) as partial:\n"
+        "    (partial / 'half').write_text(''); print('there', flush=True); time.sleep(60)"
+    )
+    with process(code, target):
+        pass
+    assert not target.exists()
+    assert len(names(tmp_path)) == 1
+    with whole_folder(target, existing="refuse", locked=True) as partial:
+        (partial / "whole").write_text("")
+    assert names(target) == ["whole"]
+    assert names(tmp_path) == ["prior-1.2"]
+
+
+HOLD = "with lock_or_refuse(Path(sys.argv[1]), 'x', 'y'): print('there', flush=True); time.sleep(60)"
+
+
+def test_a_lock_that_is_held_is_refused_with_its_process_and_dies_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    assert not is_locked(file)
+    with process(HOLD, file) as holder:
+        assert is_locked(file)
+        said = rf"the cell is running \(process {holder.pid}\); wait for it"
+        with pytest.raises(RunError, match=said), lock_or_refuse(file, "the cell is running", "; wait for it"):
+            pass
+    assert not is_locked(file)
+    with lock_or_refuse(file, "the cell is running", "; wait for it"):
+        assert is_locked(file)
+        assert (tmp_path / "lock.pid").read_text() == f"{os.getpid()}\n"
+    assert names(tmp_path) == ["lock"]
+
+
+def test_whoever_waits_for_a_lock_says_so_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    file, waited = tmp_path / "lock", list[str]()
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        waited.append("begins")
+        assert is_locked(file)
+        threading.Timer(0.2, os.kill, (holder.pid, signal.SIGKILL)).start()
+        yield
+        waited.append("ends")
+
+    with process(HOLD, file) as holder, lock(file, waiting=waiting):
+        assert waited == ["begins", "ends"]
+    with lock(file, waiting=waiting):
+        assert waited == ["begins", "ends"], "nobody held it"
