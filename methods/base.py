@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset, ImageSource, Resize
     from ddbench.methods.classifier import ClassifierRecipe, TrainedClassifier
     from ddbench.methods.diffusion.prior import Prior
-    from ddbench.methods.diffusion.priors.files import PriorMetadata
+    from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 
 class CostClass(StrEnum):
@@ -199,8 +199,8 @@ class Method(ABC):
     """Of a method that tunes the prior: the model of those of its parameters that the tuned weights depend on, a base
     of its `Params`. `<method>(<prior>)` then names a prior for any other method."""
 
-    class Params(Params):
-        """No parameters."""
+    Params: ClassVar[type[BaseModel]] = Params
+    """What can be set of it, a model derived from `Params` of this module."""
 
     def __init__(self, params: BaseModel | None = None) -> None:
         self.params: Any = self.Params() if params is None else params

@@ -1,4 +1,4 @@
-"""The parameters of a method that looks at real images through a classifier (`observer.py`)."""
+"""Parameters of methods that train a classifier on the real images, or look at them through one (`observer.py`)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,60 @@ from ddbench.datasets.base import Dataset
 from ddbench.methods import base
 from ddbench.methods.classifier import Augmentation, ClassifierRecipe, Network, Normalisation, Optimiser
 
+CutMix = Annotated[bool, Field(description="Train the classifier on CutMix of every batch.")]
+PixelStatistics = Annotated[
+    Normalisation, Field(description="Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5.")
+]
 
-class ObserverParams(base.Params):
-    """How the observer comes to be. A method overrides the defaults that its paper sets."""
 
-    network: Annotated[
-        Network,
-        Field(description="Network of the classifier, at the run's side."),
-    ] = "resnet_ap10"
-    epochs: Annotated[int, Field(ge=0, description="Epochs that it is trained on the real images.")] = 300
-    optimiser: Annotated[Optimiser, Field(description="Optimiser of that training.")] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0, description="Its learning rate; ×0.2 at 2/3 and at 5/6.")] = 0.01
+class ClassifierParams(base.Params):
+    """How a classifier is trained on the real images. A method overrides the defaults that its paper sets."""
+
+    network: Annotated[Network, Field(description="Network of the classifier, at the run's side.")] = "resnet_ap10"
+    optimiser: Annotated[Optimiser, Field(description="Optimiser of the classifier's training.")] = "sgd"
+    learning_rate: Annotated[
+        float, Field(gt=0, description="Learning rate of the classifier's training; ×0.2 at 2/3 and at 5/6 of it.")
+    ] = 0.01
     augmentation: Annotated[
         Augmentation,
-        Field(description="Augmentation of that training: the hard protocols', the one of quick, or none."),
+        Field(description="Augmentation of the classifier's training: the hard protocols', the one of quick, or none."),
     ] = "crop-colour"
-    cutmix: Annotated[bool, Field(description="Train on CutMix of every batch.")] = True
-    normalisation: Annotated[
-        Normalisation,
-        Field(description="Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."),
-    ] = "imagenet"
+    cutmix: CutMix = True
+    normalisation: PixelStatistics = "imagenet"
+
+    def classifier_recipe(self, image_size: int, epochs: int, **settings: Any) -> ClassifierRecipe:
+        """The training recipe for images of `image_size` pixels; `settings` are those of its fields that are no
+        parameter."""
+        from ddbench.methods.normalisation import STATISTICS
+
+        mean, std = STATISTICS[self.normalisation]
+        return ClassifierRecipe(
+            network=self.network,
+            image_size=image_size,
+            epochs=epochs,
+            optimiser=self.optimiser,
+            learning_rate=self.learning_rate,
+            augmentation=self.augmentation,
+            cutmix=self.cutmix,
+            mean=mean,
+            std=std,
+            **settings,
+        )
+
+
+class ObserverParams(ClassifierParams):
+    """How the observer comes to be: trained, or read from a file."""
+
+    epochs: Annotated[int, Field(ge=0, description="Epochs for which the classifier is trained.")] = 300
     checkpoint: Annotated[
         str | None,
         Field(
-            description="File with trained weights of that network for all classes (safetensors, or a state dict of "
-            "torch.save), used instead of training one; none: it is trained."
+            description="File with trained weights of the classifier for all classes (safetensors, or a state dict of "
+            "torch.save), used instead of training it; none: it is trained."
         ),
     ] = None
     checkpoint_sha256: Annotated[
-        str | None, Field(description="SHA-256 of that file; a run that leaves it out notes the one it found.")
+        str | None, Field(description="SHA-256 of `checkpoint`; a run that leaves it out notes the one it found.")
     ] = None
 
     @model_validator(mode="before")
@@ -57,20 +82,7 @@ class ObserverParams(base.Params):
 
     def recipe(self, image_size: int) -> ClassifierRecipe:
         """The training recipe of the classifier for images of `image_size` pixels."""
-        from ddbench.methods.normalisation import STATISTICS
-
-        mean, std = STATISTICS[self.normalisation]
-        return ClassifierRecipe(
-            network=self.network,
-            image_size=image_size,
-            epochs=self.epochs,
-            optimiser=self.optimiser,
-            learning_rate=self.learning_rate,
-            augmentation=self.augmentation,
-            cutmix=self.cutmix,
-            mean=mean,
-            std=std,
-        )
+        return self.classifier_recipe(image_size, self.epochs)
 
     def unsupported(self, dataset: type[Dataset]) -> str | None:
         """Why this classifier cannot look at the dataset's images, or None."""

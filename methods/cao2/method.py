@@ -9,13 +9,10 @@ default here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
-from ddbench.methods.classifier import Network
-from ddbench.methods.observer_params import ObserverParams
+from ddbench.methods.cao2.params import CaO2Params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,67 +29,7 @@ class CaO2(Method):
     cost_class = CostClass.NEEDS_CLASSIFIER
     needs_prior = True
     check_params: ClassVar = {"epochs": 1, "pool": 2, "refine_steps": 5}
-
-    class Params(ObserverParams):
-        steps: Annotated[int, Field(ge=2, le=1000, description="Length of the respaced DDPM chain.")] = 50
-        cfg_scale: Annotated[
-            float, Field(ge=0, description="Scale of classifier-free guidance; 1 switches it off.")
-        ] = 2.7
-        pool: Annotated[
-            int,
-            Field(ge=1, description="Samples for each image that is kept. Program: 4; ImageNette and ImageNet-100 2."),
-        ] = 4
-        order: Annotated[
-            Literal["descending", "ascending"],
-            Field(
-                description="Which of the samples that the classifier gets right are kept: the surest, or the least "
-                "sure (program, for ImageNet-100). Where they are too few, wrong ones follow in the same order."
-            ),
-        ] = "descending"
-        classifier_input: Annotated[
-            Literal["normalised", "raw"],
-            Field(
-                description="What the classifier sees: pixels normalised as in its training, or raw in [-1, 1] "
-                "(program, whose classifier was trained on normalised ones)."
-            ),
-        ] = "normalised"
-        refine_steps: Annotated[
-            int, Field(ge=0, description="Steps of Adam on each latent; 0: none (program, for ImageNette).")
-        ] = 100
-        refine_rate: Annotated[float, Field(gt=0, description="Its learning rate.")] = 6e-4
-        refine_part: Annotated[
-            int,
-            Field(
-                ge=2,
-                description="Each step is at an index k of the respaced chain, uniform on 1 … steps//refine_part - 1, "
-                "at least 1: with 4, k = 1 … 11 of 50. Program, for ImageNet-100: 8, k = 1 … 5.",
-            ),
-        ] = 4
-        refine_time: Annotated[
-            Literal["timestep", "index"],
-            Field(
-                description="The time that the denoiser is told: the timestep of the noise level, or the index k in "
-                "its place (program, so that the noise is 20 times as late as the denoiser is told)."
-            ),
-        ] = "timestep"
-        max_weight: Annotated[
-            float, Field(ge=0, description="Weight of ‖ε̂ - ε‖∞ in the loss, besides the mean squared error.")
-        ] = 10.0
-        noise_bank: Annotated[
-            int, Field(ge=1, description="Noises of which each latent gets one, which it keeps through all steps.")
-        ] = 1024
-        network: Annotated[
-            Network,
-            Field(
-                description="Network of the classifier, at the run's side. Program: torchvision's ResNet-18, trained "
-                "on all of ImageNet-1K; here on the classes of the dataset."
-            ),
-        ] = "resnet18_bn"
-
-        @property
-        def refine_last(self) -> int:
-            """The noisiest index k of the refinement."""
-            return max(1, self.steps // self.refine_part - 1)
+    Params = CaO2Params
 
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         return self.params.unsupported(dataset)

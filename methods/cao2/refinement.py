@@ -6,24 +6,21 @@ Legend: B images, C latent channels, h = w latent side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ddbench.methods.base import DistillTask
+from ddbench.methods.cao2.params import CaO2Params
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.sampler import check_finite
-
-if TYPE_CHECKING:
-    from ddbench.methods.cao2.method import CaO2
 
 CHUNK = 8
 """Latents that are refined at once: DiT-XL/2 keeps about a GiB for the gradient of each."""
 
 
-def refine(task: DistillTask, prior: Prior, params: CaO2.Params, images: Sequence[ImageKey], latents: Tensor) -> Tensor:
+def refine(task: DistillTask, prior: Prior, params: CaO2Params, images: Sequence[ImageKey], latents: Tensor) -> Tensor:
     """Latents (B, C, h, w) after `refine_steps` of Adam on `denoising_loss`, each with its own fixed noise and its own
     draws of k, of named streams.
 
@@ -74,13 +71,13 @@ def denoising_loss(
     return error.square().mean(1) + max_weight * error.abs().amax(1)
 
 
-def _noise(task: DistillTask, prior: Prior, params: CaO2.Params, image: ImageKey) -> Tensor:
+def _noise(task: DistillTask, prior: Prior, params: CaO2Params, image: ImageKey) -> Tensor:
     """(C, h, w): the entry of the bank that the image drew."""
     entry = int(torch.randint(params.noise_bank, (), generator=task.stream("refinement noise", *image)))
     return torch.randn(prior.latent_shape, generator=task.stream("refinement noise bank", entry))
 
 
-def _indices(task: DistillTask, params: CaO2.Params, image: ImageKey) -> Tensor:
+def _indices(task: DistillTask, params: CaO2Params, image: ImageKey) -> Tensor:
     """(refine_steps,) int64, uniform on 1 … refine_last."""
     generator = task.stream("refinement time", *image)
     return torch.randint(1, params.refine_last + 1, (params.refine_steps,), generator=generator)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ddbench.methods.base import DistillTask
 from ddbench.methods.d3hr.groups import best_group
+from ddbench.methods.d3hr.params import D3HRParams
 from ddbench.methods.diffusion.ddim import ddim_levels, walk
 from ddbench.methods.diffusion.latents import class_latents, latents_key
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 
-if TYPE_CHECKING:
-    from ddbench.methods.d3hr.method import D3HR
 
-
-def class_group(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> np.ndarray:
+def class_group(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> np.ndarray:
     """The latents from which the images of one class are denoised, made once: (IPC, C, h, w) float32."""
     assert task.ipc is not None
     size, class_id = task.ipc, task.class_ids[class_index]
@@ -42,7 +38,7 @@ def class_group(task: DistillTask, prior: Prior, params: D3HR.Params, class_inde
     return task.cache.arrays("groups", key, make)["group"].reshape(size, *prior.latent_shape)
 
 
-def class_statistics(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> tuple[Tensor, Tensor]:
+def class_statistics(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> tuple[Tensor, Tensor]:
     """Mean and (unbiased) standard deviation of the class's inverted latents at the level, made once: (D,) float32."""
 
     def make() -> dict[str, np.ndarray]:
@@ -54,7 +50,7 @@ def class_statistics(task: DistillTask, prior: Prior, params: D3HR.Params, class
     return torch.tensor(kept["mean"]), torch.tensor(kept["std"])
 
 
-def invert_class(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> Tensor:
+def invert_class(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> Tensor:
     """Real latents of a class after DDIM inversion up to the level: (N, C, h, w) float32 on the CPU; N are all, or
     `real_images`."""
     latents, class_id = class_latents(task, prior, class_index, params.latents), task.class_ids[class_index]
@@ -69,7 +65,7 @@ def invert_class(task: DistillTask, prior: Prior, params: D3HR.Params, class_ind
     return torch.cat(inverted)
 
 
-def _statistics_key(task: DistillTask, prior: Prior, params: D3HR.Params, class_index: int) -> dict[str, object]:
+def _statistics_key(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> dict[str, object]:
     of_params = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
     if params.real_images is not None:
         of_params["real_images"] = params.real_images

@@ -9,12 +9,10 @@ and CFG scale there are our choices. D4M's soft labels are a protocol's business
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.d4m.params import D4MParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,46 +26,7 @@ class D4M(Method):
     cost_class = CostClass.TRAINING_FREE
     needs_prior = True
     reads_latents = True
-
-    class Params(base.Params):
-        steps: Annotated[int, Field(ge=2, le=1000, description="Length of the respaced DDPM chain.")] = 50
-        strength: Annotated[
-            float,
-            Field(
-                gt=0,
-                le=1,
-                description="Share of the chain that is run, rounded down to whole steps, at least one: 0.7 of 50 are "
-                "35 steps from k = 34, t = 693. The program's, for Stable Diffusion; our choice for other priors.",
-            ),
-        ] = 0.7
-        cfg_scale: Annotated[
-            float,
-            Field(
-                ge=0,
-                description="Scale of classifier-free guidance; 1 switches it off. Our choice, that of plain sampling: "
-                "the program's 8 belongs to prompts and Stable Diffusion.",
-            ),
-        ] = 4.0
-        clustering: Annotated[
-            Literal["kmeans", "mini-batch"],
-            Field(description="k-means (k-means++), or one pass of mini-batch k-means (program)."),
-        ] = "kmeans"
-        batch_factor: Annotated[
-            int,
-            Field(ge=1, description="Latents in a step of clustering=mini-batch, in multiples of IPC (program: 1)."),
-        ] = 1
-        latents: Annotated[
-            Literal["mean", "sample"],
-            Field(
-                description="Latents of the real images: posterior means, or posterior samples of randomly flipped "
-                "images (the program samples, but does not flip)."
-            ),
-        ] = "mean"
-
-        @property
-        def steps_run(self) -> int:
-            """How many steps of the chain are executed."""
-            return max(1, int(self.steps * self.strength + 1e-9))  # 50 · 0.58 is 28.999… in floats
+    Params = D4MParams
 
     def shows_real_images(self) -> bool:
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
@@ -11,15 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from ddbench.benchmark.core import seeds
 from ddbench.methods.base import DistillTask
+from ddbench.methods.d4m.params import D4MParams
 from ddbench.methods.diffusion.clustering import class_centroids
 from ddbench.methods.diffusion.latents import class_latents, latents_key
 from ddbench.methods.diffusion.prior import Prior
 
-if TYPE_CHECKING:
-    from ddbench.methods.d4m.method import D4M
 
-
-def class_prototypes(task: DistillTask, prior: Prior, params: D4M.Params, class_index: int) -> np.ndarray:
+def class_prototypes(task: DistillTask, prior: Prior, params: D4MParams, class_index: int) -> np.ndarray:
     """The prototypes of one class, made once: (IPC, C, h, w) float32. They are the same in every distilled set."""
     assert task.ipc is not None
     if params.clustering == "kmeans":

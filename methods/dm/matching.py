@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,10 +27,8 @@ from ddbench.benchmark.core.files import write_atomically
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import penultimate
 from ddbench.methods.dm import siamese
+from ddbench.methods.dm.params import DMParams
 from ddbench.methods.normalisation import Normalisation
-
-if TYPE_CHECKING:
-    from ddbench.methods.dm.method import DM
 
 CHECKPOINT_EVERY = 100
 """Iterations between two checkpoints: what a killed run loses at most. Each looks at the loss, which waits for the
@@ -46,7 +43,7 @@ class Matching:
     The pixels lie in normalised space and are clamped only when they are done, as in the released program.
     """
 
-    def __init__(self, task: DistillTask, params: DM.Params, classes: tuple[int, ...]) -> None:
+    def __init__(self, task: DistillTask, params: DMParams, classes: tuple[int, ...]) -> None:
         self.task, self.params, self.classes = task, params, classes
         self.normalisation = Normalisation(params.normalisation, task.device)
         self.operations = () if params.augmentation == "none" else tuple(params.augmentation.split("_"))

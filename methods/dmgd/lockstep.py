@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +19,8 @@ from ddbench.methods.diffusion.guidance import Guidance, Step
 from ddbench.methods.diffusion.noise import ImageKey, NoiseSource, StreamNoise
 from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.dmgd.distribution import DistributionMatching, Support
+from ddbench.methods.dmgd.params import DMGDParams
 from ddbench.methods.dmgd.semantic import SemanticMatching
-
-if TYPE_CHECKING:
-    from ddbench.methods.dmgd.method import DMGD
 
 Key = tuple[int, int]
 """(class index, image index)."""
@@ -39,7 +36,7 @@ class Lockstep:
         support: class index -> `points` (K, D) and `masses` (K,); read only with distribution matching.
     """
 
-    def __init__(self, task: DistillTask, params: DMGD.Params, support: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+    def __init__(self, task: DistillTask, params: DMGDParams, support: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         assert task.ipc is not None
         self.task, self.params, self.support, self.ipc = task, params, support, task.ipc
         self.prior = task.load_prior()

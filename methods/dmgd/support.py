@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.ahead import Ahead
 from ddbench.methods.diffusion.clustering import kmeans
 from ddbench.methods.diffusion.latents import class_latents, kept_latents, latents_key
-
-if TYPE_CHECKING:
-    from ddbench.methods.dmgd.method import DMGD
+from ddbench.methods.dmgd.params import DMGDParams
 
 
 def class_supports(
-    task: DistillTask, params: DMGD.Params, class_indices: Sequence[int]
+    task: DistillTask, params: DMGDParams, class_indices: Sequence[int]
 ) -> dict[int, Mapping[str, np.ndarray]]:
     """The support of each class, made once: `points` (K, D) float32 and `masses` (K,) float64 with sum 1.
 

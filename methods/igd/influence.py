@@ -10,7 +10,6 @@ Legend: B images, C latent channels, h = w latent side, E checkpoints, P paramet
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,10 +22,8 @@ from ddbench.methods.diffusion.guidance import ShiftGuidance, State
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.sampler import guided_prediction, label_pairs
+from ddbench.methods.igd.params import IGDParams
 from ddbench.methods.normalisation import unit_range
-
-if TYPE_CHECKING:
-    from ddbench.methods.igd.method import IGD
 
 REAL_CHUNK = 50
 """Real images whose loss gradient is taken at once (program); fixed, so that sums do not depend on the batch size."""
@@ -112,7 +109,7 @@ class Surrogate:
         image_size: of the images that it sees, the prior's.
     """
 
-    def __init__(self, task: DistillTask, params: IGD.Params, image_size: int) -> None:
+    def __init__(self, task: DistillTask, params: IGDParams, image_size: int) -> None:
         self.task, self.params = task, params
         self.classifier = task.trained_classifier(params.recipe(image_size))
         self.images = task.train if task.train.read([0]).shape[1] == image_size else task.train_at(image_size)

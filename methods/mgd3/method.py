@@ -8,17 +8,13 @@ the prior finishes it alone (stop guidance). Defaults are the paper's; formulas 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
-from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.mgd3.params import MGD3Params
 
 if TYPE_CHECKING:
     import numpy as np
-
-PAPER_STEPS = 50
 
 
 class MGD3(Method):
@@ -29,63 +25,7 @@ class MGD3(Method):
     cost_class = CostClass.TRAINING_FREE
     needs_prior = True
     reads_latents = True
-
-    class Params(base.Params):
-        steps: Annotated[int, Field(ge=2, le=1000, description="Length of the respaced DDPM chain.")] = PAPER_STEPS
-        cfg_scale: Annotated[
-            float, Field(ge=0, description="Scale of classifier-free guidance; 1 switches it off.")
-        ] = 4.0
-        guidance_scale: Annotated[
-            float,
-            Field(
-                ge=0,
-                description="λ of the shift λ·σ_k·(mode - x̂0) that is added to the mean of a step (program). The "
-                "paper's Eq. 6 adds it to the predicted noise instead, which read literally pushes away from the mode; "
-                "that form is not offered. 0: the plain prior.",
-            ),
-        ] = 0.1
-        stop_step: Annotated[
-            int,
-            Field(
-                ge=0,
-                description="Steps k of the respaced chain (0 is the cleanest) with k > stop_step are guided; 0 guides "
-                "all but the last, which has no noise. Paper and the program's scripts: 25 of 50, the program's own "
-                "default is 0. Not given with another number of steps: the step nearest in time.",
-            ),
-        ] = 25
-        modes: Annotated[
-            Literal["centroid", "nearest", "random"],
-            Field(
-                description="Centroids of k-means, the real images nearest to them, or real images drawn at random "
-                "(the paper's Table 7)."
-            ),
-        ] = "centroid"
-        latents: Annotated[
-            Literal["mean", "sample"],
-            Field(
-                description="Latents of the real images: posterior means of the images as they are (the program flips "
-                "half of them left to right), or posterior samples of randomly flipped images."
-            ),
-        ] = "mean"
-
-        @model_validator(mode="before")
-        @classmethod
-        def _stop_at_the_same_time(cls, given: Any) -> Any:
-            """The paper's stop step is an index of 50 steps; in a chain of another length, the same time."""
-            try:
-                scale = (int(given["steps"]) - 1) / (PAPER_STEPS - 1)
-            except (TypeError, KeyError, ValueError):
-                return given
-            return {"stop_step": round(cls.model_fields["stop_step"].default * scale)} | given
-
-        @model_validator(mode="after")
-        def _stop_within_the_chain(self) -> MGD3.Params:
-            if self.stop_step >= self.steps:
-                raise ValueError(
-                    f"expected stop_step ≤ steps - 1 = {self.steps - 1}, an index of the respaced chain, got "
-                    f"{self.stop_step}"
-                )
-            return self
+    Params = MGD3Params
 
     def shows_real_images(self) -> bool:
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from sklearn.metrics import pairwise_distances_argmin
@@ -14,12 +12,10 @@ from ddbench.methods.diffusion.clustering import class_centroids
 from ddbench.methods.diffusion.guidance import ShiftGuidance, State
 from ddbench.methods.diffusion.latents import Posterior, class_latents
 from ddbench.methods.diffusion.prior import Prior
-
-if TYPE_CHECKING:
-    from ddbench.methods.mgd3.method import MGD3
+from ddbench.methods.mgd3.params import MGD3Params
 
 
-def class_modes(task: DistillTask, prior: Prior, params: MGD3.Params, class_index: int) -> np.ndarray:
+def class_modes(task: DistillTask, prior: Prior, params: MGD3Params, class_index: int) -> np.ndarray:
     """The modes of one class, one for each of its images: (K, C, h, w) float32."""
     assert task.ipc is not None
     if params.modes == "centroid":

@@ -11,7 +11,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ from ddbench.methods.diffusion.schedule import alpha_bar
 from ddbench.methods.minimax.denoising import DenoisingLoss
 from ddbench.methods.minimax.difffit import DiffFit, folded
 from ddbench.methods.minimax.memories import Memory, minimax_losses
-
-if TYPE_CHECKING:
-    from ddbench.methods.minimax.method import Tuning
+from ddbench.methods.minimax.params import Tuning
 
 ARTEFACT = "tune prior"
 CHECKPOINT = "tuning.pt"

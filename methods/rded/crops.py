@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,16 +19,14 @@ from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask
 from ddbench.methods.normalisation import to_levels, unit_range
 from ddbench.methods.observer import Observer
-
-if TYPE_CHECKING:
-    from ddbench.methods.rded.method import RDED
+from ddbench.methods.rded.params import RDEDParams
 
 JPEG_QUALITY = 75
 """Pillow's default, which the program leaves as it is."""
 
 
 def best_crops(
-    task: DistillTask, params: RDED.Params, source: ImageSource, side: int, observer: Observer, class_index: int
+    task: DistillTask, params: RDEDParams, source: ImageSource, side: int, observer: Observer, class_index: int
 ) -> Mapping[str, np.ndarray]:
     """The best of several random crops of each of the images of a class that are looked at, best image first.
 

@@ -11,14 +11,11 @@ than a quarter of the area (18 % of them) are enlarged, or at a multiple of it (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
-from ddbench.methods.classifier import Network
-from ddbench.methods.observer_params import ObserverParams
+from ddbench.methods.rded.params import RDEDParams
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
@@ -31,35 +28,7 @@ class RDED(Method):
     version = 1
     cost_class = CostClass.NEEDS_CLASSIFIER
     check_params: ClassVar = {"epochs": 1, "pool": 20}
-
-    class Params(ObserverParams):
-        pool: Annotated[
-            int, Field(ge=1, description="Random images of a class that are looked at; all, where it has fewer.")
-        ] = 300
-        crops: Annotated[int, Field(ge=1, description="Random crops of each of them; the best one counts.")] = 5
-        min_scale: Annotated[
-            float, Field(gt=0, le=1, description="Least area of a crop, as a fraction of the image; the most is 1.")
-        ] = 0.08
-        factor: Annotated[
-            int,
-            Field(
-                ge=1, description="Crops along each side of a collage; 1, single crops, for images of 64 px or less."
-            ),
-        ] = 2
-        source_scale: Annotated[
-            int, Field(ge=1, description="Side of the images that are cropped, as a multiple of the run's.")
-        ] = 1
-        jpeg: Annotated[
-            bool,
-            Field(
-                description="Store the images with the losses of JPEG at quality 75 (program), which depend on the "
-                "version of libjpeg; false: as they are."
-            ),
-        ] = False
-        network: Annotated[
-            Network,
-            Field(description="Network of the observer, at the run's side."),
-        ] = "resnet18_bn"
+    Params = RDEDParams
 
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         p = self.params
