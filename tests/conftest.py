@@ -63,7 +63,7 @@ def make_prior(tmp_path: Path) -> Callable[..., Path]:
         from diffusers import DiTTransformer2DModel
 
         from ddbench.methods.diffusion.network import DenoisingNetwork
-        from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+        from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -31,7 +31,7 @@ from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.cache import cache_dir, read_json
-from ddbench.datasets.imagenet_classes import IMAGENET_1K
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
 
 if TYPE_CHECKING:

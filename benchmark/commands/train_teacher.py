@@ -69,7 +69,7 @@ def train_teacher(
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
     from ddbench.benchmark.planning.planner import resolve_device
     from ddbench.benchmark.protocols import soft_rded
-    from ddbench.datasets.imagenet_classes import IMAGENET_1K
+    from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
     for file in plugin or []:
         load_plugin(file)

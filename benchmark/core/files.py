@@ -22,6 +22,8 @@ from ddbench.benchmark.core.errors import RunError
 
 Existing = Literal["keep", "replace", "refuse"]
 """What `whole_folder` does where its target is there already when the new folder is whole."""
+SPARE_BYTES = 64 * 2**20
+"""Room on a disk that is left to others."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -92,6 +94,16 @@ def _give_name(folder: Path, target: Path, existing: Existing) -> None:
             target.rename(old)
             folder.rename(target)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def check_free(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises RunError if a disk has less room than `what` needs (and a little to spare)."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes + SPARE_BYTES:
+        raise RunError(
+            f"{what} needs {needed_bytes / 2**30:.2f} GiB in {folder}, where {free / 2**30:.2f} GiB are free; "
+            "make room, or put the cache on another disk: export DDBENCH_CACHE=/path/with/room"
+        )
 
 
 @contextlib.contextmanager

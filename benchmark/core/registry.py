@@ -40,7 +40,7 @@ class Entry:
     variant_of: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     prior_tuned_by: str | None = None
-    """Of a method: what tunes the run's prior before the method gets it (`minimax`); not inherited by variants."""
+    """The method that tunes the run's prior before this one gets it (`minimax`); not inherited by variants."""
     origin: str = "built-in"
 
     def __str__(self) -> str:
@@ -185,7 +185,9 @@ def _one_line(error: BaseException) -> str:
 
 
 class _Datasets(Registry[Any]):
-    """Datasets, and of each its validation part: `<name>:validation` (datasets/validation.py)."""
+    """Datasets, and of each its validation part: `<name>:validation`."""
+
+    validation = "ddbench.datasets.validation:validation_of"
 
     def entry(self, name: str) -> Entry:
         whole, colon, part = name.partition(":")
@@ -196,9 +198,7 @@ class _Datasets(Registry[Any]):
         whole, _, part = name.partition(":")
         if part != "validation":
             return super().load(name)
-        from ddbench.datasets.validation import validation_of
-
-        return validation_of(super().load(whole))
+        return _import_target(self.validation)(super().load(whole))
 
 
 METHODS: Registry[Any] = Registry(

@@ -11,7 +11,8 @@ from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings, Timeste
 from torch import Tensor, nn
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.methods.diffusion.priors.files import METADATA, PriorMetadata
+from ddbench.methods.diffusion.priors.files import METADATA
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 
 class _Given(nn.Module):

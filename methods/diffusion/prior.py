@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
-from ddbench.methods.diffusion.priors.files import PriorFiles, PriorMetadata
+from ddbench.methods.diffusion.priors.files import PriorFiles
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.schedule import Respaced, respace
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata
 from ddbench.methods.diffusion.schedule import respace
 
 HALF_BIN = 1 / 255

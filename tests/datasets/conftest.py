@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from ddbench.datasets.base import Headline
-from ddbench.datasets.imagenet import ImageNetSubset
-from ddbench.datasets.imagenet_classes import CLASS_NAMES
-from ddbench.datasets.imagenet_splits import FASTAI, IMAGENET, Expected
+from ddbench.datasets.imagenet.classes import CLASS_NAMES
+from ddbench.datasets.imagenet.splits import FASTAI, IMAGENET, Expected
+from ddbench.datasets.imagenet.subsets import ImageNetSubset
 
 CLASSES = ("n02096294", "n02093754", "n02111889")
 """Woof's first three, in an order that is not that of their wnids."""

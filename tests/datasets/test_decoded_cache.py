@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from ddbench.benchmark.core import files
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.datasets import decoded_cache, imagenet_sources
+from ddbench.datasets import decoded_cache
 from ddbench.datasets.base import Subset
 from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fit_image
 from ddbench.datasets.hashing import content_hash
@@ -194,7 +195,7 @@ def test_too_little_disk_is_said_before_anything_is_written(
 ) -> None:
     source = tiny.tree()
     usage = shutil.disk_usage(tiny.folder)
-    monkeypatch.setattr(imagenet_sources.shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
     with pytest.raises(RunError, match=r"needs 0\.\d+ GiB in .*, where 0\.01 GiB are free; .*DDBENCH_CACHE"):
         tiny.dataset().load("imagenet", source, 16)
     assert not list(own_cache.rglob("*-train.npy"))

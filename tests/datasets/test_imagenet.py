@@ -13,9 +13,9 @@ from PIL import Image
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.datasets.base import Headline
-from ddbench.datasets.imagenet import ImageNetSubset
-from ddbench.datasets.imagenet_classes import IMAGENET_1K, WOOF
-from ddbench.datasets.imagenet_splits import Expected, validation_part
+from ddbench.datasets.imagenet.classes import IMAGENET_1K, WOOF
+from ddbench.datasets.imagenet.splits import Expected, validation_part
+from ddbench.datasets.imagenet.subsets import ImageNetSubset
 from ddbench.methods.base import DistillTask
 
 # Labels ---------------------------------------------------------------------------------------------------------------

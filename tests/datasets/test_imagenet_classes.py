@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.core.registry import DATASETS
-from ddbench.datasets.imagenet_classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 LABELS = {

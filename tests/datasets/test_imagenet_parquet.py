@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.datasets.imagenet_classes import IMAGENET_1K
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
 OTHER = "n01440764"
 """A class that is not of the small dataset."""

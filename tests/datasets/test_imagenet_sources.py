@@ -14,10 +14,10 @@ import pytest
 from scipy.io import savemat
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.datasets.imagenet_classes import IMAGENET_1K
-from ddbench.datasets.imagenet_index import read_index
-from ddbench.datasets.imagenet_sources import sources_at
-from ddbench.datasets.imagenet_splits import choose_rows
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
+from ddbench.datasets.imagenet.index import read_index
+from ddbench.datasets.imagenet.places import sources_at
+from ddbench.datasets.imagenet.splits import choose_rows
 
 
 def names_on_both_sides(tiny: Any, split: str, place: Any) -> tuple[list[str], list[str]]:
@@ -314,7 +314,7 @@ def test_an_unchanged_source_is_not_listed_again(tiny: Any, monkeypatch: pytest.
     root = tiny.tree()
     known = tiny.dataset().split_hash("imagenet", root)
     with monkeypatch.context() as patched:
-        patched.setattr("ddbench.datasets.imagenet_index._make", lambda *_: pytest.fail("listed again"))
+        patched.setattr("ddbench.datasets.imagenet.index._make", lambda *_: pytest.fail("listed again"))
         assert tiny.dataset().split_hash("imagenet", root) == known
     wnid = tiny.classes[2]
     (root / "train" / wnid / f"{wnid}_3.JPEG").unlink()

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import ImageNet100, Nette
+from ddbench.datasets.imagenet.subsets import ImageNet100, Nette
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.cao2 import refinement
 from ddbench.methods.cao2.method import CaO2

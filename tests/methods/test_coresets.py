@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import Woof
+from ddbench.datasets.imagenet.subsets import Woof
 from ddbench.methods.base import DistillTask, Method
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.coresets import Coreset, Herding, KCenter, herding, k_center

@@ -25,7 +25,8 @@ from ddbench.methods.diffusion import ddim
 from ddbench.methods.diffusion.ddim import ddim_levels, walk
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, find_prior
+from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata
 
 CLASSES = ("a", "b", "c")
 IMAGES = [ImageKey("a", 0), ImageKey("b", 0), ImageKey("c", 5)]

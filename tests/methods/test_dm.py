@@ -20,12 +20,13 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import Woof
+from ddbench.datasets.imagenet.subsets import Woof
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.classifier import penultimate
 from ddbench.methods.dm import matching, siamese
 from ddbench.methods.dm.matching import Matching, match_means
-from ddbench.methods.dm.method import DM, OPERATIONS
+from ddbench.methods.dm.method import DM
+from ddbench.methods.dm.params import OPERATIONS
 from ddbench.methods.normalisation import Normalisation
 
 CPU = torch.device("cpu")

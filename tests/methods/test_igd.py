@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import ImageNet1K, Nette, Woof
+from ddbench.datasets.imagenet.subsets import ImageNet1K, Nette, Woof
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion.guidance import State, Step
 from ddbench.methods.diffusion.noise import ImageKey

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata
 from ddbench.methods.minimax.denoising import DenoisingLoss, discretised_log_likelihood
 from ddbench.methods.minimax.memories import Memory, minimax_losses
 

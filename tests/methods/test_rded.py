@@ -20,7 +20,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.seeds import stream
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import ImageNet1K, Woof
+from ddbench.datasets.imagenet.subsets import ImageNet1K, Woof
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.rded import crops

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata
 from ddbench.methods.diffusion.schedule import alpha_bar, respace
 
 SCHEDULE = NoiseScheduleMetadata()

@@ -20,7 +20,8 @@ from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.guidance import Guidance
 from ddbench.methods.diffusion.noise import ImageKey, NoiseSource
 from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorFiles, PriorMetadata
+from ddbench.methods.diffusion.priors.files import PriorFiles
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.dmgd.distribution import DistributionMatching
 from ddbench.methods.dmgd.lockstep import Lockstep

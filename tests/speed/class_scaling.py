@@ -18,7 +18,7 @@ from diffusers import DiTTransformer2DModel
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.store import Store
 from ddbench.methods.diffusion.network import DenoisingNetwork
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 
 PLUGIN = Path(__file__).with_name("many_classes.py")
 BENCH = Path(sys.executable).with_name("bench")

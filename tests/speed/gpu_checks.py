@@ -30,7 +30,7 @@ from ddbench.benchmark.core import environment
 from ddbench.benchmark.protocols import hard_minimax_sgd
 from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
-from ddbench.datasets.imagenet_classes import WOOF
+from ddbench.datasets.imagenet.classes import WOOF
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior

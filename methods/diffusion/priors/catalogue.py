@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddbench.datasets.imagenet_classes import IMAGENET_1K
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 
 
 @dataclass(frozen=True)

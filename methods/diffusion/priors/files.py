@@ -19,29 +19,17 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
-from ddbench.datasets.base import Resize
 from ddbench.datasets.cache import cache_dir
-
-if TYPE_CHECKING:
-    from ddbench.methods.diffusion.priors.catalogue import KnownPrior
+from ddbench.methods.diffusion.priors.catalogue import KNOWN, WITH_RANDOM_WEIGHTS, KnownPrior
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 BUNDLED = Path(__file__).parents[3] / "datasets" / "priors"
 METADATA = "prior.json"
@@ -52,106 +40,6 @@ VAE, VAE_EMA = "vae", "vae_ema"
 RANDOM = "random:"
 CHECKSUMS = "checksums"
 """In an installed prior's metadata: file -> SHA-256 when it was installed."""
-
-
-class NoiseScheduleMetadata(BaseModel):
-    """The training noise schedule: `steps` values of β, equally spaced from `beta_start` to `beta_end`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["linear"] = "linear"
-    steps: Annotated[int, Field(ge=2)] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-
-
-class PriorMetadata(BaseModel):
-    """`prior.json`: what a prior's weights and config do not say. Further, descriptive keys are kept and ignored."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    space: Annotated[str, Field(pattern="^(pixels|latents)\\b")]
-    """What the network denoises: "pixels…" (images scaled to [-1, 1], no autoencoder) or "latents…"."""
-    resolution: PositiveInt
-    """Side of its images in pixels."""
-    prediction: Literal["epsilon"]
-    learned_variance: bool
-    """The network also predicts v, which interpolates log σ² between log β̃ and log β; otherwise σ² = β̃."""
-    schedule: NoiseScheduleMetadata
-    freq_shift: NonNegativeFloat
-    """Of the timestep embedding, frequencies exp(-ln(10000)·i/(128 - freq_shift)): 0 for the original DiT convention,
-    1 for weights trained with `diffusers`' own."""
-    norm_eps: PositiveFloat
-    """ε of the layer norm before each block's MLP (`norm3`); it overrides the config's."""
-    guided_channels: Literal["all"] | PositiveInt
-    """How many leading channels classifier-free guidance changes: 3 of DiT's 4, all of a pixel prior's."""
-    clip_denoised: bool
-    """Clip x̂0 to [-1, 1] in the posterior mean."""
-    latent_scale: PositiveFloat
-    """Latent = autoencoder's output × this; 1 for a pixel prior."""
-    class_ids: Annotated[tuple[str, ...], Field(min_length=1)]
-    """All of the network's, in label order: a class's label is its position here."""
-    null_label: NonNegativeInt
-    """The label of "no class", for classifier-free guidance: the one after the last class's."""
-    trained_on: str = "unknown"
-    """In words, for result tables."""
-    train_hash: str | None = None
-    """Of the training images themselves (`datasets.hashing.source_hash`), where known."""
-    training: dict[str, Any] = {}
-    """The recipe and its losses, where known."""
-    train_split_hashes: tuple[str, ...] = ()
-    """Dataset splits (`SplitData.split_hash`) of which it saw the training part and no test image."""
-    seen_test_split_hashes: tuple[str, ...] = ()
-    """Dataset splits of whose test images it saw some: runs on those are refused."""
-
-    @field_validator("class_ids")
-    @classmethod
-    def _distinct(cls, class_ids: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({c for c in class_ids if class_ids.count(c) > 1})
-        if repeated:
-            raise ValueError(f"expected distinct class ids, got {', '.join(repeated)} more than once")
-        return class_ids
-
-    def label_of(self, class_id: str) -> int:
-        """The prior's label of a class, looked up by its id (wnid), never by a folder's position.
-
-        Raises:
-            UsageError: the prior was not trained on that class.
-        """
-        try:
-            return self._labels[class_id]
-        except KeyError:
-            known = ", ".join(self.class_ids[:5]) + (", …" if len(self.class_ids) > 5 else "")
-            raise UsageError(
-                f"the prior does not know class {class_id!r}; it knows {len(self.class_ids)} classes ({known}). "
-                "Choose a prior trained on this dataset's classes."
-            ) from None
-
-    @cached_property
-    def _labels(self) -> dict[str, int]:
-        return {class_id: label for label, class_id in enumerate(self.class_ids)}
-
-    def saw_test_images(self, split_hash: str) -> bool | None:
-        """Whether the prior was trained on test images of this split; None where its metadata does not say."""
-        if split_hash in self.seen_test_split_hashes:
-            return True
-        return False if split_hash in self.train_split_hashes else None
-
-    @property
-    def of_pixels(self) -> bool:
-        """It denoises images, not latents of them."""
-        return self.space.startswith("pixels")
-
-    @property
-    def real_images(self) -> tuple[tuple[int, Resize], ...]:
-        """At which side, and how resized, its autoencoder is to see real images (`DistillTask.train_at`); empty for a
-        pixel prior, which sees the run's own."""
-        return () if self.of_pixels else ((self.resolution, "adm"),)
-
-    def what_makes_images(self) -> dict[str, Any]:
-        """The fields that can change an image: the metadata's part of the prior's hash."""
-        described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "seen_test_split_hashes"}
-        return self.model_dump(mode="json", include=set(type(self).model_fields) - described)
 
 
 @dataclass(frozen=True)
@@ -236,8 +124,6 @@ def _folder_of(name: str) -> Path:
     Raises:
         UsageError: none.
     """
-    from ddbench.methods.diffusion.priors.catalogue import KNOWN  # it describes priors by this file's metadata
-
     bundled, installed = bundled_priors(), installed_priors()
     if name in bundled:
         return BUNDLED / name
@@ -261,8 +147,6 @@ def _folder_of(name: str) -> Path:
 
 
 def _with_random_weights(name: str) -> PriorFiles:
-    from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
-
     known = WITH_RANDOM_WEIGHTS.get(name.removeprefix(RANDOM))
     if known is None:
         names = ", ".join(f"{RANDOM}{one}" for one in WITH_RANDOM_WEIGHTS)

@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import lock, whole_folder, write_json
-from ddbench.datasets.imagenet_sources import check_free
+from ddbench.benchmark.core.files import check_free, lock, whole_folder, write_json
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, HubFolder, KnownPrior
 from ddbench.methods.diffusion.priors.files import (
     CHECKSUMS,
@@ -29,7 +28,6 @@ from ddbench.methods.diffusion.priors.files import (
     VAE_EMA,
     WEIGHTS,
     PriorFiles,
-    PriorMetadata,
     bundled_priors,
     class_list_problem,
     file_sha256,
@@ -37,6 +35,7 @@ from ddbench.methods.diffusion.priors.files import (
     installed_folder,
     read_metadata,
 )
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 PICKLED = "diffusion_pytorch_model.bin"
 """What older hub repositories hold instead of safetensors."""

@@ -20,7 +20,7 @@ from ddbench.benchmark.core.files import whole_folder
 from ddbench.datasets.base import ImageSource, SplitData, Subset
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.network import DenoisingNetwork
-from ddbench.methods.diffusion.priors.files import NoiseScheduleMetadata, PriorMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 from ddbench.methods.diffusion.schedule import alpha_bar
 
 SCHEDULE = NoiseScheduleMetadata(kind="linear", steps=1000, beta_start=1e-4, beta_end=0.02)

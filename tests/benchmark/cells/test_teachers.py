@@ -22,7 +22,7 @@ from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, EvaluateSpec, 
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick, soft_rded
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet import ImageNet1K, Woof
+from ddbench.datasets.imagenet.subsets import ImageNet1K, Woof
 from ddbench.reports.results import groups
 from ddbench.reports.results.rows import EvaluateCell, Results
 from ddbench.reports.tables import leaderboard

@@ -23,8 +23,8 @@ BENCH = Path(sys.executable).with_name("bench")
 CLASSES = ("n02096294", "n02093754")
 PLUGIN = '''
 from ddbench.datasets.base import Headline
-from ddbench.datasets.imagenet import ImageNetSubset
-from ddbench.datasets.imagenet_splits import Expected
+from ddbench.datasets.imagenet.subsets import ImageNetSubset
+from ddbench.datasets.imagenet.splits import Expected
 
 class TinyForPriors(ImageNetSubset):
     """Two classes of ImageNet, few images."""

@@ -16,8 +16,8 @@ from PIL import Image
 BENCH = Path(sys.executable).with_name("bench")
 PLUGIN = '''
 from ddbench.datasets.base import Headline
-from ddbench.datasets.imagenet import ImageNetSubset
-from ddbench.datasets.imagenet_splits import Expected
+from ddbench.datasets.imagenet.subsets import ImageNetSubset
+from ddbench.datasets.imagenet.splits import Expected
 
 class Tiny(ImageNetSubset):
     """Two classes of ImageNet, few images."""

@@ -1,7 +1,7 @@
 """ImageNet-Woof, ImageNette, ImageNet-100 and ImageNet-1K: classes of ILSVRC 2012, from any source that holds them.
 
 Labels go by wnid, and what an image is by its file name: neither the order of folders nor the folder a file lies in
-changes a split (`imagenet_sources.py`, `imagenet_splits.py`).
+changes a split (`sources.py`, `splits.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import Default, Headline, ImageSource, Resize, SplitData
 from ddbench.datasets.cache import remember_source, remembered_sources
 from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared, Progress, silent
-from ddbench.datasets.imagenet_classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
-from ddbench.datasets.imagenet_opened import OpenedSplit
-from ddbench.datasets.imagenet_sources import Source, sources_at
-from ddbench.datasets.imagenet_splits import (
+from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
+from ddbench.datasets.imagenet.opened import OpenedSplit
+from ddbench.datasets.imagenet.places import sources_at
+from ddbench.datasets.imagenet.sources import Source
+from ddbench.datasets.imagenet.splits import (
     FASTAI,
     FIRST_100,
     IMAGENET,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import lock, whole_folder, write_json
-from ddbench.datasets.imagenet_sources import Found, Source
+from ddbench.datasets.imagenet.sources import Found, Source
 
 FORMAT = 1
 BLOCK = 65_536

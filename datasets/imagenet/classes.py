@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-LISTS = Path(__file__).with_name("class_lists")
+LISTS = Path(__file__).parents[1] / "class_lists"
 
 
 def _imagenet_1k() -> dict[str, str]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ddbench.datasets.imagenet_classes import LISTS
-from ddbench.datasets.imagenet_index import Index
+from ddbench.datasets.imagenet.classes import LISTS
+from ddbench.datasets.imagenet.index import Index
 
 IMAGENET, FASTAI, FIRST_100 = "imagenet", "fastai", "imagenet-first100"
 WARNINGS: Mapping[str, str] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.datasets.imagenet_classes import CLASS_NAMES
+from ddbench.datasets.imagenet.classes import CLASS_NAMES
 
 GroundTruth = Mapping[str, str]
 """`ILSVRC2012_val_00000123` -> wnid."""

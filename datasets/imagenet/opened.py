@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.files import lock, write_json
+from ddbench.benchmark.core.files import check_free, lock, write_json
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
@@ -27,9 +27,9 @@ from ddbench.datasets.decoded_cache import (
 )
 from ddbench.datasets.file_dataset import Progress, silent
 from ddbench.datasets.hashing import content_hash, split_hash
-from ddbench.datasets.imagenet_index import Index, read_index
-from ddbench.datasets.imagenet_sources import Source, check_free
-from ddbench.datasets.imagenet_splits import (
+from ddbench.datasets.imagenet.index import Index, read_index
+from ddbench.datasets.imagenet.sources import Source
+from ddbench.datasets.imagenet.splits import (
     WARNINGS,
     Expected,
     Names,

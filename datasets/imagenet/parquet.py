@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.files import check_free, write_json
 from ddbench.datasets.cache import read_json
-from ddbench.datasets.imagenet_classes import IMAGENET_1K
-from ddbench.datasets.imagenet_sources import Found, Listing, Source, check_free, identify, stamp
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
+from ddbench.datasets.imagenet.sources import Found, Listing, Source, identify, stamp
 
 SIDES = {"train": "train", "validation": "val", "val": "val"}
 """How a file's name begins -> the folder that its images are written to; the test part has no labels."""
