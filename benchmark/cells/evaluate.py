@@ -14,12 +14,12 @@ from ddbench.benchmark.cells.artefacts import save_array
 from ddbench.benchmark.cells.distill import open_split
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
-from ddbench.benchmark.cells.teachers import FoundTeacher
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, Store
+from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import hold
@@ -51,7 +51,7 @@ def evaluate(
             device,
             lambda pixels: fit(protocol, pixels, image_size, test=True),
         )
-    found = teachers.find(protocol, type(dataset), spec.dataset.split, image_size)
+    found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
 
     def on_epoch(report: EpochReport) -> None:
@@ -170,7 +170,7 @@ def _test_source(
 
 
 def _teacher(
-    found: FoundTeacher,
+    found: teacher_files.FoundTeacher,
     spec: EvaluateSpec,
     protocol: Protocol,
     dataset: Dataset,
@@ -184,7 +184,7 @@ def _teacher(
             f"the teacher of {spec.dataset.name} has changed since this cell was planned: expected SHA-256 "
             f"{spec.teacher_sha256}, found {found.record.sha256}. Plan the run again."
         )
-    teachers.check_split(found, split_hash, spec.dataset.name)
+    teacher_files.check_split(found, split_hash, spec.dataset.name)
     with meter.phase("load teacher"):
         image_size = protocol.image_size_for(spec.dataset.resolution)
         return teachers.load(found, len(dataset.class_ids), image_size, device)

@@ -12,7 +12,7 @@ from rich.console import Console
 from ddbench.benchmark.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ddbench.benchmark.cells.teachers import TeacherCard
+    from ddbench.benchmark.planning.teacher_files import TeacherCard
 
 train_teacher_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,6 +68,7 @@ def train_teacher(
     from ddbench.benchmark.cells import teachers
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
     from ddbench.benchmark.planning.planner import resolve_device
+    from ddbench.benchmark.planning.teacher_files import TORCHVISION_FILE
     from ddbench.benchmark.protocols import soft_rded
     from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
@@ -79,11 +80,11 @@ def train_teacher(
     console = Console()
     if source is not None:
         card = teachers.take_over(declared, source, imagenet_1k=protocol.teacher.imagenet_1k)
-        _say(console, _what(card) if card else f"{teachers.TORCHVISION_FILE} is kept for runs on {dataset}")
+        _say(console, _what(card) if card else f"{TORCHVISION_FILE} is kept for runs on {dataset}")
         return
     if network is None and declared.class_ids == IMAGENET_1K:
         raise UsageError(
-            f"the teacher of {dataset} is torchvision's {teachers.TORCHVISION_FILE} and is not trained here; take it "
+            f"the teacher of {dataset} is torchvision's {TORCHVISION_FILE} and is not trained here; take it "
             "over with --from FILE, or name another network with --network for a protocol that overrides its teacher"
         )
     import torch

@@ -352,12 +352,12 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
 def _teacher_sha256(
     run: RunSpec, protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
 ) -> str | None:
-    from ddbench.benchmark.cells import teachers
+    from ddbench.benchmark.planning import teacher_files
 
-    found = teachers.find(protocol, dataset, split, resolution)
+    found = teacher_files.find(protocol, dataset, split, resolution)
     if found is None:
         return None
-    teachers.check_split(found, dataset().split_hash(split, run.data), dataset.name)
+    teacher_files.check_split(found, dataset().split_hash(split, run.data), dataset.name)
     return found.record.sha256
 
 

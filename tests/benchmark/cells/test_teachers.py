@@ -16,10 +16,11 @@ import torch
 import torchvision
 
 from ddbench.benchmark.cells import teachers
-from ddbench.benchmark.cells.teachers import TeacherCard
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, EvaluateSpec, ProtocolSpec, cell_id
 from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning import teacher_files
+from ddbench.benchmark.planning.teacher_files import TeacherCard
 from ddbench.benchmark.protocols import quick, soft_rded
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet.subsets import ImageNet1K, Woof
@@ -59,7 +60,7 @@ def test_trained_found_and_loaded() -> None:
     card = trained(epochs=3)
     split = Digits().load("default", None, 8)
     assert (card.n_train, card.n_validation) == (len(split.train) - len(split.validation), len(split.validation))
-    found = teachers.find(SOFT, Digits, "default", 8)
+    found = teacher_files.find(SOFT, Digits, "default", 8)
     assert found is not None
     assert found.record.model_dump(exclude={"accuracy_of", "recipe"}) == {
         "network": "convnet3",
@@ -75,15 +76,15 @@ def test_trained_found_and_loaded() -> None:
     right = network((images - mean) / std).argmax(1).numpy() == split.train.labels[split.validation]
     assert card.validation_accuracy == pytest.approx(100 * right.mean(), abs=1e-3)
     assert right.mean() > 0.15  # beyond chance, after 24 steps
-    teachers.check_split(found, split.split_hash, "digits")
+    teacher_files.check_split(found, split.split_hash, "digits")
     with pytest.raises(UsageError, match="may have seen test images"):
-        teachers.check_split(found, "0" * 64, "digits")
+        teacher_files.check_split(found, "0" * 64, "digits")
 
 
 def test_the_last_one_trained_is_in_use_and_equal_trainings_are_equal() -> None:
     first, second = trained(seed=0), trained(seed=1)
     assert first.sha256 != second.sha256
-    found = teachers.find(SOFT, Digits, "default", 8)
+    found = teacher_files.find(SOFT, Digits, "default", 8)
     assert found is not None
     assert found.record.sha256 == second.sha256
     assert trained(seed=0).sha256 == first.sha256
@@ -94,9 +95,9 @@ def test_taken_over_from_another_machine(tmp_path: Path, monkeypatch: pytest.Mon
     teachers.export(card, tmp_path / "copy")
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "elsewhere"))
     with pytest.raises(UsageError, match="needs a teacher"):
-        teachers.find(SOFT, Digits, "default", 8)
+        teacher_files.find(SOFT, Digits, "default", 8)
     assert teachers.take_over(Digits, tmp_path / "copy", imagenet_1k="") == card
-    found = teachers.find(SOFT, Digits, "default", 8)
+    found = teacher_files.find(SOFT, Digits, "default", 8)
     assert found is not None
     assert found.record.sha256 == card.sha256
     with pytest.raises(UsageError, match="is a teacher of digits, not of woof"):
@@ -111,7 +112,7 @@ def test_taken_over_from_another_machine(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_changed_weights_are_refused(cache: Path) -> None:
     trained()
-    found = teachers.find(SOFT, Digits, "default", 8)
+    found = teacher_files.find(SOFT, Digits, "default", 8)
     assert found is not None
     data = found.weights.read_bytes()
     found.weights.write_bytes(data[:-4] + bytes(4))
@@ -135,16 +136,16 @@ def test_a_dataset_of_one_size_says_which_sides_a_teacher_can_have() -> None:
 
 def test_absent_teachers_say_how_to_get_them(cache: Path) -> None:
     with pytest.raises(UsageError) as woof:
-        teachers.find(soft_rded.HALF, Woof, "imagenet", 224)
+        teacher_files.find(soft_rded.HALF, Woof, "imagenet", 224)
     assert "bench train-teacher --dataset woof\n" in str(woof.value)
     with pytest.raises(UsageError) as other:
-        teachers.find(SOFT, Woof, "fastai", 224)
+        teacher_files.find(SOFT, Woof, "fastai", 224)
     assert "bench train-teacher --dataset woof --network convnet3 --split fastai --image-size 8" in str(other.value)
     with pytest.raises(UsageError) as imagenet:
-        teachers.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
+        teacher_files.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
     for place in (cache / "teachers", cache.parent / "torch" / "hub" / "checkpoints"):
         assert str(place / "resnet18-f37072fd.pth") in str(imagenet.value)
-    assert teachers.find(quick.PROTOCOL, Digits, "default", 8) is None
+    assert teacher_files.find(quick.PROTOCOL, Digits, "default", 8) is None
 
 
 def test_imagenets_teacher_is_one_pinned_file(tmp_path: Path) -> None:
@@ -161,18 +162,18 @@ def test_imagenets_teacher_is_one_pinned_file(tmp_path: Path) -> None:
     pinned = soft_rded.HALF.model_copy(
         update={"teacher": soft_rded.HALF.teacher.model_copy(update={"imagenet_1k": sha256})}
     )
-    found = teachers.find(pinned, ImageNet1K, "imagenet", 224)
+    found = teacher_files.find(pinned, ImageNet1K, "imagenet", 224)
     assert found is not None
     assert (found.weights, found.record.sha256, found.record.accuracy) == (file, sha256, 69.758)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(teachers.load(found, 1000, 224, CPU)(images), reference.eval()(images))
-    published = teachers.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
+    published = teacher_files.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
     assert published is not None
     with pytest.raises(RunError, match="expected SHA-256 f37072fd"):
         teachers.load(published, 1000, 224, CPU)
     assert teachers.take_over(ImageNet1K, file, imagenet_1k=sha256) is None
-    kept = teachers.find(pinned, ImageNet1K, "imagenet", 224)
+    kept = teacher_files.find(pinned, ImageNet1K, "imagenet", 224)
     assert kept is not None
     assert kept.weights != file
     with pytest.raises(UsageError, match="is not torchvision's: expected SHA-256 f37072fd"):
@@ -182,7 +183,7 @@ def test_imagenets_teacher_is_one_pinned_file(tmp_path: Path) -> None:
 def test_hubs_folder_is_where_torch_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in (("TORCH_HOME", str(tmp_path)), ("TORCH_HOME", None), ("XDG_CACHE_HOME", str(tmp_path / "x"))):
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
-        assert teachers._hub_file().parent == Path(torch.hub.get_dir()) / "checkpoints"
+        assert teacher_files._hub_file().parent == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def spec(**given: Any) -> EvaluateSpec:

@@ -1,0 +1,174 @@
+"""Teachers of the protocols with soft labels on disk: where they lie, and what is known of them. Imports no torch.
+
+    <cache>/teachers/<dataset>/<split>/<network>-<size>px/<hash>.safetensors  weights, named by their content
+    <cache>/teachers/<dataset>/<split>/<network>-<size>px/<hash>.json         `TeacherCard`
+    <cache>/teachers/<dataset>/<split>/<network>-<size>px/current.json        the hash of the one that runs use
+
+The last one trained or taken over is the one in use. A cell's id holds its teacher's hash, so students of different
+teachers are never mixed. For ImageNet-1K the teacher is torchvision's, one file pinned by the protocol.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.result import TeacherRecord
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.datasets.base import Dataset
+from ddbench.datasets.cache import cache_dir, read_json
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
+from ddbench.methods.classifier import ClassifierRecipe
+
+TORCHVISION_FILE = "resnet18-f37072fd.pth"
+TORCHVISION_NETWORK = "resnet18_bn"
+TORCHVISION_ACCURACY = 69.758
+"""Top-1 on ImageNet-1K's validation images, percent, as torchvision publishes it for `IMAGENET1K_V1`."""
+CURRENT = "current.json"
+
+
+class TeacherCard(BaseModel):
+    """What is known of a teacher that was trained here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    split: str
+    split_hash: str
+    content_hash: str
+    """Hash of the images at the resolution at which the dataset was opened."""
+    class_ids: tuple[str, ...]
+    recipe: ClassifierRecipe
+    n_train: int
+    """Images that it was trained on."""
+    n_validation: int
+    """Training images that were withheld, and on which it was tested."""
+    validation_accuracy: float | None
+    """Accuracy on them, percent; None where nothing was withheld."""
+    sha256: str
+    """SHA-256 of its weights."""
+    device_type: str
+    seconds: float
+    """Seconds that the last start of its training took."""
+
+
+@dataclass(frozen=True)
+class FoundTeacher:
+    """A teacher on disk."""
+
+    weights: Path
+    record: TeacherRecord
+    card: TeacherCard | None
+    """What is known of its training; None for torchvision's."""
+
+
+def find(protocol: Protocol, dataset: type[Dataset], split: str, resolution: int) -> FoundTeacher | None:
+    """The teacher of a protocol on a dataset; None for a protocol with hard labels.
+
+    Raises:
+        UsageError: there is none, or it does not fit; the message says how to get one.
+    """
+    if protocol.teacher is None:
+        return None
+    network, image_size = protocol.teacher.network, protocol.image_size_for(resolution)
+    if dataset.class_ids == IMAGENET_1K and network == TORCHVISION_NETWORK:
+        return _torchvision(protocol.teacher.imagenet_1k)
+    folder = teacher_folder(dataset.name, split, network, image_size)
+    options = "" if network == TORCHVISION_NETWORK else f" --network {network}"
+    options += "" if split == dataset.splits[0] else f" --split {split}"
+    options += "" if image_size == 224 else f" --image-size {image_size}"
+    command = f"bench train-teacher --dataset {dataset.name}{options}"
+    sha256 = read_json(folder / CURRENT).get("sha256")
+    if sha256 is None:
+        raise UsageError(
+            f"protocol {protocol.label} needs a teacher for {dataset.name}, split {split}: {network} at {image_size} "
+            f"px, trained on its training images. There is none in {folder}. Train one with\n"
+            f"  {command}\n"
+            f"or take over one that was trained elsewhere: {command} --from FOLDER"
+        )
+    card = read_card(folder / f"{sha256[:16]}.json")
+    if card.class_ids != dataset.class_ids:
+        raise UsageError(
+            f"the teacher in {folder} knows other classes than {dataset.name} has; train it anew: {command}"
+        )
+    if (card.recipe.mean, card.recipe.std) != (protocol.mean, protocol.std):
+        raise UsageError(
+            f"the teacher in {folder} takes images normalised by {card.recipe.mean} and {card.recipe.std}, but "
+            f"protocol {protocol.label} normalises by {protocol.mean} and {protocol.std}"
+        )
+    record = TeacherRecord(
+        network=network,
+        sha256=card.sha256,
+        accuracy=card.validation_accuracy,
+        accuracy_of=f"{card.n_validation} training images that it did not see",
+        recipe=card.recipe.model_dump(mode="json"),
+    )
+    return FoundTeacher(folder / f"{card.sha256[:16]}.safetensors", record, card)
+
+
+def check_split(found: FoundTeacher, split_hash: str, dataset: str) -> None:
+    """Refuse a teacher that was trained on another split than the one that is tested on.
+
+    Raises:
+        UsageError: it was.
+    """
+    if found.card is not None and found.card.split_hash != split_hash:
+        raise UsageError(
+            f"the teacher of {dataset} was trained on a split with hash {found.card.split_hash}, but the split is now "
+            f"{split_hash}: it may have seen test images. Train it anew: bench train-teacher --dataset {dataset}"
+        )
+
+
+def teacher_folder(dataset: str, split: str, network: str, image_size: int) -> Path:
+    """Where the teachers of a network on a split lie."""
+    return cache_dir() / "teachers" / dataset / split / f"{network.replace(':', '-')}-{image_size}px"
+
+
+def read_card(file: Path) -> TeacherCard:
+    """Read a teacher's card.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return TeacherCard.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{file} is no teacher's card: {error}") from error
+
+
+def own_torchvision_file() -> Path:
+    """Where torchvision's file lies once it was taken over."""
+    return cache_dir() / "teachers" / TORCHVISION_FILE
+
+
+def _torchvision(sha256: str) -> FoundTeacher:
+    places = [own_torchvision_file(), _hub_file()]
+    weights = next((place for place in places if place.is_file()), None)
+    if weights is None:
+        raise UsageError(
+            f"the teacher for ImageNet-1K, torchvision's ResNet-18 ({TORCHVISION_FILE}), is not on this machine. With "
+            "access to the internet, fetch it with\n"
+            "  python -c \"import torchvision; torchvision.models.resnet18(weights='IMAGENET1K_V1')\"\n"
+            f"or copy that file to {places[0]} or {places[1]}; "
+            "or name it: bench train-teacher --dataset imagenet-1k --from FILE"
+        )
+    record = TeacherRecord(
+        network=TORCHVISION_NETWORK,
+        sha256=sha256,
+        accuracy=TORCHVISION_ACCURACY,
+        accuracy_of="ImageNet-1K's validation images, as torchvision publishes it",
+        recipe={"torchvision": "ResNet18_Weights.IMAGENET1K_V1"},
+    )
+    return FoundTeacher(weights, record, None)
+
+
+def _hub_file() -> Path:
+    """Where `torch.hub` keeps the file, by its documented rule, without importing torch."""
+    home = os.environ.get("TORCH_HOME")
+    if home is None:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints" / TORCHVISION_FILE
