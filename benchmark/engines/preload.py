@@ -11,6 +11,7 @@ with (
     mock.patch.object(torch.cuda, "is_available", return_value=False),
     mock.patch.object(torch.cuda, "device_count", return_value=0),
 ):
+    import ot.batch
     import rich.console
     import sklearn.cluster
     import typer  # every child imports the `bench` script anew
@@ -19,4 +20,4 @@ with (
     import ddbench.benchmark.cells.distill
     import ddbench.benchmark.cells.evaluate
 
-__all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "rich", "sklearn", "typer"]
+__all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "ot", "rich", "sklearn", "typer"]

@@ -1,4 +1,4 @@
-"""Distribution Matching against POT and against finite differences of a second implementation."""
+"""Distribution Matching against POT's plain solvers, closed forms and finite differences of a second implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddbench.methods.diffusion.guidance import State, Step
-from ddbench.methods.dmgd.distribution import DistributionMatching, Support, log_plan
+from ddbench.methods.dmgd.distribution import DistributionMatching, Support, transport_plan
 
 ALPHA_BAR = 0.3
 
@@ -24,7 +24,7 @@ def random_problem(rows: int, points: int, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def plan_of(cost: np.ndarray, masses: np.ndarray, epsilon: float, iterations: int) -> np.ndarray:
-    return log_plan(torch.from_numpy(cost), torch.from_numpy(masses).log()[None], epsilon, iterations).exp().numpy()
+    return transport_plan(torch.from_numpy(cost)[None], torch.from_numpy(masses)[None], epsilon, iterations)[0].numpy()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 30])
@@ -50,10 +50,28 @@ def test_converged_plan_equals_pot(epsilon: float) -> None:
     np.testing.assert_allclose(plan.sum(1), np.full(6, 1 / 6), atol=1e-9)
 
 
+@pytest.mark.parametrize("epsilon", [0.02, 0.1, 1.0])
+def test_plan_of_two_points_by_hand(epsilon: float) -> None:
+    """Rows and columns of mass ½ at distances 0 and c: ½ / (1 + exp(-c/ε)) on the diagonal, whatever the scalings."""
+    c = 0.3
+    stays, moves = 0.5 / (1 + np.exp(-c / epsilon)), 0.5 / (1 + np.exp(c / epsilon))
+    for iterations in (1, 5, 12):
+        plan = plan_of(np.array([[0, c], [c, 0]]), np.array([0.5, 0.5]), epsilon, iterations)
+        np.testing.assert_allclose(plan, [[stays, moves], [moves, stays]], rtol=1e-12)
+
+
+def test_the_scalings_go_on_where_the_plan_is_nearly_right() -> None:
+    """Their number is part of the method; POT by itself would stop after the first here."""
+    cost, masses = random_problem(3, 4)
+    off = [np.abs(plan_of(1 + 1e-6 * cost, masses, 0.1, n).sum(1) - 1 / 3).max() for n in (1, 5)]
+    assert 1e-10 < off[0] < 1e-6
+    assert off[1] < 1e-2 * off[0]
+
+
 def test_small_regularisation_does_not_underflow() -> None:
     cost, masses = random_problem(4, 10)
     assert np.exp(-cost.astype(np.float32) / 0.005).min() == 0  # the plain form has empty rows of zeros here
-    plan = log_plan(torch.from_numpy(cost).float(), torch.from_numpy(masses).float().log()[None], 0.005, 200).exp()
+    plan = transport_plan(torch.from_numpy(cost).float()[None], torch.from_numpy(masses).float()[None], 0.005, 200)[0]
     assert plan.isfinite().all()
     torch.testing.assert_close(plan.sum(0).double(), torch.from_numpy(masses), rtol=1e-3, atol=1e-6)
 
