@@ -25,6 +25,7 @@ from ddbench.benchmark.check.subject import Broken, NotApplicable, Subject, in_w
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import METHODS, Entry, load_plugin, plugin_module
 from ddbench.benchmark.core.spec import Scalar
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.run_spec import parse_selector
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import Method
@@ -166,19 +167,18 @@ def _finding(name: str, check: Check, subject: Subject) -> Finding:
 def _params(entry: Entry, method: type[Method], given: Mapping[str, Scalar]) -> Any:
     """Parameters in the order method < digits < small < variant < user; without the small ones where a variant's
     overrides exclude them, and with them where the variant itself is a small budget."""
-    digits = {key: default.value for key, default in Digits.method_defaults.get(method.name, {}).items()}
-    own = dict(entry.overrides) | (dict(method.check_params) if "small" in entry.tags else {}) | dict(given)
+    small = dict(method.check_params)
+    own = dict(entry.overrides) | (small if "small" in entry.tags else {})
     try:
-        return method.Params.model_validate(digits | dict(method.check_params) | own)
+        return method.Params.model_validate(in_order(method.name, Digits, small | own, given))
     except ValidationError:
         pass
     try:
-        return method.Params.model_validate(digits | own)
+        return method.Params.model_validate(in_order(method.name, Digits, own, given))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{entry.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _defaults(entry: Entry, method: type[Method]) -> dict[str, Any]:
-    digits = {key: default.value for key, default in Digits.method_defaults.get(method.name, {}).items()}
-    return method.Params.model_validate(digits | dict(entry.overrides)).model_dump(mode="json")
+    return method.Params.model_validate(in_order(method.name, Digits, entry.overrides)).model_dump(mode="json")

@@ -187,7 +187,7 @@ def evaluate(
     """Train students on a distilled set that anything has made."""
     given = _given(locals(), without=("images", "name", "ipc", "subset", "subset_seed"))
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
-    from ddbench.benchmark.planning.planner import plan_foreign
+    from ddbench.benchmark.planning.planned_sets import plan_foreign
     from ddbench.benchmark.planning.run_spec import run_spec
     from ddbench.benchmark.running.leaked_images import pixel_print, refuse_test_images
     from ddbench.benchmark.running.prepare import ShownProgress

@@ -196,7 +196,7 @@ def _measure_dataset(
     import torch
 
     from ddbench.benchmark.core.errors import RunError, UsageError
-    from ddbench.benchmark.planning.planner import resolve_device
+    from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.reports.quality.measure import open_measuring
     from ddbench.reports.quality.progress import shown
     from ddbench.reports.results.rows import Problem, printable

@@ -67,7 +67,7 @@ def train_teacher(
     """
     from ddbench.benchmark.cells import teachers
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
-    from ddbench.benchmark.planning.planner import resolve_device
+    from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.benchmark.planning.teacher_files import TORCHVISION_FILE
     from ddbench.benchmark.protocols import soft_rded
     from ddbench.datasets.imagenet.classes import IMAGENET_1K

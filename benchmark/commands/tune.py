@@ -65,7 +65,7 @@ def tune(
     choices = [tuning.Choice.parse(text) for text in param]
     name = dataset.removesuffix(SUFFIX) + SUFFIX
     tried = tuning.settings(choices, trials, trial_seed, tuning.usual_values(method, name))
-    spec = run_spec({}, {**given, "methods": tuning.selectors(method, tried), "datasets": [name]})
+    spec = run_spec({}, {**given, "methods": tuning.selectors(method, name, tried), "datasets": [name]})
     plan, settings, notes = plan_run(spec)
 
     def show(_: Any) -> None:

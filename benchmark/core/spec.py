@@ -49,7 +49,7 @@ class MethodSpec(Model):
     """The base method's name; a variant is its parameters."""
     version: int
     params: dict[str, Scalar]
-    """All parameters, resolved: method < prior < dataset < variant < user."""
+    """All parameters, resolved (`planning.parameters.in_order`)."""
     source_sha256: str | None = None
     """Of the plugin file, for a method that comes from one: its author's edits must not reuse old cells."""
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import METHODS
 from ddbench.benchmark.core.spec import MethodSpec, Scalar, digest
-from ddbench.benchmark.planning.planner import contestants
-from ddbench.benchmark.planning.run_spec import parse_selector
+from ddbench.benchmark.planning.contestants import contestants, load_method
 from ddbench.datasets.base import Dataset
 from ddbench.methods.base import DistillTask, Method
 from ddbench.methods.diffusion.priors.files import PriorFiles, find_prior
@@ -58,7 +57,7 @@ class NamedPrior:
         Raises:
             UsageError: an unknown method, one that tunes no prior, or parameters that are not its own.
         """
-        method: type[Method] = METHODS.load(parse_selector(selector)[0])
+        method = load_method(selector)
         tuning = method.tuning
         if tuning is None:
             tuners = [entry.name for entry in METHODS if _tunes(entry.name)]

@@ -11,7 +11,6 @@ Without `runs` the file itself is the one run.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.planning.run_spec import RunSpec, describe
 
 BUNDLED = Path(__file__).parents[1] / "studies"
@@ -51,8 +51,7 @@ def find_study(name: str) -> Study:
         UsageError: there is none of this name.
     """
     if name not in study_names():
-        near = difflib.get_close_matches(name, study_names(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(study_names())}."
+        hint = did_you_mean(name, study_names(), f"there are: {', '.join(study_names())}.")
         raise UsageError(f"--study {name}: no study has this name; {hint} A file of your own goes with --config FILE.")
     return read_study(BUNDLED / f"{name}.yaml", bundled=True)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec
-from ddbench.benchmark.planning.planner import Setting
+from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running.runner import Fate, Item
 
 COLOURS = {

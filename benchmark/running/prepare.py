@@ -16,7 +16,7 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.planning.planner import Setting
+from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running.runner import Fate, Item
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared

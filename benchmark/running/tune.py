@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Collector, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.seeds import sklearn_seed
 from ddbench.benchmark.core.spec import DistillSpec, Scalar, brackets, cell_id
 from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning.contestants import contestants, load_method
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.plan import Plan
-from ddbench.benchmark.planning.planner import contestants
 from ddbench.benchmark.planning.run_spec import describe, scalar
-from ddbench.methods.base import Method
 
 CLEARLY = 2.0
 """Standard errors by which a trial must beat the defaults to be preferred."""
@@ -116,22 +116,20 @@ def usual_values(method: str, dataset: str) -> dict[str, Scalar]:
     return dict(contestant.spec.params)
 
 
-def selectors(method: str, tried: Sequence[Mapping[str, Scalar]]) -> list[str]:
-    """One selector for each setting.
+def selectors(method: str, dataset: str, tried: Sequence[Mapping[str, Scalar]]) -> list[str]:
+    """One selector for each setting of a method's parameters on a dataset.
 
     Raises:
         Problems: parameters that the method does not have, or values that it refuses.
     """
-    entry, loaded = METHODS.entry(method), METHODS.load(method)
-    known: type[Method] = loaded
-    problems: list[str] = []
+    entry, known, declaring = METHODS.entry(method), load_method(method), DATASETS.load(dataset)
+    problems = Collector()
     for values in tried:
         try:
-            known.Params.model_validate({**entry.overrides, **values})
+            known.Params.model_validate(in_order(known.name, declaring, entry.overrides, values))
         except ValidationError as error:
-            problems += describe(error, prefix=f"{method}{brackets(values)}: ")
-    if problems:
-        raise Problems(list(dict.fromkeys(problems)))
+            problems.add(*describe(error, prefix=f"{method}{brackets(values)}: "))
+    problems.raise_any()
     return [method + brackets(values) for values in tried]
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.result import DatasetRecord
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.run_spec import describe, parse_selector
 from ddbench.benchmark.protocols import network_names
 from ddbench.datasets.base import Dataset
@@ -40,10 +41,9 @@ class Wanted:
         Raises:
             Problems: unknown parameters or values.
         """
-        own = {key: default.value for key, default in dataset.method_defaults.get(RECIPE_OF, {}).items()}
-        values = own | ({} if self.network is None else {"network": self.network}) | dict(self.changed)
+        asked = ({} if self.network is None else {"network": self.network}) | dict(self.changed)
         try:
-            params = ObserverParams.model_validate(values)
+            params = ObserverParams.model_validate(in_order(RECIPE_OF, dataset, user=asked))
         except ValidationError as error:
             raise Problems(describe(error, "--features: ")) from error
         reason = params.unsupported(dataset)

@@ -14,7 +14,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec, Scalar
-from ddbench.datasets.base import Default
+from ddbench.benchmark.planning.parameters import in_order
+from ddbench.datasets.base import Dataset, Default
 from ddbench.methods.base import Method
 
 Source = Literal["dataset", "variant", "user"]
@@ -81,27 +82,23 @@ def origin(label: str, spec: MethodSpec | None, dataset: str) -> Origin:
         return Origin(known=False)
     try:
         own = type(method).Params().model_dump(mode="json")
-        set_there = DATASETS.load(dataset).method_defaults.get(spec.name, {})
+        declaring: type[Dataset] = DATASETS.load(dataset)
     except (UsageError, ValueError, ImportError):
         return Origin(known=False)
     name = label.partition("[")[0]
     entry = METHODS.entries().get(name)
     variant = entry.overrides if entry is not None else {}
-    changed = [
-        _changed(key, value, own[key], variant.get(key, _ABSENT), set_there.get(key))
-        for key, value in spec.params.items()
-        if key in own and value != own[key]
-    ]
+    usual = in_order(spec.name, declaring, variant)
+    changed = []
+    for key, value in spec.params.items():
+        if key not in own or value == own[key]:
+            continue
+        source: Source = (
+            "user" if key not in usual or usual[key] != value else "variant" if key in variant else "dataset"
+        )
+        declared = declaring.method_defaults[spec.name][key] if source == "dataset" else Default(value, "")
+        changed.append(Changed(key, value, own[key], source, declared.reason, declared.on_validation))
     return Origin(known=True, changed=changed, tags=entry.tags if entry is not None else ())
-
-
-_ABSENT = object()
-
-
-def _changed(name: str, value: Scalar, own: Scalar, variant: object, default: Default | None) -> Changed:
-    if default is not None and default.value == value:
-        return Changed(name, value, own, "dataset", default.reason, default.on_validation)
-    return Changed(name, value, own, "variant" if variant == value else "user", "", False)
 
 
 def real_images_read(method: Method | None, prior: PriorRecord | None) -> str:

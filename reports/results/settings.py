@@ -16,6 +16,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.spec import Scalar
+from ddbench.benchmark.planning.parameters import in_order
+from ddbench.datasets.base import Dataset
 from ddbench.reports.results.paper_numbers import PaperNumber, all_published
 
 FILE = Path(__file__).parents[1] / "reference" / "ablations.yaml"
@@ -70,12 +72,12 @@ def factorials() -> list[Factorial]:
 
 
 def resolved(method: str, dataset: str, overrides: Mapping[str, Any]) -> Params | None:
-    """All parameters of a base method: its own defaults < the dataset's < `overrides`.
+    """All parameters of a base method, the overrides taken for a variant's (`planning.parameters`).
 
     None where the method is not installed, or has no such parameters.
     """
-    given = {key: default for key, (default, _) in _dataset_defaults(method, dataset).items()} | dict(overrides)
     try:
+        given = in_order(method, _dataset(dataset), overrides)
         found: Params = METHODS.load(method).Params.model_validate(given).model_dump(mode="json")
     except Exception:  # not installed, or other parameters now; a plugin's own validators may raise anything
         return None
@@ -87,8 +89,9 @@ def default_of(method: str, dataset: str, parameter: str) -> tuple[Scalar, str] 
     params = resolved(method, dataset, {})
     if params is None or parameter not in params:
         return None
-    of_dataset = _dataset_defaults(method, dataset).get(parameter)
-    return params[parameter], "the method's default" if of_dataset is None else f"{dataset}: {of_dataset[1]}"
+    there = _dataset(dataset)
+    declared = None if there is None else there.method_defaults.get(method, {}).get(parameter)
+    return params[parameter], "the method's default" if declared is None else f"{dataset}: {declared.reason}"
 
 
 def description(method: str, parameter: str) -> str:
@@ -147,9 +150,10 @@ def _by_row() -> dict[tuple[str, str], _Setting]:
     return {(setting.arxiv, setting.printed_as): setting for setting in _ablations().settings}
 
 
-def _dataset_defaults(method: str, dataset: str) -> dict[str, tuple[Scalar, str]]:
+def _dataset(name: str) -> type[Dataset] | None:
+    """None where it is not installed."""
     try:
-        defaults = DATASETS.load(dataset).method_defaults.get(method, {})
+        found: type[Dataset] = DATASETS.load(name)
     except (UsageError, ImportError):
-        return {}
-    return {parameter: (default.value, default.reason) for parameter, default in defaults.items()}
+        return None
+    return found

@@ -11,7 +11,7 @@ import pytest
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.core.spec import DatasetSpec
-from ddbench.benchmark.planning.planner import check_prior
+from ddbench.benchmark.planning.run_prior import check_prior
 from ddbench.benchmark.protocols.network_names import find
 from ddbench.datasets import hashing
 from ddbench.datasets.base import Dataset, ImageSource, SplitData, Subset

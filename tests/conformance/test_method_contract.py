@@ -21,7 +21,8 @@ from ddbench.benchmark.check.runs import small_tuner
 from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.spec import brackets
-from ddbench.benchmark.planning.planner import contestants, plan_run
+from ddbench.benchmark.planning.contestants import contestants
+from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.base import SplitData
 from ddbench.datasets.digits import Digits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddbench.benchmark.core.registry import METHODS
-from ddbench.benchmark.planning.planner import contestants
+from ddbench.benchmark.planning.contestants import contestants
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion.prior import Prior

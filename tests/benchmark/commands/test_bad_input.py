@@ -123,7 +123,7 @@ REQUESTS: dict[str, Case] = {
         run("-m", "dmgd[ot_scale=-1,ot_scael=2],dit[steps=1,label_noise=loud],random", "-d", "digits",
             "--set", "cfg_scale=inf", "--set", "epochs=3", "--protocol", "quick[epochs=0,epoch=3]"),
         ["dmgd: parameter ot_scale: Input should be greater than or equal to 0, got -1",
-         "dmgd: parameter ot_scael: unknown", "ot_scael: did you mean ot_scale",
+         "dmgd: parameter ot_scael: unknown", "ot_scael: did you mean 'ot_scale'",
          "dit: parameter steps: Input should be greater than or equal to 2, got 1", "dit: parameter label_noise",
          "parameter cfg_scale: Input should be a finite number", "--set epochs: none of the chosen methods has this",
          "override epochs=0: expected epochs at every IPC, 1 to 100000", "nothing called 'epoch' to override"],

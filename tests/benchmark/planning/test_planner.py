@@ -8,8 +8,9 @@ from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, cell_id
 from ddbench.benchmark.planning.plan import Plan
-from ddbench.benchmark.planning.planner import Setting, plan_run
+from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running.live import describe_setting
 from ddbench.datasets.base import Default
 from ddbench.datasets.digits import Digits
@@ -165,7 +166,7 @@ def test_a_modified_protocol_is_another_cell_and_says_so() -> None:
 
 
 def test_threads_are_a_share_of_the_cores_and_no_more_than_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddbench.benchmark.planning.planner.available_cores", lambda: 8)
+    monkeypatch.setattr("ddbench.benchmark.planning.planned_sets.available_cores", lambda: 8)
     assert [p.launch.threads for p in plan(methods="random").sets] == [1]
     monkeypatch.setattr(Digits, "useful_threads", None)
     assert [p.launch.threads for p in plan(methods="random").sets] == [8]

@@ -68,7 +68,7 @@ def test_a_tuned_priors_hash_is_that_of_its_recipe() -> None:
         ("nobody(digits)", "unknown method 'nobody'"),
         ("dmgd(digits)", r"dmgd tunes no prior; minimax, .*do"),
         ("minimax[memory=8,16](digits)", "one value for each parameter"),
-        ("minimax[memoir=8](digits)", "did you mean memory"),
+        ("minimax[memoir=8](digits)", "did you mean 'memory'"),
         ("minimax(nowhere)", "there is no prior 'nowhere'"),
         ("minimax(digits", "there is no prior"),
     ],

@@ -16,8 +16,9 @@ from PIL import Image
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
-from ddbench.benchmark.planning.planner import Setting, plan_run
+from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.planning.setting import Setting
 
 BENCH = Path(sys.executable).with_name("bench")
 CLASSES = ("n02096294", "n02093754")

@@ -140,7 +140,7 @@ def test_all_problems_of_all_runs_are_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_study_suggests_a_known_one() -> None:
-    with pytest.raises(UsageError, match="did you mean dmgd-table"):
+    with pytest.raises(UsageError, match="did you mean 'dmgd-table"):
         find_study("dmgd-table")
 
 

@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from ddbench.benchmark.commands import cli
 from ddbench.benchmark.core.environment import cpu_model
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import Cost, DatasetRecord, DistillResult, EvaluateResult, Look, Metrics, Phase
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
-from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.planning.planner import plan_run, resolve_protocol
+from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.benchmark.running import estimate as estimates
 from ddbench.benchmark.running.runner import Fate, Item, Runner
 from ddbench.methods.diffusion.priors.files import BUNDLED

@@ -184,7 +184,7 @@ def test_malformed_parameters_are_refused(text: str) -> None:
 
 def test_values_that_the_method_refuses_are_told_before_anything_runs() -> None:
     with pytest.raises(Problems) as error:
-        tune.selectors("dmgd", [{}, {"ot_scale": -1.0}, {"ot_scael": 1.0}])
+        tune.selectors("dmgd", NAME, [{}, {"ot_scale": -1.0}, {"ot_scael": 1.0}])
     assert "dmgd[ot_scale=-1.0]: ot_scale" in str(error.value)
     assert "dmgd[ot_scael=1.0]: ot_scael: unknown" in str(error.value)
 
@@ -244,7 +244,7 @@ def test_an_unfinished_trial_has_no_score(sets: Any) -> None:
 
 
 def test_the_plan_may_be_empty_of_results(tmp_path: Path) -> None:
-    options = {"methods": tune.selectors("dit", [{}, {"cfg_scale": 2}]), "datasets": [NAME], "device": "cpu"}
+    options = {"methods": tune.selectors("dit", NAME, [{}, {"cfg_scale": 2}]), "datasets": [NAME], "device": "cpu"}
     plan, _, _ = plan_run(run_spec({}, options))
     found = tune.report(Store(tmp_path), plan, "dit", NAME, [{}, {"cfg_scale": 2}], 2)
     assert isinstance(plan, Plan)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddbench.benchmark.core.registry import METHODS
-from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.analyses import ablation
 from ddbench.reports.analyses.ablation import Ablation
 from ddbench.reports.analyses.factorials import CORNERS, published_designs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
-from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.analyses import reproduction
 from ddbench.reports.analyses.reproduction import Reproduction, combined_standard_error, contradictions
 from ddbench.reports.results import rows

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ddbench.benchmark.core.registry import DATASETS, METHODS
-from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.output import formats
 from ddbench.reports.results import rows
 from ddbench.reports.results.paper_numbers import FILE, published

@@ -12,7 +12,7 @@ import pytest
 
 from ddbench.benchmark.core.registry import METHODS
 from ddbench.benchmark.core.spec import ProtocolSpec
-from ddbench.benchmark.planning.planner import resolve_protocol
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.results import rows
 from ddbench.reports.site import ablation_page, reproduction_page, students_page
 from ddbench.reports.site.build import NAVIGATION

@@ -1,0 +1,134 @@
+"""Cells of one contestant, or of images made elsewhere: the distilled sets, and the students on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
+from ddbench.benchmark.core.spec import (
+    DeviceType,
+    DistilledBy,
+    DistillSpec,
+    EvaluateSpec,
+    ForeignImages,
+    cell_id,
+)
+from ddbench.benchmark.core.store import Launch
+from ddbench.benchmark.core.subsets import SubsetOf
+from ddbench.benchmark.planning.contestants import Contestant
+from ddbench.benchmark.planning.plan import Plan, PlannedSet
+from ddbench.benchmark.planning.prior_names import NamedPrior
+from ddbench.benchmark.planning.run_spec import RunSpec, available_cores
+from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
+from ddbench.datasets.base import Dataset
+
+
+def planned_sets(
+    contestant: Contestant, setting: Setting, run: RunSpec, prior: NamedPrior | None, device: str, *, students: bool
+) -> list[PlannedSet]:
+    """Every set that a contestant distills in a setting, with its students (`students=False`: without).
+
+    Args:
+        prior: None for a method that needs none.
+        device: `cpu`, `cuda` or `cuda:0`.
+    """
+    method = contestant.method
+    launch = Launch(
+        label=contestant.label,
+        prior=None if prior is None else prior.name,
+        **_launch_options(run, device, setting.dataset),
+    )
+    planned = []
+    for ipc in (None,) if method.whole_set else setting.ipc:
+        # A set that no seed changes is made once and gets as many students as the other methods' sets together.
+        groups = [(seed, [seed]) for seed in setting.set_seeds] if method.uses_seed else [(0, list(setting.set_seeds))]
+        for seed, student_groups in groups:
+            spec = DistillSpec(
+                method=contestant.spec,
+                dataset=setting.spec,
+                prior_sha256=None if prior is None else prior.sha256,
+                ipc=ipc,
+                seed=seed,
+                precision=run.precision if method.needs_prior else "fp32",
+                device_type=_device_type(device),
+            )
+            specs = _students(setting, DistilledBy(cell=cell_id(spec)), ipc, student_groups, device)
+            planned.append(
+                PlannedSet(
+                    label=contestant.label,
+                    spec=spec,
+                    shards=run.shards,
+                    launch=launch,
+                    students=specs if students else (),
+                    protocol_label=setting.protocol_spec.label if students else None,
+                )
+            )
+    return planned
+
+
+def plan_foreign(
+    run: RunSpec, images: Path, sha256: str, ipc: int, label: str, subset: SubsetOf | None = None
+) -> tuple[Plan, Setting]:
+    """Plan students for a distilled set made elsewhere, or for a subset of it.
+
+    Args:
+        sha256: of the images (`image_sets.describe_set`).
+        ipc: images per class that the set counts as.
+
+    Raises:
+        Problems: as `resolve_setting`.
+    """
+    label += "" if subset is None else subset.label
+    setting = resolve_setting(run.model_copy(update={"ipc": [ipc], "seeds": [0]}), run.datasets[0])
+    launch = Launch(
+        label=label,
+        images=str(images.resolve()),
+        subset=subset,
+        **_launch_options(run, resolve_device(run.device), setting.dataset),
+    )
+    foreign = ForeignImages(image_set_sha256=sha256)
+    planned = PlannedSet(
+        label=label,
+        spec=None,
+        launch=launch,
+        students=_students(setting, foreign, ipc, setting.set_seeds, launch.device),
+        protocol_label=setting.protocol_spec.label,
+    )
+    return Plan(sets=(planned,)), setting
+
+
+def _students(
+    setting: Setting, images: DistilledBy | ForeignImages, ipc: int | None, groups: Sequence[int], device: str
+) -> tuple[EvaluateSpec, ...]:
+    """As many students as the setting repeats, for each group of student seeds (a group's number is a set's seed)."""
+    return tuple(
+        EvaluateSpec(
+            images=images,
+            dataset=setting.spec,
+            ipc=ipc,
+            protocol=setting.protocol_spec,
+            student=setting.student,
+            teacher_sha256=setting.teacher_sha256,
+            seed=group * STUDENTS_PER_SET + repeat,
+            device_type=_device_type(device),
+        )
+        for group in groups
+        for repeat in range(setting.repeats)
+    )
+
+
+def _device_type(device: str) -> DeviceType:
+    return "cuda" if device.startswith("cuda") else "cpu"
+
+
+def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
+    share = max(1, available_cores() // run.jobs)
+    return {
+        "data_dir": None if run.data is None else str(run.data.resolve()),
+        "device": device,
+        "threads": share if dataset.useful_threads is None else min(share, dataset.useful_threads),
+        "batch_size": run.batch_size,
+        "plugins": tuple(str(plugin.resolve()) for plugin in run.plugins),
+    }

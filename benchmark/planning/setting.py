@@ -1,0 +1,163 @@
+"""What a run uses on one dataset, after the headline has filled in what was not said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ddbench.benchmark.core.errors import Collector, Problems, UsageError
+from ddbench.benchmark.core.registry import DATASETS, PROTOCOLS
+from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
+from ddbench.benchmark.core.spec import DatasetSpec, ProtocolSpec
+from ddbench.benchmark.planning.run_spec import RunSpec, parse_selector
+from ddbench.benchmark.protocols import network_names
+from ddbench.datasets.base import Dataset, Resize
+
+if TYPE_CHECKING:
+    from ddbench.benchmark.protocols.base import Protocol
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run uses on one dataset."""
+
+    dataset: type[Dataset]
+    spec: DatasetSpec
+    protocol: Protocol
+    protocol_spec: ProtocolSpec
+    student: str
+    """Name of the student network."""
+    teacher_sha256: str | None
+    """SHA-256 of the teacher's weights; None under a protocol with hard labels."""
+    ipc: tuple[int, ...]
+    set_seeds: tuple[int, ...]
+    """Seeds of the distilled sets, one set for each."""
+    repeats: int
+    """Students per distilled set."""
+    assumed: tuple[str, ...]
+    """What came from the headline, for people to read."""
+    images_at: tuple[tuple[int, Resize], ...] = ()
+    """Further image sizes, in pixels, at which methods will read training images (`Method.images_at`)."""
+    prior_image_size: int | None = None
+    """Size in pixels of the images that methods with a prior make; None: no method needs a prior."""
+
+
+def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | None = None) -> Setting:
+    """Fill in from the dataset's headline what the run does not say.
+
+    Args:
+        prior_image_size: pixels of the pixel prior that the run needs, whose resolution it takes where it names none.
+
+    Raises:
+        Problems: unknown dataset, split, protocol or student, or a protocol override that does not exist.
+    """
+    dataset: type[Dataset] = DATASETS.load(dataset_name)
+    headline, problems, assumed = dataset.headline, Collector(), list[str]()
+
+    def said(name: str, given: T | None, declared: T) -> T:
+        if given is None:
+            assumed.append(f"{name} {declared}")
+            return declared
+        return given
+
+    split = said("split", run.split, dataset.splits[0])
+    if split not in dataset.splits:
+        problems.add(f"--split {split}: {dataset_name} has {', '.join(dataset.splits)}")
+    selector, protocol = said("protocol", run.protocol, headline.protocol), None
+    with problems.catching():
+        protocol, protocol_spec = resolve_protocol(selector)
+    if protocol is None:
+        with problems.catching():
+            if run.student is not None:
+                network_names.find(run.student)
+        raise Problems(problems.found)
+    usual = headline.student if headline.student in protocol.students else protocol.default_student
+    student = said("student", run.student, usual)
+    resolution = run.resolution or prior_image_size or dataset.resolution
+    if resolution != (run.resolution or dataset.resolution):
+        assumed.append(f"resolution {resolution} (the prior's)")
+    if dataset.resolutions is not None and resolution not in dataset.resolutions:
+        allowed = " or ".join(map(str, dataset.resolutions))
+        problems.add(f"--resolution {resolution}: {dataset_name} can be opened at {allowed} px")
+    with problems.catching():
+        protocol.check_student(student, resolution)
+    teacher_sha256: str | None = None
+    if not problems.found:
+        with problems.catching():
+            teacher_sha256 = _teacher_sha256(run, protocol, dataset, split, resolution)
+    ipc = tuple(run.ipc) if run.ipc else headline.ipc
+    if not run.ipc:
+        assumed.append(f"IPC {', '.join(map(str, headline.ipc))}")
+    seeds = tuple(run.seeds) if run.seeds else tuple(range(said("distilled sets", None, headline.sets)))
+    repeats = run.repeats
+    if repeats is None and protocol.id == resolve_protocol(headline.protocol)[0].id:
+        repeats = said("students per set", None, headline.students)
+    elif repeats is None:
+        repeats = protocol.students_per_set
+        assumed.append(f"students per set {repeats} ({protocol.name}'s)")
+    if run.shards > len(dataset.class_ids):
+        problems.add(f"--shards {run.shards}: {dataset_name} has {len(dataset.class_ids)} classes to share out")
+    if repeats > STUDENTS_PER_SET:
+        problems.add(f"--repeats {repeats}: expected at most {STUDENTS_PER_SET}")
+    problems.raise_any()
+    return Setting(
+        dataset=dataset,
+        spec=DatasetSpec(name=dataset_name, split=split, resolution=resolution),
+        protocol=protocol,
+        protocol_spec=protocol_spec,
+        student=student,
+        teacher_sha256=teacher_sha256,
+        ipc=ipc,
+        set_seeds=seeds,
+        repeats=repeats,
+        assumed=tuple(assumed),
+    )
+
+
+def resolve_protocol(selector: str) -> tuple[Protocol, ProtocolSpec]:
+    """`quick`, `quick@1` or `hard-minimax-sgd[epochs=60]`.
+
+    Raises:
+        UsageError: unknown protocol, another version than asked for, unknown or out-of-range override.
+    """
+    plain, at, version = selector.partition("@")
+    name, swept = parse_selector(plain)
+    several = [key for key, values in swept.items() if len(values) > 1]
+    if several:
+        raise UsageError(f"--protocol {selector}: one value for {', '.join(several)}, please; start one run for each")
+    protocol: Protocol = PROTOCOLS.load(name)
+    if at and version != str(protocol.version):
+        raise UsageError(f"--protocol {selector}: this version of ddbench has {protocol.name}@{protocol.version}")
+    if swept:
+        protocol = protocol.with_overrides({key: values[0] for key, values in swept.items()})
+    spec = ProtocolSpec(
+        name=protocol.name, version=protocol.version, overrides=dict(protocol.overrides), hash=protocol.hash
+    )
+    return protocol, spec
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is the first GPU that NVML and torch both see, else the CPU. torch is asked only if NVML sees one."""
+    if device != "auto":
+        return device
+    from ddbench.benchmark.core.environment import gpus
+
+    if not gpus():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _teacher_sha256(
+    run: RunSpec, protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
+) -> str | None:
+    from ddbench.benchmark.planning import teacher_files
+
+    found = teacher_files.find(protocol, dataset, split, resolution)
+    if found is None:
+        return None
+    teacher_files.check_split(found, dataset().split_hash(split, run.data), dataset.name)
+    return found.record.sha256
