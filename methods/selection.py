@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
+from ddbench.methods.enough_images import check_enough_images
 
 ROUND_IMAGES = 256
 """Images read and committed at once; it bounds memory and changes no image."""
@@ -25,13 +25,10 @@ class Selection(Method):
         """Indices into `task.train` of the images to keep, in order; a larger IPC starts with a smaller one's."""
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        if task.ipc is not None:
+            check_enough_images(task, task.ipc, f"the {task.ipc} asked for")
         for class_index in task.class_indices:
             chosen = self.choose(task, class_index)
-            if task.ipc is not None and len(chosen) < task.ipc:
-                raise UsageError(
-                    f"class {task.class_ids[class_index]} has {len(chosen)} training images, fewer than the "
-                    f"{task.ipc} asked for; choose --ipc {len(chosen)} or less"
-                )
             missing = [index for index in range(len(chosen)) if (class_index, index) not in task.done]
             for start in range(0, len(missing), ROUND_IMAGES):
                 block = missing[start : start + ROUND_IMAGES]

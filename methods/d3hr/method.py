@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.d3hr.params import D3HRParams
+from ddbench.methods.enough_images import check_enough_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +42,7 @@ class D3HR(Method):
         Raises:
             UsageError: a class with fewer than two images, which have no variance.
         """
-        for class_index in task.class_indices:
-            if (found := len(task.train.of_class(class_index))) < 2:
-                raise UsageError(
-                    f"class {task.class_ids[class_index]} has {found} training image(s); {self.name} takes the "
-                    "variance of at least 2"
-                )
+        check_enough_images(task, 2, f"the 2 whose variance {self.name} can take", lambda _: "choose another method")
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.d3hr.inversion import class_group
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.d4m.params import D4MParams
+from ddbench.methods.enough_images import check_enough_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +40,10 @@ class D4M(Method):
         """
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.d4m.prototypes import class_prototypes
-        from ddbench.methods.diffusion.clustering import check_enough_images, cluster_classes
+        from ddbench.methods.diffusion.clustering import cluster_classes
 
-        check_enough_images(task)
         assert task.ipc is not None
+        check_enough_images(task, task.ipc, f"the {task.ipc} clusters asked for")
         if self.params.clustering == "kmeans":
             cluster_classes(task, task.load_prior(), task.ipc, self.params.latents)
         self._prototypes: dict[int, np.ndarray] = {

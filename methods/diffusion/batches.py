@@ -33,17 +33,24 @@ class Batch:
 
 
 def sample_rounds(
-    task: DistillTask, prior: Prior, steps: int, sample_batch: Callable[[Batch], SampleOutcome]
+    task: DistillTask,
+    prior: Prior,
+    steps: int,
+    sample_batch: Callable[[Batch], SampleOutcome],
+    *,
+    whole_classes: bool = False,
 ) -> Iterator[list[DistilledImage]]:
     """Rounds of at most `task.batch_size` finished images, class by class, leaving out those in `task.done`.
 
     Args:
         steps: how many steps `sample_batch` executes.
+        whole_classes: all images of a class are in one batch, which may be larger than `task.batch_size` therefore.
     """
     assert task.ipc is not None
+    size = max(1, task.batch_size // task.ipc) * task.ipc if whole_classes else task.batch_size
     keys = [(class_index, index) for class_index in task.class_indices for index in range(task.ipc)]
-    for first in range(0, len(keys), task.batch_size):
-        chosen = tuple(keys[first : first + task.batch_size])
+    for first in range(0, len(keys), size):
+        chosen = tuple(keys[first : first + size])
         missing = [row for row, key in enumerate(chosen) if key not in task.done]
         if not missing:
             continue

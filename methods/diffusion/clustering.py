@@ -104,14 +104,3 @@ def _centroids(
             made = task.cache.arrays("clusters", key, partial(ahead, class_index))
             found[class_index] = made["centroids"].reshape(count, *prior.latent_shape)
     return found
-
-
-def check_enough_images(task: DistillTask) -> None:
-    """Raises UsageError if a class has fewer training images than IPC, the number of clusters asked for."""
-    for class_index in task.class_indices:
-        found = len(task.train.of_class(class_index))
-        if task.ipc is not None and found < task.ipc:
-            raise UsageError(
-                f"class {task.class_ids[class_index]} has {found} training images, fewer than the {task.ipc} clusters "
-                f"asked for; choose --ipc {found} or less"
-            )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.dm.params import DMParams
+from ddbench.methods.enough_images import check_enough_images
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
@@ -40,13 +40,13 @@ class DM(Method):
     def prepare(self, task: DistillTask) -> None:
         """Raises UsageError: a class has fewer images to start from than IPC."""
         assert task.ipc is not None
-        for class_index in task.class_indices:
-            found = len(task.train.of_class(class_index))
-            if self.params.init == "real" and found < task.ipc:
-                raise UsageError(
-                    f"class {task.class_ids[class_index]} has {found} training images to start from, fewer than the "
-                    f"{task.ipc} asked for; choose --ipc {found} or less, or init=noise"
-                )
+        if self.params.init == "real":
+            check_enough_images(
+                task,
+                task.ipc,
+                f"the {task.ipc} to start from",
+                lambda found: f"choose --ipc {found} or less, or init=noise",
+            )
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         from ddbench.methods.dm.matching import Matching

@@ -2,8 +2,8 @@
 
 A frozen class-conditional prior is sampled under two guidances: Semantic Matching (`semantic.py`) decides what label
 each step follows, Distribution Matching (`distribution.py`) pulls a class's images, one after the other, towards
-weighted points (`support.py`) that stand for its real images. `lockstep.py` runs them over many classes at once.
-Defaults are those of the authors' released program.
+weighted points (`support.py`) that stand for its real images. Classes do not depend on each other, so a batch holds the
+next image of each of many classes. Defaults are those of the authors' released program.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
 from ddbench.methods.dmgd.params import DMGDParams
+from ddbench.methods.enough_images import check_enough_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,19 +55,39 @@ class DMGD(Method):
         if not self.params.distribution_matching:
             return
         needed = 1 if self.params.support == "mean" else self.params.support_points
-        for class_index in task.class_indices:
-            found = len(task.train.of_class(class_index))
-            if found < needed:
-                raise UsageError(
-                    f"class {task.class_ids[class_index]} has {found} training images, fewer than "
-                    f"support_points={needed}; set support_points={found} or fewer, or support=mean"
-                )
+        check_enough_images(
+            task,
+            needed,
+            f"support_points={needed}",
+            lambda found: f"set support_points={found} or fewer, or support=mean",
+        )
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.dmgd.support import class_supports
 
         self._support = class_supports(task, self.params, task.class_indices)
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
-        from ddbench.methods.dmgd.lockstep import Lockstep
+        """Greedy Progressive Matching: within a class, image after image, each towards what those before it leave to
+        match; or all images of a class jointly."""
+        from ddbench.methods.diffusion.batches import Batch, Finished, greedy_rounds, sample_rounds
+        from ddbench.methods.diffusion.guidance import Guidance
+        from ddbench.methods.diffusion.noise import StreamNoise
+        from ddbench.methods.diffusion.sampler import SampleOutcome, sample
+        from ddbench.methods.dmgd.terms import distribution_matching, semantic_matching
 
-        yield from Lockstep(task, self.params, self._support).rounds()
+        p, prior = self.params, task.load_prior()
+
+        def sample_batch(batch: Batch, finished: Finished) -> SampleOutcome:
+            noise = StreamNoise(task.stream, batch.images)
+            terms: list[Guidance] = []
+            if p.semantic_matching:
+                terms.append(semantic_matching(task, prior, p, batch, noise))
+            if p.distribution_matching:
+                terms.append(distribution_matching(prior, p, self._support, batch, finished))
+            return sample(
+                prior, batch.images, terms, noise, steps=p.steps, cfg_scale=p.cfg_scale, on_step=batch.on_step
+            )
+
+        if p.greedy:
+            return greedy_rounds(task, prior, p.steps, sample_batch)
+        return sample_rounds(task, prior, p.steps, lambda batch: sample_batch(batch, {}), whole_classes=True)

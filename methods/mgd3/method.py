@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.enough_images import check_enough_images
 from ddbench.methods.mgd3.params import MGD3Params
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class MGD3(Method):
             UsageError: a class with fewer images, or fewer distinct ones, than IPC.
         """
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
-        from ddbench.methods.diffusion.clustering import check_enough_images, cluster_classes
+        from ddbench.methods.diffusion.clustering import cluster_classes
         from ddbench.methods.mgd3.modes import class_modes
 
-        check_enough_images(task)
         assert task.ipc is not None
+        check_enough_images(task, task.ipc, f"the {task.ipc} clusters asked for")
         if self.params.modes != "random":
             cluster_classes(task, task.load_prior(), task.ipc, self.params.latents)
         self._modes: dict[int, np.ndarray] = {
@@ -84,11 +85,11 @@ class ModesAlone(Method):
 
     def prepare(self, task: DistillTask) -> None:
         """Mode discovery; raises UsageError as MGD3's."""
-        from ddbench.methods.diffusion.clustering import check_enough_images, cluster_classes
+        from ddbench.methods.diffusion.clustering import cluster_classes
         from ddbench.methods.mgd3.modes import nearest_to_centroids
 
-        check_enough_images(task)
         assert task.ipc is not None
+        check_enough_images(task, task.ipc, f"the {task.ipc} clusters asked for")
         cluster_classes(task, task.load_prior(), task.ipc)
         self._chosen: dict[int, np.ndarray] = {
             c: nearest_to_centroids(task, task.load_prior(), c, "mean") for c in task.class_indices

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.enough_images import check_enough_images
 from ddbench.methods.rded.params import RDEDParams
 
 if TYPE_CHECKING:
@@ -56,14 +57,13 @@ class RDED(Method):
             raise UsageError(
                 f"rded: {image_size} px cannot be divided by factor={factor}; choose another factor or resolution"
             )
-        for class_index in task.class_indices:
-            found = len(task.train.of_class(class_index))
-            if found < task.ipc * factor**2:
-                raise UsageError(
-                    f"class {task.class_ids[class_index]} has {found} training images, fewer than the "
-                    f"{task.ipc * factor**2} crops that {task.ipc} images of factor={factor} take; choose --ipc "
-                    f"{found // factor**2} or less, or a smaller factor"
-                )
+        crops = task.ipc * factor**2
+        check_enough_images(
+            task,
+            crops,
+            f"the {crops} crops that {task.ipc} images of factor={factor} take",
+            lambda found: f"choose --ipc {found // factor**2} or less, or a smaller factor",
+        )
         self._image_size, self._observer = image_size, observer(task, self.params)
         scale = self.params.source_scale
         self._source = task.train if scale == 1 else task.train_at(scale * image_size)

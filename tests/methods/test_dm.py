@@ -346,7 +346,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_class_and_iteration(dm_task
 
 
 def test_more_images_than_a_class_has_need_noise_to_start_from(dm_task: Make) -> None:
-    with pytest.raises(UsageError, match=r"class a has 12 training images to start from.*--ipc 12 or less, or init="):
+    with pytest.raises(
+        UsageError,
+        match="class a has 12 training images, fewer than the 13 to start from; choose --ipc 12 or less, or init=",
+    ):
         run(dm_task(ipc=13))
     assert len(run(dm_task(ipc=13), init="noise", iterations=1)) == 26
 

@@ -1,9 +1,9 @@
-"""DMGD against the authors' released program, through the sampler and the lockstep that make real images."""
+"""DMGD against the authors' released program, through the sampler and the rounds that make real images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,15 +17,17 @@ from torch import Tensor
 
 from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistilledImage, DistillTask
+from ddbench.methods.diffusion.batches import Batch
 from ddbench.methods.diffusion.guidance import Guidance
-from ddbench.methods.diffusion.noise import ImageKey, NoiseSource
+from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.dmgd.distribution import DistributionMatching
-from ddbench.methods.dmgd.lockstep import Lockstep
 from ddbench.methods.dmgd.method import DMGD
+from ddbench.methods.dmgd.params import DMGDParams
+from ddbench.methods.dmgd.terms import distribution_matching, semantic_matching
 
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
@@ -53,21 +55,29 @@ class ScriptedNoise:
         return torch.tensor([other - (other > own) for own, other in self.others])
 
 
-class ScriptedLockstep(Lockstep):
-    """DMGD's lockstep with the noise of a golden case; it keeps its transport terms, which know their costs."""
+Scripted = Callable[[Sequence[ImageKey]], ScriptedNoise]
+Distilled = tuple[list[list[DistilledImage]], list[DistributionMatching]]
 
-    def __init__(self, *args: Any, scripted: Any) -> None:
-        super().__init__(*args)
-        self.scripted = scripted
-        self.transport: list[DistributionMatching] = []
 
-    def noise(self, images: Sequence[ImageKey]) -> NoiseSource:
-        return self.scripted(images)
+@pytest.fixture
+def distill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Distilled]:
+    """The method's rounds with the noise of a golden case, and its transport terms, which know their costs."""
 
-    def terms(self, *args: Any) -> list[Guidance]:
-        terms = super().terms(*args)
-        self.transport += [term for term in terms if isinstance(term, DistributionMatching)]
-        return terms
+    def run(task: DistillTask, params: DMGDParams, support: Any, scripted: Scripted) -> Distilled:
+        transport: list[DistributionMatching] = []
+
+        def kept(*args: Any) -> DistributionMatching:
+            transport.append(distribution_matching(*args))
+            return transport[-1]
+
+        method = DMGD(params)
+        method._support = support
+        with monkeypatch.context() as patch:
+            patch.setattr("ddbench.methods.diffusion.noise.StreamNoise", lambda stream, images: scripted(images))
+            patch.setattr("ddbench.methods.dmgd.terms.distribution_matching", kept)
+            return list(method.distill(task)), transport
+
+    return run
 
 
 def load_case(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], Prior]:
@@ -92,10 +102,10 @@ def load_case(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
     return case, inputs, expected, Prior.load(files)
 
 
-def params_of(case: dict[str, Any]) -> DMGD.Params:
+def params_of(case: dict[str, Any]) -> DMGDParams:
     semantic = case.get("semantic_matching", True)
     stages = {"label_t_lower": case["label_t_lower"], "label_t_upper": case["label_t_upper"]} if semantic else {}
-    return DMGD.Params(
+    return DMGDParams(
         steps=case["steps"],
         cfg_scale=case["cfg_scale"],
         semantic_matching=semantic,
@@ -138,7 +148,7 @@ def masses(counts: Tensor) -> np.ndarray:
 
 
 @pytest.mark.golden("dmgd")
-def test_every_step_equals_the_released_program(golden_case: Path) -> None:
+def test_every_step_equals_the_released_program(golden_case: Path, distill: Callable[..., Distilled]) -> None:
     case, inputs, expected, prior = load_case(golden_case)
     own, other = case["class_label"], case["random_label"]
     noise = ScriptedNoise(
@@ -149,32 +159,33 @@ def test_every_step_equals_the_released_program(golden_case: Path) -> None:
     done = [DistilledImage(own, i, np.zeros((8, 8, 4), np.uint8), z.numpy()) for i, z in enumerate(inputs["memory"])]
     task = task_for(prior, [own], index + 1, done)
 
-    lockstep = ScriptedLockstep(task, params_of(case), support, scripted=lambda images: noise)
-    terms = lockstep.terms([(own, index)], [list(inputs["memory"])], noise)
-    trajectory: list[Tensor] = []
+    params, trajectory = params_of(case), list[Tensor]()
+    batch = Batch(((own, index),), (ImageKey(str(own), index),), lambda step, z: trajectory.append(z[0]))
+    terms: list[Guidance] = []
+    if params.semantic_matching:
+        terms.append(semantic_matching(task, prior, params, batch, noise))
+    costs: list[Tensor] = []
+    if params.distribution_matching:
+        terms.append(distribution_matching(prior, params, support, batch, {own: list(inputs["memory"])}))
+        costs = terms[-1].costs
     outcome = sample(
-        prior,
-        [ImageKey(str(own), index)],
-        terms,
-        noise,
-        steps=case["steps"],
-        cfg_scale=case["cfg_scale"],
-        on_step=lambda step, z: trajectory.append(z[0]),
+        prior, batch.images, terms, noise, steps=case["steps"], cfg_scale=case["cfg_scale"], on_step=batch.on_step
     )
     torch.testing.assert_close(torch.stack(trajectory), expected["trajectory"], **TOLERANCE)
     torch.testing.assert_close(outcome.latents[0], expected["trajectory"][-1], **TOLERANCE)
-    costs = torch.cat([cost for term in lockstep.transport for cost in term.costs] or [torch.zeros(0)])
-    torch.testing.assert_close(costs, expected["ot_cost"], **TOLERANCE)
+    torch.testing.assert_close(torch.cat([torch.zeros(0), *costs]), expected["ot_cost"], **TOLERANCE)
 
-    # The same image through the method's lockstep, with the memory as images that an earlier attempt committed.
-    rounds = list(lockstep.rounds())
+    # The same image through the method, with the memory as images that an earlier attempt committed.
+    rounds, _ = distill(task, params, support, lambda images: noise)
     assert [(image.class_index, image.image_index) for images in rounds for image in images] == [(own, index)]
     torch.testing.assert_close(torch.from_numpy(rounds[0][0].latent), expected["trajectory"][-1], **TOLERANCE)
 
 
 @pytest.mark.golden("greedy")
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_greedy_lockstep_equals_the_released_loop(golden_case: Path, batch_size: int) -> None:
+def test_greedy_rounds_equal_the_released_loop(
+    golden_case: Path, batch_size: int, distill: Callable[..., Distilled]
+) -> None:
     case, inputs, expected, prior = load_case(golden_case)
     classes, ipc = case["classes"], case["images_per_class"]
 
@@ -188,12 +199,11 @@ def test_greedy_lockstep_equals_the_released_loop(golden_case: Path, batch_size:
         for c, label in enumerate(classes)
     }
     task = task_for(prior, classes, ipc, batch_size=batch_size)
-    lockstep = ScriptedLockstep(task, params_of(case), support, scripted=noise)
-    rounds = list(lockstep.rounds())
+    rounds, transport = distill(task, params_of(case), support, noise)
 
     latents, costs = torch.zeros_like(expected["latents"]), torch.zeros_like(expected["ot_cost"])
-    assert len(rounds) == len(lockstep.transport) == ipc * -(-len(classes) // batch_size)
-    for images, term in zip(rounds, lockstep.transport, strict=True):
+    assert len(rounds) == len(transport) == ipc * -(-len(classes) // batch_size)
+    for images, term in zip(rounds, transport, strict=True):
         for row, image in enumerate(images):
             at = classes.index(image.class_index), image.image_index
             latents[at] = torch.from_numpy(image.latent)

@@ -13,11 +13,12 @@ import torch
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistilledImage, DistillTask
-from ddbench.methods.diffusion.noise import ImageKey
+from ddbench.methods.diffusion.batches import Batch
+from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
-from ddbench.methods.dmgd.lockstep import Lockstep
 from ddbench.methods.dmgd.method import DMGD
+from ddbench.methods.dmgd.terms import semantic_matching
 
 CLASSES = ("a", "b", "c", "d", "e")
 Images = dict[tuple[int, int], DistilledImage]
@@ -174,18 +175,11 @@ def test_the_other_class_is_any_of_the_whole_list_but_the_own(
     prior: Prior, make_task: Callable[..., DistillTask], random_images: Callable[..., ArraySource]
 ) -> None:
     """Uniform over the dataset's classes, also when the cell is a shard of it."""
-    seen: list[list[float]] = []
-
-    class Watched(Lockstep):
-        def _semantic(self, *args: Any) -> Any:
-            term = super()._semantic(*args)
-            seen.extend(term.other[:, 0].tolist())
-            return term
-
     task = make_task(random_images(CLASSES), CLASSES, prior=prior, ipc=400, classes=[1], batch_size=64)
-    lockstep = Watched(task, DMGD.Params(label_mix_weight=1.0), {})
-    keys = [(1, i) for i in range(400)]
-    lockstep._semantic(keys, lockstep.noise([ImageKey("b", i) for i in range(400)]))
+    images = tuple(ImageKey("b", i) for i in range(400))
+    batch = Batch(tuple((1, i) for i in range(400)), images, lambda step, z: None)
+    term = semantic_matching(task, prior, DMGD.Params(label_mix_weight=1.0), batch, StreamNoise(task.stream, images))
+    seen = term.other[:, 0].tolist()
     table = {c: prior.embed_labels(torch.tensor([prior.label_of(c)]))[0].tolist() for c in CLASSES}
     counts = {c: seen.count(row) for c, row in table.items()}
     assert counts.pop("b") == 0
