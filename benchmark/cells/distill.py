@@ -15,6 +15,7 @@ import numpy as np
 
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
+from ddbench.benchmark.cells.priors import load_prior, planned_prior
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import artefacts_made, finished_shards, merged_cost, merged_records, shard_record
@@ -91,7 +92,7 @@ def distill(
             classes=classes,
             adopted=[shard.path / "rounds" for shard, _ in shards],
         )
-    prior = _named_prior(spec, launch)
+    prior = planned_prior(spec, launch)
     method_class: type[Method] = METHODS.load(spec.method.name)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())
@@ -208,12 +209,12 @@ def make_task(
 
     loaded: list[Prior] = []
 
-    def load_prior() -> Prior:
-        named = prior or _named_prior(spec, launch)
+    def the_prior() -> Prior:
+        named = prior or planned_prior(spec, launch)
         if named is None:
             raise RunError(f"{spec.method.name} asked for a prior, but declares needs_prior = False")
         if not loaded:
-            loaded.append(named.load(task))
+            loaded.append(load_prior(named, task))
         return loaded[0]
 
     def note(text: str) -> None:
@@ -234,7 +235,7 @@ def make_task(
         batch_size=plan.batch_size,
         scratch=scratch,
         done=rounds,
-        load_prior=load_prior,
+        load_prior=the_prior,
         cache=DiskArtefacts(store.artefacts, meter),
         phase=meter.phase,
         progress=note,
@@ -289,21 +290,6 @@ def _with_less_memory(cell: CellDir, plan: CellPlan, said: str, progress: Progre
     print(f"{note} ({said})", flush=True)
     progress.update(note=note)
     return halved
-
-
-def _named_prior(spec: DistillSpec, launch: Launch) -> NamedPrior | None:
-    """Raises RunError if the prior is not the one of the specification."""
-    from ddbench.benchmark.planning.prior_names import name_prior
-
-    if launch.prior is None:
-        return None
-    prior = name_prior(launch.prior, DATASETS.load(spec.dataset.name))
-    if prior.sha256 != spec.prior_sha256:
-        raise RunError(
-            f"the prior {launch.prior} has changed since this cell was planned: "
-            f"expected SHA-256 {spec.prior_sha256}, found {prior.sha256}. Plan the run again."
-        )
-    return prior
 
 
 def forget_rounds(cell: CellDir, spec: DistillSpec, launch: Launch, store: Store) -> None:

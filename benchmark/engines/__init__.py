@@ -1,0 +1,1 @@
+"""Where cells run: each engine starts them, watches them and ends them."""

@@ -9,18 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import METHODS
 from ddbench.benchmark.core.spec import MethodSpec, Scalar, digest
 from ddbench.benchmark.planning.contestants import contestants, load_method
 from ddbench.datasets.base import Dataset
-from ddbench.methods.base import DistillTask, Method
+from ddbench.methods.base import Method
 from ddbench.methods.diffusion.priors.files import PriorFiles, find_prior
-
-if TYPE_CHECKING:
-    from ddbench.methods.diffusion.prior import Prior
 
 TUNED = re.compile(r"([\w.-]+(?:\[[^\[\]]*\])?)\((.+)\)")
 
@@ -70,17 +66,6 @@ class NamedPrior:
         params = {key: value for key, value in contestant.spec.params.items() if key in tuning.model_fields}
         spec = contestant.spec.model_copy(update={"params": params})
         return replace(self, name=f"{contestant.label}({self.name})", tunings=(*self.tunings, spec))
-
-    def load(self, task: DistillTask) -> Prior:
-        """Load it onto the task's device, and tune it, or find that an earlier cell did."""
-        from ddbench.methods.diffusion.prior import Prior
-
-        with task.phase("load prior"):
-            prior = Prior.load(self.files, device=task.device, precision=task.precision)
-        for tuning in self.tunings:
-            method: type[Method] = METHODS.load(tuning.name)
-            prior = method(method.Params.model_validate(tuning.params)).tuned_prior(task, prior)
-        return prior
 
 
 def name_prior(name: str, dataset: type[Dataset]) -> NamedPrior:

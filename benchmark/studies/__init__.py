@@ -1,0 +1,1 @@
+"""Studies that come with the benchmark: a paper's table as one YAML file."""

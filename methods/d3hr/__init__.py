@@ -1,0 +1,1 @@
+"""D3HR: groups of samples drawn from the statistics of inverted latents."""

@@ -1,0 +1,1 @@
+"""D4M: prototypes of latents, denoised."""

@@ -1,0 +1,1 @@
+"""What diffusion methods share: prior, sampler, guidance, noise, schedule and latents."""

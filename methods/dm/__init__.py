@@ -1,0 +1,1 @@
+"""DM: pixels optimised so that random networks' features match the real images'."""

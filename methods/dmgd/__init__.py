@@ -1,0 +1,1 @@
+"""DMGD: guidance by semantic matching and by matching distributions."""

@@ -1,0 +1,1 @@
+"""MGD3: guidance to the modes of a class's latents."""

@@ -1,0 +1,1 @@
+"""Minimax Diffusion: a prior fine-tuned for representative and diverse images."""

@@ -1,0 +1,1 @@
+"""The static site: a results folder as pages that need no server."""
