@@ -126,9 +126,8 @@ def _measure(
     again: bool,
 ) -> tuple[list[str], list[Problem]]:
     """Measure what has not been measured: (the feature spaces' hashes, what could not be measured)."""
-    from filelock import FileLock, Timeout
-
-    from ddbench.benchmark.core.errors import RunError, UsageError
+    from ddbench.benchmark.core.errors import UsageError
+    from ddbench.benchmark.core.files import lock_or_refuse
     from ddbench.benchmark.core.registry import DATASETS
     from ddbench.reports.quality.records import folder_of, read_quality
     from ddbench.reports.quality.sets import by_dataset
@@ -158,17 +157,11 @@ def _measure(
         return spaces, problems
     folder = folder_of(store)
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(f"another `bench quality` is measuring in {store.out}; wait for it") from error
-    try:
+    advice = f" is measuring in {store.out}; wait for it"
+    with lock_or_refuse(folder / ".lock", "another `bench quality`", advice):
         for images, per_class, todo_sets in waiting:
             problems += _measure_dataset(store, images(), todo_sets, asked, per_class, data, device)
         shutil.rmtree(folder / ".scratch", ignore_errors=True)
-    finally:
-        lock.release()
     return spaces, problems
 
 
@@ -195,10 +188,10 @@ def _measure_dataset(
 ) -> list[Problem]:
     import torch
 
+    from ddbench.benchmark.commands.measuring_progress import shown
     from ddbench.benchmark.core.errors import RunError, UsageError
     from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.reports.quality.measure import open_measuring
-    from ddbench.reports.quality.progress import shown
     from ddbench.reports.results.rows import Problem, printable
 
     problems = []
