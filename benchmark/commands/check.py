@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +50,8 @@ def check(
     planted, reports = Planted(), []
     progress = Console(stderr=True, highlight=False)
     for name, params in found:
-        reports.append(check_method(name, params, planted))
+        with _printing_aside():
+            reports.append(check_method(name, params, planted))
         if len(found) > 1:
             progress.print(check_report.last_line(reports[-1]), markup=False, soft_wrap=True)
     unavailable = dict(METHODS.broken) if "all" in methods else {}
@@ -58,9 +63,20 @@ def check(
         raise typer.Exit(1)
 
 
+@contextlib.contextmanager
+def _printing_aside() -> Iterator[None]:
+    """What a method under check prints, or a program that it starts, goes to standard error: the other is ours."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)
+
+
 def _console() -> Console:
     """Wide where it is no terminal, so that files and pipes get whole tables."""
-    import os
-    import sys
-
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200, highlight=False)

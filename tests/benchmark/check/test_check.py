@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,14 @@ def test_the_command_says_what_failed_and_exits_with_1(registered: None) -> None
     bad = runner.invoke(check_app, ["random", "one-round"])
     assert bad.exit_code == 1
     assert "one-round, resumable: 6 images in batches of 2 came as one round" in bad.stdout
+
+
+def test_what_methods_and_their_programs_print_is_not_in_the_report() -> None:
+    command = [sys.executable, "-P", "-c", "from ddbench.benchmark.commands.cli import main; main()", "check"]
+    ended = subprocess.run([*command, "external", "--json"], capture_output=True, text=True, check=True)
+    (report,) = json.loads(ended.stdout)
+    assert report["method"] == "external"
+    assert "0: 2 images" in ended.stderr, "the example program says what it makes"
 
 
 def test_small_parameters_make_runs_short_unless_a_variant_excludes_them(registered: None, planted: Planted) -> None:
