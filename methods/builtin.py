@@ -226,7 +226,7 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "external",
-        "ddbench.methods.external:External",
+        "ddbench.methods.external.method:External",
         "another program, run in its own interpreter; its image folder is harvested (docs/external-recipes.md)",
         ("external",),
     ),

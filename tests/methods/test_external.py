@@ -26,8 +26,9 @@ from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.digits import Digits
-from ddbench.methods import external
-from ddbench.methods.external import EXAMPLE, External, source_sha256
+from ddbench.methods.external.method import EXAMPLE, External
+from ddbench.methods.external.params import source_sha256
+from ddbench.methods.external.program import Program
 
 FOREIGN = '''
 """Writes grey images of one value per class, as PNG by hand: this environment has no imaging library."""
@@ -176,7 +177,7 @@ def alive(pid: int) -> bool:
 
 def test_its_children_end_with_it(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One child does as asked, one ignores SIGTERM; both belong to a program that runs out of time."""
-    monkeypatch.setattr(external, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("ddbench.methods.external.program.GRACE_SECONDS", 0.3)
     pids = tmp_path / "pids"
     stubborn = "trap : TERM; while :; do sleep 0.1; done"
     command = f"/bin/sh -c 'sleep 60 & echo $! >> {pids}; ({stubborn}) & echo $! >> {pids}; wait'"
@@ -193,8 +194,8 @@ def test_a_terminated_cell_ends_the_program(tmp_path: Path) -> None:
 import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 from pathlib import Path
-from ddbench.methods.external import _Program
-_Program(["/bin/sh", "-c", "sleep 60 & echo $! > pid; wait"], {"PATH": "/bin:/usr/bin"}, Path("."), 60.0).run()
+from ddbench.methods.external.program import Program
+Program(["/bin/sh", "-c", "sleep 60 & echo $! > pid; wait"], {"PATH": "/bin:/usr/bin"}, Path("."), 60.0).run()
 """
     cell = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=tmp_path)
     deadline = time.monotonic() + 60
@@ -210,17 +211,17 @@ _Program(["/bin/sh", "-c", "sleep 60 & echo $! > pid; wait"], {"PATH": "/bin:/us
 
 def test_a_signal_while_it_starts_is_not_lost(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(external._Program, "_read", lambda *_: None)
-    start = external._Program._start
+    monkeypatch.setattr(Program, "_read", lambda *_: None)
+    start = Program._start
     processes = []
 
-    def interrupted(self: external._Program) -> subprocess.Popen[str]:
+    def interrupted(self: Program) -> subprocess.Popen[str]:
         processes.append(start(self))
         signal.raise_signal(signal.SIGTERM)
         assert not seen, "not while the program starts"
         return processes[-1]
 
-    monkeypatch.setattr(external._Program, "_start", interrupted)
+    monkeypatch.setattr(Program, "_start", interrupted)
 
     def handler(number: int, _frame: object) -> None:
         seen.append(number)
@@ -229,7 +230,7 @@ def test_a_signal_while_it_starts_is_not_lost(planted: Planted, monkeypatch: pyt
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(SystemExit):
-            external._Program(["/bin/sleep", "60"], {}, Path("/"), 60.0).run()
+            Program(["/bin/sleep", "60"], {}, Path("/"), 60.0).run()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]

@@ -1,6 +1,6 @@
 """An author's program, as `external` runs one: random selection that copies files. Python's standard library alone.
 
-python external_example.py --train TRAIN --out OUT --ipc N --seed S: TRAIN/<class>/<image> to OUT/<class>/<image>.
+python example.py --train TRAIN --out OUT --ipc N --seed S: TRAIN/<class>/<image> to OUT/<class>/<image>.
 """
 
 import argparse
