@@ -123,6 +123,20 @@ def test_scale_one_leaves_out_the_null_half(make_prior: MakePrior, monkeypatch: 
     torch.testing.assert_close(single, nearly, rtol=0, atol=1e-4)
 
 
+def test_scales_below_one_pull_towards_the_unconditional_model(make_prior: MakePrior) -> None:
+    prior = Prior.load(find_prior(make_prior()))
+
+    def sampled(class_id: str, cfg_scale: float) -> Tensor:
+        noise = stream_noise([ImageKey("a", 0)])
+        return sample(prior, [ImageKey(class_id, 0)], [], noise, steps=5, cfg_scale=cfg_scale).latents
+
+    torch.testing.assert_close(sampled("a", 0), sampled("b", 0), rtol=0, atol=1e-5)  # no class is left in it
+    apart = [float((sampled("a", scale) - sampled("b", scale)).abs().max()) for scale in (0.25, 0.5, 1)]
+    assert apart == sorted(apart)
+    assert apart[0] > 1e-4
+    assert apart[-1] > 1.5 * apart[0]
+
+
 def test_an_image_does_not_depend_on_its_batch(make_prior: MakePrior) -> None:
     prior = Prior.load(find_prior(make_prior()))
     together = sample(prior, IMAGES, [], stream_noise(), steps=10, cfg_scale=3).latents
