@@ -35,7 +35,7 @@ def figures(
 
     Accuracy by method, against the time to distill and against IPC, and published numbers against ours.
     """
-    from ddbench.reports.output.figures import draw_all
+    from ddbench.reports.output.figures.draw import draw_all
     from ddbench.reports.tables.leaderboard import build
 
     files, missing = draw_all(build(read_filtered(out, dataset, ipc, protocol, student)), to, width)

@@ -102,19 +102,23 @@ def _rendered(board: Leaderboard, chosen: Format, *, best: bool) -> str | bytes:
         case Format.MARKDOWN:
             return formats.markdown(board, best=best)
         case Format.CSV:
-            return formats.as_csv(board)
+            from ddbench.reports.output.files import as_csv
+            from ddbench.reports.tables.frames import leaderboard_frame
+
+            return as_csv(leaderboard_frame(board))
         case Format.LATEX:
             from ddbench.reports.output import latex
 
             return latex.tables(board, best=best)
         case Format.LATEX_WIDE:
-            from ddbench.reports.output import latex
+            from ddbench.reports.output.latex_wide import wide
 
-            return latex.wide(board)
+            return wide(board)
         case Format.PARQUET:
-            from ddbench.reports.output.parquet import as_parquet
+            from ddbench.reports.output.files import as_parquet
+            from ddbench.reports.tables.frames import leaderboard_frame
 
-            return as_parquet(board)
+            return as_parquet(leaderboard_frame(board))
         case _:
             return formats.as_json(board)
 

@@ -108,7 +108,10 @@ def quality(
         case Format.MARKDOWN:
             sys.stdout.write(text.markdown(report))
         case Format.CSV:
-            sys.stdout.write(text.as_csv(report))
+            from ddbench.reports.output.files import as_csv
+            from ddbench.reports.quality.frames import quality_frame
+
+            sys.stdout.write(as_csv(quality_frame(report)))
         case Format.JSON:
             sys.stdout.write(report.model_dump_json(indent=1) + "\n")
     if failed:
@@ -209,7 +212,7 @@ def _measure_dataset(
             try:
                 measuring.measure(made, store)
             except (UsageError, RunError, OSError) as error:
-                reason = printable(f"{made.contestant.label}: {error}")
+                reason = printable(f"{made.maker.label}: {error}")
                 problems.append(Problem(printable(str(made.folder)), reason))
         progress("distilled sets measured", len(sets), len(sets))
     return problems

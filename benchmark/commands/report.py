@@ -36,7 +36,6 @@ def report(
     """
     from ddbench.reports.output.formats import left_out
     from ddbench.reports.site.build import build_site
-    from ddbench.reports.tables.views import ProblemRecord
 
     filters = filters_of(dataset, ipc, protocol, student)
     screen = console()
@@ -54,7 +53,7 @@ def report(
             progress=lambda what, done, total: live.update(tasks[what], completed=done, total=total),
         )
     if built.left_out:
-        screen.print(left_out([ProblemRecord(path=one.path, reason=one.reason) for one in built.left_out]))
+        screen.print(left_out(built.left_out))
     screen.print(
         f"{built.pages} pages ({built.page_bytes / 2**20:.1f} MiB) and {built.pictures} pictures: {built.index}",
         soft_wrap=True,

@@ -9,7 +9,6 @@ from ddbench.reports.analyses.ablation_rows import AblationTable, families
 from ddbench.reports.analyses.factorials import Design, designs
 from ddbench.reports.analyses.sweeps import Sweep, sweeps
 from ddbench.reports.results import groups, rows, settings
-from ddbench.reports.tables.leaderboard import titles
 
 
 class Ablation(Record):
@@ -17,7 +16,7 @@ class Ablation(Record):
     sweeps: list[Sweep]
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> Ablation:
+def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> Ablation:
     """All designs and sweeps of a results folder. A row counts from its first finished student on.
 
     Args:
@@ -25,11 +24,11 @@ def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) 
     """
     tables = groups.group(results) if grouped is None else grouped
     found = Ablation(designs=[], sweeps=[])
-    for title, table in zip(titles([table.key for table in tables]), tables, strict=True):
+    for table in tables:
         alike = families(table)
         if not alike:
             continue
-        place = AblationTable(results.store, table, title)
+        place = AblationTable(results.store, table)
         for family in alike:
             of_family = [
                 design

@@ -1,7 +1,7 @@
 """The rows that an ablation compares: families of one method in one table, and what papers have of them.
 
 Rows are matched by their parameters, never by their names. Two rows are of one family if they are equal in all that
-makes a contestant (`groups.Contestant`: version, prior, precision, devices) but the parameters.
+makes a method as run (`groups.RowKey`: version, prior, precision, devices) but the parameters.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows, settings
 from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
 from ddbench.reports.results.settings import Params
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.leaderboard import score_of
-from ddbench.reports.tables.statistics import SetScore, Summary
+from ddbench.reports.tables.scores import scores_of
+from ddbench.reports.tables.statistics import SetScore
 
 
 class Where(Record):
@@ -40,22 +39,19 @@ class Member:
 
     def __init__(self, row: groups.Row, spec: MethodSpec) -> None:
         self.row, self.name, self.spec, self.params = row, spec.name, spec, dict(spec.params)
-        made = [cell.distill.result for cell in row.cells if cell.distill is not None]
-        results = [*made, *(cell.result for cell in row.cells)]
-        priors = [result.prior for result in results if result is not None and result.prior is not None]
-        self.tuned = any(prior.tuned_by for prior in priors)
-        self.prior = priors[0].name if priors else None
+        self.tuned = row.prior is not None and bool(row.prior.tuned_by)
 
     @property
     def setting(self) -> str:
-        sha, precision = self.row.contestant.prior_sha256, self.row.contestant.precision
-        prior = [] if sha is None else [f"prior {rows.printable(self.prior or 'unknown')} ({sha[:8]})", str(precision)]
+        sha, precision = self.row.key.prior_sha256, self.row.key.precision
+        name = "unknown" if self.row.prior is None else rows.printable(self.row.prior.name)
+        prior = [] if sha is None else [f"prior {name} ({sha[:8]})", str(precision)]
         return ", ".join([*prior, f"version {self.spec.version}"])
 
     @property
     def kin(self) -> tuple[Any, ...]:
         """What members of one family share: all but the parameters."""
-        made = self.row.contestant
+        made = self.row.key
         devices = (made.precision, made.distill_device, made.evaluate_device)
         return (self.name, self.spec.version, self.spec.source_sha256, made.prior_sha256, *devices, self.tuned)
 
@@ -63,18 +59,18 @@ class Member:
 class AblationTable:
     """One table: what is published for it, and its rows' scores, read once."""
 
-    def __init__(self, store: Store, table: groups.Group, title: str) -> None:
+    def __init__(self, store: Store, table: groups.Table) -> None:
         key = table.key
         self.store = store
         self.where = Where(
-            table=title,
+            table=table.title,
             dataset=key.dataset,
             split=key.split,
             ipc=key.ipc,
             student=key.student,
             protocol=key.protocol,
             modified_protocol=table.modified_protocol,
-            n_test=next(student.data.n_test for row in table.rows for student in row.finished),
+            n_test=table.n_test,
         )
         self.papers: list[tuple[str, Params, PaperNumber]] = []
         if not self.where.modified_protocol:
@@ -86,7 +82,7 @@ class AblationTable:
 
     def scores(self, member: Member) -> list[SetScore]:
         if id(member) not in self._scores:
-            self._scores[id(member)] = [score_of(self.store, made) for made in member.row.sets]
+            self._scores[id(member)] = scores_of(self.store, member.row)
         return self._scores[id(member)]
 
     def published(self, member: Member) -> list[tuple[Params, PaperNumber]]:
@@ -94,12 +90,12 @@ class AblationTable:
         return [(params, number) for name, params, number in self.papers if name == member.name and not member.tuned]
 
 
-def families(table: groups.Group) -> list[list[Member]]:
+def families(table: groups.Table) -> list[list[Member]]:
     """Members that differ in parameters only; two or more."""
     families: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
     for row in table.rows:
         spec = row.method
-        if spec is not None and row.finished and not row.reference and row.contestant.images_sha256 is None:
+        if spec is not None and row.finished and not row.reference and row.key.images_sha256 is None:
             member = Member(row, spec)
             families[member.kin].append(member)
     return [family for family in families.values() if len(family) > 1]
@@ -121,11 +117,3 @@ def value_key(value: Any) -> str:
 
 def params_key(params: Mapping[str, Scalar]) -> str:
     return canonical_json({key: value_key(value) for key, value in params.items()})
-
-
-def summaries(member: Member) -> tuple[Summary, Summary]:
-    metrics = [[student.metrics for student in made.students] for made in member.row.sets]
-    return (
-        statistics.summary([[m.acc_last for m in students] for students in metrics]),
-        statistics.summary([[m.acc_best for m in students] for students in metrics]),
-    )

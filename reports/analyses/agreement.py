@@ -17,7 +17,6 @@ from ddbench.reports.analyses.findings import Finding, findings
 from ddbench.reports.analyses.rank_agreement import Agreement, agreements
 from ddbench.reports.analyses.student_matrix import Matrix, matrices
 from ddbench.reports.results import groups, rows
-from ddbench.reports.tables.leaderboard import titles
 
 
 class Arena(Record):
@@ -36,39 +35,37 @@ class Arena(Record):
     """Largest difference first."""
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> list[Arena]:
+def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> list[Arena]:
     """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part.
 
     Args:
         grouped: `groups.group(results)`, where it is at hand.
     """
     tables = groups.group(results) if grouped is None else grouped
-    named = titles([table.key for table in tables])
-    arenas: dict[tuple[Any, ...], list[tuple[str, groups.Group]]] = defaultdict(list)
-    for title, table in zip(named, tables, strict=True):
+    arenas: dict[tuple[Any, ...], list[groups.Table]] = defaultdict(list)
+    for table in tables:
         key = table.key
         same = (key.dataset, key.split, key.resolution, key.ipc, key.split_hash, key.content_hash)
         if any(row.finished and not row.reference for row in table.rows):
-            arenas[same].append((title, table))
+            arenas[same].append(table)
     return [_arena(results.store, members) for members in arenas.values() if len(members) > 1]
 
 
-def _arena(store: Store, members: Sequence[tuple[str, groups.Group]]) -> Arena:
-    key = members[0][1].key
+def _arena(store: Store, members: Sequence[groups.Table]) -> Arena:
+    key = members[0].key
     setups = [
         Setup(
-            table=title,
+            table=table.title,
             protocol=table.key.protocol,
             student=table.key.student,
             modified_protocol=table.modified_protocol,
-            n_test=next(student.data.n_test for row in table.rows for student in row.finished),
+            n_test=table.n_test,
         )
-        for title, table in members
+        for table in members
     ]
-    names = names_of(row for _, table in members for row in table.rows if takes_part(row))
-    tables = [entrants(store, table, names) for _, table in members]
-    ipc = "whole training set" if key.ipc is None else f"IPC {key.ipc}"
-    title = f"{key.dataset} ({key.split} split) · {ipc} · {key.resolution} px"
+    names = names_of(row for table in members for row in table.rows if takes_part(row))
+    tables = [entrants(store, table, names) for table in members]
+    title = groups.title_of(key.dataset, key.split, key.ipc, key.resolution)
     return Arena(
         title=title,
         dataset=key.dataset,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups
-from ddbench.reports.results.groups import Contestant
-from ddbench.reports.tables.leaderboard import contestant_id, score_of
+from ddbench.reports.results.groups import RowKey
+from ddbench.reports.tables.scores import score_of
 from ddbench.reports.tables.statistics import SetScore
 
 FEWEST_METHODS = 3
@@ -29,7 +29,7 @@ class Setup(Record):
 
 class Contender(Record):
     id: str
-    """`leaderboard.contestant_id`."""
+    """`RowKey.id`."""
     name: str
 
 
@@ -45,8 +45,8 @@ class Entrant:
         return [sha for sha in self.scores if sha in other.scores]
 
 
-Entrants = dict[Contestant, Entrant]
-ContestantSet = tuple[Contestant, str]
+Entrants = dict[RowKey, Entrant]
+RowSet = tuple[RowKey, str]
 """A method's set: two methods can make the same images, and each has students of its own."""
 
 
@@ -54,10 +54,10 @@ def takes_part(row: groups.Row) -> bool:
     return bool(row.finished) and not row.reference
 
 
-def entrants(store: Store, table: groups.Group, names: dict[Contestant, str]) -> Entrants:
+def entrants(store: Store, table: groups.Table, names: dict[RowKey, str]) -> Entrants:
     return {
-        row.contestant: Entrant(
-            Contender(id=contestant_id(row.contestant), name=names[row.contestant]),
+        row.key: Entrant(
+            Contender(id=row.key.id, name=names[row.key]),
             row,
             {made.image_set_sha256: score_of(store, made) for made in row.sets},
         )
@@ -66,9 +66,9 @@ def entrants(store: Store, table: groups.Group, names: dict[Contestant, str]) ->
     }
 
 
-def names_of(members: Iterable[groups.Row]) -> dict[Contestant, str]:
-    """Labels; where two contestants bear one, with what tells them apart."""
-    labels = {row.contestant: row.label for row in members}
+def names_of(members: Iterable[groups.Row]) -> dict[RowKey, str]:
+    """Labels; where two rows bear one, with what tells them apart."""
+    labels = {row.key: row.label for row in members}
     for facts in (_made_with, lambda one: f"{_made_with(one)}, {one.method[:8]}"):
         counts = Counter(labels.values())
         labels = {
@@ -78,6 +78,6 @@ def names_of(members: Iterable[groups.Row]) -> dict[Contestant, str]:
     return labels
 
 
-def _made_with(one: Contestant) -> str:
+def _made_with(one: RowKey) -> str:
     prior = None if one.prior_sha256 is None else f"prior {one.prior_sha256[:8]}"
     return ", ".join(filter(None, (prior, one.images, one.precision, f"students on {one.evaluate_device}")))

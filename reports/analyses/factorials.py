@@ -16,13 +16,13 @@ from ddbench.reports.analyses.ablation_rows import (
     Where,
     differs_from_defaults,
     params_key,
-    summaries,
 )
 from ddbench.reports.results import settings
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor, Factorial, Params
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import holm_of, smallest_visible_difference
+from ddbench.reports.tables.scores import summary_of
 from ddbench.reports.tables.statistics import Comparison, Summary, weighted_sum
 
 Corner = tuple[bool, bool]
@@ -176,12 +176,11 @@ def _design(
 
 
 def _cell(on: Corner, member: Member | None, paper: PaperNumber | None) -> Cell:
-    last, best = (None, None) if member is None else summaries(member)
     return Cell(
         on=on,
         label=None if member is None else member.row.label,
-        acc_last=last,
-        acc_best=best,
+        acc_last=None if member is None else summary_of(member.row, "acc_last"),
+        acc_best=None if member is None else summary_of(member.row, "acc_best"),
         done=0 if member is None else len(member.row.finished),
         expected=0 if member is None else len(member.row.cells),
         paper=paper,

@@ -10,7 +10,7 @@ from typing import Literal
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.analyses.entrants import Contender, Entrants, Setup
 from ddbench.reports.analyses.rank_agreement import TIE
-from ddbench.reports.results.groups import Contestant
+from ddbench.reports.results.groups import RowKey
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import holm_of
 from ddbench.reports.tables.statistics import ALPHA, Comparison
@@ -49,7 +49,7 @@ def findings(setups: Sequence[Setup], tables: Sequence[Entrants]) -> list[Findin
     found = []
     for index, (setup, table) in enumerate(zip(setups, tables, strict=True)):
         separated = _separated(table, setup.n_test)
-        checks: dict[tuple[Contestant, Contestant], list[Check]] = defaultdict(list)
+        checks: dict[tuple[RowKey, RowKey], list[Check]] = defaultdict(list)
         for other, (checking, there) in enumerate(zip(setups, tables, strict=True)):
             if other != index:
                 for pair, check in _checks(separated, table, there, other, checking.n_test).items():
@@ -68,7 +68,7 @@ def findings(setups: Sequence[Setup], tables: Sequence[Entrants]) -> list[Findin
     return sorted(found, key=lambda finding: -finding.difference)
 
 
-_Pairs = dict[tuple[Contestant, Contestant], tuple[Comparison, float]]
+_Pairs = dict[tuple[RowKey, RowKey], tuple[Comparison, float]]
 
 
 def _separated(table: Entrants, n_test: int) -> _Pairs:
@@ -92,7 +92,7 @@ def _turned(one: Comparison) -> Comparison:
 
 def _checks(
     separated: _Pairs, table: Entrants, there: Entrants, other: int, n_test: int
-) -> dict[tuple[Contestant, Contestant], Check]:
+) -> dict[tuple[RowKey, RowKey], Check]:
     """What another table says of the pairs, from the sets that both tables have."""
     compared = {}
     for pair in separated:

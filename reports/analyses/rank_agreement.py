@@ -11,8 +11,8 @@ from scipy import stats
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.result import Record
-from ddbench.reports.analyses.entrants import FEWEST_METHODS, ContestantSet, Entrants, Setup
-from ddbench.reports.results.groups import Contestant
+from ddbench.reports.analyses.entrants import FEWEST_METHODS, Entrants, RowSet, Setup
+from ddbench.reports.results.groups import RowKey
 from ddbench.reports.tables.statistics import ALPHA
 
 DRAWS = 1000
@@ -56,9 +56,9 @@ def agreements(setups: Sequence[Setup], tables: Sequence[Entrants], title: str) 
 
 def _agreement(
     pair: tuple[int, int],
-    methods: Sequence[Contestant],
+    methods: Sequence[RowKey],
     tables: Sequence[Entrants],
-    drawn: Sequence[dict[ContestantSet, np.ndarray]],
+    drawn: Sequence[dict[RowSet, np.ndarray]],
     title: str,
 ) -> Agreement:
     a, b = (tables[index] for index in pair)
@@ -107,7 +107,7 @@ def _drawn_images(n_test: int, title: str) -> np.ndarray:
     return np.stack([np.minimum(count, 255).astype(np.uint8) for count in counts])
 
 
-def _over_images(table: Entrants, drawn: np.ndarray) -> dict[ContestantSet, np.ndarray]:
+def _over_images(table: Entrants, drawn: np.ndarray) -> dict[RowSet, np.ndarray]:
     """Set -> (DRAWS,) accuracy on the drawn test images.
 
     A set without predictions has its accuracy in every draw: (1,).
@@ -125,9 +125,9 @@ def _over_images(table: Entrants, drawn: np.ndarray) -> dict[ContestantSet, np.n
 
 
 def _over_seeds(
-    sets: Sequence[ContestantSet],
-    drawn: dict[ContestantSet, np.ndarray],
-    seed_of: dict[ContestantSet, int | None],
+    sets: Sequence[RowSet],
+    drawn: dict[RowSet, np.ndarray],
+    seed_of: dict[RowSet, int | None],
     weights: dict[int, np.ndarray],
 ) -> np.ndarray:
     """(DRAWS,) mean over one method's sets, each as often as its seed was drawn.

@@ -8,7 +8,7 @@ from a difference in what is counted. Unmodified protocols, the papers' split an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from ddbench.reports.results import groups, rows
 from ddbench.reports.results.groups import DistilledSet
 from ddbench.reports.results.paper_numbers import RESOLUTIONS, SPLIT, PaperNumber, all_published, published
 from ddbench.reports.tables import statistics
-from ddbench.reports.tables.leaderboard import contestant_id, titles
 from ddbench.reports.tables.statistics import Summary
 
 FILE = Path(__file__).parents[1] / "reference" / "contradictions.yaml"
@@ -71,8 +70,8 @@ class Reproduced(Record):
     student: str
     protocol: str
     method: str
-    contestant: str
-    """`leaderboard.contestant_id`."""
+    row_id: str
+    """`RowKey.id`."""
     foreign: bool
     """Its images were made elsewhere; the method is the name that the user gave them."""
     prior: str | None
@@ -155,34 +154,33 @@ class Reproduction(Record):
         return [note for note in self.contradictions if note.id in cell.contradictions]
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Group] | None = None) -> Reproduction:
+def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> Reproduction:
     """Every published cell that has finished students here.
 
     Args:
         grouped: `groups.group(results)`, where it is at hand.
     """
     tables = groups.group(results) if grouped is None else grouped
-    named = list(zip(titles([table.key for table in tables]), tables, strict=True))
     cells: dict[tuple[object, ...], Reproduced] = {}
-    for title, table in named:
+    for table in tables:
         for row in table.rows:
             # The whole training set stands in every IPC's table and is one cell.
             same = (table.key.dataset, table.key.student, table.key.protocol_hash, table.key.teacher_sha256)
-            key = (*same, None if row.reference else table.key.ipc, row.contestant)
-            if key not in cells and row.finished and (found := _reproduced(title, table, row)) is not None:
+            key = (*same, None if row.reference else table.key.ipc, row.key)
+            if key not in cells and row.finished and (found := _reproduced(table, row)) is not None:
                 cells[key] = found
     ordered = sorted(cells.values(), key=lambda c: (c.dataset, c.protocol, c.student, c.ipc or math.inf, c.method))
     concerned = {id for cell in ordered for id in cell.contradictions}
     return Reproduction(
         cells=ordered,
-        inflations=[one for title, table in named if (one := _table_inflation(title, table)) is not None],
-        unmatched=[none for title, table in named if (none := _unmatched(title, table, cells)) is not None],
+        inflations=[one for table in tables if (one := _table_inflation(table)) is not None],
+        unmatched=[none for table in tables if (none := _unmatched(table, cells)) is not None],
         contradictions=sorted(contradictions(), key=lambda note: note.id not in concerned),
     )
 
 
-def _unmatched(title: str, table: groups.Group, cells: dict[tuple[object, ...], Reproduced]) -> Unmatched | None:
-    key, members = table.key, [row for row in table.rows if row.finished]
+def _unmatched(table: groups.Table, cells: dict[tuple[object, ...], Reproduced]) -> Unmatched | None:
+    key, title, members = table.key, table.title, [row for row in table.rows if row.finished]
     if not members or any(cell.table == title for cell in cells.values()):
         return None
     if key.dataset not in {published_for[1] for published_for, _ in all_published()}:
@@ -203,7 +201,7 @@ def contradictions() -> list[Contradiction]:
     return [Contradiction.model_validate(entry) for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))]
 
 
-def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced | None:
+def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
     spec, key = row.cells[0].spec, table.key
     if spec.protocol.overrides:
         return None
@@ -211,22 +209,22 @@ def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced 
     papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.reference))
     if not papers:
         return None
-    best = statistics.summary(_of_students(row, "acc_best"))
+    best = statistics.summary(row.accuracies("acc_best"))
     return Reproduced(
-        table=title,
+        table=table.title,
         dataset=key.dataset,
         ipc=ipc,
         student=key.student,
         protocol=key.protocol,
         method=row.label,
-        contestant=contestant_id(row.contestant),
-        foreign=row.contestant.images_sha256 is not None,
-        prior=next(_priors(row), None),
+        row_id=row.key.id,
+        foreign=row.key.images_sha256 is not None,
+        prior=None if row.prior is None else rows.printable(row.prior.name),
         done=len(row.finished),
         expected=len(row.cells),
         paper=papers[0],
         others=list(papers[1:]),
-        acc_last=statistics.summary(_of_students(row, "acc_last")),
+        acc_last=statistics.summary(row.accuracies("acc_last")),
         acc_best=best,
         estimand=estimand(row.sets[0]),
         inflation=inflation(row),
@@ -235,17 +233,6 @@ def _reproduced(title: str, table: groups.Group, row: groups.Row) -> Reproduced 
             note.id for note in contradictions() if note.concerns(row.label, key.dataset, spec.protocol.name, ipc)
         ],
     )
-
-
-def _priors(row: groups.Row) -> Iterator[str]:
-    for cell in row.cells:
-        for result in (cell.result, cell.distill.result if cell.distill is not None else None):
-            if result is not None and result.prior is not None:
-                yield rows.printable(result.prior.name)
-
-
-def _of_students(row: groups.Row, metric: str) -> list[list[float]]:
-    return [[float(getattr(student.metrics, metric)) for student in made.students] for made in row.sets]
 
 
 def estimand(made: DistilledSet) -> Estimand:
@@ -262,7 +249,7 @@ def estimand(made: DistilledSet) -> Estimand:
 
 def inflation(row: groups.Row) -> Summary:
     """Best look minus last epoch, points: the mean over each set's students, and the Student-t interval over sets."""
-    pairs = zip(_of_students(row, "acc_best"), _of_students(row, "acc_last"), strict=True)
+    pairs = zip(row.accuracies("acc_best"), row.accuracies("acc_last"), strict=True)
     return statistics.summary([[b - a for b, a in zip(best, last, strict=True)] for best, last in pairs])
 
 
@@ -280,14 +267,14 @@ def combined_standard_error(ours: Summary, paper: PaperNumber) -> float | None:
     return math.sqrt(ours.std**2 * (1 + 1 / ours.n) + of_students)
 
 
-def _table_inflation(title: str, table: groups.Group) -> TableInflation | None:
+def _table_inflation(table: groups.Table) -> TableInflation | None:
     members = [row for row in table.rows if row.finished and not row.reference]
     if not members:
         return None
     found = [(inflation(row).mean, row.label) for row in members]
     largest, largest_of = max(found)
     return TableInflation(
-        table=title,
+        table=table.title,
         protocol=table.key.protocol,
         looks=min(len(student.metrics.curve) for row in members for student in row.finished),
         methods=len(members),

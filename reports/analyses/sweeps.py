@@ -15,7 +15,6 @@ from ddbench.reports.analyses.ablation_rows import (
     Where,
     differs_from_defaults,
     params_key,
-    summaries,
     value_key,
 )
 from ddbench.reports.results import settings
@@ -109,13 +108,12 @@ def _sweep(place: AblationTable, parameter: str, members: Sequence[Member]) -> S
     comparisons = [None if found is None else statistics.comparison_of(found) for found in differences]
     points = []
     for member, found, comparison, p_holm in zip(members, differences, comparisons, holm_of(comparisons), strict=True):
-        last, best = summaries(member)
         points.append(
             SweepPoint(
                 value=member.params[parameter],
                 label=member.row.label,
-                acc_last=last,
-                acc_best=best,
+                acc_last=statistics.summary(member.row.accuracies("acc_last")),
+                acc_best=statistics.summary(member.row.accuracies("acc_best")),
                 done=len(member.row.finished),
                 expected=len(member.row.cells),
                 difference=comparison,

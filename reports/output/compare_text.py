@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ddbench.benchmark.core.registry import DATASETS
-from ddbench.reports.output.formats import hanging
+from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import p_value, signed_interval
 from ddbench.reports.tables.compare import Line, Report
 from ddbench.reports.tables.statistics import ALPHA
@@ -34,7 +33,7 @@ def print_terminal(report: Report, console: Console) -> None:
 
 
 def _table(lines: Sequence[Line]) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    drawn = ruled()
     drawn.add_column("first − second", overflow="fold", min_width=20)
     for header in ("acc %", "difference", "95 % interval", "p", "p (Holm)", "p equivalent"):
         drawn.add_column(header, justify="right", no_wrap=True)

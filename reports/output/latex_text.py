@@ -66,6 +66,7 @@ ACCENTS = {
     "\N{COMBINING DOT ABOVE}": ".",
     "\N{COMBINING DOUBLE ACUTE ACCENT}": "H ",
 }
+BREAKS = frozenset(",=[")
 # fmt: off
 GREEK = frozenset((
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
@@ -81,8 +82,12 @@ def escaped(text: str) -> str:
 
 
 def breakable(text: str) -> str:
-    """The same, and lines may break after its commas, `=` and brackets: for names of many parameters."""
-    return "".join(_character(c) + (r"\allowbreak{}" if c in ",=[(" else "") for c in _spread(text))
+    """The same, and lines may break within names of many parameters: `quick[epochs=10,`, `lr=1]`."""
+    spread = _spread(text)
+    return "".join(
+        _character(c) + (r"llowbreak{}" if c in BREAKS and after.isalpha() else "")
+        for c, after in zip(spread, [*spread[1:], ""], strict=False)
+    )
 
 
 def _spread(text: str) -> list[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from ddbench.reports.output.formats import hanging
+from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import interval, p_value
 from ddbench.reports.tables.mean_rank import MeanRanks
 
@@ -21,7 +19,7 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
     console.print(
         Text(f"Mean ranks · {', '.join(datasets)} · {_counted(len(tables), 'table')}", style="bold"),
     )
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    drawn = ruled()
     drawn.add_column("method", overflow="fold")
     for header in ("mean rank", "95 % interval", "wins", "ties", "losses"):
         drawn.add_column(header, justify="right", no_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 NONE = "–"
 """Stands where there is no number."""
+NOTHING = "No evaluations yet: `bench run` makes them, `bench status` shows what there is."
+"""Stands where there is no table."""
 
 
 def number(value: float | None, digits: int = 2) -> str:

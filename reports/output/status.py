@@ -7,17 +7,24 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
-from ddbench.reports.output.formats import hanging, left_out
+from ddbench.reports.output.formats import hanging, left_out, ruled
 from ddbench.reports.output.number_text import NONE, seconds
-from ddbench.reports.results.rows import BLOCKED, FAILURES, STALE, DistillCell, EvaluateCell, Results, printable
-from ddbench.reports.tables.views import ProblemRecord
+from ddbench.reports.results.rows import (
+    BLOCKED,
+    FAILURES,
+    STALE,
+    DistillCell,
+    EvaluateCell,
+    Problem,
+    Results,
+    printable,
+)
 
 STYLES: dict[str, str] = {
     State.OK: "green",
@@ -69,7 +76,7 @@ class Status(Record):
     counts: dict[str, int]
     """State -> cells."""
     cells: list[CellStatus]
-    problems: list[ProblemRecord]
+    problems: list[Problem]
 
 
 def build(results: Results) -> Status:
@@ -79,8 +86,7 @@ def build(results: Results) -> Status:
         # Without a distill cell (images made elsewhere) a student stands alone.
         sets.setdefault(student.id if student.distill is None else student.distill.id, []).append(student)
     cells = [_status(results, cell) for members in sorted(sets.values(), key=_place) for cell in members]
-    problems = [ProblemRecord(path=problem.path, reason=problem.reason) for problem in results.problems]
-    return Status(counts=dict(Counter(cell.state for cell in cells)), cells=cells, problems=problems)
+    return Status(counts=dict(Counter(cell.state for cell in cells)), cells=cells, problems=results.problems)
 
 
 def _place(members: list[DistillCell | EvaluateCell]) -> tuple[Any, ...]:
@@ -174,7 +180,7 @@ def print_terminal(status: Status, console: Console) -> None:
 
 
 def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]]) -> RichTable:
-    table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = ruled()
     table.add_column("state", no_wrap=True)
     table.add_column("method", overflow="fold", min_width=12)
     for name in columns:

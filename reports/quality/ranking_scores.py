@@ -19,9 +19,10 @@ from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.spec import brackets
 from ddbench.benchmark.core.store import Store
-from ddbench.reports.results.groups import Group, Row
+from ddbench.reports.results.groups import Row, Table
 from ddbench.reports.tables import statistics
-from ddbench.reports.tables.leaderboard import LOWER, UPPER, score_of, titles
+from ddbench.reports.tables.gap import LOWER, UPPER
+from ddbench.reports.tables.scores import scores_of
 
 WITHOUT = {"augmentation": False, "cutmix": False}
 """The overrides under which a protocol shows its images as they are."""
@@ -73,23 +74,22 @@ def normalised(gain: float) -> float:
     return 100 * (math.exp(gain) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def score_tables(store: Store, grouped: Sequence[Group]) -> list[ScoreTable]:
+def score_tables(store: Store, grouped: Sequence[Table]) -> list[ScoreTable]:
     """The scores of every leaderboard with augmentation that has `random`: a table with soft labels once for each one
     with hard labels of the same images that it can be compared with."""
-    named = dict(zip((id(group) for group in grouped), titles([group.key for group in grouped]), strict=True))
     found = []
     for group in grouped:
         if group.key.ipc is None or _is_plain(group) or not _companion(group, LOWER, None):
             continue
-        hard: list[Group | None] = [group]
+        hard: list[Table | None] = [group]
         if group.key.teacher_sha256 is not None:
             hard = [*_with_hard_labels(group, grouped)] or [None]
         for other in hard:
-            found.append(_table(store, named[id(group)], group, other, _unaugmented(group, grouped)))
+            found.append(_table(store, group, other, _unaugmented(group, grouped)))
     return found
 
 
-def _table(store: Store, title: str, soft: Group, hard: Group | None, plain: Group | None) -> ScoreTable:
+def _table(store: Store, soft: Table, hard: Table | None, plain: Table | None) -> ScoreTable:
     key, notes = soft.key, []
     if hard is None:
         notes.append(
@@ -110,7 +110,7 @@ def _table(store: Store, title: str, soft: Group, hard: Group | None, plain: Gro
         if names.count(score.method) == 1:
             score.qualifiers.clear()
     return ScoreTable(
-        title=title,
+        title=soft.title,
         name=f"lrs@{key.protocol}",
         dataset=key.dataset,
         ipc=key.ipc or 0,
@@ -123,7 +123,7 @@ def _table(store: Store, title: str, soft: Group, hard: Group | None, plain: Gro
     )
 
 
-def _score(store: Store, soft: Group, row: Row, hard: Group | None, plain: Group | None) -> Score | None:
+def _score(store: Store, soft: Table, row: Row, hard: Table | None, plain: Table | None) -> Score | None:
     lower = _companion(soft, LOWER, row)
     if lower is None:
         return None
@@ -139,13 +139,8 @@ def _score(store: Store, soft: Group, row: Row, hard: Group | None, plain: Group
     bare, bare_lower = _same(plain, row), None if plain is None else _companion(plain, LOWER, row)
     if bare is not None and bare_lower is not None:
         ars = _interval(store, [(row, 0.5), (lower, -0.5), (bare, 0.5), (bare_lower, -0.5)], n_test)
-    contestant = row.contestant
-    facts = (
-        contestant.prior_sha256,
-        contestant.precision,
-        contestant.distill_device,
-        contestant.images_sha256 or contestant.method,
-    )
+    key = row.key
+    facts = (key.prior_sha256, key.precision, key.distill_device, key.images_sha256 or key.method)
     return Score(
         method=row.label,
         qualifiers=[fact[:8] for fact in facts if fact is not None],
@@ -168,7 +163,7 @@ def _interval(store: Store, terms: Sequence[tuple[Row, float]], n_test: int) -> 
     left = [key for key, weight in weights.items() if weight]
     if not left:
         return Interval(value=normalised(0.0), low=None, high=None)
-    scores = [[score_of(store, made) for made in rows[key].sets] for key in left]
+    scores = [scores_of(store, rows[key]) for key in left]
     found = statistics.comparison_of(statistics.contrast_of(scores, [weights[key] for key in left], n_test))
     low, high = (None if end is None else normalised(min(max(end / 100, -1.0), 1.0)) for end in (found.low, found.high))
     return Interval(value=normalised(found.difference / 100), low=low, high=high)
@@ -178,41 +173,37 @@ def _difference(a: Row, b: Row) -> float:
     """Of mean accuracies over sets, as a fraction."""
     if a is b:
         return 0.0
-    means = [
-        statistics.summary([[s.metrics.acc_last for s in made.students] for made in row.sets]).mean for row in (a, b)
-    ]
+    means = [statistics.summary(row.accuracies("acc_last")).mean for row in (a, b)]
     return (means[0] - means[1]) / 100
 
 
-def _companion(group: Group, name: str, row: Row | None) -> Row | None:
+def _companion(group: Table, name: str, row: Row | None) -> Row | None:
     """The reference row of that name whose students ran on the row's device, else any."""
     rows = [other for other in group.rows if other.label == name and other.method is not None and other.sets]
-    near = [
-        other for other in rows if row is None or other.contestant.evaluate_device == row.contestant.evaluate_device
-    ]
+    near = [other for other in rows if row is None or other.key.evaluate_device == row.key.evaluate_device]
     return next(iter(near or rows), None)
 
 
-def _same(group: Group | None, row: Row) -> Row | None:
-    """The row of the same contestant in another table, its students on whatever device."""
+def _same(group: Table | None, row: Row) -> Row | None:
+    """The row of the same method as run in another table, its students on whatever device."""
     if group is None:
         return None
 
     def brought(other: Row) -> tuple[object, ...]:
-        one = other.contestant
+        one = other.key
         return one.method, one.images_sha256, one.prior_sha256, one.precision, one.distill_device
 
     rows = [other for other in group.rows if other.sets and brought(other) == brought(row)]
-    near = [other for other in rows if other.contestant.evaluate_device == row.contestant.evaluate_device]
+    near = [other for other in rows if other.key.evaluate_device == row.key.evaluate_device]
     return next(iter(near or rows), None)
 
 
-def _images(group: Group) -> tuple[object, ...]:
+def _images(group: Table) -> tuple[object, ...]:
     key = group.key
     return key.dataset, key.split, key.resolution, key.ipc, key.content_hash
 
 
-def _with_hard_labels(group: Group, grouped: Sequence[Group]) -> list[Group]:
+def _with_hard_labels(group: Table, grouped: Sequence[Table]) -> list[Table]:
     return [
         other
         for other in grouped
@@ -220,11 +211,11 @@ def _with_hard_labels(group: Group, grouped: Sequence[Group]) -> list[Group]:
     ]
 
 
-def _is_plain(group: Group) -> bool:
+def _is_plain(group: Table) -> bool:
     return group.rows[0].cells[0].spec.protocol.overrides.get("augmentation") is False
 
 
-def _unaugmented(group: Group, grouped: Sequence[Group]) -> Group | None:
+def _unaugmented(group: Table, grouped: Sequence[Table]) -> Table | None:
     """The same students on the same images under the same protocol, without augmentation and CutMix."""
     wanted = _plain_label(group)
     same = (
@@ -237,7 +228,7 @@ def _unaugmented(group: Group, grouped: Sequence[Group]) -> Group | None:
     return next(same, None)
 
 
-def _plain_label(group: Group) -> str:
+def _plain_label(group: Table) -> str:
     spec = group.rows[0].cells[0].spec.protocol
     entry = PROTOCOLS.entries().get(spec.name)
     without = dict(WITHOUT)

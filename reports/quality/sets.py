@@ -16,7 +16,7 @@ from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Res
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Maker:
     """What all sets of one row have in common; its fields tell rows with one label apart."""
 
     label: str
@@ -38,7 +38,7 @@ class FinishedSet:
     dataset: DatasetRecord
     """What it was distilled from, or of images made elsewhere what its students were tested on."""
     ipc: int
-    contestant: Contestant
+    maker: Maker
     subset: SubsetOf | None = None
     data_dir: Path | None = None
 
@@ -51,19 +51,17 @@ def finished_sets(results: Results, methods: Sequence[str] = ()) -> tuple[list[F
     Args:
         methods: labels; empty: all.
     """
-    found: dict[tuple[str, Contestant], FinishedSet] = {}
+    found: dict[tuple[str, Maker], FinishedSet] = {}
     problems: list[Problem] = []
     here = [_distilled(results.store, cell) for cell in results.distills.values()]
     elsewhere = [_foreign(results.store, cell, problems) for cell in results.evaluates.values()]
     for made in (*here, *elsewhere):
-        if made is None or (methods and made.contestant.label not in methods):
+        if made is None or (methods and made.maker.label not in methods):
             continue
         if not made.folder.is_dir():
-            problems.append(
-                Problem(printable(str(made.folder)), f"the images of {made.contestant.label} are not there")
-            )
+            problems.append(Problem(printable(str(made.folder)), f"the images of {made.maker.label} are not there"))
             continue
-        found.setdefault((made.image_set_sha256, made.contestant), made)
+        found.setdefault((made.image_set_sha256, made.maker), made)
     return list(found.values()), problems
 
 
@@ -93,7 +91,7 @@ def _distilled(store: Store, cell: DistillCell) -> FinishedSet | None:
         folder=store.set_dir(result.image_set_sha256),
         dataset=result.dataset,
         ipc=spec.ipc,
-        contestant=Contestant(
+        maker=Maker(
             label=cell.label,
             method=digest(spec.method.model_dump(mode="json")),
             version=spec.method.version,
@@ -124,7 +122,7 @@ def _foreign(store: Store, cell: EvaluateCell, problems: list[Problem]) -> Finis
         folder=Path(launch.images),
         dataset=student.data,
         ipc=cell.spec.ipc,
-        contestant=Contestant(label=cell.label, method=cell.spec.images.image_set_sha256),
+        maker=Maker(label=cell.label, method=cell.spec.images.image_set_sha256),
         subset=launch.subset,
         data_dir=None if launch.data_dir is None else Path(launch.data_dir),
     )

@@ -11,11 +11,9 @@ from ddbench.benchmark.core.result import Record
 from ddbench.reports.quality.measures import KEYS, MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import ScoreTable, score_tables
 from ddbench.reports.quality.records import FeatureSpace, Measured, QualityRecord
-from ddbench.reports.quality.sets import Contestant, FinishedSet
+from ddbench.reports.quality.sets import FinishedSet, Maker
 from ddbench.reports.results import groups
 from ddbench.reports.results.rows import Problem, Results, printable
-from ddbench.reports.tables.leaderboard import titles
-from ddbench.reports.tables.views import ProblemRecord
 
 
 class Mean(Record):
@@ -66,7 +64,7 @@ class QualityReport(Record):
     measures: list[Measure]
     tables: list[QualityTable]
     scores: list[ScoreTable]
-    problems: list[ProblemRecord]
+    problems: list[Problem]
 
 
 def build(
@@ -100,10 +98,7 @@ def build(
         measures=list(MEASURES),
         tables=sorted(tables, key=lambda t: (t.dataset, t.split, t.resolution, t.features.space.title, t.ipc)),
         scores=[table for table in scores if table.rows],
-        problems=[
-            ProblemRecord(path=problem.path, reason=problem.reason)
-            for problem in dict.fromkeys([*results.problems, *measured.problems, *problems])
-        ],
+        problems=list(dict.fromkeys([*results.problems, *measured.problems, *problems])),
     )
 
 
@@ -115,33 +110,28 @@ def _key(record: QualityRecord) -> tuple[object, ...]:
 
 def _table(found: Sequence[tuple[FinishedSet, QualityRecord]], sets: Sequence[FinishedSet]) -> QualityTable:
     first, records = found[0][1], [record for _, record in found]
-    by_contestant: dict[Contestant, dict[str, QualityRecord]] = {}
+    by_maker: dict[Maker, dict[str, QualityRecord]] = {}
     for made, record in found:
-        by_contestant.setdefault(made.contestant, {})[made.image_set_sha256] = record
-    finished: dict[Contestant, set[str]] = {}
+        by_maker.setdefault(made.maker, {})[made.image_set_sha256] = record
+    finished: dict[Maker, set[str]] = {}
     for made in sets:
         if first.is_of(first.image_set_sha256, made.dataset, made.ipc):
-            finished.setdefault(made.contestant, set()).add(made.image_set_sha256)
+            finished.setdefault(made.maker, set()).add(made.image_set_sha256)
     missing = dict.fromkeys(f"{names[key]}: {printable(why)}" for r in records for key, why in r.missing.items())
     caveats = dict.fromkeys(printable(caveat) for record in records for caveat in record.caveats)
-    key = groups.TableKey(
-        first.dataset.name, first.dataset.split, first.dataset.resolution, first.ipc, "", "", "",
-    )  # fmt: skip
+    data = first.dataset
     return QualityTable(
-        title=printable(titles([key])[0].replace(" ·  ·  · ", " · ")),
-        dataset=first.dataset.name,
-        split=first.dataset.split,
-        resolution=first.dataset.resolution,
-        content_hash=first.dataset.content_hash,
+        title=printable(groups.title_of(data.name, data.split, first.ipc, data.resolution)),
+        dataset=data.name,
+        split=data.split,
+        resolution=data.resolution,
+        content_hash=data.content_hash,
         ipc=first.ipc,
         features=first.features,
         real=first.sample.real,
         train=first.sample.train,
         devices=sorted({printable(record.device) for record in records}),
-        rows=[
-            _row(contestant, by_sha, len(finished[contestant]), list(by_contestant))
-            for contestant, by_sha in by_contestant.items()
-        ],
+        rows=[_row(maker, by_sha, len(finished[maker]), list(by_maker)) for maker, by_sha in by_maker.items()],
         notes=[*missing, *caveats],
     )
 
@@ -149,9 +139,7 @@ def _table(found: Sequence[tuple[FinishedSet, QualityRecord]], sets: Sequence[Fi
 names: Mapping[str, str] = {measure.key: measure.name for measure in MEASURES}
 
 
-def _row(
-    contestant: Contestant, records: Mapping[str, QualityRecord], finished: int, others: Sequence[Contestant]
-) -> QualityRow:
+def _row(maker: Maker, records: Mapping[str, QualityRecord], finished: int, others: Sequence[Maker]) -> QualityRow:
     values = {}
     for key in KEYS:
         numbers = [record.values[key] for record in records.values() if key in record.values]
@@ -159,8 +147,8 @@ def _row(
             std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
             values[key] = Mean(mean=math.fsum(numbers) / len(numbers), std=std, n=len(numbers))
     return QualityRow(
-        method=contestant.label,
-        qualifiers=_qualifiers(contestant, [other for other in others if other.label == contestant.label]),
+        method=maker.label,
+        qualifiers=_qualifiers(maker, [other for other in others if other.label == maker.label]),
         sets=finished,
         measured=len(records),
         image_sets=sorted(records),
@@ -168,13 +156,13 @@ def _row(
     )
 
 
-def _qualifiers(contestant: Contestant, namesakes: Sequence[Contestant]) -> list[str]:
+def _qualifiers(maker: Maker, namesakes: Sequence[Maker]) -> list[str]:
     facts = {
-        "prior": contestant.prior,
-        "precision": contestant.precision and f"sampled in {contestant.precision}",
-        "device": contestant.device and f"distilled on {contestant.device}",
-        "version": contestant.version and f"version {contestant.version}",
-        "method": f"{'images' if contestant.version is None else 'parameters'} {contestant.method[:8]}",
+        "prior": maker.prior,
+        "precision": maker.precision and f"sampled in {maker.precision}",
+        "device": maker.device and f"distilled on {maker.device}",
+        "version": maker.version and f"version {maker.version}",
+        "method": f"{'images' if maker.version is None else 'parameters'} {maker.method[:8]}",
     }
     return [
         printable(text)

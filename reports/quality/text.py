@@ -1,19 +1,16 @@
-"""The report on distilled sets for people: terminal, Markdown, CSV."""
+"""The report on distilled sets for people: terminal, Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown
+from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown, ruled
 from ddbench.reports.output.number_text import NONE, interval
 from ddbench.reports.quality.measures import MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
@@ -65,36 +62,6 @@ def markdown(report: QualityReport) -> str:
     if report.problems:
         blocks.append(left_out_markdown(report.problems))
     return "\n\n".join(blocks) + "\n"
-
-
-def as_csv(report: QualityReport) -> str:
-    """One line per row of the measured tables, unrounded, missing values empty."""
-    names = ["dataset", "split", "resolution", "ipc", "content_hash", "features", "features_sha256", "real_images"]
-    names += ["method", "qualifiers", "n_sets", "n_measured"]
-    names += [f"{measure.key}_{part}" for measure in MEASURES for part in ("mean", "std")]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    for table in report.tables:
-        for row in table.rows:
-            line: dict[str, object] = {
-                "dataset": table.dataset,
-                "split": table.split,
-                "resolution": table.resolution,
-                "ipc": table.ipc,
-                "content_hash": table.content_hash,
-                "features": table.features.space.title,
-                "features_sha256": table.features.space.sha256,
-                "real_images": table.real,
-                "method": row.method,
-                "qualifiers": "; ".join(row.qualifiers),
-                "n_sets": row.sets,
-                "n_measured": row.measured,
-            }
-            for key, value in row.values.items():
-                line |= {f"{key}_mean": value.mean, f"{key}_std": "" if value.std is None else value.std}
-            writer.writerow(line)
-    return file.getvalue()
 
 
 # Columns --------------------------------------------------------------------------------------------------------------
@@ -190,7 +157,7 @@ def _print_columns(methods: Sequence[str], columns: Sequence[Column], console: C
 
 
 def _draw(methods: Sequence[str], columns: Sequence[Column]) -> RichTable:
-    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    drawn = ruled()
     drawn.add_column("method", overflow="fold", min_width=min(20, max(map(len, methods), default=6)))
     for header, _ in columns:
         drawn.add_column(header, justify="right", no_wrap=True)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
-import numpy as np
-
+from ddbench.benchmark.core.result import DistillResult, PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec, digest
-from ddbench.benchmark.core.store import Store
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.rows import EvaluateCell, Results, Student, printable
 
-ROUNDING = 0.006
-"""Recorded accuracies may have been rounded to two decimals."""
+Metric = Literal["acc_last", "acc_best", "top5_last"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class TableKey:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class RowKey:
     """What all numbers of one row have in common. The label is not part of it: parameters make a method."""
 
     method: str
@@ -72,6 +69,11 @@ class Contestant:
     precision: str | None
     distill_device: str | None
     evaluate_device: str
+
+    @property
+    def id(self) -> str:
+        """The same in every table."""
+        return digest(asdict(self))[:12]
 
     @property
     def images(self) -> str | None:
@@ -94,9 +96,9 @@ class DistilledSet:
 
 @dataclass
 class Row:
-    """One contestant in one table."""
+    """One method as run, in one table."""
 
-    contestant: Contestant
+    key: RowKey
     label: str
     reference: bool
     """A companion that stands in every IPC's table and takes no rank: the whole training set."""
@@ -115,6 +117,18 @@ class Row:
         return next((m for m in map(_method, self.cells) if m is not None), None)
 
     @property
+    def distilled(self) -> list[DistillResult]:
+        """Its finished distill cells, also of sets whose students are still to come."""
+        cells = {cell.distill.id: cell.distill for cell in self.cells if cell.distill is not None}
+        return [cell.result for cell in cells.values() if cell.result is not None and cell.result.status == "ok"]
+
+    @property
+    def prior(self) -> PriorRecord | None:
+        """None for a method without one, and where no result names it yet."""
+        results = [*self.distilled, *(student.result for student in self.finished)]
+        return next((result.prior for result in results if result.prior is not None), None)
+
+    @cached_property
     def sets(self) -> list[DistilledSet]:
         """Finished sets by seed: one for each distinct image hash."""
         students: dict[str, list[Student]] = defaultdict(list)
@@ -126,20 +140,31 @@ class Row:
         ]
         return sorted(sets, key=lambda made: (made.seeds, made.image_set_sha256))
 
+    def accuracies(self, metric: Metric) -> list[list[float]]:
+        """Percent, of each set's students, as far as they have it."""
+        metrics = [[getattr(student.metrics, metric) for student in made.students] for made in self.sets]
+        return [[value for value in students if value is not None] for students in metrics]
+
 
 @dataclass
-class Group:
-    """One table: its key and its rows."""
+class Table:
+    """One table: its key, its rows, and what it is called."""
 
     key: TableKey
     rows: list[Row] = field(default_factory=list)
+    title: str = ""
 
     @property
     def modified_protocol(self) -> bool:
         return any(cell.spec.protocol.overrides for row in self.rows for cell in row.cells)
 
+    @property
+    def n_test(self) -> int:
+        """Test images; 0 where nothing has finished."""
+        return next((student.data.n_test for row in self.rows for student in row.finished), 0)
 
-def group(results: Results) -> list[Group]:
+
+def group(results: Results) -> list[Table]:
     """The tables of a results folder, by dataset, split, resolution, protocol, student and IPC. Tuning runs have none.
 
     A cell without a result names no pixels; it belongs to the table with the most finished students of its kind.
@@ -152,15 +177,38 @@ def group(results: Results) -> list[Group]:
     members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
     for cell in evaluates:
         members[_pixels(cell) or _likeliest_pixels(_key(cell), finished)].append(cell)
-    groups = {key: Group(key, _rows(cells)) for key, cells in members.items()}
+    groups = {key: Table(key, _rows(cells)) for key, cells in members.items()}
     whole = {key: table for key, table in groups.items() if key.ipc is None}
     for key, table in groups.items():
         companion = whole.get(replace(key, ipc=None))
         if key.ipc is not None and companion is not None:
             table.rows += companion.rows
     shown = {replace(key, ipc=None) for key in groups if key.ipc is not None}
-    tables = [table for key, table in groups.items() if key not in shown]
-    return sorted(tables, key=lambda table: _order(table.key))
+    tables = sorted((table for key, table in groups.items() if key not in shown), key=lambda table: _order(table.key))
+    for table, title in zip(tables, _titles([table.key for table in tables]), strict=True):
+        table.title = title
+    return tables
+
+
+def title_of(dataset: str, split: str, ipc: int | None, resolution: int, *evaluated: str) -> str:
+    """What a table is called; `evaluated` are protocol and student, where it is one of accuracies."""
+    return " · ".join([f"{dataset} ({split} split)", ipc_text(ipc), *evaluated, f"{resolution} px"])
+
+
+def ipc_text(ipc: int | None) -> str:
+    return "whole training set" if ipc is None else f"IPC {ipc}"
+
+
+def _titles(keys: Sequence[TableKey]) -> list[str]:
+    """Hashes are added only where two would be called the same."""
+    plain = [title_of(key.dataset, key.split, key.ipc, key.resolution, key.protocol, key.student) for key in keys]
+    return [
+        title
+        if plain.count(title) == 1
+        else f"{title} · data {(key.content_hash or 'unknown')[:8]} · protocol hash {key.protocol_hash[:8]}"
+        + ("" if key.teacher_sha256 is None else f" · teacher {key.teacher_sha256[:8]}")
+        for title, key in zip(plain, keys, strict=True)
+    ]
 
 
 def _key(cell: EvaluateCell) -> TableKey:
@@ -202,13 +250,10 @@ def _order(key: TableKey) -> tuple[Any, ...]:
 
 
 def _rows(cells: Iterable[EvaluateCell]) -> list[Row]:
-    by_contestant: dict[Contestant, list[EvaluateCell]] = defaultdict(list)
+    by_key: dict[RowKey, list[EvaluateCell]] = defaultdict(list)
     for cell in cells:
-        by_contestant[_contestant(cell)].append(cell)
-    return [
-        Row(contestant, _row_label(members), members[0].spec.ipc is None, members)
-        for contestant, members in by_contestant.items()
-    ]
+        by_key[_row_key(cell)].append(cell)
+    return [Row(key, _row_label(members), members[0].spec.ipc is None, members) for key, members in by_key.items()]
 
 
 def _row_label(cells: Sequence[EvaluateCell]) -> str:
@@ -223,11 +268,11 @@ def _method(cell: EvaluateCell) -> MethodSpec | None:
     return cell.result.method if cell.result is not None else None
 
 
-def _contestant(cell: EvaluateCell) -> Contestant:
+def _row_key(cell: EvaluateCell) -> RowKey:
     distill = cell.distill.spec if cell.distill is not None else None
     method = _method(cell)
     prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
-    return Contestant(
+    return RowKey(
         method=cell.label if method is None else digest(method.model_dump(mode="json")),
         images_sha256=cell.images_sha256,
         prior_sha256=prior if distill is None else distill.prior_sha256,
@@ -235,36 +280,3 @@ def _contestant(cell: EvaluateCell) -> Contestant:
         distill_device=None if distill is None else distill.device_type,
         evaluate_device=cell.spec.device_type,
     )
-
-
-def correct(store: Store, student: Student) -> np.ndarray | None:
-    """(n_test,) bool: which test images a finished student got right; None where that is not known.
-
-    Predictions lie beside the result; labels in `artefacts/test-labels/<content_hash[:16]>.npy`, (n_test,) int64. Both
-    must have the recorded length and give the recorded accuracy: arrays that do not are not this result's.
-    """
-    name, data = student.result.predictions, student.data
-    # Both names come from a file of unknown origin and must not lead out of their folders.
-    if not name or Path(name).name != name:
-        return None
-    labels = labels_of_test(store, data.content_hash)
-    try:
-        predicted = np.load(store.cell(student.cell.id).path / name, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    if labels is None or predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
-        return None
-    right = predicted.astype(np.int64) == labels
-    agrees = abs(100 * float(right.mean()) - student.metrics.acc_last) < ROUNDING
-    return right if agrees else None
-
-
-def labels_of_test(store: Store, content_hash: str | None) -> np.ndarray | None:
-    """(n_test,) int64 classes of a dataset's test images; None where the folder does not hold them."""
-    if content_hash is None or not content_hash.isalnum():
-        return None
-    try:
-        labels: np.ndarray = np.load(store.artefacts / "test-labels" / f"{content_hash[:16]}.npy", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return labels

@@ -61,6 +61,11 @@ class DistillCell:
     """A shard without which the set cannot be merged."""
 
     @property
+    def timing_only(self) -> bool:
+        """Its prior has random weights."""
+        return _timing_only(self.result) or self.spec.prior_sha256 in RANDOM_PRIORS
+
+    @property
     def standing(self) -> str:
         """The state, with a set that waits for a failed shard told from one that nobody has started yet."""
         return BLOCKED if self.state == State.ABSENT and self.failed_shard is not None else self.state
@@ -99,10 +104,7 @@ class EvaluateCell:
     @property
     def timing_only(self) -> bool:
         """Its images come from a prior with random weights."""
-        results = (self.result, self.distill.result if self.distill is not None else None)
-        if any(result is not None and result.prior is not None and result.prior.timing_only for result in results):
-            return True
-        return self.distill is not None and self.distill.spec.prior_sha256 in RANDOM_PRIORS
+        return _timing_only(self.result) or (self.distill is not None and self.distill.timing_only)
 
     @property
     def student(self) -> Student | None:
@@ -125,6 +127,10 @@ class EvaluateCell:
         if self.standing == BLOCKED and self.distill is not None:
             return f"distilled set {self.distill.standing}: {self.distill.why or f'see {self.distill.id}'}"
         return self.reason
+
+
+def _timing_only(result: DistillResult | EvaluateResult | None) -> bool:
+    return result is not None and result.prior is not None and result.prior.timing_only
 
 
 @dataclass(frozen=True)

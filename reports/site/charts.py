@@ -29,7 +29,7 @@ class Series:
     points: Sequence[tuple[float, float, float | None, float | None]]
     """(x, y, low, high): an interval where both are known."""
     row: str | None = None
-    """Id of the contestant, by which the page's script shows and hides it."""
+    """Id of the row, by which the page's script shows and hides it."""
 
 
 @dataclass(frozen=True)

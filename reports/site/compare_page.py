@@ -14,18 +14,18 @@ from markupsafe import Markup
 
 from ddbench.reports.output import number_text
 from ddbench.reports.results import groups
-from ddbench.reports.results.groups import labels_of_test
+from ddbench.reports.results.predictions import labels_of_test
 from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart
-from ddbench.reports.site.model import NearestSheet, Run, Site, TableView, run_id
+from ddbench.reports.site.model import NearestSheet, Run, Site, TablePage, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
 from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import equivalence_p_value, smallest_visible_difference, spread
-from ddbench.reports.tables.leaderboard import score_of
 from ddbench.reports.tables.pareto import pareto_front
+from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import SetScore
-from ddbench.reports.tables.views import LeaderboardRow
+from ddbench.reports.tables.views import RowView
 
 SECTION = "Compare"
 CLASSES = 100
@@ -40,12 +40,12 @@ class ClassTable:
     ipc: int | None
     classes: Sequence[str]
     rows: Sequence[tuple[str, str, Sequence[float]]]
-    """(contestant, name, one accuracy for each class)."""
+    """(row id, name, one accuracy for each class)."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The images of one contestant's first set at one IPC."""
+    """The images of one method's first set at one IPC."""
 
     row: str
     name: str
@@ -64,7 +64,7 @@ def pages(site: Site) -> list[Page]:
     return [*found, Page("compare/index.html", "compare_index.html", "Compare", SECTION, {"listed": listed})]
 
 
-def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
+def _page(site: Site, slug: str, views: Sequence[TablePage]) -> Page:
     scores = {view.slug: _scores(site, view) for view in views}
     rows = {row.id: row for view in views for row in view.table.rows if row.acc_last is not None}
     names = _names(rows, site.shown)
@@ -99,8 +99,8 @@ def _page(site: Site, slug: str, views: Sequence[TableView]) -> Page:
     )
 
 
-def _names(rows: Mapping[str, LeaderboardRow], shown: Callable[[str], str]) -> dict[str, str]:
-    """Contestant -> a name that no other has: the method's, with what tells it from others only where it must."""
+def _names(rows: Mapping[str, RowView], shown: Callable[[str], str]) -> dict[str, str]:
+    """Row id -> a name that no other has: the method's, with what tells it from others only where it must."""
     names = {id: shown(row.method) for id, row in rows.items()}
     for longer in ({id: shown(row.name) for id, row in rows.items()}, None):
         counts = Counter(names.values())
@@ -111,12 +111,12 @@ def _names(rows: Mapping[str, LeaderboardRow], shown: Callable[[str], str]) -> d
     return names
 
 
-def _scores(site: Site, view: TableView) -> dict[str, list[SetScore]]:
-    made = {row.id: view.group_row(row).sets for row in view.table.rows}
-    return {id: [score_of(site.results.store, one) for one in sets] for id, sets in made.items() if sets}
+def _scores(site: Site, view: TablePage) -> dict[str, list[SetScore]]:
+    scores = {row.id: scores_of(site.results.store, view.group_row(row)) for row in view.table.rows}
+    return {id: sets for id, sets in scores.items() if sets}
 
 
-def _pairs(view: TableView, scores: Mapping[str, Sequence[SetScore]], margin: float) -> dict[str, Any]:
+def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: float) -> dict[str, Any]:
     """Rows, and for each pair of them what the test says: short lists, since a page may hold thousands.
 
     A pair: [a, b, difference, low, high, p, p of equivalence, smallest visible difference, equal within]; the last is
@@ -161,7 +161,7 @@ def _digits(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _over_ipc(views: Sequence[TableView], names: Mapping[str, str]) -> Markup:
+def _over_ipc(views: Sequence[TablePage], names: Mapping[str, str]) -> Markup:
     points: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
     for view in views:
         for row in view.table.rows if view.table.ipc is not None else ():
@@ -176,7 +176,7 @@ def _over_ipc(views: Sequence[TableView], names: Mapping[str, str]) -> Markup:
     )
 
 
-def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
+def _against_cost(view: TablePage, names: Mapping[str, str]) -> Markup:
     rows = [
         row
         for row in view.table.rows
@@ -207,7 +207,7 @@ def _against_cost(view: TableView, names: Mapping[str, str]) -> Markup:
 
 
 def _classes(
-    site: Site, view: TableView, scores: Mapping[str, Sequence[SetScore]], names: Mapping[str, str]
+    site: Site, view: TablePage, scores: Mapping[str, Sequence[SetScore]], names: Mapping[str, str]
 ) -> ClassTable | None:
     labels = labels_of_test(site.results.store, view.table.content_hash)
     shares = {
@@ -223,7 +223,7 @@ def _classes(
     return ClassTable(view.table.ipc, called, rows)
 
 
-def _grids(site: Site, views: Sequence[TableView], names: Mapping[str, str]) -> list[Grid]:
+def _grids(site: Site, views: Sequence[TablePage], names: Mapping[str, str]) -> list[Grid]:
     grids = []
     for view in views:
         for row in view.table.rows:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ddbench.benchmark.core.store import State
 from ddbench.reports.results.rows import DistillCell, EvaluateCell
 from ddbench.reports.site import table_page
-from ddbench.reports.site.model import Run, Site, TableView
+from ddbench.reports.site.model import Run, Site, TablePage
 from ddbench.reports.site.render import Page
-from ddbench.reports.tables.views import LeaderboardRow
+from ddbench.reports.tables.views import RowView
 
 LEADERS = 6
 """Names of tied leaders shown; of more, the rest is counted."""
@@ -43,13 +43,13 @@ def _is_made(run: Run) -> bool:
 class Leaders:
     """The rows of rank 1."""
 
-    named: list[LeaderboardRow]
+    named: list[RowView]
     more: int
     lowest: float
     highest: float
 
 
-def leaders(view: TableView) -> Leaders | None:
+def leaders(view: TablePage) -> Leaders | None:
     """None where nothing is finished."""
     first = [row for row in view.table.rows if row.rank == 1]
     means = [row.acc_last.mean for row in first if row.acc_last is not None]

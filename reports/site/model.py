@@ -13,21 +13,21 @@ from ddbench.benchmark.core.spec import ForeignImages, digest
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
 from ddbench.reports.results import groups
-from ddbench.reports.results.groups import Group, TableKey
+from ddbench.reports.results.groups import Table, TableKey
 from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
 from ddbench.reports.site.sheets import Sheet as ContactSheet
 from ddbench.reports.tables import leaderboard
-from ddbench.reports.tables.views import LeaderboardRow, Table
+from ddbench.reports.tables.views import RowView, TableView
 
 
 @dataclass(frozen=True)
-class TableView:
+class TablePage:
     """One leaderboard and its page."""
 
-    table: Table
-    group: Group
+    table: TableView
+    group: Table
     slug: str
     family: str
     """Slug of the tables that differ from it in IPC alone: what one compare page holds."""
@@ -40,13 +40,13 @@ class TableView:
     def compare_path(self) -> str:
         return f"compare/{self.family}.html"
 
-    def group_row(self, row: LeaderboardRow) -> groups.Row:
+    def group_row(self, row: RowView) -> groups.Row:
         """The row's cells."""
         return self._by_id[row.id]
 
     @cached_property
     def _by_id(self) -> dict[str, groups.Row]:
-        return {leaderboard.contestant_id(row.contestant): row for row in self.group.rows}
+        return {row.key.id: row for row in self.group.rows}
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,18 @@ class Site:
     sheets: Mapping[str, ContactSheet | Problem] = field(default_factory=dict)
 
     @cached_property
-    def tables(self) -> list[TableView]:
+    def tables(self) -> list[TablePage]:
         grouped = groups.group(self.results)
         board = leaderboard.build_tables(self.results.store, grouped)
         return [
-            TableView(table, group, _slug(group.key), _slug(replace(group.key, ipc=None), with_ipc=False))
+            TablePage(table, group, _slug(group.key), _slug(replace(group.key, ipc=None), with_ipc=False))
             for table, group in zip(board, grouped, strict=True)
         ]
 
     @cached_property
-    def families(self) -> dict[str, list[TableView]]:
+    def families(self) -> dict[str, list[TablePage]]:
         """Tables that differ in IPC alone, by IPC."""
-        found: dict[str, list[TableView]] = defaultdict(list)
+        found: dict[str, list[TablePage]] = defaultdict(list)
         for view in self.tables:
             found[view.family].append(view)
         return dict(found)
@@ -126,7 +126,7 @@ class Site:
         }
 
     @cached_property
-    def table_of(self) -> dict[str, TableView]:
+    def table_of(self) -> dict[str, TablePage]:
         """Evaluate cell -> a table that has it."""
         return {cell.id: view for view in self.tables for row in view.group.rows for cell in row.cells}
 

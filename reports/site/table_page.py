@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ddbench.reports.output import formats
+from ddbench.reports.output.columns import legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
 from ddbench.reports.site.charts import interval_bar
-from ddbench.reports.site.model import Site, TableView, run_id
+from ddbench.reports.site.model import Site, TablePage, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables.notes import marks
-from ddbench.reports.tables.views import LeaderboardRow, Table
+from ddbench.reports.tables.views import RowView, TableView
 
 SECTION = "Leaderboards"
 
 
 @dataclass(frozen=True)
-class RowView:
+class ShownRow:
     """One row as the page shows it."""
 
-    row: LeaderboardRow
+    row: RowView
     name: str
     marks: str
     bar: Markup | str
@@ -38,7 +38,7 @@ def pages(site: Site) -> list[Page]:
     return [_page(site, view) for view in site.tables]
 
 
-def _page(site: Site, view: TableView) -> Page:
+def _page(site: Site, view: TablePage) -> Page:
     table = view.table
     shown = [_row(site, view, row, _scale(table)) for row in table.rows]
     return Page(
@@ -50,7 +50,7 @@ def _page(site: Site, view: TableView) -> Page:
             "view": view,
             "table": table,
             "rows": shown,
-            "legend": formats.legend(table),
+            "legend": legend(table),
             "has": _columns(table, shown),
             "cost_classes": sorted({row.cost_class for row in table.rows if row.cost_class}),
             "siblings": [other for other in site.families[view.family] if other is not view],
@@ -58,11 +58,11 @@ def _page(site: Site, view: TableView) -> Page:
     )
 
 
-def _row(site: Site, view: TableView, row: LeaderboardRow, within: tuple[float, float]) -> RowView:
+def _row(site: Site, view: TablePage, row: RowView, within: tuple[float, float]) -> ShownRow:
     method, summary = method_of(row.spec), row.acc_last
     cells = view.group_row(row).cells
     runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
-    return RowView(
+    return ShownRow(
         row=row,
         name=row.name,
         marks=marks(row),
@@ -78,7 +78,7 @@ def _set_name(distill: DistillCell | None) -> str:
     return "images" if distill is None else f"set {distill.spec.seed}"
 
 
-def _scale(table: Table) -> tuple[float, float]:
+def _scale(table: TableView) -> tuple[float, float]:
     """Of the bars: from the lowest to the highest end of an interval, references left out where they lie far off."""
     ranked = [row.acc_last for row in table.rows if row.acc_last is not None and not row.reference]
     means = [summary.mean for summary in ranked] or [0.0, 100.0]
@@ -89,7 +89,7 @@ def _scale(table: Table) -> tuple[float, float]:
     return max(low, min(means) - room), min(high, max(means) + room)
 
 
-def _columns(table: Table, shown: list[RowView]) -> dict[str, bool]:
+def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
     """Which columns have anything to show."""
     rows = table.rows
     return {

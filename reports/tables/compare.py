@@ -16,6 +16,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows
+from ddbench.reports.results.predictions import correct, labels_of_test
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import (
     Spread,
@@ -27,7 +28,8 @@ from ddbench.reports.tables.equivalence import (
     smallest_visible_difference,
     spread,
 )
-from ddbench.reports.tables.leaderboard import score_of, settings_of, titles
+from ddbench.reports.tables.qualifiers import settings_of
+from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import ALPHA, Comparison
 
 
@@ -100,14 +102,14 @@ def compare_methods(results: rows.Results, methods: Sequence[str], margin: float
     if unknown:
         raise UsageError(f"no results of {', '.join(unknown)}; there are some of {', '.join(sorted(known)) or 'none'}")
     lines, missing = [], []
-    for title, table in zip(titles([table.key for table in grouped]), grouped, strict=True):
+    for table in grouped:
         of = {name: [row for row in table.rows if row.label == name and row.finished] for name in methods}
         present = [name for name in methods if of[name]]
         if len(present) == 1:
-            missing.append(f"{title}: only {present[0]}")
+            missing.append(f"{table.title}: only {present[0]}")
         for other in present[1:]:
             pairs = product(of[present[0]], of[other])
-            lines += [_line(results.store, title, table, (a, b), margin) for a, b in pairs]
+            lines += [_line(results.store, table, (a, b), margin) for a, b in pairs]
     if not lines:
         raise UsageError(f"no table has finished students of two of {', '.join(methods)}")
     return Report(margin=margin, lines=_corrected(lines), missing=missing)
@@ -119,21 +121,21 @@ def _corrected(lines: Sequence[Line]) -> list[Line]:
     return [line.model_copy(update={"p_holm": p_holm}) for line, p_holm in zip(lines, adjusted, strict=True)]
 
 
-def _name(table: groups.Group, row: groups.Row) -> str:
+def _name(table: groups.Table, row: groups.Row) -> str:
     """The method, with what tells its row from others of that method in the table."""
     members = [other for other in table.rows if other.label == row.label]
     _, qualifiers = settings_of(members)
     return " · ".join([row.label, *(qualifiers[members.index(row)] if len(members) > 1 else [])])
 
 
-def _line(store: Store, title: str, table: groups.Group, pair: tuple[groups.Row, groups.Row], margin: float) -> Line:
+def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row], margin: float) -> Line:
     a, b = pair
     n_test = a.finished[0].data.n_test
-    scores_a, scores_b = ([score_of(store, made) for made in row.sets] for row in (a, b))
+    scores_a, scores_b = (scores_of(store, row) for row in pair)
     found = statistics.difference_of(scores_a, scores_b, n_test)
-    stream = np.random.default_rng(seeds.stream_seed(0, "pigeonhole bootstrap", title, a.label, b.label))
+    stream = np.random.default_rng(seeds.stream_seed(0, "pigeonhole bootstrap", table.title, a.label, b.label))
     return Line(
-        table=title,
+        table=table.title,
         dataset=table.key.dataset,
         ipc=table.key.ipc,
         a=_name(table, a),
@@ -161,15 +163,15 @@ def _student_pairs(store: Store, a: groups.Row, b: groups.Row) -> list[StudentPa
     right = []
     for row in (a, b):
         students = {(s.result.distill_seed, s.result.evaluate_seed): s for s in row.finished}
-        right.append({key: found for key, s in students.items() if (found := groups.correct(store, s)) is not None})
+        right.append({key: found for key, s in students.items() if (found := correct(store, s)) is not None})
     return [mcnemar(right[0][key], right[1][key]) for key in sorted(right[0].keys() & right[1].keys(), key=str)]
 
 
 def _classes(
-    store: Store, table: groups.Group, a: Sequence[statistics.SetScore], b: Sequence[statistics.SetScore]
+    store: Store, table: groups.Table, a: Sequence[statistics.SetScore], b: Sequence[statistics.SetScore]
 ) -> list[ClassDifference]:
     """All classes in label order; empty without predictions."""
-    labels = groups.labels_of_test(store, table.key.content_hash)
+    labels = labels_of_test(store, table.key.content_hash)
     shares = [[s.correct for s in scores if s.correct is not None] for scores in (a, b)]
     if labels is None or len(shares[0]) < len(a) or len(shares[1]) < len(b):
         return []

@@ -19,9 +19,9 @@ from scipy import stats
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
-from ddbench.reports.tables.contestants import Contestant, contestants
+from ddbench.reports.tables.methods_as_run import MethodAsRun, methods_as_run
 from ddbench.reports.tables.statistics import CONFIDENCE, t_quantile
-from ddbench.reports.tables.views import Table
+from ddbench.reports.tables.views import TableView
 from ddbench.reports.tables.win_tie_loss import Pairing, pairings
 
 Cell = tuple[int, int]
@@ -80,7 +80,7 @@ class MeanRanks(Record):
     caveats: tuple[str, ...] = CAVEATS
 
 
-def mean_ranks(tables: Sequence[Table]) -> MeanRanks:
+def mean_ranks(tables: Sequence[TableView]) -> MeanRanks:
     """Mean ranks of the methods that are in all common cells; the others are named.
 
     Results folders are rarely complete. Compared is the block of methods × cells with the most entries, where methods
@@ -89,7 +89,7 @@ def mean_ranks(tables: Sequence[Table]) -> MeanRanks:
     The p-value is that of Friedman's statistic under permutations of the methods within each cluster: his χ²
     approximation asks for many clusters of independent ranks, which means of several cells are not.
     """
-    known = {one.name: found for one in contestants(tables) if not one.reference and (found := _cells(tables, one))}
+    known = {one.name: found for one in methods_as_run(tables) if not one.reference and (found := _cells(tables, one))}
     chosen = _largest_block(known)
     common = sorted(set.intersection(*(set(known[name]) for name in chosen))) if chosen else []
     members: dict[tuple[str, int], list[Cell]] = defaultdict(list)
@@ -122,7 +122,7 @@ def mean_ranks(tables: Sequence[Table]) -> MeanRanks:
     )
 
 
-def _cells(tables: Sequence[Table], one: Contestant) -> dict[Cell, float]:
+def _cells(tables: Sequence[TableView], one: MethodAsRun) -> dict[Cell, float]:
     """Mean accuracy of a method's students of each seed in each table.
 
     A student's seed tells the set seed that it was trained for, also where a method makes one set for all seeds.

@@ -8,10 +8,10 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.store import State
 from ddbench.reports.tables.equivalence import visible_in
-from ddbench.reports.tables.views import LeaderboardRow, Table
+from ddbench.reports.tables.views import RowView, TableView
 
 
-def notes(table: Table, protocol: str, warnings: list[str]) -> list[str]:
+def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
     """All notes, the gravest first.
 
     Args:
@@ -27,7 +27,7 @@ def notes(table: Table, protocol: str, warnings: list[str]) -> list[str]:
     ]
 
 
-def _protocol_notes(table: Table, protocol: str) -> list[str]:
+def _protocol_notes(table: TableView, protocol: str) -> list[str]:
     found = []
     try:
         notice = PROTOCOLS.load(protocol).notice
@@ -41,7 +41,7 @@ def _protocol_notes(table: Table, protocol: str) -> list[str]:
     return found
 
 
-def legend(table: Table) -> list[str]:
+def legend(table: TableView) -> list[str]:
     """How to read the columns and marks that this table has."""
     found = []
     if sum(row.rank is not None for row in table.rows) > 1:
@@ -64,20 +64,20 @@ def legend(table: Table) -> list[str]:
     return found
 
 
-def marks(row: LeaderboardRow) -> str:
+def marks(row: RowView) -> str:
     """The signs beside a row's name, which the legend explains."""
     return ("†" if single_set(row) else "") + ("‡" if no_predictions(row) else "")
 
 
-def single_set(row: LeaderboardRow) -> bool:
+def single_set(row: RowView) -> bool:
     return row.acc_last is not None and row.acc_last.n == 1
 
 
-def no_predictions(row: LeaderboardRow) -> bool:
+def no_predictions(row: RowView) -> bool:
     return row.rank is not None and not row.has_predictions
 
 
-def _row_notes(table: Table) -> list[str]:
+def _row_notes(table: TableView) -> list[str]:
     found = []
     for row in table.rows:
         if row.done < row.expected:
@@ -88,7 +88,7 @@ def _row_notes(table: Table) -> list[str]:
     return found
 
 
-def _power_note(table: Table) -> list[str]:
+def _power_note(table: TableView) -> list[str]:
     """What this many sets and test images can show at all; nothing where no pair could be tested."""
     visible = [points for pair in table.pairs if (points := visible_in(pair.comparison)) is not None]
     if not visible or table.n_test is None:
@@ -102,7 +102,7 @@ def _power_note(table: Table) -> list[str]:
     ]
 
 
-def _cost_notes(table: Table) -> list[str]:
+def _cost_notes(table: TableView) -> list[str]:
     found = []
     distilled = [(row.name, row.cost.distill_hardware) for row in table.rows]
     trained = [(row.name, row.cost.evaluate_hardware) for row in table.rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ddbench.benchmark.core.result import PriorRecord, Record, TeacherRecord
 from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.reports.results.paper_numbers import PaperNumber
+from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables.statistics import Comparison, Summary
 
 
@@ -50,9 +51,9 @@ class CostRecord(Record):
     """Some cells shared their GPU with other processes; their costs are left out."""
 
 
-class LeaderboardRow(Record):
+class RowView(Record):
     id: str
-    """Of the contestant: the same in every table that has it."""
+    """`RowKey.id`: the method as run has the same in every table."""
     rank: int | None
     """None for references, and for rows without a finished student."""
     tied: bool
@@ -105,7 +106,7 @@ class Pair(Record):
     comparison: Comparison
 
 
-class Table(Record):
+class TableView(Record):
     title: str
     dataset: str
     split: str
@@ -123,7 +124,7 @@ class Table(Record):
     n_test: int | None
     settings: list[str]
     """Prior, precision and device, as far as all rows share them."""
-    rows: list[LeaderboardRow]
+    rows: list[RowView]
     pairs: list[Pair]
     legend: list[str]
     """How to read the columns and marks that this table has."""
@@ -131,13 +132,8 @@ class Table(Record):
     """What a reader must know before believing its numbers."""
 
 
-class ProblemRecord(Record):
-    path: str
-    reason: str
-
-
 class Leaderboard(Record):
     schema_version: int = 1
-    tables: list[Table]
-    problems: list[ProblemRecord]
+    tables: list[TableView]
+    problems: list[Problem]
     """Files that could not be used, and stale evaluations."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from ddbench.benchmark.core.result import Record
-from ddbench.reports.tables.contestants import contestants
-from ddbench.reports.tables.views import Table
+from ddbench.reports.tables.methods_as_run import methods_as_run
+from ddbench.reports.tables.views import TableView
 
 
 class Pairing(Record):
@@ -24,9 +24,9 @@ class Pairing(Record):
     """Nothing could be tested: one set each, or nothing finished."""
 
 
-def pairings(tables: Sequence[Table]) -> list[Pairing]:
+def pairings(tables: Sequence[TableView]) -> list[Pairing]:
     """All pairs of ranked methods with a common table. Each table is tested at 5 %, not corrected for their number."""
-    found = [one for one in contestants(tables) if not one.reference]
+    found = [one for one in methods_as_run(tables) if not one.reference]
     compared = [{(pair.a, pair.b): pair.comparison for pair in table.pairs} for table in tables]
     counted = []
     for a, b in combinations(found, 2):

@@ -19,18 +19,20 @@ from typer.testing import CliRunner
 
 from ddbench.benchmark.commands.figures import figures_app
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.reports.output import figure_style, figures
-from ddbench.reports.output.figure_labels import label_points
+from ddbench.reports.output.figures import across_tables, per_table
+from ddbench.reports.output.figures import style as figure_style
+from ddbench.reports.output.figures.labels import label_points
+from ddbench.reports.output.figures.parts import Drawing
 from ddbench.reports.results import rows
 from ddbench.reports.tables.leaderboard import build
 from ddbench.reports.tables.pareto import pareto_front
-from ddbench.reports.tables.views import Table
+from ddbench.reports.tables.views import TableView
 
 HOSTILE = r"$x_1$ <script>alert(1)</script> & \input{x} 中"
 METHODS = {"dmgd": (80.0, 95.0), "dit": (78.0, 93.0), "random": (60.0, 90.0), HOSTILE: (50.0, 70.0)}
 
 
-def filled(folder: Any, methods: dict[str, tuple[float, ...]] = METHODS, sets: int = 3) -> list[Table]:
+def filled(folder: Any, methods: dict[str, tuple[float, ...]] = METHODS, sets: int = 3) -> list[TableView]:
     for index, (name, accuracies) in enumerate(methods.items()):
         for ipc, accuracy in zip((1, 10), accuracies, strict=False):
             students = [[accuracy + spread] for spread in np.linspace(-1, 1, sets)]
@@ -40,8 +42,8 @@ def filled(folder: Any, methods: dict[str, tuple[float, ...]] = METHODS, sets: i
     return build(rows.read(folder.out)).tables
 
 
-def drawn(made: figures.Drawing | str) -> figures.Drawing:
-    assert isinstance(made, figures.Drawing), made
+def drawn(made: Drawing | str) -> Drawing:
+    assert isinstance(made, Drawing), made
     return made
 
 
@@ -67,7 +69,7 @@ def test_fonts_are_embedded_as_type_42_and_pages_are_as_wide_as_columns(folder: 
     tables = filled(folder)
     with figure_style.style():
         for width, inches in figure_style.WIDTHS.items():
-            paths = figure_style.save(figures.accuracy(tables[0], inches).figure, tmp_path, width)
+            paths = figure_style.save(per_table.accuracy(tables[0], inches).figure, tmp_path, width)
             svg, pdf = (path.read_bytes() for path in paths)
             assert b"/FontFile2" in pdf
             assert b"/Type3" not in pdf
@@ -81,7 +83,7 @@ def test_fonts_are_embedded_as_type_42_and_pages_are_as_wide_as_columns(folder: 
 def test_the_dot_plot_shows_means_and_intervals_in_the_order_of_the_leaderboard(folder: Any) -> None:
     table = filled(folder)[1]
     with figure_style.style():
-        figure = figures.accuracy(table, 3.25).figure
+        figure = per_table.accuracy(table, 3.25).figure
     (axes,) = figure.axes
     shown = [row for row in table.rows if row.acc_last is not None]
     labels = [label.get_text().replace("\n", "") for label in axes.get_yticklabels()]
@@ -101,7 +103,7 @@ def test_cost_marks_the_pareto_front(folder: Any) -> None:
     # The dearest method is the best but one, so that it is not on the front.
     table = filled(folder, {"dear": (80.0,), "good": (85.0,), "cheap": (60.0,), "bad": (50.0,)})[0]
     with figure_style.style():
-        figure = drawn(figures.against_cost(table, 3.25)).figure
+        figure = drawn(per_table.against_cost(table, 3.25)).figure
     (axes,) = figure.axes
     steps = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
     assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True)) == [(1.0, 50.0), (10.0, 60.0), (100.0, 85.0)]
@@ -118,7 +120,7 @@ def test_cost_marks_the_pareto_front(folder: Any) -> None:
 def test_many_methods_are_numbered_with_a_key(folder: Any) -> None:
     table = filled(folder, {f"method-{i:02d}": (50.0 + i,) for i in range(15)}, sets=2)[0]
     with figure_style.style():
-        figure = drawn(figures.against_cost(table, 3.25)).figure
+        figure = drawn(per_table.against_cost(table, 3.25)).figure
     axes, key = figure.axes
     assert {text.get_text() for text in axes.texts if text.get_text()} <= {str(number) for number in range(1, 16)}
     entries = [text.get_text() for text in key.texts]
@@ -130,7 +132,7 @@ def test_many_methods_are_numbered_with_a_key(folder: Any) -> None:
 def test_ipc_is_one_panel_for_few_methods_and_one_each_for_many(folder: Any, methods: int, panels: int) -> None:
     tables = filled(folder, {f"m{i}": (50.0 + i, 70.0 + i) for i in range(methods)}, sets=2)
     with figure_style.style():
-        figure = drawn(figures.against_ipc(tables, 3.25)).figure
+        figure = drawn(across_tables.against_ipc(tables, 3.25)).figure
     shown = [axes for axes in figure.axes if axes.axison]
     assert len(shown) == panels
     strong = [line for axes in shown for line in axes.lines if line.get_marker() in figure_style.MARKS]
@@ -140,7 +142,7 @@ def test_ipc_is_one_panel_for_few_methods_and_one_each_for_many(folder: Any, met
 
 def test_one_ipc_gives_a_reason_instead_of_a_figure(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [81.0]])
-    assert "one IPC" in str(figures.against_ipc(build(rows.read(folder.out)).tables, 3.25))
+    assert "one IPC" in str(across_tables.against_ipc(build(rows.read(folder.out)).tables, 3.25))
 
 
 def test_published_numbers_stand_against_our_best_look(make_folder: Any, tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_published_numbers_stand_against_our_best_look(make_folder: Any, tmp_pat
         folder.method("dmgd", [[accuracy], [accuracy + 2]], ipc=ipc, protocol=protocol, student="resnet_ap10")
     tables = build(rows.read(folder.out)).tables
     with figure_style.style():
-        (axes,) = drawn(figures.against_papers(tables, 3.25)).figure.axes
+        (axes,) = drawn(across_tables.against_papers(tables, 3.25)).figure.axes
     (points,) = [line for line in axes.lines if line.get_marker() == "o"]
     rows_with_papers = [table.rows[0] for table in tables]
     assert list(points.get_xdata()) == [row.papers[0].value for row in rows_with_papers]

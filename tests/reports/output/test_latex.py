@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ddbench.reports.output import latex
 from ddbench.reports.output.latex_text import breakable, escaped
+from ddbench.reports.output.latex_wide import wide
 from ddbench.reports.results import rows
 from ddbench.reports.tables.leaderboard import build
 from ddbench.reports.tables.views import Leaderboard
@@ -62,7 +63,7 @@ def test_tables_compile(board: Leaderboard, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex here")
     (tmp_path / "tables.tex").write_text(latex.tables(board, best=True))
-    (tmp_path / "wide.tex").write_text(latex.wide(board))
+    (tmp_path / "wide.tex").write_text(wide(board))
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
         "\\input{tables}\n\\input{wide}\nThe end is reached.\n\\end{document}\n"
@@ -127,7 +128,7 @@ def test_wide_has_a_row_for_each_method_and_a_column_for_each_ipc(folder: Any) -
             folder.method(name, [[accuracy], [accuracy]], ipc=ipc)
     folder.method("mgd3", [[75.0], [75.0]], ipc=10)
     folder.method("full", [[99.0]], ipc=None)
-    head, *lines = body(latex.wide(build(rows.read(folder.out))))
+    head, *lines = body(wide(build(rows.read(folder.out))))
     assert re.findall(r"IPC \d+", " ".join(head)) == ["IPC 1", "IPC 10", "IPC 50"]
     assert [line[0] for line in lines] == ["random", "dmgd", "mgd3", "full"]
     numbers = {line[0]: [re.findall(r"[\d.]{5,}|--", cell)[0] for cell in line[1:]] for line in lines}
@@ -148,7 +149,7 @@ def test_paper_numbers_have_their_own_column(make_folder: Any, tmp_path: Path) -
     board = build(rows.read(folder.out))
     published = [row.papers[0].value for table in board.tables for row in table.rows if row.papers]
     assert published
-    head, (_, *cells) = body(latex.wide(board))[1:]
+    head, (_, *cells) = body(wide(board))[1:]
     assert head.count("paper") == len(published)
     printed = [cell for name, cell in zip(head[1:], cells, strict=True) if name == "paper"]
     assert [float(re.findall(r"[\d.]+", cell)[0]) for cell in printed] == published

@@ -18,8 +18,9 @@ from ddbench.benchmark.core.store import Launch
 from ddbench.reports.output import status
 from ddbench.reports.quality.sets import finished_sets
 from ddbench.reports.results import groups, rows
+from ddbench.reports.results.predictions import correct
 from ddbench.reports.tables import leaderboard
-from ddbench.reports.tables.contestants import contestants
+from ddbench.reports.tables.methods_as_run import methods_as_run
 
 
 def problems(results: rows.Results) -> dict[str, str]:
@@ -165,7 +166,7 @@ def test_a_deleted_distill_cell_costs_only_what_it_knew(folder: Any) -> None:
     assert student.ok
     (table,) = groups.group(results)
     assert table.rows[0].label == "dmgd"
-    assert table.rows[0].contestant.images_sha256 is None
+    assert table.rows[0].key.images_sha256 is None
 
 
 def test_escape_sequences_do_not_survive_reading(folder: Any) -> None:
@@ -219,7 +220,7 @@ def only_student(folder: Any) -> rows.Student:
 def test_correctness_comes_from_predictions_and_labels(folder: Any) -> None:
     right = np.random.default_rng(0).random(500) < 0.7
     folder.method("dmgd", [[right]])
-    found = groups.correct(folder.store, only_student(folder))
+    found = correct(folder.store, only_student(folder))
     assert found is not None
     assert np.array_equal(found, right)
 
@@ -253,10 +254,10 @@ def spoil_name(cell: Path, labels: Path) -> None:
 @pytest.mark.parametrize("spoil", [spoil_length, spoil_values, spoil_pickle, spoil_labels, spoil_file, spoil_name])
 def test_arrays_that_are_not_this_results_are_not_used(folder: Any, spoil: Any) -> None:
     folder.method("dmgd", [[80.0]])
-    assert groups.correct(folder.store, only_student(folder)) is not None
+    assert correct(folder.store, only_student(folder)) is not None
     cell = next(folder.store.cells.glob("evaluate-*"))
     spoil(cell, next((folder.store.artefacts / "test-labels").iterdir()))
-    assert groups.correct(folder.store, only_student(folder)) is None
+    assert correct(folder.store, only_student(folder)) is None
 
 
 def two_sets_of_one_name(folder: Any) -> None:
@@ -290,7 +291,7 @@ def test_sets_made_elsewhere_of_one_name_are_not_one_method_over_tables(folder: 
         folder.student(folder.evaluate_spec(images, ipc=ipc), "train", 60.0, images=images)
     folder.student(folder.evaluate_spec("cd" * 32, student="resnet18"), "train", 65.0, images="cd" * 32)
     tables = leaderboard.build(rows.read(folder.out)).tables
-    found = {one.name: len(one.rows) for one in contestants(tables)}
+    found = {one.name: len(one.rows) for one in methods_as_run(tables)}
     assert found == {"train · images made elsewhere (abababab)": 1, "train · images made elsewhere (cdcdcdcd)": 2}
 
 
@@ -317,4 +318,4 @@ def test_quality_tells_sets_of_one_name_apart(folder: Any) -> None:
         (cell.path / "launch.json").write_text(here.model_dump_json())
     sets, problems = finished_sets(rows.read(folder.out))
     assert problems == []
-    assert len({made.contestant for made in sets}) == 2
+    assert len({made.maker for made in sets}) == 2

@@ -12,7 +12,7 @@ from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.reports.results import rows
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.leaderboard import build
-from ddbench.reports.tables.views import Leaderboard, LeaderboardRow, Table
+from ddbench.reports.tables.views import Leaderboard, RowView, TableView
 
 PRIOR = "a1b2c3d4" * 8
 
@@ -21,12 +21,12 @@ def board(folder: Any) -> Leaderboard:
     return build(rows.read(folder.out))
 
 
-def table(folder: Any) -> Table:
+def table(folder: Any) -> TableView:
     (only,) = board(folder).tables
     return only
 
 
-def row(table: Table, method: str, **facts: Any) -> LeaderboardRow:
+def row(table: TableView, method: str, **facts: Any) -> RowView:
     (found,) = (
         r for r in table.rows if r.method == method and all(getattr(r, name) == value for name, value in facts.items())
     )

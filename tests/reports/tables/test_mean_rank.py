@@ -14,9 +14,9 @@ from ddbench.benchmark.commands.leaderboard import leaderboard_app
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.reports.results import rows
 from ddbench.reports.tables import mean_rank
-from ddbench.reports.tables.contestants import contestants
 from ddbench.reports.tables.leaderboard import build
 from ddbench.reports.tables.mean_rank import MeanRanks, mean_ranks
+from ddbench.reports.tables.methods_as_run import methods_as_run
 from ddbench.reports.tables.win_tie_loss import Pairing, pairings
 
 N_TEST = 500
@@ -128,7 +128,7 @@ def test_contestants_are_told_apart_by_prior_and_held_together_over_ipc(folder: 
         folder.method("dmgd", [[80.0], [81.0]], ipc=ipc, prior="ab" * 32, params={"steps": ipc})
         folder.method("random", [[70.0], [71.0]], ipc=ipc)
     folder.method("dmgd", [[60.0], [61.0]], ipc=10, prior="cd" * 32)
-    found = {one.name: sorted(one.rows) for one in contestants(build(rows.read(folder.out)).tables)}
+    found = {one.name: sorted(one.rows) for one in methods_as_run(build(rows.read(folder.out)).tables)}
     assert found.pop("random") == [0, 1]
     assert all(name.startswith("dmgd · prior") for name in found)
     assert sorted(found.values()) == [[0, 1], [1]]
@@ -137,7 +137,7 @@ def test_contestants_are_told_apart_by_prior_and_held_together_over_ipc(folder: 
 def test_namesakes_in_one_table_are_told_apart_by_parameters(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [81.0]], params={"steps": 1})
     folder.method("dmgd", [[60.0], [61.0]], params={"steps": 2})
-    found = contestants(build(rows.read(folder.out)).tables)
+    found = methods_as_run(build(rows.read(folder.out)).tables)
     assert len({one.name for one in found}) == 2
     assert sorted(index for one in found for index in one.rows.values()) == [0, 1]
 

@@ -1,4 +1,4 @@
-"""Which rows of several tables are one contestant: for ranks over tables, curves over IPC and methods × IPC."""
+"""Which rows of several tables are one method as run: for ranks over tables, curves over IPC and methods × IPC."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from ddbench.benchmark.core.spec import digest
-from ddbench.reports.tables.views import LeaderboardRow, Table
+from ddbench.reports.tables.views import RowView, TableView
 
 
 @dataclass(frozen=True)
-class Contestant:
+class MethodAsRun:
     """One method as run: name, version, prior, precision and devices are the same in all its tables."""
 
     name: str
@@ -21,8 +21,8 @@ class Contestant:
     """Index of a table -> index of its row there."""
 
 
-def contestants(tables: Sequence[Table]) -> list[Contestant]:
-    """All contestants of some tables, in order of first appearance.
+def methods_as_run(tables: Sequence[TableView]) -> list[MethodAsRun]:
+    """All methods of some tables as they were run, in order of first appearance.
 
     Parameters need not agree, since a method's defaults may depend on the IPC; they tell rows apart only where one
     table has two rows that differ in nothing else.
@@ -38,7 +38,7 @@ def contestants(tables: Sequence[Table]) -> list[Contestant]:
     return _named(tables, [rows for rows in found.values() if rows])
 
 
-def _key(row: LeaderboardRow) -> Hashable:
+def _key(row: RowView) -> Hashable:
     made_by = row.id if row.spec is None else (row.spec.name, row.spec.version, row.spec.source_sha256)
     return (
         row.method,
@@ -51,7 +51,7 @@ def _key(row: LeaderboardRow) -> Hashable:
     )
 
 
-def _named(tables: Sequence[Table], found: Sequence[dict[int, int]]) -> list[Contestant]:
+def _named(tables: Sequence[TableView], found: Sequence[dict[int, int]]) -> list[MethodAsRun]:
     members = [[tables[place].rows[index] for place, index in rows.items()] for rows in found]
     namesakes = Counter(rows[0].method for rows in members)
     used: Counter[str] = Counter()
@@ -62,11 +62,11 @@ def _named(tables: Sequence[Table], found: Sequence[dict[int, int]]) -> list[Con
             name = " · ".join([name, *(max((row.qualifiers for row in rows), key=len) or _hash(rows))])
         used[name] += 1
         name += f" ({used[name]})" if used[name] > 1 else ""
-        named.append(Contestant(name, rows[0].reference, places))
+        named.append(MethodAsRun(name, rows[0].reference, places))
     return named
 
 
-def _hash(rows: Sequence[LeaderboardRow]) -> list[str]:
+def _hash(rows: Sequence[RowView]) -> list[str]:
     """What names images made elsewhere, which one table's qualifiers do not say where it has no namesake."""
     made = sorted({one.image_set_sha256[:8] for row in rows if row.spec is None for one in row.sets})
     return [f"images made elsewhere ({', '.join(made)})"] if made else []

@@ -1,0 +1,107 @@
+"""The columns of a leaderboard for people, and what stands in their cells; the same in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ddbench.reports.output.number_text import NONE, interval, number, seconds
+from ddbench.reports.tables.notes import marks
+from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.tables.views import RowView, TableView
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table that people read."""
+
+    key: str
+    header: str
+    cell: Callable[[RowView], str]
+    keep: int = 0
+    """Where the terminal is too narrow, the columns with the highest numbers go first; 0 stays."""
+    left: bool = False
+    folds: bool = False
+    """It takes the room that the others leave."""
+
+
+def columns(table: TableView, *, best: bool) -> list[Column]:
+    """The columns that this table needs.
+
+    Args:
+        best: also the best look at the test set.
+    """
+    incomplete = any(row.done < row.expected for row in table.rows)
+    gpu = any(row.cost.distill_gpu_peak_allocated_mib is not None for row in table.rows)
+    return [
+        Column("rank", "#", rank, left=True),
+        Column("method", "method", method_name, left=True, folds=True),
+        Column("accuracy", "acc %", lambda row: _spread(row.acc_last)),
+        Column("interval", "95 % interval", lambda row: _interval(row.acc_last), keep=1),
+        *([Column("best", "best acc %", lambda row: _spread(row.acc_best))] if best else []),
+        *([Column("paper", "paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
+        Column("replication", "sets×st.", _replication, keep=2),
+        Column("gap", "gap %", lambda row: number(row.gap_closed_percent, 1)),
+        Column("distill_seconds", "distill s", _distill_seconds, keep=3),
+        Column("evaluate_seconds", "eval s", lambda row: seconds(row.cost.evaluate_seconds_per_student), keep=4),
+        Column("memory", "peak MiB" if gpu else "host MiB", lambda row: _memory(row, gpu=gpu), keep=5),
+        *([Column("done", "done", lambda row: f"{row.done}/{row.expected}")] if incomplete else []),
+    ]
+
+
+def rank(row: RowView) -> str:
+    if row.reference:
+        return "ref"
+    return NONE if row.rank is None else f"{row.rank}{'=' if row.tied else ''}"
+
+
+def method_name(row: RowView) -> str:
+    return " ".join(filter(None, [row.name, marks(row)]))
+
+
+def _spread(summary: Summary | None) -> str:
+    if summary is None:
+        return NONE
+    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
+
+
+def _interval(summary: Summary | None) -> str:
+    return NONE if summary is None else interval(summary.low, summary.high)
+
+
+def _paper(row: RowView) -> str:
+    """The most trustworthy published number, our best look minus it, and how many further ones there are."""
+    if not row.papers:
+        return NONE
+    first, *others = row.papers
+    text = f"{first.value:.1f}" + ("" if first.std is None else f" ± {first.std:.1f}")
+    delta = "" if row.acc_best is None else f" ({row.acc_best.mean - first.value:+.1f})"
+    return text + delta + (f" {first.marks}" if first.marks else "") + (f" +{len(others)}" if others else "")
+
+
+def _replication(row: RowView) -> str:
+    if row.acc_last is None:
+        return NONE
+    return f"{row.acc_last.n}×{NONE.join(map(str, dict.fromkeys((row.students_per_set[0], row.students_per_set[-1]))))}"
+
+
+def _distill_seconds(row: RowView) -> str:
+    cold, spent = seconds(row.cost.distill_cold_seconds), seconds(row.cost.distill_spent_seconds)
+    return cold if cold == spent else f"{cold} ({spent})"
+
+
+def _memory(row: RowView, *, gpu: bool) -> str:
+    if row.cost.distill_gpu_peak_allocated_mib is not None:
+        return f"{row.cost.distill_gpu_peak_allocated_mib:,.0f}"
+    host = row.cost.distill_host_peak_mib
+    return NONE if host is None else f"{'host ' if gpu else ''}{host:,.0f}"
+
+
+def legend(table: TableView) -> str:
+    return " ".join(legend_items(table))
+
+
+def legend_items(table: TableView) -> list[str]:
+    """How to read the table, and what the brackets of its distillation times are."""
+    cached = any("(" in _distill_seconds(row) for row in table.rows)
+    return [*table.legend, *(["distill s in brackets: spent here, with what was cached."] if cached else [])]

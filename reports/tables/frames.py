@@ -1,0 +1,114 @@
+"""Leaderboards and comparisons as pandas DataFrames: what CSV, Parquet and notebooks have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ddbench.reports.results.columns import Columns, frame
+from ddbench.reports.tables.compare import Line, Report
+from ddbench.reports.tables.equivalence import Spread
+from ddbench.reports.tables.statistics import Comparison, Summary
+from ddbench.reports.tables.views import CostRecord, Leaderboard, RowView, TableView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What a row's line says besides the row's own fields."""
+
+    method_version: int | None
+    """Version of the method: raised when it makes other images."""
+    prior: str | None
+    """Name of the prior, where the method has one."""
+    prior_trained_on: str | None
+    """What the prior's metadata says of its training data."""
+    teacher_sha256: str | None
+    """Hash of the network whose outputs were the labels; missing under a protocol with hard labels."""
+    n_sets: int
+    """Distilled sets with finished students."""
+    paper_acc_best: float | None
+    """The most trustworthy published number for this cell, a best look at the test set, percent; never ranked."""
+    paper_std: float | None
+    """The paper's population standard deviation over students of one set, points."""
+    paper_source: str | None
+    """Where it is published."""
+    paper_marks: str | None
+    """i: the evaluator is inferred; s: read at second hand."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison's numbers of both methods."""
+
+    sets_a: int
+    """Distilled sets of the first method."""
+    sets_b: int
+    """Distilled sets of the second method."""
+    acc_last_a: float
+    """Mean accuracy of the first method after the last epoch, percent."""
+    acc_last_b: float
+    """Mean accuracy of the second method after the last epoch, percent."""
+    bootstrap_low: float | None
+    """Lower end of the difference's 95 % interval by the crossed bootstrap: a second opinion."""
+    bootstrap_high: float | None
+    """Upper end of that interval."""
+    margin: float
+    """Points within which two methods count as equivalent."""
+    verdict: str
+    """`<method> better`, `equivalent`, `not told apart` or `not tested`."""
+
+
+KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash")
+BROUGHT = ("cost_class", "prior_sha256", "precision", "distill_device", "evaluate_device")
+LEADERBOARD = (
+    Columns(TableView, lambda line: line[0], (*KEY, "modified_protocol", "student", "n_train", "n_test")),
+    Columns(RowView, lambda line: line[1], ("rank", "tied", "reference", "method", "qualifiers", *BROUGHT)),
+    Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set")),
+    Columns(RowFacts, lambda line: _row_facts(*line)),
+    Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),
+    Columns(Summary, lambda line: line[1].acc_best, leave=("n",), prefix="acc_best_"),
+    Columns(Summary, lambda line: line[1].top5_last, leave=("n",), prefix="top5_last_"),
+    Columns(RowView, lambda line: line[1], ("gap_closed_percent", "has_predictions")),
+    Columns(CostRecord, lambda line: line[1].cost),
+)
+COMPARISON = (
+    Columns(Line, lambda line: line[1], ("table", "dataset", "ipc", "a", "b", "n_test")),
+    Columns(Pair, lambda line: _pair(*line)),
+    Columns(Comparison, lambda line: line[1].comparison),
+    Columns(Line, lambda line: line[1], ("p_holm", "p_equivalent", "visible")),
+    Columns(Spread, lambda line: line[1].spread[0], prefix="std_a_over_"),
+    Columns(Spread, lambda line: line[1].spread[1], prefix="std_b_over_"),
+)
+
+
+def leaderboard_frame(board: Leaderboard) -> pd.DataFrame:
+    """One row per row of every table, all numbers unrounded."""
+    return frame(LEADERBOARD, [(table, row) for table in board.tables for row in table.rows])
+
+
+def compare_frame(report: Report) -> pd.DataFrame:
+    """One row per pair of methods and table, first minus second, all numbers unrounded."""
+    return frame(COMPARISON, [(report, line) for line in report.lines])
+
+
+def _row_facts(table: TableView, row: RowView) -> RowFacts:
+    paper: Any = row.papers[0] if row.papers else None
+    return RowFacts(
+        method_version=None if row.spec is None else row.spec.version,
+        prior=None if row.prior is None else row.prior.name,
+        prior_trained_on=None if row.prior is None else row.prior.trained_on,
+        teacher_sha256=None if table.teacher is None else table.teacher.sha256,
+        n_sets=len(row.sets),
+        paper_acc_best=paper and paper.value,
+        paper_std=paper and paper.std,
+        paper_source=paper and paper.source,
+        paper_marks=paper and paper.marks,
+    )
+
+
+def _pair(report: Report, line: Line) -> Pair:
+    low, high = line.bootstrap or (None, None)
+    return Pair(*line.sets, *line.accuracy, low, high, report.margin, line.verdict)

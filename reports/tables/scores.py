@@ -1,0 +1,33 @@
+"""What statistics need of the sets of a row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddbench.benchmark.core.store import Store
+from ddbench.reports.results.groups import DistilledSet, Metric, Row
+from ddbench.reports.results.predictions import correct
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.statistics import SetScore, Summary
+
+
+def scores_of(store: Store, row: Row) -> list[SetScore]:
+    """Of each finished set, in their order."""
+    return [score_of(store, made) for made in row.sets]
+
+
+def score_of(store: Store, made: DistilledSet) -> SetScore:
+    """What the statistics need of one distilled set; without predictions where a student's are missing."""
+    arrays = [correct(store, student) for student in made.students]
+    known = [array for array in arrays if array is not None]
+    return SetScore(
+        students=tuple(student.metrics.acc_last for student in made.students),
+        seed=made.seeds[0] if made.seeds else None,
+        correct=np.mean(known, axis=0) if len(known) == len(arrays) else None,
+    )
+
+
+def summary_of(row: Row, metric: Metric) -> Summary | None:
+    """Over the row's sets; None unless each has students with this metric."""
+    accuracies = row.accuracies(metric)
+    return statistics.summary(accuracies) if accuracies and all(accuracies) else None
