@@ -12,7 +12,6 @@ from rich.table import Table
 from ddbench.benchmark.check.check import Report
 from ddbench.benchmark.check.checks import CHECKS
 from ddbench.benchmark.core.spec import brackets
-from ddbench.benchmark.running.live import duration
 
 MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "skip": "[yellow]skip[/]"}
 
@@ -51,7 +50,7 @@ def last_line(report: Report) -> str:
     said = f" with {brackets(report.params)[1:-1]}" if report.params else ""
     return (
         f"{report.method}{said}: {count['pass']} passed, {count['fail']} failed, {count['skip']} skipped "
-        f"in {duration(report.seconds)}"
+        f"in {report.seconds:.1f} s"
     )
 
 
