@@ -102,8 +102,7 @@ def train_epoch(
     device, n, image_size = labels.device, len(pixels), pixels.image_size
     order = torch.randperm(n, generator=streams("shuffle", epoch))
     rows = _draw_rows(augment, n, image_size, streams("augment", epoch)).to(device)
-    if n > 1 and n % batch_size == 1 and _has_batchnorm(network):
-        # BatchNorm has no statistics of one image; another image is left out in every epoch.
+    if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
     sizes = [len(batch) for batch in order.split(batch_size)]
     cuts = _draw_cuts(sizes, image_size, streams("cutmix", epoch), device) if cutmix else [None] * len(sizes)
@@ -141,6 +140,16 @@ def train_epoch(
                 "overridden, lower learning_rate."
             )
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / len(order)
+
+
+def _leaves_one_out(network: nn.Module, n: int, batch_size: int) -> bool:
+    """Whether the last batch would be a single image, of which BatchNorm has no statistics."""
+    return n > 1 and n % batch_size == 1 and _has_batchnorm(network)
+
+
+def steps_of_epoch(network: nn.Module, n: int, batch_size: int) -> int:
+    """The steps that `train_epoch` takes over n images."""
+    return math.ceil((n - _leaves_one_out(network, n, batch_size)) / batch_size)
 
 
 def _draw_rows(augment: augmentation.Augmentation, n: int, image_size: int, generator: torch.Generator) -> Tensor:

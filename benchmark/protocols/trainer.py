@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from ddbench.benchmark.protocols.epoch import (
     SoftLabels,
     build_optimiser,
     cross_entropy,
+    steps_of_epoch,
     to_device,
     top_classes,
     train_epoch,
@@ -65,6 +65,7 @@ class StudentResult:
     """(M,) uint16 top-1 classes after the last epoch."""
     epochs: int
     steps: int
+    """Steps of the optimiser, over all epochs."""
     train_seconds: float
     """Summed over attempts, like `test_seconds`."""
     test_seconds: float
@@ -184,7 +185,7 @@ def train_student(
         curve=tuple(progress.curve),
         predictions=outputs[:, 0].astype(np.uint16),
         epochs=epochs,
-        steps=epochs * math.ceil(len(train_images) / batch_size),
+        steps=epochs * steps_of_epoch(network, len(train_images), batch_size),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
     )

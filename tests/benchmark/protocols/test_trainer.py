@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick
+from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick, trainer
 from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
@@ -239,6 +240,23 @@ def test_curve_best_last_and_predictions_agree() -> None:
     assert result.acc_last == 100 * np.sum(result.predictions == blobs(30, QUICK, seed=1)[1]) / 30
     assert result.train_seconds > 0
     assert result.test_seconds > 0
+
+
+def test_seconds_are_those_of_training_and_of_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def taking(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any, **named: Any) -> Any:
+            clock.now += seconds
+            return work(*given, **named)
+
+        return timed
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(trainer, "train_epoch", taking(10, trainer.train_epoch))
+    monkeypatch.setattr(trainer, "top_classes", taking(1, trainer.top_classes))
+    result = train(QUICK, "convnet3")
+    assert (result.train_seconds, result.test_seconds) == (60, 3)
 
 
 def test_last_is_not_chosen_by_the_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
