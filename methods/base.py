@@ -41,7 +41,7 @@ class RealImages(StrEnum):
 
     NONE = "none"
     CHOSEN = "chosen"
-    """Those that it keeps, or guides by, drawn without looking at the others."""
+    """The images that it keeps, or guides by, drawn without looking at the others."""
     ALL = "all"
 
 
@@ -58,11 +58,11 @@ class DistilledImage:
     class_index: int
     image_index: int
     pixels: np.ndarray
-    """(H, W, C) uint8, C = 1 or 3."""
+    """The image, (H, W, C) uint8, C = 1 or 3."""
     latent: np.ndarray | None = None
-    """(C', H', W') float32, the prior's space; None for methods without one."""
+    """The image in the prior's space, (C', H', W') float32; None for methods without one."""
     guidance_nats: Mapping[str, float] = field(default_factory=dict)
-    """Guidance term -> path KL of this image in nats (dmgd.md section 3; an upper bound on what the term changed)."""
+    """Guidance term -> path KL of this image in nats, an upper bound on what the term changed."""
 
 
 class Made(dict[str, "np.ndarray"]):
@@ -138,15 +138,15 @@ class DistillTask:
     seed: int
     train: ImageSource
     train_hash: str
-    """Identifies the training images and their resolution: the dataset's part of an artefact's key."""
+    """What identifies the training images and their resolution: the dataset's part of an artefact's key."""
     device: torch.device
     precision: str
-    """`fp32` or `bf16` (autocast; noise schedule and guidance stay in fp32)."""
+    """Precision of the sampler: `fp32` or `bf16` (autocast; noise schedule and guidance stay in fp32)."""
     batch_size: int
-    """The most images in flight at once; fixed in the cell's plan, so a resumed run has the same batches."""
+    """The most images in flight at once, fixed in the cell's plan, so a resumed run has the same batches."""
     scratch: Path
     done: Mapping[tuple[int, int], DistilledImage]
-    """(class index, image index) -> images committed by an earlier attempt at this cell; not to be made again."""
+    """Images committed by an earlier attempt at this cell, not to be made again, by (class index, image index)."""
     load_prior: Callable[[], Prior]
     """Loads the prior onto `device` (once); raises UsageError for a run that names none."""
     cache: ArtefactCache
@@ -181,26 +181,27 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    """Raised whenever the images for given parameters and seed change; old results then stay what they were."""
+    """Number of the method's version, raised whenever the images for given parameters and seed change; old results then
+    stay what they were."""
     cost_class: ClassVar[CostClass]
     needs_prior: ClassVar[bool] = False
     reads_latents: ClassVar[bool] = False
-    """It looks at latents of the real images, of which a latent prior has its own size."""
+    """Whether it looks at latents of the real images, of which a latent prior has its own size."""
     selects: ClassVar[bool] = False
-    """It picks real images without replacement, so IPC cannot exceed the smallest class."""
+    """Whether it picks real images without replacement, so that IPC cannot exceed the smallest class."""
     uses_seed: ClassVar[bool] = True
-    """False: the set is the same for every seed, so one is made."""
+    """Whether sets of different seeds differ; if not, one is made."""
     whole_set: ClassVar[bool] = False
-    """True: it keeps the whole training set, whatever the IPC (the upper reference)."""
+    """Whether it keeps the whole training set, whatever the IPC (the upper reference)."""
     check_params: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which `bench check` runs it, where its defaults would take more than seconds on digits."""
 
     tuning: ClassVar[type[BaseModel] | None] = None
-    """Of a method that tunes the prior: the model of those of its parameters that the tuned weights depend on, a base
+    """For a method that tunes the prior, the model of those of its parameters that the tuned weights depend on, a base
     of its `Params`. `<method>(<prior>)` then names a prior for any other method."""
 
     Params: ClassVar[type[BaseModel]] = Params
-    """What can be set of it, a model derived from `Params` of this module."""
+    """The parameters that can be set, a model derived from `Params` of this module."""
 
     def __init__(self, params: BaseModel | None = None) -> None:
         self.params: Any = self.Params() if params is None else params

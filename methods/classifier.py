@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 Optimiser = Literal["sgd", "adamw"]
 Augmentation = Literal["crop-colour", "affine", "none"]
-"""That of the hard protocols, that of `quick`, or none."""
+"""Augmentation of the training images: the hard protocols', the one of `quick`, or none."""
 Network = Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"]
-"""What methods may train on real images."""
+"""Networks that methods may train on real images."""
 Normalisation = Literal["imagenet", "half"]
 """Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."""
 
@@ -32,17 +32,17 @@ class ClassifierRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     network: str
-    """One of `bench list networks`."""
+    """Name of the network, one of `bench list networks`."""
     image_size: int = Field(ge=8)
     """Side in pixels of the images that it sees."""
     epochs: int = Field(ge=0)
-    """0: random weights, as they were drawn."""
+    """Epochs of training; 0: random weights, as they were drawn."""
     optimiser: Optimiser = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "multistep", "cosine"] = "multistep"
-    """Constant; ×0.2 at 2E//3 and 5E//6; or to zero along half a cosine."""
+    """Course of the learning rate: constant; ×0.2 at 2E//3 and 5E//6; or to zero along half a cosine."""
     batch_size: int = Field(default=64, ge=1)
     augmentation: Augmentation = "crop-colour"
     cutmix: bool = False
@@ -58,9 +58,10 @@ class TrainedClassifier(Protocol):
 
     recipe: ClassifierRecipe
     sha256: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
     validation_accuracy: float | None
-    """Percent of the validation part, which it did not see; None: the classes are too small for one, or untrained."""
+    """Accuracy in percent on the validation part, which it did not see; None: the classes are too small for one, or it
+    is untrained."""
 
     def network(self, epoch: int | None = None) -> nn.Module:
         """The network in evaluation mode with the weights after `epoch` (one of `keep_epochs`; None: the last).

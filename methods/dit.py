@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ddbench.methods import base
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method, RealImages
+from ddbench.methods.diffusion.params import PAPER_STEPS, Steps
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Dataset
@@ -27,7 +28,7 @@ class TunedDiT(Method):
     needs_prior = True
 
     class Params(base.Params):
-        steps: Annotated[int, Field(ge=2, le=1000, description="Length of the respaced DDPM chain.")] = 50
+        steps: Steps = PAPER_STEPS
         cfg_scale: Annotated[
             float | None,
             Field(

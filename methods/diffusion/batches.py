@@ -29,7 +29,7 @@ class Batch:
     images: tuple[ImageKey, ...]
     """The same images by class id, as the sampler takes them."""
     on_step: Callable[[Step, Tensor], None]
-    """For the sampler: tells the live view how far the batch is."""
+    """Callback for the sampler that tells the live view how far the batch is."""
 
 
 def sample_rounds(

@@ -16,11 +16,11 @@ class Step:
     """A step of the chain."""
 
     n: int
-    """How many steps were executed before it."""
+    """Number of steps executed before this one."""
     k: int
-    """Its index in the respaced chain: S-1, executed first, is the noisiest; 0 is the last."""
+    """Index in the respaced chain: S-1, executed first, is the noisiest; 0 is the last."""
     t: int
-    """Its timestep in the training schedule."""
+    """Timestep in the training schedule."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class State:
 
     step: Step
     z: Tensor
-    """(B, C, h, w) the latents z_k."""
+    """The latents z_k, (B, C, h, w)."""
     epsilon: Tensor
-    """(B, C, h, w) after classifier-free guidance."""
+    """The predicted noise ε after classifier-free guidance, (B, C, h, w)."""
     x0: Tensor
-    """(B, C, h, w) x̂0 = z/√ᾱ - √(1/ᾱ - 1)·ε, before any clipping."""
+    """The predicted clean latents x̂0 = z/√ᾱ - √(1/ᾱ - 1)·ε before any clipping, (B, C, h, w)."""
     sigma: Tensor
-    """(B, C, h, w), or (1,) where the prior predicts no variance: the step's noise scale σ_k."""
+    """The step's noise scale σ_k, (B, C, h, w), or (1,) where the prior predicts no variance."""
     alpha_bar: float
 
 

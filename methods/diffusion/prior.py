@@ -24,7 +24,7 @@ from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.schedule import Respaced, respace
 
 Encoder = Literal["vae", "vae_ema"]
-"""Which autoencoder encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
+"""The autoencoder that encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
 
 
 class Prior:

@@ -26,7 +26,7 @@ class Start:
     k: int
     """Index in the respaced chain of the step that is executed first."""
     z: Tensor
-    """(B, C, h, w) the latents z_k at its noise level."""
+    """The latents z_k at its noise level, (B, C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SampleOutcome:
     """Legend: B images, C channels, h = w side."""
 
     latents: Tensor
-    """(B, C, h, w) float32 on the prior's device."""
+    """The finished latents, (B, C, h, w) float32 on the prior's device."""
     path_kl_nats: dict[str, Tensor]
     """Shift term -> (B,) Σ_{k>0} ½‖δ_k/σ_k‖²: a bound on how far the term moved each image's distribution."""
 

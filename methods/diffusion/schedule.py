@@ -22,7 +22,7 @@ class Respaced:
     """
 
     timesteps: torch.Tensor
-    """t_k = round(k · (N-1)/(S-1)) of N training steps; (S,) int64."""
+    """Original timesteps t_k = round(k · (N-1)/(S-1)) of N training steps; (S,) int64."""
     alpha_bar: torch.Tensor
     """ᾱ at t_k."""
     log_beta: torch.Tensor

@@ -85,9 +85,9 @@ class Support:
     """What stands for the real distribution of each class: weighted points in latent space."""
 
     points: Tensor
-    """(G, K, D)."""
+    """The support points, (G, K, D)."""
     masses: Tensor
-    """(G, K), positive, each class's sum is 1."""
+    """Their masses, (G, K), positive, with sum 1 for each class."""
 
 
 class DistributionMatching(ShiftGuidance):

@@ -34,11 +34,13 @@ class DMGDParams(base.Params):
     label_t_upper: Annotated[
         int, Field(ge=1, le=1000, description="Original timestep above which the label is pure noise.")
     ] = 900
-    exploration: Annotated[bool, Field(description="False: the class's own label, not noise, above label_t_upper.")] = (
+    exploration: Annotated[
+        bool, Field(description="Pure noise as the label above label_t_upper; false: the class's own.")
+    ] = True
+
+    distribution_matching: Annotated[bool, Field(description="Guide by optimal transport to the support points.")] = (
         True
     )
-
-    distribution_matching: Annotated[bool, Field(description="Optimal-transport guidance.")] = True
     ot_scale: Annotated[
         float,
         Field(
@@ -66,7 +68,7 @@ class DMGDParams(base.Params):
     ] = 30
     ot_window_last: Annotated[
         int,
-        Field(ge=0, description="First step of the transport guidance to be executed; as ot_window_first."),
+        Field(ge=0, description="First step of the transport guidance to be executed, an index as ot_window_first."),
     ] = 45
     greedy: Annotated[
         bool,

@@ -58,7 +58,7 @@ class IGDParams(ClassifierParams):
         ),
     ] = 30
     window_last: Annotated[
-        int, Field(ge=0, description="First step of both guidances to be executed; as window_first.")
+        int, Field(ge=0, description="First step of both guidances to be executed, an index as window_first.")
     ] = 45
     real_images: Annotated[
         int,

@@ -23,9 +23,9 @@ class Denoised:
     """What one evaluation of the network says of a batch."""
 
     loss: Tensor
-    """() the mean over the batch."""
+    """Mean loss over the batch, ()."""
     x0: Tensor
-    """(B, C, h, w) x̂0 = x_t/√ᾱ - √(1/ᾱ - 1)·ε̂, not clipped, with its gradient."""
+    """Predicted clean latents x̂0 = x_t/√ᾱ - √(1/ᾱ - 1)·ε̂, not clipped, with their gradient, (B, C, h, w)."""
 
 
 class DenoisingLoss:

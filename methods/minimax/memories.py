@@ -22,7 +22,7 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.size = size
         self.of_class: dict[int, Tensor] = {}
-        """Class index -> (M, D), oldest first; a class without any is left out."""
+        """Class index -> its latents (M, D), oldest first; a class without any is left out."""
 
     def push(self, classes: Sequence[int], latents: Tensor) -> None:
         """Add (B, D) latents of those classes."""

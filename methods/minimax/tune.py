@@ -34,9 +34,10 @@ ARTEFACT = "tune prior"
 CHECKPOINT = "tuning.pt"
 CHECKPOINT_STEPS = 250
 REPORT_STEPS = 25
-"""Between two looks at the losses, so that a GPU is waited for rarely."""
+"""Steps between two looks at the losses, so that a GPU is waited for rarely."""
 LOSSES = "losses"
-"""In the artefact, beside the weights: (steps, 3) denoising, representativeness, diversity, the last two unweighted."""
+"""Name in the artefact, beside the weights', of the losses: (steps, 3) denoising, representativeness, diversity, the
+last two unweighted."""
 
 
 def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning) -> Prior:

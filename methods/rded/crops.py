@@ -22,7 +22,7 @@ from ddbench.methods.observer import Observer
 from ddbench.methods.rded.params import RDEDParams
 
 JPEG_QUALITY = 75
-"""Pillow's default, which the program leaves as it is."""
+"""Quality of the JPEG files: Pillow's default, which the program leaves as it is."""
 
 
 def best_crops(

@@ -44,10 +44,10 @@ class PriorQuality:
 
     by_cfg_scale: tuple[SampleQuality, ...]
     classifier_accuracy: float
-    """Of the classifier, by five-fold stratified cross-validation on the training split."""
+    """Accuracy of the classifier in that measure, by five-fold stratified cross-validation on the training split."""
     validation_nearest: float | None
-    """As `SampleQuality.nearest`, of the real validation images to the rest of the training split: samples that lie
-    much closer are copies. None where the split has no validation part."""
+    """Distance as in `SampleQuality.nearest`, of the real validation images to the rest of the training split: samples
+    that lie much closer are copies. None where the split has no validation part."""
     steps: int
     seed: int
 

@@ -20,9 +20,9 @@ class HubFolder:
 
     repo: str
     revision: str | None
-    """Full commit hash; None: not known, so what the main branch is when it is downloaded."""
+    """Full commit hash of the repository; None: not known, so what the main branch is when it is downloaded."""
     folder: str = ""
-    """Inside the repository; empty: its root."""
+    """Folder inside the repository; empty: its root."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class KnownPrior:
     licence: str
     metadata: PriorMetadata
     network: Mapping[str, Any]
-    """The arguments of its DiTTransformer2DModel that make it this network."""
+    """Arguments of DiTTransformer2DModel that make it this network."""
     autoencoder: Mapping[str, Any]
-    """The arguments of its AutoencoderKL; read only to build one with random weights."""
+    """Arguments of AutoencoderKL; read only to build one with random weights."""
     transformer: HubFolder | None = None
-    """None: it exists with random weights only."""
+    """Where the network's weights come from; None: it exists with random weights only."""
     vae: HubFolder | None = None
-    """Encodes and decodes."""
+    """Where the autoencoder comes from that encodes and decodes."""
     vae_ema: HubFolder | None = None
-    """Encodes where a method asks for it."""
+    """Where the further autoencoder comes from, which encodes where a method asks for it."""
 
 
 SD_VAE_MSE = HubFolder("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
@@ -131,4 +131,4 @@ TINY = KnownPrior(
     },
 )
 WITH_RANDOM_WEIGHTS: dict[str, KnownPrior] = KNOWN | {TINY.name: TINY}
-"""What `random:NAME` builds."""
+"""Priors that `random:NAME` builds, with random weights."""

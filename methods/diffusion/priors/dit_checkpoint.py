@@ -23,7 +23,7 @@ from torch import Tensor
 from ddbench.benchmark.core.errors import UsageError
 
 NORM_EPS = 1e-6
-"""Of the original's layer norms; `diffusers`' default is 1e-5."""
+"""ε of the original's layer norms; `diffusers`' default is 1e-5."""
 
 _TOP = {
     "x_embedder.proj": "pos_embed.proj",

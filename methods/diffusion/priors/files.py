@@ -39,7 +39,7 @@ TRANSFORMER = "transformer"
 VAE, VAE_EMA = "vae", "vae_ema"
 RANDOM = "random:"
 CHECKSUMS = "checksums"
-"""In an installed prior's metadata: file -> SHA-256 when it was installed."""
+"""Key in an installed prior's metadata of file -> SHA-256 when it was installed."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class PriorFiles:
     """A prior that was found and whose files are whole."""
 
     name: str
-    """As it was asked for: a bundled or installed prior's name, or a folder."""
+    """The prior as it was asked for: a bundled or installed prior's name, or a folder."""
     folder: Path | None
     metadata: PriorMetadata
     transformer: Path | None
     """Folder of the network's config and weights."""
     autoencoder: Path | None
-    """Folder of the autoencoder's, None for a pixel prior."""
+    """Folder of the autoencoder's config and weights, None for a pixel prior."""
     sha256: str
-    """Over weights, configs and the metadata fields that can change an image; not over paths or descriptions."""
+    """SHA-256 over weights, configs and the metadata fields that can change an image; no paths, no descriptions."""
     autoencoder_ema: Path | None = None
-    """Folder of the further encoder's, None where there is none."""
+    """Folder of the further encoder's config and weights, None where there is none."""
     random: KnownPrior | None = None
     """The network that gets random weights, where it has no files."""
 

@@ -38,10 +38,10 @@ from ddbench.methods.diffusion.priors.files import (
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 PICKLED = "diffusion_pytorch_model.bin"
-"""What older hub repositories hold instead of safetensors."""
+"""Weight files that older hub repositories hold instead of safetensors."""
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
 HEADS = "num_heads"
-"""In the `prior.json` beside an original checkpoint: attention heads, which no tensor's shape tells."""
+"""Key in the `prior.json` beside an original checkpoint of its attention heads, which no tensor's shape tells."""
 
 
 @dataclass
@@ -49,12 +49,12 @@ class Parts:
     """The files that a prior is made of, wherever they lie now."""
 
     transformer: Path
-    """A folder of `diffusers`' two files, or an original checkpoint."""
+    """The network: a folder of `diffusers`' two files, or an original checkpoint."""
     metadata: PriorMetadata
     num_heads: int | None
-    """Read for an original checkpoint only."""
+    """Attention heads of the network; read for an original checkpoint only."""
     autoencoders: dict[str, Path] = field(default_factory=dict)
-    """`vae` and `vae_ema` -> folder of `diffusers`' two files."""
+    """Autoencoders: `vae` and `vae_ema` -> folder of `diffusers`' two files."""
     source: dict[str, str] = field(default_factory=dict)
     """What came from where, in words."""
 

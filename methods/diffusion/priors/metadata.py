@@ -42,7 +42,7 @@ class PriorMetadata(BaseModel):
     """Size of its images in pixels."""
     prediction: Literal["epsilon"]
     learned_variance: bool
-    """The network also predicts v, which interpolates log σ² between log β̃ and log β; otherwise σ² = β̃."""
+    """Whether the network also predicts v, which interpolates log σ² between log β̃ and log β; otherwise σ² = β̃."""
     schedule: NoiseScheduleMetadata
     freq_shift: NonNegativeFloat
     """Shift in the timestep embedding's frequencies exp(-ln(10000)·i/(128 - freq_shift)): 0 for the original DiT
@@ -50,11 +50,11 @@ class PriorMetadata(BaseModel):
     norm_eps: PositiveFloat
     """ε of the layer norm before each block's MLP (`norm3`); it overrides the config's."""
     guided_channels: Literal["all"] | PositiveInt
-    """How many leading channels classifier-free guidance changes: 3 of DiT's 4, all of a pixel prior's."""
+    """Number of leading channels that classifier-free guidance changes: 3 of DiT's 4, all of a pixel prior's."""
     clip_denoised: bool
-    """Clip x̂0 to [-1, 1] in the posterior mean."""
+    """Whether x̂0 is clipped to [-1, 1] in the posterior mean."""
     latent_scale: PositiveFloat
-    """Latent = autoencoder's output × this; 1 for a pixel prior."""
+    """Factor from the autoencoder's output to the latent; 1 for a pixel prior."""
     class_ids: Annotated[tuple[str, ...], Field(min_length=1)]
     """Ids of all classes of the network, in label order: a class's label is its position here."""
     null_label: NonNegativeInt
@@ -66,9 +66,9 @@ class PriorMetadata(BaseModel):
     training: dict[str, Any] = {}
     """The training's recipe and its losses, where known."""
     train_split_hashes: tuple[str, ...] = ()
-    """Dataset splits (`SplitData.split_hash`) of which it saw the training part and no test image."""
+    """Dataset splits (`SplitData.split_hash`) of which the network saw the training part and no test image."""
     seen_test_split_hashes: tuple[str, ...] = ()
-    """Dataset splits of whose test images it saw some: runs on those are refused."""
+    """Dataset splits of whose test images the network saw some: runs on those are refused."""
 
     @field_validator("class_ids")
     @classmethod

@@ -30,13 +30,13 @@ FREQ_SHIFT = 0
 
 @dataclass(frozen=True)
 class PriorTraining:
-    """The recipe: a DiT on pixels in [-1, 1] that predicts ε, in the original DiT's conventions (dmgd.md section 1).
+    """The recipe: a DiT on pixels in [-1, 1] that predicts ε, in the original DiT's conventions (`PriorMetadata`).
 
     The defaults are the digits prior's.
     """
 
     hidden: int = 96
-    """Width; a multiple of `heads`."""
+    """Width of the network, a multiple of `heads`."""
     heads: int = 4
     layers: int = 4
     patch: int = 2
@@ -44,7 +44,7 @@ class PriorTraining:
     steps: int = 4000
     batch: int = 128
     learning_rate: float = 1e-3
-    """After a linear warm-up it falls to zero along half a cosine."""
+    """Highest learning rate: after a linear warm-up it falls to zero along half a cosine."""
     warmup_steps: int = 100
     weight_decay: float = 0.01
     label_dropout: float = 0.1
@@ -55,9 +55,10 @@ class PriorTraining:
     ema: float = 0.9995
     """Decay of the weights' moving average, which is what is saved; (1 + n)/(10 + n) after n steps while smaller."""
     flip: bool = False
-    """Mirror half of the training images; for data where a mirrored image is still of its class."""
+    """Whether half of the training images are mirrored; for data where a mirrored image is still of its class."""
     withhold_validation: bool = True
-    """Leave out the split's validation part: what is tuned on it is then tuned on images that the prior never saw."""
+    """Whether the split's validation part is left out: what is tuned on it is then tuned on images that the prior never
+    saw."""
 
     def problems(self, shape: tuple[int, int, int]) -> list[str]:
         """What is wrong with these settings for images of that (H, W, C); empty if nothing."""
@@ -82,12 +83,12 @@ class PriorTrainingReport:
 
     images: int
     loss: float
-    """On images it was trained on, as many as are held out, evenly spaced."""
+    """Loss on images that the network was trained on, as many as are held out, evenly spaced."""
     held_out_loss: float | None
-    """On the validation part; None if it was not withheld."""
+    """Loss on the validation part; None if it was not withheld."""
     seconds: float
     parameters: int
-    """Of the network, with its one embedder."""
+    """Number of the network's parameters, with its one embedder."""
 
 
 OnStep = Callable[[int, int, float], None]
