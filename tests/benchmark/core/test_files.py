@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from ddbench.benchmark.core import files
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import (
     Existing,
+    check_free,
     is_locked,
     lock,
     lock_or_refuse,
@@ -120,6 +122,14 @@ def test_a_folder_that_another_has_finished_meanwhile(tmp_path: Path, existing: 
         (target / "theirs").write_text("")
     assert names(target) == [kept]
     assert names(tmp_path) == ["set"]
+
+
+def test_a_disk_keeps_64_mib_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mib = 2**20
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=2048 * mib))
+    check_free(tmp_path, 1984 * mib, "decoding")
+    with pytest.raises(RunError, match=r"decoding needs 1\.94 GiB in .*, where 2\.00 GiB are free; make room"):
+        check_free(tmp_path, 1984 * mib + 1, "decoding")
 
 
 def test_what_a_killed_attempt_left_is_removed_by_the_next_under_the_lock(tmp_path: Path) -> None:
