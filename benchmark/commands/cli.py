@@ -335,6 +335,7 @@ def _execute(
     for note in notes:
         _say(note)
     store = Store(spec.out)
+    store.require_schema()
     runner = Runner(
         store,
         plan,

@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from ddbench.benchmark.core.spec import DatasetSpec, MethodSpec, ProtocolSpec
 from ddbench.benchmark.core.subsets import SubsetOf
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""Raised when the meaning or the name of a key changes: results of another schema are not read.
+
+2: `distill` is spelled so in keys, kinds and cell ids; `image_size` is what protocols and recipes called `side`.
+"""
 
 Status = Literal["ok", "failed", "oom", "timeout", "killed"]
 RETRIED = ("oom", "timeout", "killed")
@@ -126,7 +130,7 @@ class Metrics(Record):
 class Result(Record):
     """Common to both kinds of cell, finished or failed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     kind: Literal["distill", "evaluate"]
     cell: str
     status: Status

@@ -25,7 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import is_locked, lock_or_refuse, write_json
-from ddbench.benchmark.core.result import RETRIED, DistillResult, EvaluateResult
+from ddbench.benchmark.core.result import RETRIED, SCHEMA_VERSION, DistillResult, EvaluateResult
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
 
@@ -40,6 +40,8 @@ OUTSIDE_CAUSES = {
 
 DATASET = "dataset.json"
 """In a cell's directory: the dataset as its first attempt found it."""
+OF_SCHEMA_1 = "distil-"
+"""How the names of schema 1's distill cells begin."""
 WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
 """The files of a cell's directory that no attempt at it has made."""
 
@@ -120,6 +122,15 @@ class CellDir:
             return ANY_RESULT.validate_json((self.path / "result.json").read_bytes())
         except (OSError, ValidationError):
             return None
+
+    def schema_version(self) -> int | None:
+        """The schema that its result says it has; None if there is no result or it does not say."""
+        try:
+            noted = json.loads((self.path / "result.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        version = noted.get("schema_version") if isinstance(noted, dict) else None
+        return version if isinstance(version, int) and not isinstance(version, bool) else None
 
     def problem(self) -> str | None:
         """Why `result.json` cannot be read, or None if it can or does not exist."""
@@ -216,7 +227,9 @@ class Store:
 
         Raises:
             RunError: the place cannot be written, with the system's reason.
+            UsageError: there are results of another schema in it.
         """
+        self.require_schema()
         try:
             for folder in (self.cells, self.sets, self.artefacts, self.plans):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -274,8 +287,29 @@ class Store:
         return self.sets / image_set_sha256[:16]
 
     def require(self) -> None:
-        """Raises UsageError if this is not a results folder."""
+        """Raises UsageError if this is not a results folder, or one of another schema."""
         if not self.cells.is_dir():
             raise UsageError(
                 f"{self.out} holds no results (no folder {self.cells}); run `bench run` first, or give --out."
+            )
+        self.require_schema()
+
+    def require_schema(self) -> None:
+        """Refuse a folder of another version of ddbench as a whole: its cells would neither be read nor reused.
+
+        A folder that also has results of this schema is read; its readers list what is not.
+
+        Raises:
+            UsageError: its results are of another schema, in one sentence.
+        """
+        other: int | None = None
+        for cell in self.cell_dirs():
+            version = 1 if cell.id.startswith(OF_SCHEMA_1) else cell.schema_version()
+            if version == SCHEMA_VERSION:
+                return
+            other = other or version
+        if other is not None:
+            raise UsageError(
+                f"{self.out} holds results of schema {other}, and this version of ddbench reads and writes schema "
+                f"{SCHEMA_VERSION}: read them with the version that made them, and run again into another folder."
             )

@@ -142,6 +142,40 @@ def test_no_results_folder(tmp_path: Path) -> None:
         Store(tmp_path).require()
 
 
+def old_folder(out: Path, *, version: int = 1, foreign: bool = False) -> Store:
+    """A folder as ddbench wrote it under another schema: a student, and unless its images are foreign their set."""
+    kinds = {"evaluate": "evaluate-0011223344556677"} | ({} if foreign else {"distil": "distil-8899aabbccddeeff"})
+    for kind, cell in kinds.items():
+        (out / "cells" / cell).mkdir(parents=True)
+        old = {"schema_version": version, "kind": kind, "status": "ok"}
+        (out / "cells" / cell / "result.json").write_text(json.dumps(old))
+    return Store(out)
+
+
+@pytest.mark.parametrize(("version", "foreign"), [(1, False), (1, True), (3, True)])
+def test_a_folder_of_another_schema_is_refused_in_one_sentence(tmp_path: Path, version: int, foreign: bool) -> None:
+    store = old_folder(tmp_path / "runs", version=version, foreign=foreign)
+    said = rf"runs holds results of schema {version}, and this version of ddbench reads and writes schema 2: [^\n]*\.$"
+    with pytest.raises(UsageError, match=said):
+        store.require()
+    with pytest.raises(UsageError, match=said):
+        store.create()
+    assert not store.plans.exists(), "nothing is written into it"
+
+
+def test_a_folder_that_has_results_of_this_schema_too_is_read(store: Store, cell: CellDir) -> None:
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    old_folder(store.out)
+    store.require()
+    store.create()
+
+
+def test_an_old_cell_without_a_result_is_recognised_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "cells" / "distil-8899aabbccddeeff").mkdir(parents=True)
+    with pytest.raises(UsageError, match="schema 1"):
+        Store(tmp_path).require()
+
+
 def test_adding_a_cell_again_keeps_its_specification_and_renews_its_launch(store: Store, cell: CellDir) -> None:
     before = (cell.path / "spec.json").stat().st_mtime_ns
     time.sleep(0.01)

@@ -113,7 +113,7 @@ def test_unreadable_results_are_listed_and_the_rest_is_read(folder: Any) -> None
     }
     reasons = {cell.label: cell.reason for cell in results.distills.values()}
     assert reasons["half"] == "not JSON: half-written or foreign"
-    assert reasons["old"] == "schema version 0; this program reads 1"
+    assert reasons["old"] == "schema version 0; this program reads 2"
     assert reasons["other"] is not None
     assert "not of this cell" in reasons["other"]
     found = problems(results)
