@@ -158,7 +158,7 @@ class DistillTask:
     """The images of `train` at another side: for a prior or a classifier that works at another resolution than the
     run's. A method says in `images_at` which sides it will ask for."""
     network: Callable[..., nn.Module] = _not_offered
-    """`task.network(name, side, *key)`: a student network for all classes with fresh weights from the stream
+    """`task.network(name, image_size, *key)`: a student network for all classes with fresh weights from the stream
     ("network", name, *key), in training mode on the device."""
     trained_classifier: Callable[[ClassifierRecipe], TrainedClassifier] = _not_offered
     """A classifier trained on the real training images, an artefact that cells share; its training is a timed phase
