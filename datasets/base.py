@@ -26,9 +26,9 @@ class ImageSource(ABC):
     """
 
     labels: np.ndarray
-    """(N,) int64 class indices, positions in the dataset's class list."""
+    """Class indices, (N,) int64: positions in the dataset's class list."""
     names: Sequence[str]
-    """N stable names `<class id>/<file name>`; they, not folder positions, identify an image."""
+    """Stable names of the N images, `<class id>/<file name>`; they, not folder positions, identify an image."""
 
     @abstractmethod
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ class Default:
     value: Any
     reason: str
     on_validation: bool = False
-    """It was chosen among several by students tested on the dataset's validation part."""
+    """Whether it was chosen among several by students tested on the dataset's validation part."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SplitData:
     validation: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Indices into `train` of the validation part; withheld from methods in tuning runs only."""
     warning: str | None = None
-    """Shown wherever a number from this split is shown."""
+    """Warning shown wherever a number from this split is shown."""
 
 
 class Dataset(ABC):
@@ -125,22 +125,22 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     class_ids: ClassVar[tuple[str, ...]]
-    """Label order; a prior's label is looked up by class id, never by position."""
+    """Class ids in label order; a prior's label is looked up by class id, never by position."""
     class_names: ClassVar[tuple[str, ...]]
     resolution: ClassVar[int]
-    """Side in pixels at which methods and students see it when nothing is said."""
+    """Size in pixels at which methods and students see it when nothing is said."""
     resolutions: ClassVar[tuple[int, ...] | None] = None
-    """Every side it can be opened at; None: any."""
+    """Every size in pixels that it can be opened at; None: any."""
     useful_threads: ClassVar[int | None] = None
     """The most threads that make a cell faster on a CPU; None: as many as its share of the cores."""
     channels: ClassVar[int] = 3
     splits: ClassVar[tuple[str, ...]]
-    """The first is the default."""
+    """Names of its splits; the first is the default."""
     headline: ClassVar[Headline]
     prior: ClassVar[str | None] = None
     """Name of the prior that diffusion methods use when nothing is said."""
     method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {}
-    """Base method name -> parameter -> value and reason."""
+    """This dataset's defaults: base method name -> parameter -> value and reason."""
 
     @abstractmethod
     def load(self, split: str, data_dir: Path | None, resolution: int) -> SplitData:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PREPROCESSING: Mapping[Resize, str] = {"bilinear": "bilinear-crop-1", "adm": "adm-crop-1"}
-"""Names the transforms above in the cache; another transform is another name."""
+"""Names of the transforms above in the cache; another transform is another name."""
 CHUNK = 16
 """Images that a thread decodes before it asks for more."""
 MAX_THREADS = 16
@@ -46,12 +46,12 @@ class Part:
     """Images that are decoded and kept together."""
 
     name: str
-    """Of its files in the cache."""
+    """Stem of its files in the cache."""
     count: int
     files: Callable[[], Sequence[Path]]
     """The images' files, in the order of the part."""
     identity: str
-    """Changes when the images do: what is kept under another identity is decoded anew."""
+    """Text that changes when the images do: what is kept under another identity is decoded anew."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Decoded:
     path: Path
     count: int
     enlarged: int
-    """Images whose shorter side was below S."""
+    """Number of images whose shorter side was below S."""
     median_shorter_side: int
     sha256: str
-    """Of its array's file."""
+    """SHA-256 of its array's file."""
 
 
 def fit_image(image: Image.Image, side: int, resize: Resize = "bilinear") -> np.ndarray:

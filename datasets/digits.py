@@ -162,7 +162,7 @@ def _split_file() -> dict[str, dict[str, list[int]]]:
 
 
 PIXELS_SHA256 = "a19cb3d96bba7deace8ee5a513a6eb7bad0403d528f00bf4d351b6a7a55baa91"
-"""Of all 1,797 images as uint8, then their labels as uint8."""
+"""SHA-256 of all 1,797 images as uint8, then their labels as uint8."""
 
 
 def _pixels() -> np.ndarray:

@@ -22,19 +22,20 @@ class Inspection:
     """What a source holds of a split, beside what the whole split holds."""
 
     source: str
-    """Kind and place, in words."""
+    """Kind and place of the source, in words."""
     split: str
     train: Mapping[str, int]
-    """Class id -> number of images."""
+    """Training images: class id -> number."""
     test: Mapping[str, int]
     expected_train: Mapping[str, int] | None
-    """None: the numbers of the classes are not known one by one."""
+    """Training images of a whole split: class id -> number; None: the numbers of the classes are not known one by
+    one."""
     expected_test: Mapping[str, int]
     split_hash: str
     expected_split_hash: str | None
-    """None: not known."""
+    """Hash of the whole split; None: not known."""
     problems: tuple[str, ...]
-    """Why it is not the split; empty: it is."""
+    """Why what was found is not the split; empty: it is."""
     notes: tuple[str, ...]
     decoded: tuple[int, ...]
     """Resolutions at which its images lie decoded in the cache."""
@@ -49,9 +50,9 @@ class Prepared:
     n_test: int
     split_hash: str
     resolution: int | None
-    """None: indexed only."""
+    """Size in pixels at which images were decoded; None: they were indexed only."""
     decoded: int
-    """Images that were decoded now; the others were in the cache."""
+    """Number of images that were decoded now; the others were in the cache."""
     skipped: tuple[str, ...]
     """Corrupt images that are left out, with reasons."""
     folder: Path

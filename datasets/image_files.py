@@ -14,7 +14,7 @@ MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 PNG_DEPTH_AT = 24
 """Offset of the bit depth in a PNG: signature, length and name of IHDR (always the first chunk), width, height."""
 BITS_PER_SAMPLE = 258
-"""TIFF tag."""
+"""TIFF's tag of the bits per sample."""
 
 
 def read_8bit(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:

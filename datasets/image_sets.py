@@ -24,7 +24,7 @@ from ddbench.datasets.image_files import read_8bit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 PNG_LEVEL = 1
-"""Of zlib: 4.6 ms for a natural image of 256 px, where the usual level 6 takes 16 ms to save 1.4 %
+"""Compression level of zlib: 4.6 ms for a natural image of 256 px, where the usual level 6 takes 16 ms to save 1.4 %
 (docs/performance.md)."""
 
 
@@ -33,7 +33,7 @@ class SetRecord:
     """What a distilled set is; its images are ordered by class in label order, then by image index."""
 
     labels: np.ndarray
-    """(N,) int64 class indices."""
+    """Class indices, (N,) int64."""
     sha256: str
     ipc: int
     """The largest number of images of a class."""
@@ -44,7 +44,8 @@ class ImageSet(SetRecord):
     """A distilled set in memory."""
 
     pixels: Sequence[np.ndarray]
-    """N arrays (H, W, C) uint8, whose sides may differ in sets made elsewhere; fitted: one (N, S, S, C) array."""
+    """Images: N arrays (H, W, C) uint8, whose sizes may differ in sets made elsewhere; fitted: one (N, S, S, C)
+    array."""
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:

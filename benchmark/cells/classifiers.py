@@ -31,10 +31,11 @@ from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import ClassifierRecipe, penultimate
 
 ALGORITHM = 2
-"""Of this file: part of an artefact's key, raised whenever the weights for a given recipe change."""
+"""Version of this file's algorithm: part of an artefact's key, raised whenever the weights for a given recipe
+change."""
 VALIDATION_ACCURACY = "validation_accuracy"
 CHECKPOINT_SECONDS = 60.0
-"""Between two saves of a training's state."""
+"""Seconds between two saves of a training's state."""
 
 AUGMENTATIONS = {
     "crop-colour": hard_minimax_sgd.PROTOCOL.augmentation,

@@ -15,7 +15,7 @@ from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
 
 MIB = 1024 * 1024
 SAVE_SECONDS = 2.0
-"""Between two saves of what a cell has spent, where it has spent it on many small things."""
+"""Seconds between two saves of what a cell has spent, where it has spent it on many small things."""
 
 
 class Meter:

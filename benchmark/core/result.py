@@ -30,11 +30,11 @@ class Phase(Record):
 
     name: str
     seconds: float
-    """What this cell spent."""
+    """Seconds that this cell spent on it."""
     cached_from: str | None = None
     """The artefact that this phase was served from; None if it was computed here."""
     cold_seconds: float | None = None
-    """What computing it cost where it was computed; present only with `cached_from`."""
+    """Seconds that computing it took where it was computed; present only with `cached_from`."""
 
 
 class Cost(Record):
@@ -43,7 +43,7 @@ class Cost(Record):
     """Wall-clock of the cell from the first to the last phase, summed over attempts and, for a set that shards made,
     over them (`shards` has each one's own: side by side, the longest bounds the wall-clock)."""
     cold_seconds: float
-    """The same with every cached phase at its original cost and without waiting for other cells: what a first user
+    """`seconds` with every cached phase at its original cost and without waiting for other cells: what a first user
     pays."""
     gpu_peak_allocated_mib: float | None
     gpu_peak_reserved_mib: float | None
@@ -53,17 +53,17 @@ class Cost(Record):
     energy_joules: float | None
     """GPU energy by NVML; None on a CPU or where NVML does not tell."""
     batch_size: int
-    """At the end; of several shards, the smallest."""
+    """Batch size at the end; of several shards, the smallest."""
     oom_batch_sizes: list[int] = []
     """Batch sizes at which GPU memory ran out; the cell went on with half."""
     threads: int
     exclusive_gpu: bool | None
-    """No other process was on the GPU when the cell began; None on a CPU."""
+    """Whether no other process was on the GPU when the cell began; None on a CPU."""
     attempts: int
     """Starts of this cell until it finished; the times include those of earlier attempts."""
     measured: dict[str, float] = {}
-    """Of the artefacts that it used, each the largest: `latents_float16_error_max` and `_rms`, what keeping the real
-    images' latents in float16 changed in them."""
+    """Largest of each measure over the artefacts that it used: `latents_float16_error_max` and `_rms`, what keeping the
+    real images' latents in float16 changed in them."""
 
 
 WAITING = "wait"
@@ -87,13 +87,13 @@ class PriorRecord(Record):
     name: str
     sha256: str
     trained_on: str
-    """What its metadata says of its training data; "unknown" where it says nothing."""
+    """The prior's training data as its metadata has it; "unknown" where it says nothing."""
     timing_only: bool = False
-    """Its weights are random: the result says what making it cost, and nothing else; no leaderboard has it."""
+    """Whether its weights are random: the result says what making it cost, and nothing else; no leaderboard has it."""
     base_sha256: str | None = None
-    """Of a tuned prior, `minimax(digits)`: the hash of the files that were tuned."""
+    """Hash of the files that were tuned, of a tuned prior such as `minimax(digits)`."""
     tuned_by: list[MethodSpec] = []
-    """Of a tuned prior: what tuned it on the set's training images, with the parameters that its weights depend on."""
+    """What tuned a tuned prior on the set's training images, with the parameters that its weights depend on."""
 
 
 class TeacherRecord(Record):
@@ -101,13 +101,13 @@ class TeacherRecord(Record):
 
     network: str
     sha256: str
-    """Of its weights; of torchvision's, of the file."""
+    """SHA-256 of the teacher's weights; of torchvision's, of the file."""
     accuracy: float | None
-    """Top-1, percent."""
+    """The teacher's top-1, percent."""
     accuracy_of: str
     """What that accuracy was measured on."""
     recipe: dict[str, Any]
-    """How it was trained."""
+    """How the teacher was trained."""
 
 
 class Look(Record):
@@ -135,21 +135,21 @@ class Result(Record):
     cell: str
     status: Status
     reason: str | None = None
-    """Why it is not ok, in one message."""
+    """Why the status is not ok, in one message."""
     retriable: bool = False
-    """The cause lies outside the cell (a full disk, say); `--reuse missing` runs it again."""
+    """Whether the cause lies outside the cell (a full disk, say); `--reuse missing` runs it again."""
     label: str
     """The method's registered name where its parameters equal one, else `name[param=value]`; for foreign images the
     name that the user gave them."""
     method: MethodSpec | None
-    """None for images made elsewhere."""
+    """The method and its parameters; None for images made elsewhere."""
     dataset: DatasetRecord | None
     prior: PriorRecord | None = None
     ipc: int | None
     """Images per class; None for the whole training set."""
     distill_seed: int | None
     image_set_sha256: str | None = None
-    """Over decoded pixels, class id and index."""
+    """SHA-256 of the distilled set, over decoded pixels, class id and index."""
     cost: Cost | None = None
     environment: dict[str, Any] | None = None
     plugins: dict[str, str] = {}
@@ -176,7 +176,7 @@ class DistillResult(Result):
     guidance: dict[str, list[float]] = {}
     """Guidance term -> path KL in nats by image index, averaged over classes (dmgd.md section 3)."""
     recorded: dict[str, Any] = {}
-    """What the method recorded of its run (`task.record`); its documentation says what the keys mean. Of several
+    """What the method recorded of its run (`task.record`); its documentation says what the keys mean. From several
     shards: one value where they agree, else the list of theirs."""
     precision: str = "fp32"
     device_type: str = "cpu"
@@ -192,7 +192,7 @@ class EvaluateResult(Result):
     modified_protocol: bool
     student: str
     teacher: TeacherRecord | None = None
-    """None under a protocol with hard labels."""
+    """The network that gave the labels; None under a protocol with hard labels."""
     evaluate_seed: int
     device_type: str = "cpu"
     metrics: Metrics | None = None

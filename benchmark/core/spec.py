@@ -51,7 +51,7 @@ class MethodSpec(Model):
     params: dict[str, Scalar]
     """All parameters, resolved (`planning.parameters.in_order`)."""
     source_sha256: str | None = None
-    """Of the plugin file, for a method that comes from one: its author's edits must not reuse old cells."""
+    """SHA-256 of the plugin file, for a method that comes from one: its author's edits must not reuse old cells."""
 
 
 class DatasetSpec(Model):
@@ -101,12 +101,13 @@ class DistillSpec(Model):
     dataset: DatasetSpec
     prior_sha256: str | None
     ipc: int | None
-    """None: the whole training set."""
+    """Images per class; None: the whole training set."""
     seed: int
     precision: Precision
     device_type: DeviceType
     shard: Shard | None = Field(default=None, exclude_if=lambda value: value is None)
-    """None: all classes. It is then left out of the JSON, so a set has one id however it was made."""
+    """The part of the classes that is distilled; None: all classes. It is then left out of the JSON, so a set has one
+    id however it was made."""
 
     def classes(self, n_classes: int) -> range:
         """The indices of the classes that this cell distills."""
@@ -128,7 +129,7 @@ class DistilledBy(Model):
     """The images come from a distill cell."""
 
     cell: str = Field(pattern=r"^distill-[0-9a-f]{16}$")
-    """Its id, which names folders and pages: a specification with anything else in its place is none."""
+    """The distill cell's id, which names folders and pages: a specification with anything else in its place is none."""
 
 
 class ForeignImages(Model):
@@ -148,7 +149,7 @@ class EvaluateSpec(Model):
     protocol: ProtocolSpec
     student: str
     teacher_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
-    """Of the teacher's weights; None under a protocol with hard labels, and then left out of the JSON."""
+    """SHA-256 of the teacher's weights; None under a protocol with hard labels, and then left out of the JSON."""
     seed: int
     device_type: DeviceType
 

@@ -39,7 +39,7 @@ OUTSIDE_CAUSES = {
 
 
 DATASET = "dataset.json"
-"""In a cell's directory: the dataset as its first attempt found it."""
+"""File in a cell's directory: the dataset as its first attempt found it."""
 OF_SCHEMA_1 = "distil-"
 """How the names of schema 1's distill cells begin."""
 WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
@@ -74,7 +74,7 @@ class Launch(Model):
     device: str = "cpu"
     threads: int = 1
     batch_size: int | None = None
-    """None: the cell chooses at its first start and keeps to it."""
+    """Images in flight; None: the cell chooses at its first start and keeps to it."""
     shards: tuple[str, ...] = ()
     """Finished shard cells that make up this one's set."""
     plugins: tuple[str, ...] = ()

@@ -19,11 +19,11 @@ class SubsetOf(Model):
     """IPC images of each class of a larger folder."""
 
     how: How
-    """`first`: by the numbers in file names (0, 1, 2, … 10). `lexicographic`: by file names as text (0, 1, 10, 11, …),
-    what published loaders do. `random`: drawn without replacement."""
+    """Which images of a class are taken. `first`: by the numbers in file names (0, 1, 2, … 10). `lexicographic`: by
+    file names as text (0, 1, 10, 11, …), what published loaders do. `random`: drawn without replacement."""
     ipc: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
-    """Of `random`."""
+    """Seed of the draw; `random` only."""
 
     @property
     def label(self) -> str:

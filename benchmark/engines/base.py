@@ -17,7 +17,7 @@ class Slot:
 
     index: int
     device: str
-    """What the cell is told: `cpu`, `cuda:0`, …"""
+    """Device that the cell is told: `cpu`, `cuda:0`, …"""
 
 
 class Handle(ABC):

@@ -247,9 +247,9 @@ class Cut(NamedTuple):
     left: int
     bottom: int
     right: int
-    """The box; bottom and right are excluded."""
+    """Edges of the box in pixels, from `top` on; bottom and right are excluded."""
     partners: Tensor
-    """(B,) positions in the batch."""
+    """Positions in the batch of the images that the boxes are cut from, (B,)."""
 
     def apply(self, images: Tensor) -> Tensor:
         """Mixed copies of (B, C, S, S)."""

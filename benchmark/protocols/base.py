@@ -42,7 +42,7 @@ class AdamW(Data):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(ge=0)
     decay_above_dimensions: int | None = None
-    """Weight decay only on tensors of more dimensions than this: 1 leaves out norms and biases. None: on all."""
+    """Dimensions that a tensor must exceed for weight decay: 1 leaves out norms and biases. None: it is on all."""
 
 
 Optimiser = Annotated[Sgd | AdamW, Field(discriminator="kind")]
@@ -79,9 +79,9 @@ class BatchTable(Data):
     """Images per step by images per class."""
 
     at: tuple[tuple[int, int], ...] = Field(min_length=1)
-    """(IPC, images per step), IPC rising; between two rows the lower one counts, and beyond the last the last."""
+    """Rows (IPC, images per step), IPC rising; between two rows the lower one counts, and beyond the last the last."""
     doubled_from_classes: int | None = None
-    """So many classes or more: twice the table's. None: never."""
+    """Number of classes from which on a step takes twice the table's images. None: never."""
 
     def images(self, ipc: int | None, num_classes: int) -> int:
         """Images per step; an IPC of None, the whole training split, lies beyond the last row."""
@@ -103,13 +103,14 @@ class EpochTable(Data):
     """Epochs by images per class: fewer images, more epochs."""
 
     up_to: tuple[tuple[int, int], ...]
-    """(largest IPC, epochs), IPC rising."""
+    """Rows (largest IPC, epochs), IPC rising."""
     beyond: int = Field(ge=1)
     """Epochs at any larger IPC."""
     full: int = Field(ge=1)
     """Epochs on the whole training split, whatever the number of classes."""
     two_thirds_at_100_classes: bool = False
-    """With exactly 100 classes, an IPC's epochs are ⌊2/3⌋ of the table's, floored to hundreds (at least 100)."""
+    """Whether, with exactly 100 classes, an IPC's epochs are ⌊2/3⌋ of the table's, floored to hundreds (at least
+    100)."""
 
     @model_validator(mode="after")
     def _rising(self) -> EpochTable:
@@ -145,18 +146,19 @@ class CropColour(Data):
     """Width over height of the crop."""
     flip_probability: float = Field(ge=0, le=1)
     jitter: float = Field(ge=0)
-    """Brightness, contrast and saturation, in random order: a lerp by α ~ U(−jitter, jitter) toward black, toward the
-    mean of the grey image, toward the grey image."""
+    """Strength of changes in brightness, contrast and saturation, in random order: a lerp by α ~ U(−jitter, jitter)
+    toward black, toward the mean of the grey image, toward the grey image."""
     lighting_std: float = Field(ge=0)
-    """PCA lighting (Krizhevsky et al., 2012): α ~ N(0, lighting_std)³; the image is shifted by P (α ∘ λ)."""
+    """Standard deviation of PCA lighting (Krizhevsky et al., 2012): α ~ N(0, lighting_std)³; the image is shifted by P
+    (α ∘ λ)."""
     lighting_eigenvalues: tuple[float, float, float] = (0.2175, 0.0188, 0.0045)
-    """λ."""
+    """Eigenvalues λ of the colours' covariance."""
     lighting_eigenvectors: tuple[tuple[float, float, float], ...] = (
         (-0.5675, 0.7192, 0.4009),
         (-0.5808, -0.0045, -0.8140),
         (-0.5836, -0.6948, 0.4203),
     )
-    """P: one row per colour channel, one column per eigenvector."""
+    """Eigenvectors P of the colours' covariance: one row per colour channel, one column per eigenvector."""
     grey: tuple[float, float, float] = (0.299, 0.587, 0.114)
 
 
@@ -165,9 +167,9 @@ class Affine(Data):
 
     kind: Literal["affine"] = "affine"
     shift: float = Field(ge=0)
-    """Both shifts ~ U(−shift, shift), as a fraction of the side."""
+    """Largest shift on either axis, ~ U(−shift, shift), as a fraction of the image size."""
     scale: tuple[float, float]
-    """Zoom ~ U(scale)."""
+    """Range of the zoom, ~ U(scale)."""
 
 
 class Crop(Data):
@@ -175,7 +177,7 @@ class Crop(Data):
 
     kind: Literal["crop"] = "crop"
     shuffle: bool
-    """The left and right halves of an image change places with probability ½, then so do the upper and lower ones."""
+    """Whether the left and right halves of an image change places with probability ½, then the upper and lower ones."""
     scale: tuple[float, float]
     """Area of the crop as a fraction of the image's."""
     ratio: tuple[float, float]
@@ -229,20 +231,20 @@ class Protocol(Data):
     summary: str
     comparable_with_papers: bool
     notice: str = ""
-    """Shown wherever a number of this protocol is shown; empty: nothing to warn of."""
+    """Warning shown wherever a number of this protocol is shown; empty: nothing to warn of."""
 
     # Images
     image_size: int | None
-    """Side in pixels of training and test images; None: the dataset's own resolution."""
+    """Size in pixels of training and test images; None: the dataset's own resolution."""
     channels: Literal[3] | None
-    """3: greyscale images are repeated into RGB. None: as the dataset has them."""
+    """Channels of what students see. 3: greyscale images are repeated into RGB. None: as the dataset has them."""
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
-    """Of the resize on the way in: shorter side to `image_size`, then the centre crop."""
+    """Whether the resize on the way in filters against aliasing: shorter side to `image_size`, then the centre crop."""
     test_resize: tuple[int, int] | None = None
     """What the shorter side of a test image is resized to before the centre crop: n/d of `image_size`, (n, d)."""
     mean: tuple[float, ...]
-    """Per channel, or one for all; of pixels in [0, 1]."""
+    """Mean of pixels in [0, 1] that normalisation takes off, per channel, or one for all."""
     std: tuple[float, ...]
 
     # Students
@@ -255,40 +257,41 @@ class Protocol(Data):
     # Training
     optimiser: Optimiser
     optimiser_beyond_100_classes: Optimiser | None = None
-    """None: the same."""
+    """Optimiser with more than 100 classes; None: the same."""
     learning_rate_of: tuple[tuple[str, float], ...] | None = None
-    """(how a student's name begins, its initial learning rate): for students that train at another than the
-    optimiser's; the first that fits counts."""
+    """Initial learning rates of students that train at another than the optimiser's: (how a student's name begins, its
+    rate); the first that fits counts."""
     batch_size: Annotated[int, Field(ge=1)] | BatchTable
-    """The images are reshuffled every epoch, and the last partial batch is kept (but one of a single image, for a
-    student with BatchNorm)."""
+    """Images per step. They are reshuffled every epoch, and the last partial batch is kept (but one of a single image,
+    for a student with BatchNorm)."""
     batch_size_beyond_100_classes: int | None = None
-    """None: the same."""
+    """Images per step with more than 100 classes; None: the same."""
     schedule: MultiStep | HalfCosine = MultiStep()
     epochs: EpochTable
     augmentation: Augmentation | None
-    """None: training images are normalised and no more."""
+    """What is drawn for every training image. None: they are normalised and no more."""
     cutmix: bool
-    """CutMix (Yun et al., ICCV 2019) in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true area."""
+    """Whether CutMix (Yun et al., ICCV 2019) is in every batch, β = 1 (so λ ~ U(0, 1)), the loss weighted by the true
+    area."""
     cutmix_box: Literal["even-side"] = "even-side"
     """CutMix's box: twice ⌊cut/2⌋ on each axis around a pixel, clipped, where cut = ⌊side · √(1 − λ)⌋."""
     loss: Literal["cross-entropy", "kl-to-teacher"] = "cross-entropy"
-    """Against the images' classes, or against a teacher's outputs."""
+    """What the student's outputs are held against: the images' classes, or a teacher's outputs."""
     teacher: Teacher | None = None
     second_pass: bool | None = None
-    """Before the step of a batch, the student sees it once more without gradients, in training mode: that changes
+    """Whether the student sees a batch once more before its step, without gradients and in training mode: that changes
     nothing but BatchNorm's running statistics, which move twice a step. None: it does not."""
 
     # Reporting
     looks: Annotated[int, Field(ge=1)] | LateLooks
-    """The test set is looked at every max(1, E // looks) epochs, and after the last."""
+    """Looks at the test set: every max(1, E // looks) epochs, and after the last."""
     looks_of_full: LateLooks | None = None
-    """Looks of students of the whole training split. None: the same."""
+    """Looks of students of the whole training split; None: the same."""
 
     # Arithmetic
     precision: Literal["fp32"] = "fp32"
     tf32_convolutions: bool
-    """Of a GPU."""
+    """TF32 in GPU convolutions."""
     tf32_matmul: bool
     cudnn_benchmark: bool
 

@@ -18,7 +18,7 @@ class NetworkName:
     min_image_size: int
     """Smallest image side in pixels: below it the strides leave a last feature map of 1×1."""
     widths: bool = True
-    """Its number of channels can be set."""
+    """Whether its number of channels can be set."""
 
 
 NETWORKS: tuple[NetworkName, ...] = (
@@ -32,7 +32,7 @@ NETWORKS: tuple[NetworkName, ...] = (
 )
 
 TIMM = "timm:"
-"""Before the name of one of timm's networks."""
+"""Prefix of the names of timm's networks."""
 
 _BY_NAME = {network.name: network for network in NETWORKS}
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from ddbench.datasets.base import ImageSource
 
 SHARE_OF_FREE = 0.5
-"""Of a GPU's free memory that images may take; the rest is for the network."""
+"""Share of a GPU's free memory that images may take; the rest is for the network."""
 HOST_BYTES = 1 << 30
-"""Images up to this size are held in host memory, where the device is the CPU."""
+"""Bytes of images up to which they are held in host memory, where the device is the CPU."""
 BLOCK = 256
 """Images read at once while they are gathered or looked at in order."""
 
@@ -28,7 +28,7 @@ class Pixels(ABC):
     """N images (S, S, C), read in batches."""
 
     shape: tuple[int, int, int, int]
-    """(N, S, S, C)"""
+    """Shape of all images, (N, S, S, C)."""
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -47,7 +47,7 @@ class EpochReport:
     epochs: int
     train_loss: float
     accuracy: float | None
-    """Percent; None after an epoch without a look at the test set."""
+    """Top-1, percent; None after an epoch without a look at the test set."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,20 @@ class StudentResult:
     """What one student gives. Accuracies are percent of the test images."""
 
     acc_last: float
-    """Top-1 after the last epoch."""
+    """Top-1 after the last epoch, percent."""
     acc_best: float
-    """Best top-1 of all looks: it chooses by the test set, so it is only for comparison with papers that do."""
+    """Best top-1 of all looks, percent: it chooses by the test set, so it is only for comparison with papers that
+    do."""
     top5_last: float | None
-    """None below six classes, where it is always 100."""
+    """Top-5 after the last epoch, percent; None below six classes, where it is always 100."""
     curve: tuple[Look, ...]
     predictions: np.ndarray
-    """(M,) uint16 top-1 classes after the last epoch."""
+    """Top-1 classes of the test images after the last epoch, (M,) uint16."""
     epochs: int
     steps: int
     """Steps of the optimiser, over all epochs."""
     train_seconds: float
-    """Summed over attempts, like `test_seconds`."""
+    """Seconds of training, summed over attempts, like `test_seconds`."""
     test_seconds: float
 
 

@@ -16,10 +16,11 @@ def _imagenet_1k() -> dict[str, str]:
 
 
 CLASS_NAMES: Mapping[str, str] = _imagenet_1k()
-"""wnid -> name, in label order: position 0 is n01440764. Two pairs of classes share a name, wnids are unique."""
+"""Names of the classes, wnid -> name, in label order: position 0 is n01440764. Two pairs of classes share a name, wnids
+are unique."""
 IMAGENET_1K = tuple(CLASS_NAMES)
 IMAGENET_100 = tuple((LISTS / "imagenet100_wnids.txt").read_text(encoding="utf-8").split())
-"""The list and the order of the distillation papers (IDC, Minimax)."""
+"""ImageNet-100's classes, in the list and the order of the distillation papers (IDC, Minimax)."""
 WOOF = (
     "n02096294", "n02093754", "n02111889", "n02088364", "n02086240",
     "n02089973", "n02087394", "n02115641", "n02099601", "n02105641",

@@ -11,7 +11,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.imagenet.classes import CLASS_NAMES
 
 GroundTruth = Mapping[str, str]
-"""`ILSVRC2012_val_00000123` -> wnid."""
+"""Classes of validation images: `ILSVRC2012_val_00000123` -> wnid."""
 
 
 def find_ground_truth(folders: Sequence[Path]) -> tuple[Path, GroundTruth]:

@@ -31,13 +31,13 @@ class Index:
     """Images in the order of the contract: by class in label order, then by file name. N of them."""
 
     classes: np.ndarray
-    """(N,) int32 positions in the class list."""
+    """Positions in the class list, (N,) int32."""
     names: np.ndarray
-    """(N,) bytes: `n02096294_123.JPEG`."""
+    """File names, (N,) bytes: `n02096294_123.JPEG`."""
     locations: np.ndarray
-    """(N,) bytes: paths below the source's root."""
+    """Paths below the source's root, (N,) bytes."""
     sides: np.ndarray
-    """(N,) bool: whether the file lies in the source's validation folder, which is not what says what it is."""
+    """Whether the file lies in the source's validation folder, (N,) bool; that is not what says what it is."""
     stamps: dict[str, list[int]]
     unknown: tuple[str, ...]
     """Image files with names that are not ImageNet's, left out; the first few."""

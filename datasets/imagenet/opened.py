@@ -40,7 +40,8 @@ from ddbench.datasets.imagenet.splits import (
 )
 
 SKIPPED = "skipped.json"
-"""In a source's cache: location of each image that the user chose to do without -> what is wrong, and its stamp."""
+"""File in a source's cache: location of each image that the user chose to do without -> what is wrong, and its
+stamp."""
 
 
 def read_skipped(source: Source) -> dict[str, str]:

@@ -32,7 +32,8 @@ class Found(NamedTuple):
 
     wnid: str
     name: str
-    """`n02096294_123.JPEG` or `ILSVRC2012_val_00000123.JPEG`, however the file itself ends."""
+    """ImageNet's name of the image, `n02096294_123.JPEG` or `ILSVRC2012_val_00000123.JPEG`, however the file itself
+    ends."""
     location: str
     """Path below the source's root, with slashes."""
     in_validation_folder: bool

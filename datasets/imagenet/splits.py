@@ -39,7 +39,7 @@ class Expected:
 
     test: Mapping[str, int]
     train: Mapping[str, int] | None = None
-    """None: not known class by class, only that each has `TRAIN_PER_CLASS`."""
+    """Training images: class id -> number; None: not known class by class, only that each has `TRAIN_PER_CLASS`."""
     n_train: int | None = None
     split_hash: str | None = None
 

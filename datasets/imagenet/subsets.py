@@ -40,9 +40,9 @@ class ImageNetSubset(FileDataset):
     splits: ClassVar[tuple[str, ...]] = (IMAGENET,)
     prior = "dit-xl-2-256"
     expected: ClassVar[Mapping[str, Expected]]
-    """Split -> what it holds when whole."""
+    """What each split holds when whole."""
     archive_stem: ClassVar[str | None] = None
-    """How fast.ai's archive of these classes is called, without size and ending."""
+    """Name of fast.ai's archive of these classes, without size and ending."""
 
     def load(self, split: str, data_dir: Path | None, resolution: int) -> SplitData:
         """Open a split; what is not decoded yet at this resolution is decoded first.
