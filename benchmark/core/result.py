@@ -46,10 +46,13 @@ class Cost(Record):
     """`seconds` with every cached phase at its original cost and without waiting for other cells: what a first user
     pays."""
     gpu_peak_allocated_mib: float | None
+    """The most GPU memory that tensors took; None on a CPU."""
     gpu_peak_reserved_mib: float | None
+    """The most GPU memory that the process reserved for tensors; None on a CPU."""
     host_peak_mib: float
     """Peak resident memory of the cell's process (VmHWM); if forked, less its resident memory at the start."""
     gpu_seconds: float | None
+    """Wall-clock of a cell on a GPU, which it occupies all that time; None on a CPU."""
     energy_joules: float | None
     """GPU energy by NVML; None on a CPU or where NVML does not tell."""
     batch_size: int
@@ -57,6 +60,7 @@ class Cost(Record):
     oom_batch_sizes: list[int] = []
     """Batch sizes at which GPU memory ran out; the cell went on with half."""
     threads: int
+    """CPU threads that the cell computed with."""
     exclusive_gpu: bool | None
     """Whether no other process was on the GPU when the cell began; None on a CPU."""
     attempts: int
@@ -77,10 +81,15 @@ def cold_seconds(phases: Iterable[Phase]) -> float:
 
 class DatasetRecord(DatasetSpec):
     split_hash: str
+    """Hash of the split's class ids and file names, in their order."""
     content_hash: str
+    """Hash of the split's images."""
     n_train: int
+    """Training images."""
     n_test: int
+    """Test images."""
     warning: str | None
+    """What a reader of its numbers must know."""
 
 
 class PriorRecord(Record):
@@ -124,6 +133,7 @@ class Metrics(Record):
     acc_best: float
     """The best of the looks, percent: what papers report."""
     top5_last: float | None
+    """Top-5 after the last epoch, percent; None for five classes or fewer."""
     curve: list[Look]
 
 

@@ -30,6 +30,7 @@ class QualityRow(Record):
     """A method."""
 
     method: str
+    """The method as leaderboards call it."""
     qualifiers: list[str]
     """What tells it from others of that name."""
     sets: int
@@ -46,10 +47,15 @@ class QualityTable(Record):
 
     title: str
     dataset: str
+    """Name of the dataset."""
     split: str
+    """How the dataset is divided into training and test images."""
     resolution: int
+    """Side of the images, pixels."""
     content_hash: str
+    """Hash of the split's images."""
     ipc: int
+    """Images per class."""
     features: FeatureSpace
     real: int
     """Training images that were looked at."""

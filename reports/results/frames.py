@@ -14,6 +14,7 @@ from ddbench.benchmark.core.result import Cost, DatasetRecord, DistillResult, Ev
 from ddbench.benchmark.core.store import Store
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.columns import Columns, frame
+from ddbench.reports.results.groups import TableKey, key_with_pixels, table_key
 from ddbench.reports.results.hardware import hardware
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, printable
 
@@ -79,16 +80,8 @@ class StudentFacts:
     interrupted, unreadable, stale (its set was made anew), blocked (its set failed)."""
     reason: str | None
     """Why it is not ok, in words."""
-    protocol: str
-    """Evaluation protocol, `name@version`, with its overrides."""
-    protocol_hash: str
-    """Hash of all that the protocol fixes."""
     modified_protocol: bool
     """The protocol has overrides: compare with its like only."""
-    student: str
-    """Network that was trained on the set."""
-    teacher_sha256: str | None
-    """Hash of the network whose outputs were the labels; missing under a protocol with hard labels."""
     evaluate_seed: int
     """Seed of the student's training."""
     evaluate_device: str
@@ -117,6 +110,7 @@ class SetCounts:
 class _Line:
     made: SetFacts
     distill: DistillResult | None
+    table: TableKey | None = None
     student: StudentFacts | None = None
     evaluate: EvaluateResult | None = None
     counts: SetCounts | None = None
@@ -126,13 +120,10 @@ NOT_IN_CELLS = ("phases", "measured")
 DISTILL_COST = Columns(Cost, lambda line: line.distill and line.distill.cost, leave=NOT_IN_CELLS, prefix="distill_")
 STUDENTS = (
     Columns(SetFacts, lambda line: line.made),
+    Columns(TableKey, lambda line: line.table, leave=("dataset", "split", "resolution", "ipc")),
     Columns(StudentFacts, lambda line: line.student),
     Columns(Metrics, lambda line: line.evaluate and line.evaluate.metrics, leave=("curve",)),
-    Columns(
-        DatasetRecord,
-        lambda line: line.evaluate and line.evaluate.dataset,
-        ("n_train", "n_test", "split_hash", "content_hash"),
-    ),
+    Columns(DatasetRecord, lambda line: line.evaluate and line.evaluate.dataset, ("n_train", "n_test")),
     DISTILL_COST,
     Columns(Cost, lambda line: line.evaluate and line.evaluate.cost, leave=NOT_IN_CELLS, prefix="evaluate_"),
 )
@@ -165,11 +156,7 @@ def _students(results: Results) -> Iterator[_Line]:
         facts = StudentFacts(
             state=cell.standing,
             reason=cell.why,
-            protocol=printable(cell.spec.protocol.label),
-            protocol_hash=cell.spec.protocol.hash,
             modified_protocol=bool(cell.spec.protocol.overrides),
-            student=cell.spec.student,
-            teacher_sha256=cell.spec.teacher_sha256,
             evaluate_seed=cell.spec.seed,
             evaluate_device=cell.spec.device_type,
             evaluate_hardware=hardware([None if result is None else result.environment]),
@@ -177,7 +164,9 @@ def _students(results: Results) -> Iterator[_Line]:
             folder=str(results.store.cell(cell.id).path),
         )
         made = cell.distill.result if cell.distill is not None else None
-        yield _Line(_set_facts(results.store, cell.distill, cell), made, facts, result)
+        yield _Line(
+            _set_facts(results.store, cell.distill, cell), made, key_with_pixels(cell) or table_key(cell), facts, result
+        )
 
 
 def _sets(results: Results) -> Iterator[_Line]:

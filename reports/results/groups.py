@@ -26,19 +26,25 @@ class TableKey:
     """What all numbers of one ranking have in common."""
 
     dataset: str
+    """Name of the dataset."""
     split: str
+    """How the dataset is divided into training and test images."""
     resolution: int
+    """Side of the images, pixels."""
     ipc: int | None
-    """None: the whole training set."""
+    """Images per class; none for the whole training set."""
     protocol: str
-    """`name@version`, with its overrides."""
+    """Evaluation protocol, `name@version`, with its overrides."""
     protocol_hash: str
+    """Hash of all that the protocol fixes."""
     student: str
+    """Network that is trained on the sets."""
     teacher_sha256: str | None = None
-    """Whose outputs were the labels; None under a protocol with hard labels."""
+    """Hash of the network whose outputs were the labels; none under a protocol with hard labels."""
     split_hash: str | None = None
+    """Hash of the split's file names; none where no evaluation has finished."""
     content_hash: str | None = None
-    """Both None where no evaluation has finished yet."""
+    """Hash of the split's images; none where no evaluation has finished."""
 
     def conditions(self, protocol: str, *, whole_set: bool = False) -> dict[str, Any]:
         """What published numbers are looked up by (`paper_numbers.published`).
@@ -66,9 +72,13 @@ class RowKey:
     images_sha256: str | None
     """Of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
     prior_sha256: str | None
+    """Hash of the prior's files; none for a method without one."""
     precision: str | None
+    """Precision of the sampler; none for images made elsewhere."""
     distill_device: str | None
+    """Type of the device that made the sets: cpu, cuda; none for images made elsewhere."""
     evaluate_device: str
+    """Type of the device that trained the students."""
 
     @property
     def id(self) -> str:
@@ -172,11 +182,11 @@ def group(results: Results) -> list[Table]:
     evaluates = [cell for cell in results.evaluates.values() if not is_tuning(cell.spec.dataset.name)]
     finished: dict[TableKey, Counter[TableKey]] = defaultdict(Counter)
     for cell in evaluates:
-        if (pixels := _pixels(cell)) is not None:
-            finished[_key(cell)][pixels] += 1
+        if (pixels := key_with_pixels(cell)) is not None:
+            finished[table_key(cell)][pixels] += 1
     members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
     for cell in evaluates:
-        members[_pixels(cell) or _likeliest_pixels(_key(cell), finished)].append(cell)
+        members[key_with_pixels(cell) or _likeliest_pixels(table_key(cell), finished)].append(cell)
     groups = {key: Table(key, _rows(cells)) for key, cells in members.items()}
     whole = {key: table for key, table in groups.items() if key.ipc is None}
     for key, table in groups.items():
@@ -211,7 +221,7 @@ def _titles(keys: Sequence[TableKey]) -> list[str]:
     ]
 
 
-def _key(cell: EvaluateCell) -> TableKey:
+def table_key(cell: EvaluateCell) -> TableKey:
     spec = cell.spec
     return TableKey(
         dataset=spec.dataset.name,
@@ -225,11 +235,12 @@ def _key(cell: EvaluateCell) -> TableKey:
     )
 
 
-def _pixels(cell: EvaluateCell) -> TableKey | None:
+def key_with_pixels(cell: EvaluateCell) -> TableKey | None:
+    """None for a student that has not finished."""
     student = cell.student
     if student is None:
         return None
-    return replace(_key(cell), split_hash=student.data.split_hash, content_hash=student.data.content_hash)
+    return replace(table_key(cell), split_hash=student.data.split_hash, content_hash=student.data.content_hash)
 
 
 def _likeliest_pixels(key: TableKey, finished: dict[TableKey, Counter[TableKey]]) -> TableKey:

@@ -44,21 +44,28 @@ class Line(Record):
     """One pair of methods in one table."""
 
     table: str
+    """Title of the table that has both."""
     dataset: str
+    """Name of the dataset."""
     ipc: int | None
+    """Images per class; none for the whole training set."""
     a: str
+    """The first method, with its qualifiers where the table has two rows of one."""
     b: str
-    """Methods, with their qualifiers where the table has two rows of one."""
+    """The second method, likewise."""
     sets: tuple[int, int]
+    """Distilled sets of each."""
     n_test: int
+    """Test images."""
     accuracy: tuple[float, float]
     """Means over sets of `acc_last`, percent."""
     comparison: Comparison
     p_holm: float | None
-    """Adjusted over all lines of this comparison."""
+    """The p-value after Holm's correction over all lines of this comparison."""
     bootstrap: tuple[float, float] | None
     """95 % interval by the crossed bootstrap; a second opinion."""
     p_equivalent: float | None
+    """p-value of a difference of the margin or more (two one-sided tests)."""
     visible: float | None
     """The true difference that this test finds with probability 0.8, points."""
     spread: tuple[Spread, Spread]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddbench.reports.results.columns import Columns, frame
+from ddbench.reports.results.groups import RowKey, TableKey
 from ddbench.reports.tables.compare import Line, Report
 from ddbench.reports.tables.equivalence import Spread
 from ddbench.reports.tables.statistics import Comparison, Summary
@@ -61,11 +62,14 @@ class Pair:
     """`<method> better`, `equivalent`, `not told apart` or `not tested`."""
 
 
-KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash")
-BROUGHT = ("cost_class", "prior_sha256", "precision", "distill_device", "evaluate_device")
+KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash", "student")
+BROUGHT = ("prior_sha256", "precision", "distill_device", "evaluate_device")
 LEADERBOARD = (
-    Columns(TableView, lambda line: line[0], (*KEY, "modified_protocol", "student", "n_train", "n_test")),
-    Columns(RowView, lambda line: line[1], ("rank", "tied", "reference", "method", "qualifiers", *BROUGHT)),
+    # Views have the fields of their keys.
+    Columns(TableKey, lambda line: line[0], KEY),
+    Columns(TableView, lambda line: line[0], ("modified_protocol", "n_train", "n_test")),
+    Columns(RowView, lambda line: line[1], ("rank", "tied", "reference", "method", "qualifiers", "cost_class")),
+    Columns(RowKey, lambda line: line[1], BROUGHT),
     Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set")),
     Columns(RowFacts, lambda line: _row_facts(*line)),
     Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),

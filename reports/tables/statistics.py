@@ -29,15 +29,17 @@ class Summary:
     """Accuracy of a method over its distilled sets."""
 
     n: int
-    """Sets."""
+    """Distilled sets."""
     mean: float
+    """Mean accuracy over sets, percent."""
     std: float | None
-    """Sample standard deviation over sets (divisor n - 1); None for one set."""
+    """Sample standard deviation over sets (divisor n - 1); none for one set."""
     low: float | None
+    """Lower end of the 95 % Student-t interval for the mean over sets; none for one set."""
     high: float | None
-    """Student-t interval for the mean over sets; None for one set."""
+    """Upper end of that interval."""
     student_std: float | None
-    """For one set only: sample standard deviation over its students, None for one student. It says how much training
+    """For one set only: sample standard deviation over its students, none for one student. It says how much training
     varies and nothing of how another set would do."""
 
     @property
@@ -75,12 +77,15 @@ class Comparison:
     """The difference in accuracy, first method minus second."""
 
     difference: float
+    """Mean accuracy of the first method minus that of the second, percent points."""
     standard_error: float | None = None
-    """Root of the summed variance estimate; None, like all below, where nothing can be tested."""
+    """Root of the summed variance estimate; none, like all below, where nothing can be tested."""
     low: float | None = None
+    """Lower end of the difference's 95 % interval."""
     high: float | None = None
+    """Upper end of that interval."""
     p_value: float | None = None
-    """Two-sided."""
+    """Two-sided p-value of no difference."""
     basis: str = ""
     """What was compared, or why nothing could be."""
 

@@ -35,18 +35,25 @@ class CostRecord(Record):
     distill_cold_seconds: float | None
     """Mean wall-clock of making a set, with what came from a cache at its original cost."""
     distill_spent_seconds: float | None
-    """The same as it was here: what came from a cache cost nothing."""
+    """Mean wall-clock of making a set as it was here: what came from a cache cost nothing."""
     evaluate_seconds_per_student: float | None
+    """Mean wall-clock of training and testing one student."""
     distill_gpu_peak_allocated_mib: float | None
-    """Memory: the highest over sets."""
+    """The most GPU memory that tensors of a set's cell took, the highest over sets."""
     distill_gpu_peak_reserved_mib: float | None
+    """The most GPU memory that a set's cell reserved, the highest over sets."""
     distill_host_peak_mib: float | None
+    """The most resident memory of a set's process, the highest over sets."""
     distill_gpu_seconds: float | None
+    """Mean seconds of a set's cell on GPUs."""
     distill_energy_joules: float | None
+    """Mean energy that the GPU took for a set."""
     distill_batch_sizes: list[int]
+    """The distinct batch sizes of its sets."""
     distill_hardware: list[str]
-    """Models of the devices."""
+    """Models of the devices that made the sets."""
     evaluate_hardware: list[str]
+    """Models of the devices that trained the students."""
     shared_gpu: bool
     """Some cells shared their GPU with other processes; their costs are left out."""
 
@@ -57,13 +64,16 @@ class RowView(Record):
     rank: int | None
     """None for references, and for rows without a finished student."""
     tied: bool
+    """Other rows have the same rank."""
     reference: bool
     """It takes no rank: the whole training set, shown beside every IPC."""
     method: str
+    """The method as leaderboards call it: its registered name, or with the parameters that differ."""
     qualifiers: list[str]
     """What tells this row from others where the name does not: prior, precision, device, version."""
     spec: MethodSpec | None
     cost_class: str | None
+    """What kind of work the method does: selection, training-free, needs-classifier, fine-tunes."""
     prior: PriorRecord | None
     prior_sha256: str | None
     precision: str | None
@@ -117,11 +127,14 @@ class TableView(Record):
     protocol: str
     protocol_hash: str
     modified_protocol: bool
+    """The protocol has overrides: compare within this table only."""
     student: str
     teacher: TeacherRecord | None = None
     """None under a protocol with hard labels."""
     n_train: int | None
+    """Training images of the split; none, as the next, where nothing has finished."""
     n_test: int | None
+    """Test images of the split."""
     settings: list[str]
     """Prior, precision and device, as far as all rows share them."""
     rows: list[RowView]

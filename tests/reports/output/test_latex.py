@@ -122,6 +122,20 @@ def test_the_caption_says_what_was_run(board: Leaderboard) -> None:
     assert "Hardware: Testing CPU." in caption
 
 
+@pytest.mark.parametrize("uneven", [False, True])
+def test_replication_is_a_column_only_where_it_differs(folder: Any, uneven: bool) -> None:
+    folder.method("dmgd", [[80.0, 81.0], [82.0, 83.0]])
+    folder.method("random", [[60.0, 61.0], [62.0, 63.0]][: 1 if uneven else 2])
+    text = latex.tables(build(rows.read(folder.out)))
+    head, *lines = body(text)
+    assert (r"Sets$\times$st." in head) is uneven
+    assert ({cells[head.index(r"Sets$\times$st.")] for cells in lines} if uneven else set()) == (
+        {r"2$\times$2", r"1$\times$2"} if uneven else set()
+    )
+    extent = "1--2 distilled sets" if uneven else "2 distilled sets"
+    assert rf"{extent} $\times$ 2 students" in re.findall(r"\\caption\{(.*)\}\n", text)[0]
+
+
 def test_wide_has_a_row_for_each_method_and_a_column_for_each_ipc(folder: Any) -> None:
     for ipc, accuracies in ((1, (60.0, 50.0)), (10, (70.0, 90.0)), (50, (95.0, 94.0))):
         for name, accuracy in zip(("dmgd", "random"), accuracies, strict=True):

@@ -107,6 +107,25 @@ def test_components_of_a_simulated_method_are_found() -> None:
     assert spread([SetScore((50.0,))]) == spread([SetScore((60.0,))])
 
 
+def test_students_noise_is_taken_off_the_variance_between_sets() -> None:
+    # Set means 60, 70 and 80 vary by 100; students of a set by 2; 3 / (1/1 + 1/2 + 1/2) = 3/2
+    # students a set in the harmonic mean, so that their noise is 2 / (3/2) of the 100.
+    found = spread([SetScore((60.0,)), SetScore((69.0, 71.0)), SetScore((79.0, 81.0))])
+    assert found.students == pytest.approx(2**0.5)
+    assert found.sets == pytest.approx((100 - 2 / 1.5) ** 0.5)
+    # Sets that differ no more than their students: nothing is left, and nothing negative.
+    assert spread([SetScore((40.0, 60.0)), SetScore((41.0, 61.0))]).sets == 0.0
+
+
+def test_few_noisy_students_do_not_make_sets_look_different() -> None:
+    # One true accuracy for all sets, students' noise of 3: without taking it off, sets would vary by 3 / sqrt(2) = 2.1.
+    rng = np.random.default_rng(3)
+    scores = [SetScore(tuple(60 + rng.normal(0, 3, 2))) for _ in range(2000)]
+    found = spread(scores).sets
+    assert found is not None
+    assert found < 0.7
+
+
 def test_the_crossed_bootstrap_agrees_with_the_moment_interval() -> None:
     rng = np.random.default_rng(3)
     easiness = rng.random(300)
