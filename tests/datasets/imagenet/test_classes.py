@@ -8,7 +8,7 @@ from ddbench.benchmark.core.registry import DATASETS
 from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
 from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 LABELS = {
     "woof": [193, 182, 258, 162, 155, 167, 159, 273, 207, 229],
     "nette": [0, 217, 482, 491, 497, 566, 569, 571, 574, 701],
@@ -39,7 +39,7 @@ def test_subsets_are_distinct_classes_of_imagenet(subset: tuple[str, ...]) -> No
 def test_the_lists_are_the_published_ones() -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"no reference lists at {REFERENCE}")
-    lists = Path(__file__).parents[2] / "datasets" / "class_lists"
+    lists = Path(__file__).parents[3] / "datasets" / "class_lists"
     for name in ("imagenet1k_classes.csv", "imagenet100_wnids.txt"):
         assert (lists / name).read_bytes() == (REFERENCE / name).read_bytes()
 
