@@ -19,7 +19,7 @@ from ddbench.benchmark.core.spec import (
     ForeignImages,
     cell_id,
 )
-from ddbench.benchmark.core.store import CellDir, State, Store
+from ddbench.benchmark.core.store import OF_SCHEMA_1, CellDir, State, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
 from ddbench.methods.diffusion.priors.files import random_sha256
@@ -31,6 +31,7 @@ STALE = "stale"
 RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
 """So that what is planned with one is known before there is a result; a tuned one's result says so itself."""
 
+OTHER_SCHEMA = "schema version"
 BLOCKED = "blocked"
 """A student that cannot be trained because its distilled set failed."""
 CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy")
@@ -249,7 +250,8 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
         problems.append(
             Problem(str(path), f"timing only: its prior has random weights, so no table has its {students} students")
         )
-    return Results(store, distills, {id: cell for id, cell in joined.items() if id not in timed}, problems)
+    evaluates = {id: cell for id, cell in joined.items() if id not in timed}
+    return Results(store, distills, evaluates, _said_once(problems, store.cells))
 
 
 def _read_plans(
@@ -281,7 +283,9 @@ def _read_cell(
     try:
         spec = folder.spec()
     except RunError as error:
-        problems.append(Problem(str(folder.path / "spec.json"), _first_line(error.__cause__ or error)))
+        other = 1 if folder.id.startswith(OF_SCHEMA_1) else folder.schema_version() or SCHEMA_VERSION
+        reason = _first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
+        problems.append(Problem(str(folder.path / "spec.json"), reason))
         return
     if cell_id(spec) != folder.id:
         problems.append(
@@ -347,7 +351,20 @@ def _schema_problem(folder: CellDir) -> str | None:
     version = noted.get("schema_version") if isinstance(noted, dict) else None
     if version == SCHEMA_VERSION:
         return None
-    return f"schema version {version!r}; this program reads {SCHEMA_VERSION}"
+    return _of_schema(version)
+
+
+def _of_schema(version: object) -> str:
+    return f"{OTHER_SCHEMA} {version!r}; this program reads {SCHEMA_VERSION}"
+
+
+def _said_once(problems: list[Problem], cells: Path) -> list[Problem]:
+    """With the cells of another schema as one problem: a folder that was used by two versions has many."""
+    other = [problem for problem in problems if problem.reason.startswith(OTHER_SCHEMA)]
+    if len(other) < 2:
+        return problems
+    rest = [problem for problem in problems if problem not in other]
+    return [*rest, Problem(str(cells), f"{len(other)} cells of {other[0].reason}; run again into another folder")]
 
 
 def _with_shards(cells: dict[str, DistillCell]) -> dict[str, DistillCell]:

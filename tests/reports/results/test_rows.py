@@ -124,6 +124,31 @@ def test_unreadable_results_are_listed_and_the_rest_is_read(folder: Any) -> None
     assert len(results.problems) == 7  # three results, a copy, a folder, a specification, a plan
 
 
+def test_cells_of_an_earlier_version_beside_ours_are_one_problem(folder: Any) -> None:
+    folder.method("dmgd", [[80.0]])
+    for number in range(3):
+        old = folder.store.cells / f"distil-{number:016x}"
+        old.mkdir()
+        (old / "spec.json").write_text('{"kind": "distil", "seed": 0}')
+    student = folder.store.cells / f"evaluate-{4:016x}"
+    student.mkdir()
+    (student / "spec.json").write_text('{"kind": "evaluate", "images": {"cell": "distil-0000000000000000"}}')
+    (student / "result.json").write_text('{"schema_version": 1, "kind": "evaluate"}')
+    results = rows.read(folder.out)
+    assert [cell.ok for cell in results.evaluates.values()] == [True]
+    (problem,) = results.problems
+    assert problem.path == str(folder.store.cells)
+    assert problem.reason == "4 cells of schema version 1; this program reads 2; run again into another folder"
+
+
+def test_a_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "cells" / f"distil-{number:016x}").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"holds results of schema 1, and this version .* schema 2: [^\n]*\.$"):
+        rows.read(tmp_path)
+
+
+
 def test_a_result_nested_too_deep_to_read_is_listed(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
     path = next(folder.store.cells.glob("evaluate-*/result.json"))
