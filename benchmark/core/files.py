@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -26,12 +26,13 @@ SPARE_BYTES = 64 * 2**20
 """Room on a disk that is left to others."""
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, then rename: readers see all of it or none."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file under a temporary name that is flushed to the disk, then renamed: readers see all of it or none."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -40,6 +41,12 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a failed write does not say which file
         raise
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:

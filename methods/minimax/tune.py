@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import whole_file
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.latents import real_images
 from ddbench.methods.diffusion.prior import Prior
@@ -199,13 +199,8 @@ class _Tuner:
             "generated": self.generated.of_class,
             "losses": self.losses,
         }
-        path = self.task.scratch / CHECKPOINT
-        partial = path.with_suffix(".tmp")
-        with partial.open("wb") as file:
+        with whole_file(self.task.scratch / CHECKPOINT) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
     def _resume(self) -> None:
         state = _read(self.task.scratch / CHECKPOINT, self.prior.device)
