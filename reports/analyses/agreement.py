@@ -30,9 +30,9 @@ class Arena(Record):
     setups: list[Setup]
     matrices: list[Matrix]
     pairs: list[Agreement]
-    """Of all setups that share methods; without those that share none."""
+    """How far two setups agree, for each two that share methods."""
     findings: list[Finding]
-    """Largest difference first."""
+    """Separations of one setup and what the others say of them, the largest difference first."""
 
 
 def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> list[Arena]:

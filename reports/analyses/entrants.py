@@ -14,7 +14,7 @@ from ddbench.reports.tables.scores import score_of
 from ddbench.reports.tables.statistics import SetScore
 
 FEWEST_METHODS = 3
-"""Fewer have no ranking to speak of."""
+"""Fewest methods with a ranking to speak of."""
 
 
 class Setup(Record):

@@ -50,14 +50,14 @@ class Effect(Record):
     name: str
     kind: Kind
     weights: list[float]
-    """Of the corners, in the order of `cells`."""
+    """Weights of the corners, in the order of `cells`."""
     comparison: Comparison
     p_holm: float | None
-    """Adjusted over the three effects of this design."""
+    """p-value after Holm's correction over the three effects of this design."""
     visible: float | None
     """The true effect that this test finds with probability 0.8."""
     paper: float | None
-    """The same contrast of the four published numbers, where one source has them all. Its spread is not known."""
+    """This contrast of the four published numbers, where one source has them all. Its spread is not known."""
 
 
 class Design(Record):
@@ -75,9 +75,9 @@ class Design(Record):
     setting: str
     """Prior, precision and version that its rows share."""
     cells: list[Cell]
-    """Neither, the first, the second, both."""
+    """Corners: neither factor on, the first, the second, both."""
     effects: list[Effect]
-    """Empty unless all four corners have finished students."""
+    """Main effects and interaction; empty unless all four corners have finished students."""
     missing: list[str]
     """Parameters of the corners that no row has, `dmgd[semantic_matching=false]`."""
 
@@ -94,9 +94,9 @@ class PublishedDesign(Record):
     student: str
     protocol: str
     cells: list[PaperNumber]
-    """Neither, the first, the second, both."""
+    """Corners: neither factor on, the first, the second, both."""
     effects: list[float]
-    """First, second, interaction: arithmetic on means whose spread is not known."""
+    """Effects of the first and the second factor, interaction: arithmetic on means whose spread is not known."""
 
 
 EFFECTS: tuple[tuple[Kind, tuple[float, ...]], ...] = (

@@ -24,7 +24,7 @@ class Check(Record):
     setup: int
     comparison: Comparison
     p_holm: float | None
-    """Adjusted over the findings of the one setup that the other can check."""
+    """p-value after Holm's correction over the findings of one setup that the other can check."""
     standing: Standing
 
 
@@ -37,7 +37,7 @@ class Finding(Record):
     difference: float
     p_holm: float
     checks: list[Check]
-    """By the other setups that have sets of both methods in common with this one."""
+    """What the other setups say that have sets of both methods in common with this one."""
 
     @property
     def survives(self) -> bool:

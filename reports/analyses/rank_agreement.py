@@ -35,7 +35,7 @@ class Agreement(Record):
     tau: float | None
     """Kendall's τ-b; None with fewer than three methods, or where all means are equal."""
     p_value: float | None
-    """Of no association: exact without ties (scipy)."""
+    """p-value of no association: exact without ties (scipy)."""
     low: float | None
     high: float | None
     """95 % percentile interval over `DRAWS` crossed draws of seeds and test images. None where nothing can be drawn

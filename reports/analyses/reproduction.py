@@ -38,7 +38,7 @@ class Contradiction(Record):
     datasets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     ipc: tuple[int, ...] = ()
-    """Whom it concerns; an empty one concerns all."""
+    """IPCs that it concerns; an empty list, as of those above, concerns all."""
 
     def concerns(self, method: str, dataset: str, protocol: str, ipc: int | None) -> bool:
         """Args:
@@ -57,7 +57,7 @@ class Estimand(Record):
     """Population standard deviation (divisor n); None for one student."""
     students: int
     seed: int | None
-    """Of the set: the smallest there is."""
+    """Seed of the set: the smallest there is."""
     image_set_sha256: str
 
 
@@ -73,7 +73,7 @@ class Reproduced(Record):
     row_id: str
     """`RowKey.id`."""
     foreign: bool
-    """Its images were made elsewhere; the method is the name that the user gave them."""
+    """Whether its images were made elsewhere; the method is the name that the user gave them."""
     prior: str | None
     done: int
     expected: int
@@ -88,9 +88,9 @@ class Reproduced(Record):
     inflation: Summary
     """Best look minus last epoch, points; students averaged, interval over sets."""
     standard_error: float | None
-    """Of `acc_best` minus the paper's value (`combined_standard_error`)."""
+    """Standard error of `acc_best` minus the paper's value (`combined_standard_error`)."""
     contradictions: list[str]
-    """Ids."""
+    """Ids of the contradictions that concern it."""
 
     @property
     def difference_last(self) -> float:
@@ -119,10 +119,10 @@ class TableInflation(Record):
     table: str
     protocol: str
     looks: int
-    """At the test set by each student; the fewest."""
+    """Looks at the test set that each student took; the fewest."""
     methods: int
     mean: float
-    """Over methods of their means over sets."""
+    """Mean over methods of their means over sets."""
     smallest: float
     largest: float
     largest_of: str
@@ -137,9 +137,9 @@ class Unmatched(Record):
 
 class Reproduction(Record):
     cells: list[Reproduced]
-    """By dataset, protocol, student, IPC and method."""
+    """Published cells, by dataset, protocol, student, IPC and method."""
     inflations: list[TableInflation]
-    """Of every table, also of those without published numbers."""
+    """What looking for the best epoch adds, in every table, also in those without published numbers."""
     unmatched: list[Unmatched]
     contradictions: list[Contradiction]
     """All that are known, those that concern a measured cell first."""

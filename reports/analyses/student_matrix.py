@@ -19,14 +19,14 @@ from ddbench.reports.tables.statistics import Summary
 class MatrixCell(Record):
     acc_last: Summary
     rank: int | None
-    """Among the methods that all columns have, by mean; 1 is the best, equal means share the smaller rank. None for a
-    method that some column lacks."""
+    """Rank by mean among the methods that all columns have; 1 is the best, equal means share the smaller rank. None for
+    a method that some column lacks."""
 
 
 class MatrixRow(Record):
     method: Contender
     cells: list[MatrixCell | None]
-    """One for each column."""
+    """The method in each column."""
     mean_rank: float | None
 
 
@@ -39,7 +39,7 @@ class Matrix(Record):
     setups: list[int]
     """The columns: indices into the arena's setups."""
     rows: list[MatrixRow]
-    """By mean rank; then those that some column lacks."""
+    """Methods by mean rank; then those that some column lacks."""
     n_common: int
     """Methods that all columns have."""
     kendall_w: float | None

@@ -33,9 +33,9 @@ class SweepPoint(Record):
     done: int
     expected: int
     difference: Comparison | None
-    """To the default's row: None for itself, and where the default is not among the values."""
+    """Difference to the default's row: None for itself, and where the default is not among the values."""
     p_holm: float | None
-    """Adjusted over the values of this sweep."""
+    """p-value after Holm's correction over the values of this sweep."""
     visible: float | None
 
 
@@ -54,13 +54,13 @@ class Sweep(Record):
     differs: str
     """What else differs from the defaults, as `Design.differs`."""
     setting: str
-    """As `Design.setting`."""
+    """Prior, precision and version that its rows share."""
     numeric: bool
     default: Scalar
-    """None also where no default is known; then `default_from` is empty."""
+    """The parameter's default; None also where none is known, and then `default_from` is empty."""
     default_from: str
     points: list[SweepPoint]
-    """By value: numbers in their order, others with the default first."""
+    """What was measured, by value: numbers in their order, others with the default first."""
     papers: list[PaperPoint]
     """The most trustworthy published number of each value, by value."""
 

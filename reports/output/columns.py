@@ -19,10 +19,10 @@ class Column:
     header: str
     cell: Callable[[RowView], str]
     keep: int = 0
-    """Where the terminal is too narrow, the columns with the highest numbers go first; 0 stays."""
+    """Order in which columns go where the terminal is too narrow, the highest first; 0 stays."""
     left: bool = False
     folds: bool = False
-    """It takes the room that the others leave."""
+    """The column takes the room that the others leave."""
 
 
 def columns(table: TableView, *, best: bool) -> list[Column]:

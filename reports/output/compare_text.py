@@ -17,7 +17,7 @@ from ddbench.reports.tables.statistics import ALPHA
 
 COLOURS = {"equivalent": "cyan", "not told apart": "dim", "not tested": "dim"}
 CLASSES = 3
-"""Classes named in each direction."""
+"""The most classes named in each direction."""
 
 
 def print_terminal(report: Report, console: Console) -> None:

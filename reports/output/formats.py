@@ -72,7 +72,7 @@ def _terminal_table(table: TableView, console: Console, *, best: bool) -> Render
 
 
 METHOD_WIDTH = 20
-"""Longer method names are folded where there is no room for them."""
+"""Characters of a method's name; longer ones are folded where there is no room for them."""
 
 
 def _least_room(table: TableView) -> int:

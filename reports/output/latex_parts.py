@@ -18,9 +18,9 @@ PAPER = (
     "(all of) its evaluator; s: read at second hand."
 )
 LONG_NAME = 26
-"""Characters; longer names of methods get a column of fixed width and are broken."""
+"""Longest name in a plain column, characters; longer ones get a column of fixed width and are broken."""
 MOST_LOOSE = 5
-"""Columns of numbers; more than that stand closer together."""
+"""The most columns of numbers at the usual distance; more stand closer together."""
 NAME_COLUMN = r"p{0.26\linewidth}"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 NONE = "–"
-"""Stands where there is no number."""
+"""Text in place of a number that there is not."""
 NOTHING = "No evaluations yet: `bench run` makes them, `bench status` shows what there is."
-"""Stands where there is no table."""
+"""Text in place of tables where there are none."""
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -41,24 +41,25 @@ class CellStatus(Record):
     cell: str
     kind: str
     state: str
-    """A state of the store (absent, running, interrupted, ok, failed, oom, timeout, killed, unreadable), `stale` for a
-    student of images that are no longer there, `blocked` for one whose distilled set failed."""
+    """Where the cell stands: a state of the store (absent, running, interrupted, ok, failed, oom, timeout, killed,
+    unreadable), `stale` for a student of images that are no longer there, `blocked` for one whose set failed."""
     label: str
     images_sha256: str | None
+    """Hash of images made elsewhere."""
     images_folder: str | None
-    """Both of images made elsewhere: their hash, and where they were when their students were asked for."""
+    """Where images made elsewhere were when their students were asked for."""
     dataset: str
     split: str
     resolution: int
     ipc: int | None
     distill_seed: int | None
-    """None for images made elsewhere."""
+    """Seed of the set; None for images made elsewhere."""
     protocol: str | None
     student: str | None
     evaluate_seed: int | None
-    """These three None for the first stage."""
+    """Seed of the student; None, like protocol and student, for the first stage."""
     shard: str | None
-    """`shard 2 of 8` of a set that is not merged yet; None for sets and students."""
+    """Part of a set that is not merged yet, `shard 2 of 8`; None for sets and students."""
     planned: bool
     """A plan in the folder asks for it."""
     attempts: int | None

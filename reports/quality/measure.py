@@ -43,7 +43,7 @@ from ddbench.reports.quality.sets import FinishedSet
 from ddbench.reports.quality.spaces import Wanted
 
 TRANSPORT_IMAGES = 5000
-"""Of R, and of S, the most between which the transport problems are solved: 25 million pairs take about a minute."""
+"""The most images of R, and of S, between which transport is solved: 25 million pairs take about a minute."""
 REFERENCE_QUERIES = 1000
 """Images of R whose nearest other one gives the unit of pixel distances."""
 FEW = 30
@@ -60,11 +60,11 @@ class RealImages:
 
     source: ImageSource
     rows: np.ndarray
-    """(R,) indices into `source`."""
+    """(R,) indices of the images into `source`."""
     labels: np.ndarray
-    """(R,)"""
+    """(R,) classes of the images."""
     features: np.ndarray
-    """(R, F) float64"""
+    """(R, F) features of the images, float64."""
     coverage_radii: np.ndarray
     precision_radii: np.ndarray
     """(R,) distance to the k-th nearest other image."""

@@ -18,7 +18,7 @@ from ddbench.datasets.base import ImageSource
 from ddbench.datasets.image_sets import png
 
 BLOCK_BYTES = 256 << 20
-"""Of queries, and of real images, that are on the device as float64 at once."""
+"""Bytes of queries, and of real images, that are on the device as float64 at once."""
 TILE = 64
 COLUMNS, ROWS = 10, 100
 

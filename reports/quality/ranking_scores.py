@@ -33,7 +33,7 @@ class Interval(Record):
 
     value: float
     low: float | None
-    """None, like the upper end, where no method of the contrast has two sets."""
+    """Lower end; None, like the upper end, where no method of the contrast has two sets."""
     high: float | None
 
 
@@ -44,7 +44,7 @@ class Score(Record):
     qualifiers: list[str]
     sets: int
     hlr: float | None
-    """Fractions."""
+    """Hard-label recovery, a fraction; None without a table with hard labels."""
     ior: float
     lrs: Interval | None
     ars: Interval | None
@@ -55,7 +55,7 @@ class ScoreTable(Record):
 
     title: str
     name: str
-    """`lrs@quick@1`"""
+    """Name of the scores, `lrs@quick@1`."""
     dataset: str
     ipc: int
     protocol: str

@@ -37,9 +37,9 @@ class Space(Record):
     recipe: dict[str, Any]
     """How the classifier is trained, or the SHA-256 of the file with weights."""
     image_size: int
-    """At which images are looked at, pixels."""
+    """Side at which images are looked at, pixels."""
     content_hash: str | None
-    """Of the dataset whose training images the classifier has seen; None for weights from a file."""
+    """Hash of the images that the classifier was trained on; None for weights from a file."""
 
     @property
     def sha256(self) -> str:
@@ -62,9 +62,9 @@ class FeatureSpace(Record):
     space: Space
     dimensions: int
     weights_sha256: Sha256
-    """Of the weights that gave the features."""
+    """Hash of the weights that gave the features."""
     validation_accuracy_percent: float | None
-    """Of the classifier, on training images that it did not see."""
+    """Accuracy of the classifier on training images that it did not see."""
 
 
 class Sample(Record):
@@ -93,7 +93,7 @@ class Sheet(Record):
 
     file: str
     image_size: int = Field(ge=1, le=64)
-    """Of a tile, pixels."""
+    """Side of a tile, pixels."""
     columns: int = Field(ge=1, le=10)
     rows: int = Field(ge=1, le=100)
 
@@ -105,12 +105,12 @@ class QualityRecord(Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     version: int
-    """Of the measures' definitions (`measures.VERSION`)."""
+    """Version of the measures' definitions (`measures.VERSION`)."""
     image_set_sha256: Sha256
     dataset: DatasetRecord
     ipc: int
     image_size: int
-    """Of the set's images, the largest, pixels."""
+    """Largest side of the set's images, pixels."""
     features: FeatureSpace
     sample: Sample
     values: dict[str, float]
@@ -121,7 +121,7 @@ class QualityRecord(Record):
     """What a reader must know before believing a value."""
     sheet: Sheet
     seconds: float
-    """That measuring took, without what all sets share."""
+    """Wall-clock of measuring, without what all sets share."""
     device: str
     """Type and model of the device that computed the features."""
     versions: dict[str, str | None]

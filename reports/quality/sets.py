@@ -36,7 +36,7 @@ class FinishedSet:
     image_set_sha256: str
     folder: Path
     dataset: DatasetRecord
-    """What it was distilled from, or of images made elsewhere what its students were tested on."""
+    """What the set was distilled from; for images made elsewhere, what its students were tested on."""
     ipc: int
     maker: Maker
     subset: SubsetOf | None = None

@@ -29,7 +29,7 @@ class Wanted:
     """What `--features` says."""
 
     network: str | None = None
-    """None: the network of the dataset's own recipe."""
+    """Name of the classifier; None: the network of the dataset's own recipe."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Parameters of `ObserverParams` that it sets."""
     inception: Path | None = None

@@ -23,7 +23,7 @@ class Mean(Record):
     std: float | None
     """Sample standard deviation over sets; None for one set."""
     n: int
-    """Sets that have it."""
+    """Distilled sets that have the measure."""
 
 
 class QualityRow(Record):
@@ -32,9 +32,9 @@ class QualityRow(Record):
     method: str
     """The method as leaderboards call it."""
     qualifiers: list[str]
-    """What tells it from others of that name."""
+    """What tells the method from others of that name."""
     sets: int
-    """Finished ones."""
+    """Finished distilled sets."""
     measured: int
     image_sets: list[str]
     """Hashes of the measured ones."""

@@ -13,7 +13,7 @@ import ot
 from ddbench.benchmark.core.errors import RunError
 
 MOST_ITERATIONS = 50_000_000
-"""Of POT's network simplex, which ends by itself; its own limit of 100,000 is for small problems."""
+"""Iterations of POT's network simplex, which ends by itself; its own limit of 100,000 is for small problems."""
 
 
 def least_cost(cost: np.ndarray) -> float:

@@ -70,7 +70,7 @@ class RowKey:
     method: str
     """Digest of the method's specification, or the name given to images made elsewhere."""
     images_sha256: str | None
-    """Of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
+    """Hash of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
     prior_sha256: str | None
     """Hash of the prior's files; none for a method without one."""
     precision: str | None

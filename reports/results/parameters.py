@@ -30,7 +30,7 @@ class Changed:
     default: Scalar
     source: Source
     reason: str
-    """Why, where the dataset sets it."""
+    """Why the dataset sets it so, where it does."""
     on_validation: bool
 
 
@@ -42,7 +42,7 @@ class Origin:
     """False: the method is not registered here, or has other parameters now."""
     changed: Sequence[Changed] = ()
     tags: Sequence[str] = ()
-    """Of the registered variant that the row is."""
+    """Tags of the registered variant that the row is."""
 
     @property
     def label(self) -> str:

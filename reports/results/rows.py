@@ -29,13 +29,13 @@ STALE = "stale"
 """State of an evaluation whose distilled set has since been made anew with other images."""
 
 RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
-"""So that what is planned with one is known before there is a result; a tuned one's result says so itself."""
+"""Hashes of priors with random weights, to know what is planned with one; a tuned one's result says so itself."""
 
 OTHER_SCHEMA = "schema version"
 BLOCKED = "blocked"
-"""A student that cannot be trained because its distilled set failed."""
+"""Standing of a student that cannot be trained because its distilled set failed."""
 CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy")
-"""Of a cell's directory, what reports read."""
+"""Files of a cell's directory that reports read."""
 FAILURES = (State.FAILED, State.OOM, State.TIMEOUT, State.KILLED, State.UNREADABLE)
 
 
@@ -91,7 +91,7 @@ class EvaluateCell:
     result: EvaluateResult | None = None
     planned: bool = False
     distill: DistillCell | None = None
-    """None for images made elsewhere, and where the distill cell is gone."""
+    """The cell that made its set; None for images made elsewhere, and where that cell is gone."""
 
     @property
     def images_sha256(self) -> str | None:
@@ -150,9 +150,9 @@ class Results:
 
     store: Store
     distills: dict[str, DistillCell]
-    """Distilled sets, and the shards of those that are not merged yet."""
+    """Distilled sets, and the shards of those that are not merged yet, by id: those of plans in their order first."""
     evaluates: dict[str, EvaluateCell]
-    """Both in the order in which plans ask for them, then what no plan asks for."""
+    """Students by id, in the same order."""
     problems: list[Problem]
 
 
@@ -284,8 +284,8 @@ def _read_cell(
         spec = folder.spec()
     except RunError as error:
         other = 1 if folder.id.startswith(OF_SCHEMA_1) else folder.schema_version() or SCHEMA_VERSION
-        reason = _first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
-        problems.append(Problem(str(folder.path / "spec.json"), reason))
+        why = _first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
+        problems.append(Problem(str(folder.path / "spec.json"), why))
         return
     if cell_id(spec) != folder.id:
         problems.append(

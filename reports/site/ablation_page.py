@@ -27,9 +27,9 @@ LAST, BEST, PAPER = "after the last epoch", "best look", "paper (best look)"
 class DesignView:
     design: Design
     path: str
-    """Of its table's page."""
+    """Path of its table's page."""
     names: list[str]
-    """Of the corners."""
+    """What the corners are called."""
     bars: list[Markup | str]
     chart: Markup
 

@@ -53,7 +53,7 @@ class Built:
     pages: int
     pictures: int
     page_bytes: int
-    """Of everything but pictures."""
+    """Bytes of everything but pictures."""
     left_out: Sequence[Problem]
     """Files of the results folder that are not in it."""
 

@@ -53,7 +53,7 @@ class Point:
     y_low: float | None = None
     y_high: float | None = None
     row: str | None = None
-    """As a series'."""
+    """Id of the row, by which the page's script shows and hides it."""
     strong: bool = False
     """Drawn filled and labelled (on the Pareto front, say); the others' names are in their tooltips."""
 

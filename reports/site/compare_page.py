@@ -29,7 +29,7 @@ from ddbench.reports.tables.views import RowView
 
 SECTION = "Compare"
 CLASSES = 100
-"""Of a dataset with more, per-class accuracies are left to `bench compare --json`."""
+"""The most classes whose accuracies are shown; those of a larger dataset are in `bench compare --json`."""
 EQUIVALENCE_ALPHA = 0.05
 
 

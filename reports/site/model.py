@@ -74,7 +74,7 @@ class NearestSheet:
     """A picture of the nearest real images."""
 
     path: str
-    """Relative to the site's root."""
+    """Path of the picture, relative to the site's root."""
     source: Path
     sheet: Sheet
 

@@ -16,7 +16,7 @@ from ddbench.reports.tables.statistics import Summary
 
 SECTION = "Reproduction"
 LARGEST = 10
-"""Disagreements listed and named in the chart."""
+"""The most disagreements listed and named in the chart."""
 ROOM = 15.0
 """Points that an interval may reach beyond the numbers of its chart; over two sets it can span everything."""
 

@@ -24,9 +24,9 @@ from ddbench.reports.site.sheets import Sheet
 SECTION = "Runs"
 ENVIRONMENTS = "runs/environments.html"
 PUBLIC_ENVIRONMENT = ("python", "platform", "versions", "source", "hardware", "device", "determinism")
-"""Of `environment.capture`: no variables, and nothing that other programs have noted."""
+"""Keys of `environment.capture` that may be published: no variables, and nothing that other programs have noted."""
 RECORDED_CHARACTERS = 2000
-"""Of what a method recorded: a longer text is cut, and lies in full in the run's result.json."""
+"""The most that is shown of what a method recorded; in full it lies in the run's result.json."""
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,16 @@ from ddbench.reports.results.paths import LEADS_OUT, leads_out
 from ddbench.reports.results.rows import Problem, printable
 
 CLASSES = 20
-"""Shown of a set, the first in label order."""
+"""The most classes of a sheet, the first in label order."""
 IMAGES = 10
-"""Shown of a class, the first."""
+"""The most images of a class in a sheet, the first."""
 SIDE = 64
 """Largest side of a tile in pixels; smaller images stay as they are."""
 QUALITY = 80
-"""Of WebP; images below `LOSSLESS` are stored without loss."""
+"""Quality of WebP; images below `LOSSLESS` are stored without loss."""
 LOSSLESS = 32
 LAYOUT = 2
-"""Of this file: raised whenever a sheet of the same images looks different. Sheets of 1 were made unseen."""
+"""Version of the layout: raised whenever a sheet of the same images looks different. Sheets of 1 were made unseen."""
 THREADS = 4
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ZeroDivisionError)
 """What files raise that are no sheets, or broken ones."""
@@ -44,13 +44,13 @@ class Sheet:
     """A contact sheet."""
 
     path: str
-    """Relative to the site's root."""
+    """Path of the sheet, relative to the site's root."""
     image_size: int
-    """Of a tile, pixels."""
+    """Side of a tile, pixels."""
     rows: int
-    """Classes."""
+    """Rows of tiles: classes."""
     columns: int
-    """Images of a class."""
+    """Columns of tiles: images of a class."""
 
     @property
     def width(self) -> int:

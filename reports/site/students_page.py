@@ -18,7 +18,7 @@ from ddbench.reports.site.render import Page
 
 SECTION = "Students"
 SHOWN = 150
-"""Findings listed of one dataset and IPC, those that another setup turns round first; the rest is counted."""
+"""The most findings listed of one dataset and IPC, those that another setup turns round first; the rest is counted."""
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 BY_GRAVITY = {standing: place for place, standing in enumerate(reversed(STANDINGS))}
 
@@ -29,7 +29,7 @@ class MatrixView:
     columns: list[tuple[Setup, str, str]]
     """(setup, path of its table, what the column is called)."""
     rows: list[MatrixRow]
-    """That two columns or more have."""
+    """Methods that two columns or more have."""
     alone: int
     """Methods that one column has."""
 
@@ -41,26 +41,26 @@ class Survival:
     setup: Setup
     findings: int
     unchecked: int
-    """That no other setup has sets for."""
+    """Findings that no other setup has sets for."""
     survive: int
-    """That every setup which can check them separates too."""
+    """Findings that every setup which can check them separates too."""
     counts: dict[Standing, int]
-    """Of all checks."""
+    """How often each standing is among all checks."""
 
 
 @dataclass(frozen=True)
 class ArenaView:
     arena: Arena
     paths: list[str]
-    """Of the setups' tables."""
+    """Paths of the setups' tables."""
     names: list[str]
-    """Of the setups, as short as tells them apart."""
+    """Names of the setups, as short as tells them apart."""
     matrices: list[MatrixView]
     taus: list[list[Agreement | None]]
-    """By setup and setup; empty for two."""
+    """Agreement by setup and setup; empty for two."""
     survival: list[Survival]
     findings: list[tuple[Finding, list[tuple[str, Check]]]]
-    """With (setup's name, check), the gravest first."""
+    """Findings with (setup's name, check), the gravest first."""
     hidden: int
     """Findings that are not listed."""
 

@@ -35,7 +35,7 @@ class RowFacts:
     paper_std: float | None
     """The paper's population standard deviation over students of one set, points."""
     paper_source: str | None
-    """Where it is published."""
+    """Where the published number stands."""
     paper_marks: str | None
     """i: the evaluator is inferred; s: read at second hand."""
 

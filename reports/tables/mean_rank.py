@@ -30,7 +30,7 @@ DECIMALS = 9
 """Accuracies that agree so far are a tie; sums in another order differ by less."""
 PERMUTATIONS = 9_999
 FEWEST_CLUSTERS = 3
-"""For an interval: two clusters often have equal ranks, and an interval without width would say certainty."""
+"""Fewest clusters for an interval: two often have equal ranks, and an interval without width would say certainty."""
 CAVEATS = (
     "A mean rank depends on which methods are compared and says nothing of how large the differences are.",
     "Intervals are each method's own, over seeds on these datasets and test images; that two of them overlap or do not "
@@ -46,7 +46,7 @@ class MethodRank(Record):
     high: float | None
     """95 % Student-t interval over clusters, cut at the first and the last rank; None for fewer than three."""
     by_cluster: list[float]
-    """Its mean rank in each cluster."""
+    """The method's mean rank in each cluster."""
 
 
 class Cluster(Record):
@@ -61,7 +61,7 @@ class LeftOut(Record):
 
     method: str
     cells: int
-    """How many it has, of those compared."""
+    """Compared cells that the method has."""
 
 
 class MeanRanks(Record):
@@ -74,7 +74,7 @@ class MeanRanks(Record):
     """Cells of which one of these methods has nothing."""
     left_out: list[LeftOut]
     p_value: float | None
-    """That no method differs from another: permutation test of the Friedman statistic. None for one cluster."""
+    """p-value of no method differing from another: permutation test of Friedman's statistic. None for one cluster."""
     pairings: list[Pairing]
     """Wins, ties and losses of every two methods with a common table, also of those left out above."""
     caveats: tuple[str, ...] = CAVEATS

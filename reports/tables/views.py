@@ -62,7 +62,7 @@ class RowView(Record):
     id: str
     """`RowKey.id`: the method as run has the same in every table."""
     rank: int | None
-    """None for references, and for rows without a finished student."""
+    """Rank of the method; None for references, and for rows without a finished student."""
     tied: bool
     """Other rows have the same rank."""
     reference: bool
@@ -95,7 +95,7 @@ class RowView(Record):
     gap_closed_percent: float | None
     """100 (acc_last - random) / (full - random)."""
     papers: tuple[PaperNumber, ...] = ()
-    """What papers give for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
+    """Published numbers for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
     cost: CostRecord
     guidance: dict[str, Guidance]
     sets: list[SetRecord]
@@ -130,7 +130,7 @@ class TableView(Record):
     """The protocol has overrides: compare within this table only."""
     student: str
     teacher: TeacherRecord | None = None
-    """None under a protocol with hard labels."""
+    """The network whose outputs were the labels; None under a protocol with hard labels."""
     n_train: int | None
     """Training images of the split; none, as the next, where nothing has finished."""
     n_test: int | None

@@ -18,7 +18,7 @@ from ddbench.reports.tables.statistics import Summary
 from ddbench.reports.tables.views import TableView
 
 MOST_SERIES = len(COLOURS)
-"""More lines than that are drawn one to a panel."""
+"""The most lines in a panel; more are drawn one to a panel."""
 
 
 def against_ipc(tables: Sequence[TableView], inches: float) -> Drawing | str:

@@ -14,11 +14,11 @@ from ddbench.reports.tables.statistics import Summary
 
 ACCURACY = "accuracy, %"
 NAME_LENGTH = 28
-"""Characters; longer names of methods are broken."""
+"""Longest name of a method in a line, characters; others are broken."""
 MOST_NAMED = 12
-"""More points than that are numbered, with the names below."""
+"""The most points with their names beside them; more are numbered, with the names below."""
 DASHED: dict[str, Any] = {"color": PALE, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 0}
-"""Lines of reference."""
+"""How lines of reference look."""
 
 
 @dataclass(frozen=True)

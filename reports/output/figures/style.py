@@ -19,7 +19,7 @@ from matplotlib.ft2font import FT2Font
 from ddbench.benchmark.core.files import write_atomically
 
 WIDTHS = {"column": 3.25, "page": 6.75}
-"""Inches: one column, and the whole page, of papers set in two columns (CVPR, ICML)."""
+"""Widths in inches: one column, and the whole page, of papers set in two columns (CVPR, ICML)."""
 FONT = "DejaVu Sans"
 POINTS, SMALL_POINTS = 8, 7
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")

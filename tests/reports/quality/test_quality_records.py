@@ -12,7 +12,7 @@ import pytest
 
 from ddbench.benchmark.core.result import DatasetRecord
 from ddbench.benchmark.core.store import Store
-from ddbench.reports.quality.measures import KEYS, MEASURES
+from ddbench.reports.quality.measures import COVERAGE_NEIGHBOURS, KEYS, MEASURES, PRECISION_NEIGHBOURS
 from ddbench.reports.quality.records import (
     FeatureSpace,
     QualityRecord,
@@ -150,3 +150,10 @@ def test_the_documentation_says_what_the_data_says() -> None:
             assert text.replace("|", "\\|") in line, f"{measure.key}: {text}"
         arrow = {"up": "↑", "down": "↓", "none": "–"}[measure.direction]
         assert f"| {arrow} |" in line
+
+
+def test_the_definitions_name_the_neighbours_that_are_counted() -> None:
+    said = {measure.key: measure.source for measure in MEASURES}
+    assert said["coverage_percent"].endswith(f"k = {COVERAGE_NEIGHBOURS}")
+    assert said["precision_percent"].endswith(f"k = {PRECISION_NEIGHBOURS}")
+    assert said["recall_percent"].endswith(f"k = {PRECISION_NEIGHBOURS}")

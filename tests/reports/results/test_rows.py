@@ -148,7 +148,6 @@ def test_a_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Pat
         rows.read(tmp_path)
 
 
-
 def test_a_result_nested_too_deep_to_read_is_listed(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
     path = next(folder.store.cells.glob("evaluate-*/result.json"))
