@@ -11,8 +11,14 @@ def _verb(name: str, summary: str, module: str | None = None) -> Entry:
 
 
 ENTRIES: list[Entry] = [
+    _verb("run", "Distill, train students, show the leaderboard."),
+    _verb("distill", "The first stage alone: make distilled sets, train no students.", "run"),
+    _verb("eval", "Train students on a distilled set that anything has made."),
+    _verb("list", "What there is to run, run on, and be judged by."),
+    _verb("env", "What results from this machine will say of it: versions, hardware, source."),
+    _verb("train-prior", "Train a small pixel-space prior on a dataset's training images."),
     _verb("prepare", "Find a dataset's files; decode them once."),
-    _verb("verify", "Count a dataset's images against the whole split.", "prepare"),
+    _verb("verify", "Count a dataset's images against the whole split."),
     _verb("new-method", "Write the files of a new method."),
     _verb("check", "Does a method keep its contract? A table of checks."),
     _verb("train-teacher", "Train the teacher of a dataset for protocols with soft labels."),

@@ -8,17 +8,27 @@ from typing import Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import AsJson, Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
+from ddbench.benchmark.commands.reading import (
+    AsJson,
+    Datasets,
+    Ipcs,
+    Protocols,
+    ReadingCommand,
+    Runs,
+    Students,
+    console,
+    read_filtered,
+)
 
 compare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@compare_app.command()
+@compare_app.command(cls=ReadingCommand)
 def compare(
     methods: Annotated[
         list[str], typer.Argument(metavar="A B…", help="Two or more methods, as leaderboards call them.")
     ],
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     dataset: Datasets = None,
     ipc: Ipcs = None,
     protocol: Protocols = None,
@@ -30,7 +40,7 @@ def compare(
     from ddbench.reports.output import compare_text
     from ddbench.reports.tables.compare import compare_methods
 
-    found = compare_methods(read_filtered(out, dataset, ipc, protocol, student), methods, margin)
+    found = compare_methods(read_filtered(runs, dataset, ipc, protocol, student), methods, margin)
     if as_json:
         sys.stdout.write(found.model_dump_json(indent=1) + "\n")
     else:

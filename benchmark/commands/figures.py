@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, read_filtered
+from ddbench.benchmark.commands.reading import Datasets, Ipcs, Protocols, ReadingCommand, Runs, Students, read_filtered
 from ddbench.benchmark.core.errors import UsageError
 
 figures_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -19,9 +19,9 @@ class Width(StrEnum):
     PAGE = "page"
 
 
-@figures_app.command()
+@figures_app.command(cls=ReadingCommand)
 def figures(
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     to: Annotated[Path, typer.Option("--to", help="Folder for the figures.", file_okay=False)] = Path("figures"),
     width: Annotated[
         Width, typer.Option("--width", help="3.25 inches, a column of a paper, or 6.75, its page.")
@@ -38,9 +38,9 @@ def figures(
     from ddbench.reports.output.figures.draw import draw_all
     from ddbench.reports.tables.leaderboard import build
 
-    files, missing = draw_all(build(read_filtered(out, dataset, ipc, protocol, student)), to, width)
+    files, missing = draw_all(build(read_filtered(runs, dataset, ipc, protocol, student)), to, width)
     if not files:
-        raise UsageError(f"nothing to draw: {out} has no finished students (`bench status`)")
+        raise UsageError(f"nothing to draw: {runs} has no finished students (`bench status`)")
     for file in files:
         typer.echo(file)
     for reason in missing:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
+from ddbench.benchmark.commands.reading import (
+    Datasets,
+    Ipcs,
+    Protocols,
+    ReadingCommand,
+    Runs,
+    Students,
+    console,
+    read_filtered,
+)
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 
@@ -39,9 +48,9 @@ SUFFIXES = {
 }
 
 
-@leaderboard_app.command()
+@leaderboard_app.command(cls=ReadingCommand)
 def leaderboard(
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     dataset: Datasets = None,
     ipc: Ipcs = None,
     protocol: Protocols = None,
@@ -68,7 +77,7 @@ def leaderboard(
     chosen = _format(Format.JSON if as_json else format, to)
     if mean_rank and chosen not in (Format.TERMINAL, Format.JSON):
         raise UsageError(f"--mean-rank is written as terminal or json, not as {chosen}")
-    board = build(read_filtered(out, dataset, ipc, protocol, student))
+    board = build(read_filtered(runs, dataset, ipc, protocol, student))
     if mean_rank:
         _mean_rank(board, chosen, to)
     elif chosen == Format.TERMINAL:

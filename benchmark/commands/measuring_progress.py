@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ddbench.benchmark.running.prepare import ShownProgress
+from ddbench.benchmark.core.shown_progress import ShownProgress
 
 
 class Shown:

@@ -1,4 +1,4 @@
-"""`bench prepare` (a dataset's files, or a prior's) and `bench verify`."""
+"""`bench prepare`: a dataset's files, or a prior's."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-prepare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-verify_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from ddbench.benchmark.commands.options import Plugins
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS, load_plugin
+from ddbench.benchmark.core.shown_progress import ShownProgress
+from ddbench.benchmark.running.prepare import kept
+from ddbench.datasets.base import Dataset
+from ddbench.datasets.file_dataset import FileDataset
 
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset; see `bench list datasets`.")]
+prepare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset.", show_default="its first")]
-Source = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        "--data",
-        help="Folder or archive with its files.",
-        show_default="$DDBENCH_DATA, else what `bench prepare` found",
-    ),
-]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file with a dataset of your own.")]
 
 
 @prepare_app.command()
@@ -67,34 +63,56 @@ def prepare(
     `bench prepare prior dit-xl-2-256`: download it, or with --from take files that are here; `bench prepare prior NAME
     --from DIR` installs a prior of your own. Whatever was killed goes on where it stopped.
     """
-    from ddbench.benchmark.core.errors import UsageError
-    from ddbench.benchmark.running import prepare as preparation
-
-    _load(plugin)
+    for file in plugin or []:
+        load_plugin(file)
     if dataset == "prior":
         if prior is None:
             raise UsageError("bench prepare prior NAME: give the name of a prior; `bench list priors` shows them")
         if split is not None or resolution is not None or skip_corrupt:
             raise UsageError("--split, --resolution and --skip-corrupt are for datasets, not for priors")
-        preparation.prepare_prior(prior, source, vae, revision, console=Console())
+        _prepare_prior(prior, source, vae, revision, Console())
         return
     if prior is not None or vae is not None or revision is not None:
         raise UsageError(f"a second name, --vae and --revision are for priors: bench prepare prior {prior or 'NAME'} …")
-    preparation.prepare(dataset, split, source, resolution, skip_corrupt=skip_corrupt, console=Console())
+    _prepare(dataset, split, source, resolution, Console(), skip_corrupt=skip_corrupt)
 
 
-@verify_app.command()
-def verify(dataset: Dataset, source: Source = None, split: Split = None, plugin: Plugins = None) -> None:
-    """Count a dataset's images class by class, and compare numbers and names with the whole split."""
-    from ddbench.benchmark.running import prepare as preparation
+def _prepare(
+    name: str, split: str | None, source: Path | None, resolution: int | None, console: Console, *, skip_corrupt: bool
+) -> None:
+    dataset: Dataset = DATASETS.load(name)()
+    if not isinstance(dataset, FileDataset):
+        _say(console, f"{name} needs no preparing.")
+        return
+    split = split or dataset.splits[0]
+    with ShownProgress(console) as progress:
+        prepared = dataset.prepare(
+            split, source, resolution, skip_corrupt=skip_corrupt, remember=True, progress=progress
+        )
+    _say(console, f"{name}, split {split}: {prepared.n_train:,} training and {prepared.n_test:,} test images")
+    _say(console, f"source {prepared.source}, remembered for runs that name none")
+    _say(console, f"split hash {prepared.split_hash}")
+    for left_out in prepared.skipped:
+        _say(console, f"left out: {left_out}")
+    if resolution is None:
+        _say(
+            console, f"Not decoded; the first run does it, or `bench prepare {name} --resolution {dataset.resolution}`."
+        )
+    else:
+        _say(console, kept(prepared))
+    if prepared.warning:
+        _say(console, f"Warning: {prepared.warning}")
 
-    _load(plugin)
-    if not preparation.verify(dataset, split, source, console=Console()):
-        raise typer.Exit(1)
+
+def _prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None, console: Console) -> None:
+    from ddbench.methods.diffusion.priors.install import install
+
+    files = install(name, source, vae, revision, say=lambda line: _say(console, line))
+    _say(console, f"{name}: {files.metadata.resolution} px, {len(files.metadata.class_ids)} classes, in {files.folder}")
+    _say(console, f"SHA-256 {files.sha256}")
+    _say(console, f"trained on {files.trained_on}")
+    _say(console, f"`bench run --prior {name} …` uses it; export DDBENCH_PRIOR={name} makes it the default.")
 
 
-def _load(plugins: list[Path] | None) -> None:
-    from ddbench.benchmark.core.registry import load_plugin
-
-    for file in plugins or []:
-        load_plugin(file)
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, console, read_filtered
+from ddbench.benchmark.commands.reading import Datasets, Ipcs, ReadingCommand, Runs, console, read_filtered
 from ddbench.benchmark.planning.run_spec import split_outside_brackets
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@quality_app.command()
+@quality_app.command(cls=ReadingCommand)
 def quality(
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     dataset: Datasets = None,
     ipc: Ipcs = None,
     method: Annotated[
@@ -48,7 +48,7 @@ def quality(
         typer.Option(
             "--features",
             help="Feature space: a student network that is trained on the real images, such as convnet3 or "
-            "convnet3[epochs=30,augmentation=affine] (parameters as of herding), or inception:FILE with weights.",
+            "convnet3\\[epochs=30,augmentation=affine] (parameters as of herding), or inception:FILE with weights.",
             show_default="the classifier of herding's recipe for the dataset",
         ),
     ] = None,
@@ -93,7 +93,7 @@ def quality(
     for file in plugin or []:
         load_plugin(file)
     asked, methods = wanted(features), split_outside_brackets(method or "")
-    results = read_filtered(out, dataset, ipc, None, None)
+    results = read_filtered(runs, dataset, ipc, None, None)
     sets, problems = finished_sets(results, methods)
     failed: list[rows.Problem] = []
     spaces: list[str] | None = None

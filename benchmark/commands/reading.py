@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
@@ -18,7 +20,7 @@ from ddbench.reports.results.rows import Filters, Results
 PIPE_WIDTH = 160
 """Columns of output that is no terminal and says nothing of its width."""
 
-Out = Annotated[Path, typer.Option("--out", help="Results folder.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Results folder.")]
 Datasets = Annotated[str | None, typer.Option("--dataset", "-d", help="Only these datasets, separated by commas.")]
 Ipcs = Annotated[str | None, typer.Option("--ipc", help="Only these images per class: 1,10 or 1-3.")]
 Protocols = Annotated[str | None, typer.Option("--protocol", help="Only these protocols: quick, or name@version.")]
@@ -26,10 +28,19 @@ Students = Annotated[str | None, typer.Option("--student", help="Only these stud
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 
+class ReadingCommand(TyperCommand):
+    """Takes `--out` for `--runs`, as earlier versions had it, and says so; for one release."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(arg == "--out" or arg.startswith("--out=") for arg in args):
+            typer.echo(f"bench {self.name}: --out is now called --runs here; --out will go", err=True)
+        return super().parse_args(ctx, [re.sub(r"^--out(?==|$)", "--runs", arg) for arg in args])
+
+
 def read_filtered(
-    out: Path, dataset: str | None, ipc: str | None, protocol: str | None, student: str | None
+    runs: Path, dataset: str | None, ipc: str | None, protocol: str | None, student: str | None
 ) -> Results:
-    return filters_of(dataset, ipc, protocol, student).apply(rows.read(out))
+    return filters_of(dataset, ipc, protocol, student).apply(rows.read(runs))
 
 
 def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, student: str | None) -> Filters:

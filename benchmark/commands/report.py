@@ -9,14 +9,23 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, Out, Protocols, Students, console, filters_of
+from ddbench.benchmark.commands.reading import (
+    Datasets,
+    Ipcs,
+    Protocols,
+    ReadingCommand,
+    Runs,
+    Students,
+    console,
+    filters_of,
+)
 
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@report_app.command()
+@report_app.command(cls=ReadingCommand)
 def report(
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     to: Annotated[Path, typer.Option("--to", help="Folder for the site; new, empty, or made by this command.")] = Path(
         "site"
     ),
@@ -44,7 +53,7 @@ def report(
     ) as live:
         tasks = {what: live.add_task(what, total=None) for what in ("pages", "pictures")}
         built = build_site(
-            out,
+            runs,
             to,
             filters=filters,
             public=public,

@@ -7,14 +7,24 @@ from pathlib import Path
 
 import typer
 
-from ddbench.benchmark.commands.reading import AsJson, Datasets, Ipcs, Out, Protocols, Students, console, read_filtered
+from ddbench.benchmark.commands.reading import (
+    AsJson,
+    Datasets,
+    Ipcs,
+    Protocols,
+    ReadingCommand,
+    Runs,
+    Students,
+    console,
+    read_filtered,
+)
 
 status_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@status_app.command()
+@status_app.command(cls=ReadingCommand)
 def status(
-    out: Out = Path("runs"),
+    runs: Runs = Path("runs"),
     dataset: Datasets = None,
     ipc: Ipcs = None,
     protocol: Protocols = None,
@@ -24,7 +34,7 @@ def status(
     """What was asked for and where each cell stands: progress, attempts, failures and their reasons."""
     from ddbench.reports.output import status as report
 
-    found = report.build(read_filtered(out, dataset, ipc, protocol, student))
+    found = report.build(read_filtered(runs, dataset, ipc, protocol, student))
     if as_json:
         sys.stdout.write(report.as_json(found))
     else:

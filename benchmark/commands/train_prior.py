@@ -1,9 +1,11 @@
-"""`bench train-prior`: the recipe of the bundled priors on a dataset's training images, with progress."""
+"""`bench train-prior`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -11,13 +13,22 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.datasets.base import Dataset
 
+train_prior_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-def train(dataset_name: str, out: Path, *, seed: int, steps: int | None, data: Path | None, console: Console) -> None:
-    """Train a prior, write its folder with a model card, and say how well a classifier recognises its samples.
 
-    Raises:
-        UsageError: unknown dataset, a folder that exists, or settings that do not fit the images.
-        RunError: a place that cannot be written.
+@train_prior_app.command()
+def train_prior(
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Dataset whose training images it learns.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the prior; must not exist.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, batches and noise.")] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Training steps.", show_default="the recipe's")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder or archive with the dataset's files, if it needs any.")
+    ] = None,
+) -> None:
+    """Train a small pixel-space prior on a dataset's training images, by the recipe of the bundled one.
+
+    Its folder gets a model card that says how well a classifier recognises its samples.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -29,34 +40,36 @@ def train(dataset_name: str, out: Path, *, seed: int, steps: int | None, data: P
 
     from ddbench.benchmark.core.environment import cpu_model
     from ddbench.methods.diffusion.priors.card import quality_table, write_card
-    from ddbench.methods.diffusion.priors.training import PriorTraining, train_prior
+    from ddbench.methods.diffusion.priors.training import PriorTraining
+    from ddbench.methods.diffusion.priors.training import train_prior as train
 
-    dataset: Dataset = DATASETS.load(dataset_name)()
+    console = Console()
+    opened: Dataset = DATASETS.load(dataset)()
     settings = PriorTraining()
     if steps is not None:
         if steps < 1:
             raise UsageError(f"--steps {steps}: expected at least 1")
         settings = replace(settings, steps=steps)
-    split = dataset.load(dataset.splits[0], data, dataset.resolution)
+    split = opened.load(opened.splits[0], data, opened.resolution)
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         shown = bar.add_task("train", total=settings.steps, loss="")
-        report = train_prior(
+        report = train(
             split,
-            dataset.class_ids,
+            opened.class_ids,
             settings,
             out,
             seed=seed,
-            trained_on=f"{dataset_name}, split {split.name}",
+            trained_on=f"{dataset}, split {split.name}",
             on_step=lambda done, _, loss: bar.update(shown, completed=done, loss=f"loss {loss:.4f}"),
         )
     with console.status("measuring") as status:
         quality = write_card(
             out,
             split,
-            dataset.class_ids,
+            opened.class_ids,
             report,
-            title=f"{dataset_name.capitalize()} prior",
+            title=f"{dataset.capitalize()} prior",
             hardware=f"{torch.get_num_threads()} threads of {cpu_model()}, torch {torch.__version__}",
             progress=lambda note: status.update(f"measuring: {note}"),
         )
@@ -64,7 +77,7 @@ def train(dataset_name: str, out: Path, *, seed: int, steps: int | None, data: P
     console.print(
         f"{out}: {report.parameters:,} parameters, {report.images} images, {report.seconds:.0f} s; "
         f"ε error {report.loss:.4f}{held_out}\n\n{quality_table(quality)}\n\n"
-        f"`bench run --prior {out} --dataset {dataset_name} …` uses it.",
+        f"`bench run --prior {out} --dataset {dataset} …` uses it.",
         highlight=False,
         markup=False,
         soft_wrap=True,

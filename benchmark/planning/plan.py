@@ -35,6 +35,11 @@ class Plan(Model):
 
     sets: tuple[PlannedSet, ...]
 
+    @property
+    def has_students(self) -> bool:
+        """False: only the first stage was asked for."""
+        return any(planned.students for planned in self.sets)
+
     def cells(self) -> Iterator[tuple[PlannedSet, DistillSpec | EvaluateSpec]]:
         """Each set's shards, the distill cell that makes or merges the set, then its students."""
         for planned in self.sets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import (
@@ -23,6 +23,16 @@ from ddbench.benchmark.planning.prior_names import NamedPrior
 from ddbench.benchmark.planning.run_spec import RunSpec, available_cores
 from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
 from ddbench.datasets.base import Dataset
+
+
+class Planned(NamedTuple):
+    """The answer to a request."""
+
+    plan: Plan
+    settings: list[Setting]
+    """The setting on each dataset that has a part in the plan."""
+    notes: list[str]
+    """What was left out, and why."""
 
 
 def planned_sets(
@@ -70,7 +80,7 @@ def planned_sets(
 
 def plan_foreign(
     run: RunSpec, images: Path, sha256: str, ipc: int, label: str, subset: SubsetOf | None = None
-) -> tuple[Plan, Setting]:
+) -> Planned:
     """Plan students for a distilled set made elsewhere, or for a subset of it.
 
     Args:
@@ -96,7 +106,7 @@ def plan_foreign(
         students=_students(setting, foreign, ipc, setting.set_seeds, launch.device),
         protocol_label=setting.protocol_spec.label,
     )
-    return Plan(sets=(planned,)), setting
+    return Planned(Plan(sets=(planned,)), [setting], [])
 
 
 def _students(

@@ -8,29 +8,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from ddbench.benchmark.core.errors import Collector, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.planning.contestants import Contestant, contestants, expand_selectors, load_method
 from ddbench.benchmark.planning.plan import Plan, PlannedSet
-from ddbench.benchmark.planning.planned_sets import planned_sets
+from ddbench.benchmark.planning.planned_sets import Planned, planned_sets
 from ddbench.benchmark.planning.prior_names import NamedPrior
 from ddbench.benchmark.planning.run_prior import RunPrior, pixel_prior_size, prior_name
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
 from ddbench.datasets.base import Dataset, Resize
-
-
-class Planned(NamedTuple):
-    """The answer to a request."""
-
-    plan: Plan
-    settings: list[Setting]
-    """The setting on each dataset that has a part in the plan."""
-    notes: list[str]
-    """What was left out, and why."""
 
 
 def plan_run(

@@ -15,56 +15,74 @@ from ddbench.benchmark.core.spec import Precision, Scalar
 
 Reuse = Literal["missing", "never", "only-cache"]
 MOST_NUMBERS = 100_000
-"""Of one range; a longer one is a slip of the keyboard, and would fill the memory."""
+"""Most numbers of one range; a longer one is a slip of the keyboard, and would fill the memory."""
 
 
 class RunSpec(BaseModel):
-    """A run: which methods on which datasets, how often, and how. None means: the dataset's declared headline."""
+    """A run: which methods on which datasets, how often, and how. None means: the dataset's declared headline.
+
+    The one declaration of these options: for the command line (commands/options.py), studies and Python.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    methods: list[str] = Field(min_length=1)
-    """Selectors: `dmgd`, `dmgd[ot_scale=0.05,0.5]`, `all`, `all+ablations`."""
-    datasets: list[str] = Field(min_length=1)
-    split: str | None = None
-    resolution: int | None = Field(default=None, ge=1)
-    ipc: list[int] | None = Field(default=None, min_length=1)
-    seeds: list[int] | None = Field(default=None, min_length=1)
-    repeats: int | None = Field(default=None, ge=1)
-    protocol: str | None = None
-    student: str | None = None
-    prior: str | None = None
-    precision: Precision = "fp32"
-    set: dict[str, Scalar] = {}
-    """Method parameters for every chosen method that has them."""
+    methods: list[str] = Field(
+        min_length=1,
+        description="Methods separated by commas; [key=value,other value] changes or sweeps a parameter: "
+        "'dmgd[ot_scale=0.05,0.5]'. 'all': the main contestants; 'all+ablations': the rest too.",
+    )
+    datasets: list[str] = Field(min_length=1, description="Dataset, or several separated by commas.")
+    ipc: list[int] | None = Field(default=None, min_length=1, description="Images per class: 1,10 or 1-3.")
+    seeds: list[int] | None = Field(default=None, min_length=1, description="One distilled set per seed: 0-2 or 0,5.")
+    repeats: int | None = Field(default=None, ge=1, description="Students per distilled set.")
+    protocol: str | None = Field(default=None, description="Evaluation protocol, e.g. quick or name[epochs=60].")
+    student: str | None = Field(default=None, description="Student network; see `bench list networks`.")
+    split: str | None = Field(default=None, description="Split of the dataset.")
+    resolution: int | None = Field(default=None, ge=1, description="Side of the images in pixels.")
+    prior: str | None = Field(
+        default=None,
+        description="Diffusion prior: a name (`bench list priors`), a folder, or one of these tuned first: "
+        "'minimax(digits)'.",
+    )
+    precision: Precision = Field(default="fp32", description="Precision of the sampler: fp32 or bf16.")
+    set: dict[str, Scalar] = Field(
+        default={}, description="key=value: a parameter of every chosen method that has it; may be given again."
+    )
+    data: Path | None = Field(default=None, description="Folder or archive with the dataset's files, if it needs any.")
+    out: Path = Field(default=Path("runs"), description="Results folder.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:0.")
+    engine: str = Field(default="local", description="Where cells run; see `bench list engines`.")
+    jobs: int = Field(default=1, ge=1, description="Cells at once; on GPUs, one GPU each.")
+    shards: int = Field(
+        default=1,
+        ge=1,
+        description="Distill each set in so many parts of its classes, which --jobs run side by side.",
+    )
+    batch_size: int | None = Field(default=None, ge=1, description="Images in flight while sampling.")
+    timeout: float | None = Field(default=None, gt=0, description="Seconds that one cell may take.")
+    reuse: Reuse = Field(
+        default="missing",
+        description="missing: run what is absent, killed, out of memory or timed out; never: run all again; "
+        "only-cache: run nothing.",
+    )
+    retry_failed: bool = Field(default=False, description="Run cells again that failed.")
+    plugins: list[Path] = Field(
+        default=[], description="Python file with methods, datasets or protocols of your own; may be given again."
+    )
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    data: Path | None = None
-    out: Path = Path("runs")
-    engine: str = "local"
-    jobs: int = Field(default=1, ge=1)
-    shards: int = Field(default=1, ge=1)
-    """Contiguous parts of a dataset's classes that are distilled as cells of their own, then merged."""
-    batch_size: int | None = Field(default=None, ge=1)
-    timeout: float | None = Field(default=None, gt=0)
-    """Seconds a cell may take."""
-    reuse: Reuse = "missing"
-    retry_failed: bool = False
-    plugins: list[Path] = []
-
-    @field_validator("methods", mode="before")
+    @field_validator("methods", "datasets", mode="before")
     @classmethod
-    def _split_methods(cls, value: Any) -> Any:
+    def _split_names(cls, value: Any) -> Any:
         if isinstance(value, str):
             return split_outside_brackets(value)
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             return value
         return [part for item in value for part in (split_outside_brackets(item) if isinstance(item, str) else [item])]
 
-    @field_validator("datasets", mode="before")
+    @field_validator("plugins", mode="before")
     @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+    def _one_plugin(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
 
     @field_validator("set", mode="before")
     @classmethod
@@ -77,7 +95,9 @@ class RunSpec(BaseModel):
     @field_validator("ipc", "seeds", mode="before")
     @classmethod
     def _ranges(cls, value: Any) -> Any:
-        return integers(value) if isinstance(value, str | int) else value
+        if isinstance(value, str | int):
+            return integers(value)
+        return list(value) if isinstance(value, range) else value.tolist() if hasattr(value, "tolist") else value
 
     @field_validator("ipc")
     @classmethod

@@ -84,7 +84,7 @@ class Estimate:
             return None
         about = f"{days:.0f} days" if days >= 1.5 else "a day"
         return (
-            f"Warning: {'at least' if self.probed else 'about'} {about} on this CPU. Use a GPU; or make it small: "
+            f"{'at least' if self.probed else 'about'} {about} on this CPU. Use a GPU; or make it small: "
             "fewer --ipc, --seeds, --repeats or a protocol with an override, such as "
             "--protocol 'NAME[epochs=60,image_size=32]', and a small --student."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,11 @@ class Item:
             return f"distill {where} · set {self.spec.seed}{part}{merged}"
         set_seed = f" · set {self.planned.spec.seed}" if self.planned.spec is not None else ""
         return f"train {where}{set_seed} · {self.spec.student} seed {self.spec.seed}"
+
+    @property
+    def complaint(self) -> str:
+        """Which cell failed and why."""
+        return f"{self.title} ({self.cell.id}): {self.reason}"
 
 
 class Observer(Protocol):
@@ -339,7 +345,11 @@ def last_words(cell: CellDir) -> str:
 
 @contextlib.contextmanager
 def _signals(call: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM call a function instead of ending the process."""
+    """While the block runs, SIGINT and SIGTERM call a function instead of ending the process. Only the main thread may
+    set signal handlers: in another one they do what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         call()

@@ -14,11 +14,12 @@ import typer
 
 from ddbench.benchmark.cells.cell import EXIT_FAILED, run_cell
 from ddbench.benchmark.cells.rounds import Rounds
-from ddbench.benchmark.commands import cli
+from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.planning.request import plan_request
 from ddbench.datasets.base import ArraySource, SplitData
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.hashing import content_hash
@@ -66,7 +67,7 @@ class Bench:
         Here.started = []
         given = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0", "repeats": 1, "device": "cpu"}
         given |= {"protocol": "quick[epochs=1]", "out": self.out, **options}
-        cli._run(given, dry_run=dry_run, students=True)
+        execute(*plan_request(given), reporter(), dry_run=dry_run)
         return Here.started
 
     def content_hashes(self) -> set[str | None]:

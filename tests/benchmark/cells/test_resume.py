@@ -160,7 +160,7 @@ def test_ctrl_c_and_sigterm_end_a_run_cleanly(tmp_path: Path, number: signal.Sig
     kept = committed(out)
     assert len(kept) >= 10
     status = subprocess.run(
-        [BENCH, "status", "--out", out, "--json"], env=ENVIRONMENT, text=True, capture_output=True, check=True
+        [BENCH, "status", "--runs", out, "--json"], env=ENVIRONMENT, text=True, capture_output=True, check=True
     )
     assert "interrupted" in json.dumps(json.loads(status.stdout))
 

@@ -219,7 +219,7 @@ def test_a_killed_shard_blocks_the_merge_and_is_resumed(tmp_path: Path) -> None:
     assert "Traceback" not in output
     kept = committed()
     other = (store.cell(cell_id(shards[0])).path / "result.json").read_bytes()
-    status = subprocess.run([BENCH, "status", "--out", out], env=environment, text=True, capture_output=True)
+    status = subprocess.run([BENCH, "status", "--runs", out], env=environment, text=True, capture_output=True)
     assert "blocked" in status.stdout, status.stdout + status.stderr
     assert "shard 2 of 2" in status.stdout
 

@@ -55,6 +55,16 @@ def check(done: subprocess.CompletedProcess[str], code: int, *told: str) -> str:
     return everything
 
 
+def in_folder(command: str, folder: Path) -> list[str | Path]:
+    """How a command is told its results folder; nothing for one that has none."""
+    if command == "list":
+        return []
+    return [
+        "--runs" if command in ("leaderboard", "status", "compare", "report", "figures", "quality") else "--out",
+        folder,
+    ]
+
+
 def check_refused(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
     """One message on standard error, starting with `error:`."""
     check(done, code)
@@ -152,7 +162,7 @@ REQUESTS: dict[str, Case] = {
         run(*RANDOM, "--device", "cuda"), ["--device cuda: torch", "sees no CUDA device; use --device cpu"],
     ),
     "unknown name in a list": (lambda _: ["list", "methods", "dmdg"], ["unknown method 'dmdg'; did you mean 'dmgd'"]),
-    "no results": (lambda folder: ["leaderboard", "--out", folder], ["holds no results", "run `bench run` first"]),
+    "no results": (lambda folder: ["leaderboard", "--runs", folder], ["holds no results", "run `bench run` first"]),
     "malformed filter": (lambda _: ["status", "--ipc", "x"], ["--ipc: expected whole numbers like 1,10"]),
 }  # fmt: skip
 
@@ -327,8 +337,8 @@ def answers(
     def outcome(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
         folder = tmp_path_factory.mktemp("case")
         arguments = CASES[name][0](folder)
-        takes_out = arguments[0] != "list" and "--out" not in arguments
-        return bench(*arguments, *(["--out", finished] if takes_out else []), cwd=folder), folder
+        where = in_folder(arguments[0], finished) if not {"--out", "--runs"} & set(map(str, arguments)) else []
+        return bench(*arguments, *where, cwd=folder), folder
 
     with ThreadPoolExecutor(available_cores()) as pool:
         found = dict(zip(CASES, pool.map(outcome, CASES), strict=True))
@@ -491,7 +501,7 @@ def test_failing_methods_and_a_second_run_beside_them(finished: Path, tmp_path: 
         second = bench(*TWO_METHODS, "--repeats", "2", "--out", out)
         check_refused(second, 1, f"another run (process {first.pid}) is writing to {out}", "use another --out")
         assert len(list(Store(out).plans.iterdir())) == plans + 1, "the second one has left nothing"
-        check(bench("status", "--out", out), 0)
+        check(bench("status", "--runs", out), 0)
     finally:
         (tmp_path / "gate").touch()
         output, errors = first.communicate(timeout=300)
@@ -505,7 +515,7 @@ def test_failing_methods_and_a_second_run_beside_them(finished: Path, tmp_path: 
         assert result is not None
         assert result.status == status
         assert told in (result.reason or "")
-    check(bench("status", "--out", out), 0, "failed", "oom", "killed", "[red]markup[/red]")
+    check(bench("status", "--runs", out), 0, "failed", "oom", "killed", "[red]markup[/red]")
     check(bench(*command, "--reuse", "only-cache"), 1, "2 reused", "5 failed", "2 missing")
 
 
@@ -530,7 +540,7 @@ def test_a_prior_that_cannot_be_written_is_not_trained_first(tmp_path: Path) -> 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("command", [["leaderboard"], ["status", "--json"], ["list", "methods"]])
 def test_output_that_cannot_be_written(command: Sequence[str], finished: Path) -> None:
-    where = [] if command[0] == "list" else ["--out", finished]
+    where = in_folder(command[0], finished)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [BENCH, *command, *where], env=ENVIRONMENT, text=True, stdout=full, stderr=subprocess.PIPE
@@ -555,9 +565,9 @@ def test_half_written_files_are_listed_and_made_again(finished: Path, tmp_path: 
     for plan in Store(out).plans.iterdir():
         truncate(plan, 40)
 
-    listed = check(bench("status", "--out", out), 0, cells["evaluate", "random"].name)
+    listed = check(bench("status", "--runs", out), 0, cells["evaluate", "random"].name)
     assert listed.count("unreadable") >= 2
-    check(bench("leaderboard", "--out", out), 0)
+    check(bench("leaderboard", "--runs", out), 0)
     check(bench(*TWO_METHODS, "--out", out), 0, "3 done, 1 reused")
 
     assert results["evaluate", "random-first"].read_bytes() == kept, "its set is made again and is the same"

@@ -74,7 +74,7 @@ def test_a_registered_command_runs_with_its_own_options(app: typer.Typer, tmp_pa
     assert "bench leaderboard" in help_text
     assert "--best" in help_text
     with pytest.raises(UsageError, match="holds no results"):
-        CliRunner().invoke(app, ["leaderboard", "--out", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path)], catch_exceptions=False)
     assert CliRunner().invoke(app, ["leaderboard", "--nonsense"]).exit_code == 2
 
 

@@ -153,7 +153,7 @@ def test_dit_receives_labels_by_wnid(plugin: Path, data: Path) -> None:
 def test_an_installed_prior_is_found_by_name(
     plugin: Path, data: Path, pixel_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddbench.benchmark.commands.listing import rows
+    from ddbench.benchmark.planning.listing import rows
     from ddbench.methods.diffusion.priors.install import install
 
     install("mine", pixel_prior, None, None, say=lambda line: None)

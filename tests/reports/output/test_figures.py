@@ -50,7 +50,7 @@ def drawn(made: Drawing | str) -> Drawing:
 def test_files_are_whole_undated_and_equal_from_equal_results(folder: Any, tmp_path: Path) -> None:
     filled(folder)
     for name in ("a", "b"):
-        ran = CliRunner().invoke(figures_app, ["--out", str(folder.out), "--to", str(tmp_path / name)])
+        ran = CliRunner().invoke(figures_app, ["--runs", str(folder.out), "--to", str(tmp_path / name)])
         assert ran.exit_code == 0, ran.output
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     kinds = {re.sub(r".*-(\w+)\.\w+$", r"\1", name) for name in files if name != "captions.md"}
@@ -183,7 +183,7 @@ def test_labels_lie_on_nothing(folder: Any) -> None:
 def test_nothing_to_draw_is_said(folder: Any) -> None:
     folder.plan("dmgd", folder.distill_spec(), students=1)
     with pytest.raises(UsageError, match="nothing to draw"):
-        CliRunner().invoke(figures_app, ["--out", str(folder.out)], catch_exceptions=False)
+        CliRunner().invoke(figures_app, ["--runs", str(folder.out)], catch_exceptions=False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8))

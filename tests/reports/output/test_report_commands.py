@@ -43,32 +43,32 @@ def test_registered_commands_load() -> None:
 
 
 def test_leaderboard_in_every_format(out: str) -> None:
-    assert "digits (default split) · IPC 10" in run(leaderboard_app, "--out", out)
-    assert run(leaderboard_app, "--out", out, "--format", "markdown").startswith("### digits (default split) · IPC 1 ·")
-    lines = list(csv.DictReader(io.StringIO(run(leaderboard_app, "--out", out, "--format", "csv"))))
+    assert "digits (default split) · IPC 10" in run(leaderboard_app, "--runs", out)
+    assert run(leaderboard_app, "--runs", out, "--format", "markdown").startswith("### digits (default split) · IPC 1 ·")
+    lines = list(csv.DictReader(io.StringIO(run(leaderboard_app, "--runs", out, "--format", "csv"))))
     assert [(line["ipc"], line["method"]) for line in lines] == [("1", "dmgd"), ("10", "dmgd"), ("10", "random")]
-    by_name = run(leaderboard_app, "--out", out, "--format", "json")
-    assert run(leaderboard_app, "--out", out, "--json") == by_name
+    by_name = run(leaderboard_app, "--runs", out, "--format", "json")
+    assert run(leaderboard_app, "--runs", out, "--json") == by_name
     assert [table["ipc"] for table in json.loads(by_name)["tables"]] == [1, 10]
 
 
 @pytest.mark.parametrize("suffix", [".tex", ".parquet", ".csv", ".md", ".json"])
 def test_a_file_gets_what_its_suffix_says(out: str, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / "new" / f"board{suffix}"
-    assert run(leaderboard_app, "--out", out, "--to", str(file)) == ""
+    assert run(leaderboard_app, "--runs", out, "--to", str(file)) == ""
     content = file.read_bytes()
     if suffix == ".parquet":
         assert parquet.read_table(io.BytesIO(content)).num_rows == 3
     else:
         name = {".tex": "latex", ".md": "markdown"}.get(suffix, suffix[1:])
-        assert content.decode() == run(leaderboard_app, "--out", out, "--format", name)
+        assert content.decode() == run(leaderboard_app, "--runs", out, "--format", name)
 
 
 def test_latex_wide_goes_to_a_tex_file(out: str, tmp_path: Path) -> None:
     file = tmp_path / "board.tex"
-    run(leaderboard_app, "--out", out, "--to", str(file), "--format", "latex-wide")
+    run(leaderboard_app, "--runs", out, "--to", str(file), "--format", "latex-wide")
     assert "IPC 1}" in file.read_text()
-    assert file.read_text() == run(leaderboard_app, "--out", out, "--format", "latex-wide")
+    assert file.read_text() == run(leaderboard_app, "--runs", out, "--format", "latex-wide")
 
 
 @pytest.mark.parametrize(
@@ -82,34 +82,34 @@ def test_latex_wide_goes_to_a_tex_file(out: str, tmp_path: Path) -> None:
 )
 def test_files_that_cannot_be_written_as_asked(out: str, arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        run(leaderboard_app, "--out", out, *arguments)
+        run(leaderboard_app, "--runs", out, *arguments)
 
 
 def test_filters(out: str) -> None:
-    shown = json.loads(run(leaderboard_app, "--out", out, "--ipc", "2-20", "--protocol", "quick", "--json"))
+    shown = json.loads(run(leaderboard_app, "--runs", out, "--ipc", "2-20", "--protocol", "quick", "--json"))
     assert [table["ipc"] for table in shown["tables"]] == [10]
-    cells = json.loads(run(status_app, "--out", out, "--ipc", "1", "--json"))["cells"]
+    cells = json.loads(run(status_app, "--runs", out, "--ipc", "1", "--json"))["cells"]
     assert {cell["ipc"] for cell in cells} == {1}
-    assert "4 cells: 4 ok" in run(status_app, "--out", out, "--ipc", "1", "--student", "convnet3")
+    assert "4 cells: 4 ok" in run(status_app, "--runs", out, "--ipc", "1", "--student", "convnet3")
 
 
 @pytest.mark.parametrize("app", [leaderboard_app, status_app])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "nowhere"], "nowhere holds no results"),
+        (["--runs", "nowhere"], "nowhere holds no results"),
         (["--ipc", "ten"], "--ipc: expected whole numbers"),
         (["--dataset", "woof"], "matches these filters. There is: --dataset digits; --ipc 1, 10"),
     ],
 )
 def test_mistakes_are_usage_errors(app: typer.Typer, out: str, arguments: list[str], message: str) -> None:
-    given = arguments if "--out" in arguments else ["--out", out, *arguments]
+    given = arguments if "--runs" in arguments else ["--runs", out, *arguments]
     with pytest.raises(UsageError, match=message):
         typer.main.get_command(app)(given, standalone_mode=False)
 
 
 def test_an_unknown_format_is_refused(out: str) -> None:
-    assert CliRunner().invoke(leaderboard_app, ["--out", out, "--format", "xml"]).exit_code == 2
+    assert CliRunner().invoke(leaderboard_app, ["--runs", out, "--format", "xml"]).exit_code == 2
 
 
 def test_torch_is_never_imported_and_pandas_only_for_frames(out: str) -> None:
@@ -119,9 +119,9 @@ import sys
 from typer.main import get_command
 from ddbench.benchmark.commands.leaderboard import leaderboard_app
 from ddbench.benchmark.commands.status import status_app
-get_command(leaderboard_app)(["--out", sys.argv[1], "--json"], standalone_mode=False)
-get_command(leaderboard_app)(["--out", sys.argv[1]], standalone_mode=False)
-get_command(status_app)(["--out", sys.argv[1]], standalone_mode=False)
+get_command(leaderboard_app)(["--runs", sys.argv[1], "--json"], standalone_mode=False)
+get_command(leaderboard_app)(["--runs", sys.argv[1]], standalone_mode=False)
+get_command(status_app)(["--runs", sys.argv[1]], standalone_mode=False)
 early = {"matplotlib", "pyarrow", "scipy.stats"} & set(sys.modules)
 assert not early, early
 import pathlib, ddbench.reports, importlib
@@ -144,7 +144,7 @@ def test_output_to_a_file_gets_the_whole_table(out: str) -> None:
     # Given explicitly: readline, which pytest loads, sets COLUMNS behind Python's back.
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, "--out", out], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-P", "-c", program, "--runs", out], capture_output=True, text=True, check=True, env=environment
     )
     assert "Too narrow" not in done.stdout
     assert "host MiB" in done.stdout

@@ -86,7 +86,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, digits: SplitData) -> tup
 
 
 def run(out: Path, *options: str) -> Result:
-    arguments = ["--out", str(out), *FEATURES, *options]
+    arguments = ["--runs", str(out), *FEATURES, *options]
     return CliRunner().invoke(command.quality_app, arguments, catch_exceptions=False)
 
 
@@ -145,7 +145,7 @@ def test_what_is_measured_is_not_measured_again(measured: Any) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder_of(Store(out)).iterdir()}
     program = (
         "import sys; from ddbench.benchmark.commands.cli import main\n"
-        f"sys.argv = ['bench', 'quality', '--json', *{['--out', str(out), *FEATURES]!r}]\n"
+        f"sys.argv = ['bench', 'quality', '--json', *{['--runs', str(out), *FEATURES]!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'sklearn', 'ot'} & set(sys.modules)"
@@ -260,4 +260,4 @@ def test_a_dataset_that_is_not_there_keeps_no_other_from_being_shown(measured: A
 def test_a_feature_space_that_is_none_is_refused(measured: Any, features: str, reason: str) -> None:
     out, _ = measured
     with pytest.raises(UsageError, match=reason):
-        CliRunner().invoke(command.quality_app, ["--out", str(out), "--features", features], catch_exceptions=False)
+        CliRunner().invoke(command.quality_app, ["--runs", str(out), "--features", features], catch_exceptions=False)

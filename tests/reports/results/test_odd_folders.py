@@ -212,14 +212,14 @@ def test_every_report_says_something(case: Callable[[Any], None], folder: Any, t
     asked += [(quality_app, ["--show", "--format", name]) for name in ("terminal", "markdown")]
     asked += [(figures_app, ["--to", str(tmp_path / "figures")])] if case in DRAWN else []
     for app, options in asked:
-        result = CliRunner().invoke(app, ["--out", str(folder.out), *options])
+        result = CliRunner().invoke(app, ["--runs", str(folder.out), *options])
         if isinstance(result.exception, UsageError):
             assert str(result.exception).strip(), options
         else:
             assert result.exception is None, (options, result.exc_info)
             assert result.output.strip(), options
     leaderboard_file = tmp_path / "board.parquet"
-    assert CliRunner().invoke(leaderboard_app, ["--out", str(folder.out), "--to", str(leaderboard_file)]).exit_code == 0
+    assert CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--to", str(leaderboard_file)]).exit_code == 0
     written = {path.name for path in tmp_path.iterdir()}
     assert written <= {"runs", "site", "figures", "board.parquet"}
 
@@ -229,7 +229,7 @@ def test_no_page_is_written_outside_the_site(folder: Any, tmp_path: Path) -> Non
     spec = folder.evaluate_spec("ef" * 32)
     spec = spec.model_copy(update={"images": DistilledBy.model_construct(cell="../../away")})
     folder.student(spec, "mine", 60.0, images="ef" * 32)
-    CliRunner().invoke(report_app, ["--out", str(folder.out), "--to", str(tmp_path / "site")], catch_exceptions=False)
+    CliRunner().invoke(report_app, ["--runs", str(folder.out), "--to", str(tmp_path / "site")], catch_exceptions=False)
     assert not list(tmp_path.rglob("away*"))
     assert "images.DistilledBy.cell" in (tmp_path / "site" / "index.html").read_text()
 
@@ -238,7 +238,7 @@ def test_rows_of_one_name_are_told_apart_in_a_comparison(folder: Any) -> None:
     for prior in ("ab" * 32, "cd" * 32):
         folder.method("dmgd", [[60.0], [61.0]], prior=prior)
     folder.method("random", [[50.0], [51.0]])
-    said = CliRunner().invoke(compare_app, ["dmgd", "random", "--out", str(folder.out)], catch_exceptions=False).output
+    said = CliRunner().invoke(compare_app, ["dmgd", "random", "--runs", str(folder.out)], catch_exceptions=False).output
     assert "abababab" in said
     assert "cdcdcdcd" in said
     assert len([line for line in said.splitlines() if " against random: " in line]) == 2

@@ -30,7 +30,7 @@ def sets(folder: Any, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def report(folder: Any, to: Path, *options: str) -> tuple[str, list[str]]:
     """What the command says, as one line, and the names of the site's pictures."""
-    done = CliRunner().invoke(app, ["--out", str(folder.out), "--to", str(to), *options], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["--runs", str(folder.out), "--to", str(to), *options], catch_exceptions=False)
     assert done.exit_code == 0
     return " ".join(done.output.split()), sorted(path.name for path in (to / "images").glob("*"))
 

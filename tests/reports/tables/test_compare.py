@@ -88,10 +88,10 @@ def test_what_cannot_be_compared_is_said(folder: Any) -> None:
 def test_the_command_prints_verdicts_and_power(folder: Any) -> None:
     folder.method("dmgd", [students(0.25) for _ in range(3)])
     folder.method("dit", [students(0.0) for _ in range(3)])
-    ran = CliRunner().invoke(compare_app, ["dmgd", "dit", "--out", str(folder.out)])
+    ran = CliRunner().invoke(compare_app, ["dmgd", "dit", "--runs", str(folder.out)])
     assert ran.exit_code == 0, ran.output
     words = " ".join(ran.output.split())
     assert "dmgd against dit: 1 win" in words
     assert "with 500 test images and 3 sets, a true difference below" in words
-    as_json = CliRunner().invoke(compare_app, ["dmgd", "dit", "--out", str(folder.out), "--json"])
+    as_json = CliRunner().invoke(compare_app, ["dmgd", "dit", "--runs", str(folder.out), "--json"])
     assert '"p_holm"' in as_json.output

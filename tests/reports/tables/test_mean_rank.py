@@ -81,7 +81,7 @@ def test_nothing_in_common_is_no_comparison(folder: Any) -> None:
     found = found_in(folder)
     assert (found.methods, found.clusters, found.p_value, found.pairings) == ([], [], None, [])
     with pytest.raises(UsageError, match="no two methods have students of one seed"):
-        CliRunner().invoke(leaderboard_app, ["--out", str(folder.out), "--mean-rank"], catch_exceptions=False)
+        CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--mean-rank"], catch_exceptions=False)
 
 
 def test_the_p_value_is_friedmans_by_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_a_win_is_a_difference_that_the_test_separates(folder: Any) -> None:
         Pairing(a="a", b="b", wins=2, ties=1, losses=1, not_tested=1),
         Pairing(a="b", b="a", wins=1, ties=1, losses=2, not_tested=1),
     )
-    shown = CliRunner().invoke(leaderboard_app, ["--out", str(folder.out), "--mean-rank"]).output
+    shown = CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--mean-rank"]).output
     line = next(line for line in shown.splitlines() if line.startswith("a "))
     assert line.split()[-3:] == ["2", "1", "1"]
 
@@ -145,8 +145,8 @@ def test_namesakes_in_one_table_are_told_apart_by_parameters(folder: Any) -> Non
 def test_mean_ranks_are_written_as_data(folder: Any, tmp_path: Any) -> None:
     folder.method("a", [[90.0], [80.0], [70.0]])
     folder.method("b", [[80.0], [70.0], [60.0]])
-    ran = CliRunner().invoke(leaderboard_app, ["--out", str(folder.out), "--mean-rank", "--json"])
+    ran = CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--mean-rank", "--json"])
     assert MeanRanks.model_validate_json(ran.output) == found_in(folder)
     file = tmp_path / "ranks.json"
-    CliRunner().invoke(leaderboard_app, ["--out", str(folder.out), "--mean-rank", "--to", str(file)])
+    CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--mean-rank", "--to", str(file)])
     assert MeanRanks.model_validate_json(file.read_text()) == found_in(folder)

@@ -1,17 +1,15 @@
-"""`bench list`: what is registered. A whole list reads entries only; one item in full imports its declaration."""
+"""What there is to run, run on, and be judged by. A whole list reads entries only; one item in full imports its
+declaration."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, ENGINES, METHODS, PROTOCOLS, Registry
+from ddbench.benchmark.planning.study import find_study, study_names
+from ddbench.benchmark.protocols.network_names import NETWORKS, TIMM
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "methods": METHODS,
@@ -21,18 +19,17 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 
 
-def rows(kind: str) -> list[dict[str, Any]]:
-    """One mapping per registered thing of a kind."""
-    if kind == "networks":
-        from ddbench.benchmark.protocols.network_names import NETWORKS, TIMM
+KINDS = (*REGISTRIES, "networks", "priors", "studies")
 
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """One mapping per registered thing of a kind (one of `KINDS`): name, summary, tags; or why it is unavailable."""
+    if kind == "networks":
         known = [{"name": network.name, "summary": network.summary} for network in NETWORKS]
         return [*known, {"name": f"{TIMM}NAME", "summary": "any network of timm, random weights"}]
     if kind == "priors":
         return list(_priors())
     if kind == "studies":
-        from ddbench.benchmark.planning.study import find_study, study_names
-
         studies = [find_study(name) for name in study_names()]
         return [{"name": one.name, "summary": one.title, "tags": [], "source": one.source} for one in studies]
     registry = REGISTRIES[kind]
@@ -85,49 +82,20 @@ def _prior(name: str, trained_on: str, resolution: int, state: str) -> dict[str,
     return {"name": name, "summary": trained_on, "tags": [f"{resolution} px", state], "resolution": resolution}
 
 
-def show(kind: str, console: Console, *, as_json: bool) -> None:
-    listed = rows(kind)
-    if as_json:
-        print(json.dumps(listed, indent=1, ensure_ascii=False))
-        return
-    table = Table("name", "what it is", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    with_tags = any(row.get("tags") for row in listed)
-    if with_tags:
-        table.add_column("tags")
-    for row in listed:
-        what = f"[red]unavailable:[/] {escape(row['unavailable'])}" if "unavailable" in row else escape(row["summary"])
-        tags = [", ".join(row.get("tags", []))] if with_tags else []
-        table.add_row(escape(row["name"]), what, *tags)
-    console.print(table)
-    if kind in REGISTRIES:
-        console.print(f"`bench list {kind} NAME` shows one of them in full.", style="dim", highlight=False)
-
-
-def show_one(kind: str, name: str, console: Console, *, as_json: bool) -> None:
-    """One item in full.
+def in_full(kind: str, name: str) -> dict[str, Any]:
+    """One thing in full: its parameters, defaults, classes.
 
     Raises:
-        UsageError: unknown name, or a kind that has no more to say than its list.
+        UsageError: unknown name.
     """
     if kind not in REGISTRIES:
         known = {row["name"]: row for row in rows(kind)}
         if name not in known:
             raise UsageError(f"unknown {kind[:-1]} {name!r}; known: {', '.join(known)}")
-        show_mapping(known[name], console) if not as_json else print(json.dumps(known[name], indent=1))
-        return
+        return known[name]
     entry = REGISTRIES[kind].entry(name)
     full = {"methods": _method, "datasets": _dataset, "protocols": _protocol, "engines": _engine}[kind](name)
-    full = {"name": name, "summary": entry.summary, "origin": entry.origin, **full}
-    if as_json:
-        print(json.dumps(full, indent=1, ensure_ascii=False))
-        return
-    parameters = full.pop("parameters", None)
-    show_mapping(full, console)
-    if parameters:
-        table = Table("parameter", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
-        for parameter in parameters:
-            table.add_row(parameter["name"], json.dumps(parameter["default"]), escape(parameter["description"]))
-        console.print(table)
+    return {"name": name, "summary": entry.summary, "origin": entry.origin, **full}
 
 
 def _method(name: str) -> dict[str, Any]:
@@ -175,23 +143,3 @@ def _protocol(name: str) -> dict[str, Any]:
 
 def _engine(name: str) -> dict[str, Any]:
     return {"what": (ENGINES.load(name).__doc__ or "").strip()}
-
-
-def show_mapping(values: Mapping[str, Any], console: Console) -> None:
-    """Nested mappings as an indented list."""
-    for line in _lines(values, ""):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _lines(values: Mapping[str, Any], indent: str) -> Iterable[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield f"{indent}{key}:"
-            yield from _lines(value, indent + "  ")
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            yield f"{indent}{key}:"
-            for item in value:
-                yield f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in item.items())
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            yield f"{indent}{key}: {'–' if value is None or value == [] or value == {} else text}"

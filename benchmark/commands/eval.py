@@ -1,0 +1,52 @@
+"""`bench eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddbench.benchmark.commands.execute import execute, reporter
+from ddbench.benchmark.commands.options import DryRun, run_options
+from ddbench.benchmark.core.registry import load_plugin
+from ddbench.benchmark.core.subsets import How
+from ddbench.benchmark.planning.run_spec import run_spec
+
+eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@eval_app.command()
+@run_options(without=("methods", "datasets", "ipc", "seeds", "prior", "precision", "set", "shards", "batch_size"))
+def evaluate(
+    images: Annotated[
+        Path, typer.Option("--images", help="Folder with one sub-folder per class, named by class id, of image files.")
+    ],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose classes and test images count.")],
+    given: dict[str, Any],
+    name: Annotated[str | None, typer.Option("--name", help="What leaderboards call it; the folder's name.")] = None,
+    ipc: Annotated[
+        int | None, typer.Option("--ipc", min=1, help="Images per class that count.", show_default="all")
+    ] = None,
+    subset: Annotated[
+        How | None,
+        typer.Option(
+            "--subset",
+            help="Which, where there are more: first by number, first by file name as text (as published loaders: "
+            "0, 1, 10, 11), or drawn at random.",
+        ),
+    ] = None,
+    subset_seed: Annotated[int, typer.Option("--subset-seed", min=0, help="Seed of --subset random.")] = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Train students on a distilled set that anything has made."""
+    from ddbench.benchmark.running.foreign_set import plan_images
+
+    spec = run_spec({}, {**given, "methods": ["images"], "datasets": [dataset]})
+    for file in spec.plugins:
+        load_plugin(file)
+    shown = reporter()
+    planned = plan_images(
+        spec, images, shown, name=name, ipc=ipc, subset=subset, subset_seed=subset_seed, dry_run=dry_run
+    )
+    execute(spec, planned, shown, dry_run=dry_run)

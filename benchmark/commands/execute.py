@@ -1,0 +1,50 @@
+"""A plan on the command line: run it, show what came of it, and end with the exit code that says how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+
+from ddbench.benchmark.planning.planned_sets import Planned
+from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.running.reporter import ConsoleReporter
+from ddbench.benchmark.running.run_plan import run_plan
+
+
+def reporter(*, errors_only: bool = False) -> ConsoleReporter:
+    """Whoever shows a run on the terminal; with `errors_only`, all of it on standard error."""
+    return ConsoleReporter(Console(stderr=errors_only), Console(stderr=True))
+
+
+def execute(
+    spec: RunSpec,
+    planned: Planned,
+    reporter: ConsoleReporter,
+    *,
+    dry_run: bool,
+    show: Callable[[], None] | None = None,
+) -> None:
+    """Run a plan and show what came of it: by `show`, else as leaderboards.
+
+    Raises:
+        typer.Exit: 130 after an interruption, 1 if a cell failed.
+    """
+    outcome = run_plan(spec, planned, reporter, dry_run=dry_run)
+    if dry_run:
+        return
+    if planned.plan.has_students:
+        (show or (lambda: _leaderboards(spec)))()
+    if outcome.interrupted:
+        reporter.err.print("Interrupted. The same command goes on where this run stopped.")
+        raise typer.Exit(130)
+    if not outcome.ok:
+        raise typer.Exit(1)
+
+
+def _leaderboards(spec: RunSpec) -> None:
+    from ddbench.benchmark.commands.leaderboard import leaderboard
+
+    for name in spec.datasets:
+        leaderboard(spec.out, name)

@@ -1,0 +1,85 @@
+"""`bench list`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ddbench.benchmark.commands.options import Plugins
+from ddbench.benchmark.core.registry import load_plugin
+from ddbench.benchmark.planning.listing import REGISTRIES, in_full, rows
+
+list_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@list_app.command("list")
+def list_(
+    kind: Annotated[
+        Literal["methods", "datasets", "protocols", "networks", "priors", "studies", "engines"],
+        typer.Argument(help="What to list."),
+    ],
+    name: Annotated[str | None, typer.Argument(help="One of them, in full: its parameters, defaults, classes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """What there is to run, run on, and be judged by."""
+    for file in plugin or []:
+        load_plugin(file)
+    if as_json:
+        print(json.dumps(rows(kind) if name is None else in_full(kind, name), indent=1, ensure_ascii=False))
+    elif name is None:
+        _show(kind, Console())
+    else:
+        _show_one(kind, name, Console())
+
+
+def _show(kind: str, console: Console) -> None:
+    listed = rows(kind)
+    table = Table("name", "what it is", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    with_tags = any(row.get("tags") for row in listed)
+    if with_tags:
+        table.add_column("tags")
+    for row in listed:
+        what = f"[red]unavailable:[/] {escape(row['unavailable'])}" if "unavailable" in row else escape(row["summary"])
+        tags = [", ".join(row.get("tags", []))] if with_tags else []
+        table.add_row(escape(row["name"]), what, *tags)
+    console.print(table)
+    if kind in REGISTRIES:
+        console.print(f"`bench list {kind} NAME` shows one of them in full.", style="dim", highlight=False)
+
+
+def _show_one(kind: str, name: str, console: Console) -> None:
+    full = in_full(kind, name)
+    parameters = full.pop("parameters", None)
+    show_mapping(full, console)
+    if parameters:
+        table = Table("parameter", "default", "what it is", title=f"Parameters of {name}", title_justify="left")
+        for parameter in parameters:
+            table.add_row(parameter["name"], json.dumps(parameter["default"]), escape(parameter["description"]))
+        console.print(table)
+
+
+def show_mapping(values: Mapping[str, Any], console: Console) -> None:
+    """Nested mappings as an indented list."""
+    for line in _lines(values, ""):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            yield f"{indent}{key}:"
+            for item in value:
+                yield f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in item.items())
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            yield f"{indent}{key}: {'–' if value is None or value == [] or value == {} else text}"

@@ -1,0 +1,34 @@
+"""`bench run`, and `bench distill`, its first stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddbench.benchmark.commands.execute import execute, reporter
+from ddbench.benchmark.commands.options import DryRun, run_options
+from ddbench.benchmark.planning.request import plan_request
+
+run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML study with the same options; flags win.")]
+StudyName = Annotated[
+    str | None, typer.Option("--study", help="A paper's table as one command; see `bench list studies`. Flags win.")
+]
+
+
+@run_app.command()
+@run_options()
+def run(given: dict[str, Any], config: Config = None, study: StudyName = None, dry_run: DryRun = False) -> None:
+    """Distill, train students, show the leaderboard. What is not said comes from the dataset's headline."""
+    execute(*plan_request(given, config=config, study=study), reporter(), dry_run=dry_run)
+
+
+@distill_app.command()
+@run_options(without=("repeats", "protocol", "student"))
+def distill(given: dict[str, Any], config: Config = None, study: StudyName = None, dry_run: DryRun = False) -> None:
+    """The first stage alone: make distilled sets, train no students."""
+    execute(*plan_request(given, config=config, study=study, students=False), reporter(), dry_run=dry_run)

@@ -1,0 +1,182 @@
+"""A planned run from its first word to its outcome: what the command line and Python do alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.registry import ENGINES
+from ddbench.benchmark.core.spec import DistillSpec
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.engines.base import Engine
+from ddbench.benchmark.planning.planned_sets import Planned
+from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.planning.setting import Setting
+from ddbench.benchmark.running import live
+from ddbench.benchmark.running.estimate import estimate
+from ddbench.benchmark.running.prepare import before_run, check_room, present_contents
+from ddbench.benchmark.running.reporter import Reporter
+from ddbench.benchmark.running.runner import Fate, Item, Runner
+
+
+@dataclass(frozen=True, repr=False)
+class RunOutcome:
+    """What came of a run: how each cell fared, and where its files lie."""
+
+    out: Path
+    """The results folder."""
+    cells: tuple[Item, ...]
+    """Every planned cell in the order of the plan: `title`, `fate`, `reason`, `seconds`, `result`, and `cell.path`, its
+    folder."""
+    notes: tuple[str, ...]
+    """What the run said: the setting on each dataset, what was left out and why, an estimate of its time."""
+    interrupted: bool = False
+    """Ctrl-C or SIGTERM ended it; the same run goes on where it stopped."""
+
+    @property
+    def fates(self) -> dict[str, int]:
+        """How many cells were done, reused, failed, …"""
+        return {str(fate): count for fate, count in Counter(item.fate for item in self.cells).items()}
+
+    @property
+    def failed(self) -> tuple[Item, ...]:
+        """The cells that failed, and those that could not be run because another one did."""
+        return tuple(item for item in self.cells if item.fate in (Fate.FAILED, Fate.BLOCKED))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and nothing was interrupted."""
+        return not self.interrupted and not any(
+            item.fate in (Fate.FAILED, Fate.BLOCKED, Fate.INTERRUPTED) for item in self.cells
+        )
+
+    @property
+    def sets(self) -> dict[str, Path]:
+        """Distill cell -> the image folder of its distilled set, of every set that is there."""
+        store = Store(self.out)
+        return {
+            item.cell.id: store.set_dir(item.result.image_set_sha256)
+            for item in self.cells
+            if isinstance(item.spec, DistillSpec) and item.spec.shard is None
+            if item.result is not None and item.result.image_set_sha256 is not None
+        }
+
+    def __repr__(self) -> str:
+        return f"<RunOutcome in {self.out}: {live.summary(list(self.cells)) if self.cells else 'no cells'}>"
+
+
+class CellsFailed(RunError):
+    """Cells of a run failed; the others' results are kept, and the same run goes on with what is missing."""
+
+    def __init__(self, outcome: RunOutcome) -> None:
+        self.outcome = outcome
+        super().__init__("\n".join(f"{item.fate} {item.complaint}" for item in outcome.failed))
+
+
+def run_plan(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bool = False) -> RunOutcome:
+    """Run what is not there yet of a plan, or with `dry_run` only see what that is.
+
+    Cells that fail are data: they are in the outcome, and raise nothing.
+
+    Raises:
+        UsageError: an engine that does not exist or cannot do what is asked, missing or incomplete images, or a results
+            folder of another version.
+        RunError: a results folder that cannot be written or that another run is writing, no room for the sets, or
+            nothing to run at all.
+    """
+    return _Run(spec, planned, reporter).go(dry_run=dry_run)
+
+
+class _Run:
+    def __init__(self, spec: RunSpec, planned: Planned, reporter: Reporter) -> None:
+        self.spec, self.planned, self.reporter = spec, planned, reporter
+        self.notes: list[str] = []
+        self.store = Store(spec.out)
+        self.store.require_schema()
+        self.engine: Engine = ENGINES.load(spec.engine)()
+        self.runner = Runner(
+            self.store,
+            planned.plan,
+            self.engine,
+            reuse=spec.reuse,
+            retry_failed=spec.retry_failed,
+            timeout_seconds=spec.timeout,
+        )
+
+    def go(self, *, dry_run: bool) -> RunOutcome:
+        for setting in self.planned.settings:
+            self._say(live.describe_setting(setting, students=self.planned.plan.has_students))
+        for note in self.planned.notes:
+            self._say(note)
+        runner, settings = self.runner, self.planned.settings
+        # `only-cache` asks what is there, not what is there of the images that the dataset has now.
+        fresh = self.spec.reuse != "only-cache"
+        seen = {item.spec.dataset for item in runner.items if fresh and item.cell.content_hash()}
+        begun = [setting for setting in settings if setting.spec in seen]
+        if dry_run:
+            runner.contents = present_contents(begun, self.spec.data)
+            runner.settle()
+            if runner.items:
+                self.reporter.planned(runner.items)
+                self._say(live.summary(runner.items))
+                self._foretell()
+            return self._outcome()
+        if not self.planned.plan.sets:
+            raise RunError("nothing to run: everything that was asked for is unavailable here, for the reasons above")
+        self.store.create()
+        with self.store.run_lock():
+            self._run(begun, [setting for setting in settings if setting not in begun])
+        self._say(live.summary(runner.items))
+        outcome = self._outcome()
+        for item in outcome.failed:
+            self.reporter.failed(item)
+        return outcome
+
+    def _run(self, begun: Sequence[Setting], others: Sequence[Setting]) -> None:
+        """Everything that needs the results folder to itself.
+
+        Args:
+            begun: settings of datasets on which cells have run; their images may have changed since.
+        """
+        spec, runner, engine = self.spec, self.runner, self.engine
+        before_run(begun, spec.data, self.reporter)
+        runner.contents = present_contents(begun, spec.data)
+        if any(stale := runner.put_aside_stale()):
+            self._say(
+                f"the images of a dataset have changed: {stale[0]} cells that were run on others are put aside in "
+                f"{self.store.superseded}, and {stale[1]} of its present images are back"
+            )
+        runner.settle()
+        waiting = any(item.fate is Fate.WAITING for item in runner.items)
+        if waiting:
+            before_run(others, spec.data, self.reporter)
+            check_room(self.store, runner.items, self.planned.settings, spec.data)
+            self._foretell()
+        slots = engine.open(jobs=spec.jobs, device=self.planned.plan.sets[0].launch.device) if waiting else []
+        for note in engine.notes:
+            self._say(note)
+        self.planned.plan.save(self.store)
+        if waiting:
+            try:
+                with self.reporter.view(runner.items) as view:
+                    runner.run(slots, view)
+            finally:
+                engine.close()
+
+    def _foretell(self) -> None:
+        """Say how long it will take, as far as anything measured tells."""
+        expected = estimate(self.runner.items, self.store, probe=True)
+        for line in expected.lines(self.spec.jobs):
+            self._say(line)
+        if warning := expected.warning(self.spec.jobs):
+            self.reporter.warn(warning)
+
+    def _say(self, text: str) -> None:
+        self.notes.append(text)
+        self.reporter.say(text)
+
+    def _outcome(self) -> RunOutcome:
+        return RunOutcome(self.store.out, tuple(self.runner.items), tuple(self.notes), self.runner.interrupted)
