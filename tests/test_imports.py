@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
     ),
     # The doors: the command line, and `import ddbench`. Nobody comes in through them.
     "benchmark.commands": ("benchmark", "datasets", "methods", "reports"),
+    "api.__main__": ("benchmark.commands",),  # `python -m ddbench` is the command line
     "api": ("benchmark", "datasets", "methods", "reports"),
 }
 NOT_FROM = {"api": "benchmark.commands"}

@@ -290,7 +290,8 @@ class Store:
         """Raises UsageError if this is not a results folder, or one of another schema."""
         if not self.cells.is_dir():
             raise UsageError(
-                f"{self.out} holds no results (no folder {self.cells}); run `bench run` first, or name another folder with --runs."
+                f"{self.out} holds no results (no folder {self.cells}); run `bench run` first, or name "
+                "another folder with --runs."
             )
         self.require_schema()
 

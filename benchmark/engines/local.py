@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 from ddbench.benchmark.cells.cell import child_main
 from ddbench.benchmark.core.errors import UsageError
@@ -57,18 +60,32 @@ class LocalEngine(Engine):
 
     def _is_bad_fork(self) -> bool:
         look = self._context.Process(target=_look)
-        look.start()
+        with _without_main():
+            look.start()
         look.join()
         return look.exitcode == BAD_FORK
 
     def start(self, cell: Path, slot: Slot) -> Handle:
         forked = self._context.get_start_method() == "forkserver"
         process = self._context.Process(target=child_main, args=(str(cell.resolve()), forked), name=cell.name)
-        process.start()
+        with _without_main():
+            process.start()
         return _Process(process)
 
     def close(self) -> None:
         """The server ends by itself with this process."""
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not run the program again which starts it, as multiprocessing's children do to have
+    what it defines: cells need none of that, and a script or a notebook without `if __name__ == "__main__"` works."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _gpus(jobs: int, device: str) -> list[Slot]:

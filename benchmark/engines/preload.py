@@ -14,10 +14,9 @@ with (
     import ot.batch
     import rich.console
     import sklearn.cluster
-    import typer  # every child imports the `bench` script anew
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
     import ddbench.benchmark.cells.distill
     import ddbench.benchmark.cells.evaluate
 
-__all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "ot", "rich", "sklearn", "typer"]
+__all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "ot", "rich", "sklearn"]

@@ -44,7 +44,9 @@ def test_registered_commands_load() -> None:
 
 def test_leaderboard_in_every_format(out: str) -> None:
     assert "digits (default split) · IPC 10" in run(leaderboard_app, "--runs", out)
-    assert run(leaderboard_app, "--runs", out, "--format", "markdown").startswith("### digits (default split) · IPC 1 ·")
+    assert run(leaderboard_app, "--runs", out, "--format", "markdown").startswith(
+        "### digits (default split) · IPC 1 ·"
+    )
     lines = list(csv.DictReader(io.StringIO(run(leaderboard_app, "--runs", out, "--format", "csv"))))
     assert [(line["ipc"], line["method"]) for line in lines] == [("1", "dmgd"), ("10", "dmgd"), ("10", "random")]
     by_name = run(leaderboard_app, "--runs", out, "--format", "json")
@@ -144,7 +146,11 @@ def test_output_to_a_file_gets_the_whole_table(out: str) -> None:
     # Given explicitly: readline, which pytest loads, sets COLUMNS behind Python's back.
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, "--runs", out], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-P", "-c", program, "--runs", out],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     assert "Too narrow" not in done.stdout
     assert "host MiB" in done.stdout

@@ -219,7 +219,9 @@ def test_every_report_says_something(case: Callable[[Any], None], folder: Any, t
             assert result.exception is None, (options, result.exc_info)
             assert result.output.strip(), options
     leaderboard_file = tmp_path / "board.parquet"
-    assert CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--to", str(leaderboard_file)]).exit_code == 0
+    assert (
+        CliRunner().invoke(leaderboard_app, ["--runs", str(folder.out), "--to", str(leaderboard_file)]).exit_code == 0
+    )
     written = {path.name for path in tmp_path.iterdir()}
     assert written <= {"runs", "site", "figures", "board.parquet"}
 
