@@ -44,7 +44,7 @@ def breakable(text: str) -> str:
     """The same, and lines may break within names of many parameters: `quick[epochs=10,`, `lr=1]`."""
     spread = _spread(text)
     return "".join(
-        _character(c) + (r"llowbreak{}" if c in BREAKS and after.isalpha() else "")
+        _character(c) + (r"\allowbreak{}" if c in BREAKS and after.isalpha() else "")
         for c, after in zip(spread, [*spread[1:], ""], strict=False)
     )
 

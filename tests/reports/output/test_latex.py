@@ -122,6 +122,13 @@ def test_the_caption_says_what_was_run(board: Leaderboard) -> None:
     assert "Hardware: Testing CPU." in caption
 
 
+def test_long_names_may_be_broken_between_their_parameters() -> None:
+    assert (
+        breakable("quick[epochs=10,lr=a], 1,000")
+        == r"quick{[}\allowbreak{}epochs=10,\allowbreak{}lr=\allowbreak{}a], 1,000"
+    )
+
+
 @pytest.mark.parametrize("uneven", [False, True])
 def test_replication_is_a_column_only_where_it_differs(folder: Any, uneven: bool) -> None:
     folder.method("dmgd", [[80.0, 81.0], [82.0, 83.0]])
@@ -186,6 +193,7 @@ def test_escaped_text_runs_nothing(text: str) -> None:
         without_escapes = re.sub(r"\\(?:[{}$&#%_`'^~\"=.]|[a-zA-Z]+)", "", made)
         assert not set(re.sub(r"\$.*?\$", "", without_escapes)) & set("\\&#%_~^$")
         assert made.isascii()
+        assert made.isprintable()
         opened = re.sub(r"\\[{}]", "", made)
         assert opened.count("{") == opened.count("}")
 
