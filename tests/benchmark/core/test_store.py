@@ -15,7 +15,7 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, MethodSpec, cell_id
-from ddbench.benchmark.core.store import CellDir, Launch, State, Store
+from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, State, Store
 
 SPEC = DistillSpec(
     method=MethodSpec(name="random", version=1, params={}),
@@ -97,6 +97,15 @@ def test_clearing_leaves_what_the_cell_is(store: Store, cell: CellDir, tmp_path:
     assert sorted(path.name for path in cell.path.iterdir()) == ["launch.json", "lock", "spec.json"]
     assert cell.state() is State.INTERRUPTED
     assert store.cells.is_dir(), "a link's target is not cleared"
+
+
+def test_a_batch_is_halved_down_to_one_image() -> None:
+    plan, tried = CellPlan(batch_size=5, threads=1), []
+    for _ in range(4):
+        plan = plan.halved()
+        tried.append(plan.batch_size)
+    assert tried == [2, 1, 1, 1]
+    assert plan.oom_batch_sizes == (5, 2, 1, 1)
 
 
 def test_a_lock_is_exclusive_and_released_when_its_process_is_killed(cell: CellDir) -> None:

@@ -121,6 +121,15 @@ def test_the_bound_is_reached_and_never_passed() -> None:
     assert _largest_square([0.5, 0.5, 0.5, 0.5], INTERACTION) == pytest.approx(4.0)
 
 
+def test_the_bound_is_the_variance_of_the_predictions_that_reach_it() -> None:
+    # Each image is got right by one of the two: no two methods of these accuracies can differ on more images.
+    a, b = np.repeat([[1.0] * 6 + [0.0] * 4], 2, axis=0), np.repeat([[0.0] * 6 + [1.0] * 4], 2, axis=0)
+    known = difference_of(method(a), method(b), 10)
+    unknown = difference_of(method(a, predictions=False), method(b, predictions=False), 10)
+    assert "bounded" in unknown.basis
+    assert [c.variance for c in unknown.components] == pytest.approx([c.variance for c in known.components])
+
+
 def test_missing_predictions_widen_the_interval() -> None:
     shares = four()
     known = contrast_of([method(one) for one in shares], MAIN, 40)

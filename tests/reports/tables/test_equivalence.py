@@ -43,6 +43,15 @@ def test_a_difference_beyond_the_margin_is_never_equivalent() -> None:
         equivalence_p_value(found, 0.0)
 
 
+def test_it_does_not_matter_which_method_is_named_first() -> None:
+    better, worse = constant([0.82, 0.84, 0.825]), constant([0.80, 0.81, 0.805])
+    for margin in (0.5, 1.0, 3.0, 10.0):
+        one, other = (
+            equivalence_p_value(difference_of(*pair, 16), margin) for pair in ((better, worse), (worse, better))
+        )
+        assert one == pytest.approx(other)
+
+
 def test_equivalence_errs_at_most_at_its_level() -> None:
     rng, false = np.random.default_rng(0), 0
     for _ in range(600):  # the true difference lies on the margin
@@ -142,6 +151,20 @@ def test_the_crossed_bootstrap_agrees_with_the_moment_interval() -> None:
     assert 0.75 < width / expected < 1.25
     assert abs(np.mean(interval) - moments.difference) < 0.5
     assert pigeonhole_interval(a[:1], b[:1], np.random.default_rng(4)) is None
+
+
+def test_the_bootstrap_draws_sets_of_one_seed_together_and_others_apart() -> None:
+    """Sets differ by far more than the methods: of one seed, that luck is common to both and drops out."""
+    rng = np.random.default_rng(7)
+    luck = [0.1, 0.5, 0.9]
+    a = [SetScore((100 * p,), seed, (rng.random(200) < p).astype(float)) for seed, p in enumerate(luck)]
+    same = pigeonhole_interval(a, a, np.random.default_rng(8))
+    assert same == (0.0, 0.0)
+    elsewhere = [SetScore(one.students, 10 + seed, one.correct) for seed, one in enumerate(a)]
+    apart = pigeonhole_interval(a, elsewhere, np.random.default_rng(8))
+    assert apart is not None
+    assert apart[0] < -30
+    assert apart[1] > 30
 
 
 def test_a_comparison_that_was_made_sees_what_its_parts_would_see() -> None:
