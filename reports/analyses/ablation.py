@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.store import Store
 from ddbench.reports.analyses.ablation_rows import AblationTable, families
 from ddbench.reports.analyses.factorials import Design, designs
 from ddbench.reports.analyses.sweeps import Sweep, sweeps
-from ddbench.reports.results import groups, rows, settings
+from ddbench.reports.results import groups, settings
 
 
 class Ablation(Record):
@@ -16,19 +17,14 @@ class Ablation(Record):
     sweeps: list[Sweep]
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> Ablation:
-    """All designs and sweeps of a results folder. A row counts from its first finished student on.
-
-    Args:
-        grouped: `groups.group(results)`, where it is at hand.
-    """
-    tables = groups.group(results) if grouped is None else grouped
+def build(store: Store, tables: Sequence[groups.Table]) -> Ablation:
+    """All designs and sweeps of a results folder. A row counts from its first finished student on."""
     found = Ablation(designs=[], sweeps=[])
     for table in tables:
         alike = families(table)
         if not alike:
             continue
-        place = AblationTable(results.store, table)
+        place = AblationTable(store, table)
         for family in alike:
             of_family = [
                 design

@@ -11,27 +11,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets, canonical_json
 from ddbench.benchmark.core.store import Store
+from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
 from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
 from ddbench.reports.results.settings import Params
 from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import SetScore
-
-
-class Where(Record):
-    """The table that rows are from."""
-
-    table: str
-    dataset: str
-    split: str
-    ipc: int | None
-    student: str
-    protocol: str
-    modified_protocol: bool
-    n_test: int
 
 
 class Member:
@@ -62,16 +49,7 @@ class AblationTable:
     def __init__(self, store: Store, table: groups.Table) -> None:
         key = table.key
         self.store = store
-        self.where = Where(
-            table=table.title,
-            dataset=key.dataset,
-            split=key.split,
-            ipc=key.ipc,
-            student=key.student,
-            protocol=key.protocol,
-            modified_protocol=table.modified_protocol,
-            n_test=table.n_test,
-        )
+        self.where = where(table)
         self.papers: list[tuple[str, Params, PaperNumber]] = []
         if not self.where.modified_protocol:
             protocol = table.rows[0].cells[0].spec.protocol.name

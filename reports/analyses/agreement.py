@@ -12,11 +12,12 @@ from typing import Any
 
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
-from ddbench.reports.analyses.entrants import Setup, entrants, names_of, takes_part
+from ddbench.reports.analyses.entrants import entrants, names_of, takes_part
 from ddbench.reports.analyses.findings import Finding, findings
 from ddbench.reports.analyses.rank_agreement import Agreement, agreements
 from ddbench.reports.analyses.student_matrix import Matrix, matrices
-from ddbench.reports.results import groups, rows
+from ddbench.reports.analyses.where import Where, where
+from ddbench.reports.results import groups
 
 
 class Arena(Record):
@@ -27,7 +28,7 @@ class Arena(Record):
     split: str
     resolution: int
     ipc: int | None
-    setups: list[Setup]
+    setups: list[Where]
     matrices: list[Matrix]
     pairs: list[Agreement]
     """How far two setups agree, for each two that share methods."""
@@ -35,34 +36,20 @@ class Arena(Record):
     """Separations of one setup and what the others say of them, the largest difference first."""
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> list[Arena]:
-    """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part.
-
-    Args:
-        grouped: `groups.group(results)`, where it is at hand.
-    """
-    tables = groups.group(results) if grouped is None else grouped
+def build(store: Store, tables: Sequence[groups.Table]) -> list[Arena]:
+    """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part."""
     arenas: dict[tuple[Any, ...], list[groups.Table]] = defaultdict(list)
     for table in tables:
         key = table.key
         same = (key.dataset, key.split, key.resolution, key.ipc, key.split_hash, key.content_hash)
         if any(row.finished and not row.reference for row in table.rows):
             arenas[same].append(table)
-    return [_arena(results.store, members) for members in arenas.values() if len(members) > 1]
+    return [_arena(store, members) for members in arenas.values() if len(members) > 1]
 
 
 def _arena(store: Store, members: Sequence[groups.Table]) -> Arena:
     key = members[0].key
-    setups = [
-        Setup(
-            table=table.title,
-            protocol=table.key.protocol,
-            student=table.key.student,
-            modified_protocol=table.modified_protocol,
-            n_test=table.n_test,
-        )
-        for table in members
-    ]
+    setups = [where(table) for table in members]
     names = names_of(row for table in members for row in table.rows if takes_part(row))
     tables = [entrants(store, table, names) for table in members]
     title = groups.title_of(key.dataset, key.split, key.ipc, key.resolution)

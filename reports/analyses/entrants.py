@@ -17,16 +17,6 @@ FEWEST_METHODS = 3
 """Fewest methods with a ranking to speak of."""
 
 
-class Setup(Record):
-    """One table: how the sets are evaluated."""
-
-    table: str
-    protocol: str
-    student: str
-    modified_protocol: bool
-    n_test: int
-
-
 class Contender(Record):
     id: str
     """`RowKey.id`."""

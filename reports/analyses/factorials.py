@@ -10,13 +10,8 @@ from typing import Literal
 
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.spec import brackets
-from ddbench.reports.analyses.ablation_rows import (
-    AblationTable,
-    Member,
-    Where,
-    differs_from_defaults,
-    params_key,
-)
+from ddbench.reports.analyses.ablation_rows import AblationTable, Member, differs_from_defaults, params_key
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.results import settings
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor, Factorial, Params

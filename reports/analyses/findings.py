@@ -8,8 +8,9 @@ from itertools import combinations
 from typing import Literal
 
 from ddbench.benchmark.core.result import Record
-from ddbench.reports.analyses.entrants import Contender, Entrants, Setup
+from ddbench.reports.analyses.entrants import Contender, Entrants
 from ddbench.reports.analyses.rank_agreement import TIE
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.results.groups import RowKey
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import holm_of
@@ -45,7 +46,7 @@ class Finding(Record):
         return bool(self.checks) and all(check.standing == "separated" for check in self.checks)
 
 
-def findings(setups: Sequence[Setup], tables: Sequence[Entrants]) -> list[Finding]:
+def findings(setups: Sequence[Where], tables: Sequence[Entrants]) -> list[Finding]:
     found = []
     for index, (setup, table) in enumerate(zip(setups, tables, strict=True)):
         separated = _separated(table, setup.n_test)

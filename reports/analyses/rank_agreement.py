@@ -11,7 +11,8 @@ from scipy import stats
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.result import Record
-from ddbench.reports.analyses.entrants import FEWEST_METHODS, Entrants, RowSet, Setup
+from ddbench.reports.analyses.entrants import FEWEST_METHODS, Entrants, RowSet
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.results.groups import RowKey
 from ddbench.reports.tables.statistics import ALPHA
 
@@ -43,7 +44,7 @@ class Agreement(Record):
     basis: str
 
 
-def agreements(setups: Sequence[Setup], tables: Sequence[Entrants], title: str) -> list[Agreement]:
+def agreements(setups: Sequence[Where], tables: Sequence[Entrants], title: str) -> list[Agreement]:
     images = _drawn_images(setups[0].n_test, title)
     drawn = [_over_images(table, images) for table in tables]
     found = []

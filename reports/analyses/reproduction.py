@@ -154,13 +154,8 @@ class Reproduction(Record):
         return [note for note in self.contradictions if note.id in cell.contradictions]
 
 
-def build(results: rows.Results, grouped: Sequence[groups.Table] | None = None) -> Reproduction:
-    """Every published cell that has finished students here.
-
-    Args:
-        grouped: `groups.group(results)`, where it is at hand.
-    """
-    tables = groups.group(results) if grouped is None else grouped
+def build(tables: Sequence[groups.Table]) -> Reproduction:
+    """Every published cell that has finished students here."""
     cells: dict[tuple[object, ...], Reproduced] = {}
     for table in tables:
         for row in table.rows:

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import stats
 
 from ddbench.benchmark.core.result import Record
-from ddbench.reports.analyses.entrants import FEWEST_METHODS, Contender, Entrant, Entrants, Setup
+from ddbench.reports.analyses.entrants import FEWEST_METHODS, Contender, Entrant, Entrants
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.statistics import Summary
 
@@ -47,7 +48,7 @@ class Matrix(Record):
     average 1/R where they have nothing in common. None with fewer than three common methods."""
 
 
-def matrices(setups: Sequence[Setup], tables: Sequence[Entrants]) -> list[Matrix]:
+def matrices(setups: Sequence[Where], tables: Sequence[Entrants]) -> list[Matrix]:
     """Students under each protocol that has several; then protocols with each student that has several."""
     by_protocol, by_student = defaultdict(list), defaultdict(list)
     for index, setup in enumerate(setups):

@@ -12,11 +12,11 @@ from ddbench.benchmark.core.spec import Scalar
 from ddbench.reports.analyses.ablation_rows import (
     AblationTable,
     Member,
-    Where,
     differs_from_defaults,
     params_key,
     value_key,
 )
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.results import settings
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Params

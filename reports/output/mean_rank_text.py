@@ -16,9 +16,7 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
     """Print mean ranks with wins, ties and losses, and what they do not say."""
     datasets = dict.fromkeys(cluster.dataset for cluster in found.clusters)
     tables = {title for cluster in found.clusters for title in cluster.tables}
-    console.print(
-        Text(f"Mean ranks · {', '.join(datasets)} · {_counted(len(tables), 'table')}", style="bold"),
-    )
+    console.print(Text(f"Mean ranks · {', '.join(datasets)} · {_counted(len(tables), 'table')}", style="bold"))
     drawn = ruled()
     drawn.add_column("method", overflow="fold")
     for header in ("mean rank", "95 % interval", "wins", "ties", "losses"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DatasetRecord, Record
@@ -20,7 +20,7 @@ from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.results.paths import LEADS_OUT, leads_out
-from ddbench.reports.results.rows import Problem, printable
+from ddbench.reports.results.rows import Problem, first_line, printable
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -205,6 +205,4 @@ def _why(path: Path, error: Exception) -> str:
     version = noted.get("schema_version") if isinstance(noted, dict) else None
     if version != SCHEMA_VERSION:
         return printable(f"schema version {version!r:.40}; this program reads {SCHEMA_VERSION}")
-    first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-    where = ".".join(map(str, first["loc"]))
-    return printable(f"{where}: {first['msg']}" if where else str(first["msg"])).partition("\n")[0]
+    return first_line(error)

@@ -104,17 +104,9 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
             if row["metric"] != METRIC:
                 continue
             try:
-                number = PaperNumber(
-                    value=float(row["value"]),
-                    std=float(row["std"]) if row["std"] else None,
-                    printed_as=row["method_as_printed"],
-                    arxiv=row["arxiv"],
-                    source=row["source"],
-                    kind=row["kind"],
-                    confidence=row["confidence"],  # type: ignore[arg-type] # pydantic checks the text
-                    protocol_status=row["protocol_status"],
-                    note=row["note"],
-                )
+                given: dict[str, str | None] = {name: row[name] for name in PaperNumber.model_fields if name in row}
+                given |= {"std": row["std"] or None, "printed_as": row["method_as_printed"]}
+                number = PaperNumber.model_validate(given)
             except ValueError as error:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
             key = (row["method_id"], row["dataset"], row["ipc"], row["student"], row["protocol"])

@@ -7,18 +7,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.result import SCHEMA_VERSION, DatasetRecord, DistillResult, EvaluateResult, Metrics
-from ddbench.benchmark.core.spec import (
-    DistilledBy,
-    DistillSpec,
-    EvaluateSpec,
-    ForeignImages,
-    cell_id,
-)
+from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
 from ddbench.benchmark.core.store import OF_SCHEMA_1, CellDir, State, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
@@ -240,7 +235,7 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
         try:
             _read_cell(folder, distills, evaluates, problems)
         except (OSError, ValueError) as error:
-            problems.append(Problem(str(folder.path), _first_line(error)))
+            problems.append(Problem(str(folder.path), first_line(error)))
     distills = _with_shards(distills)
     joined = {id: _joined(cell, distills) for id, cell in evaluates.items()}
     timed = {id: cell for id, cell in joined.items() if cell.timing_only}
@@ -255,17 +250,14 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
 
 
 def _read_plans(
-    plans: Iterable[Path],
-    distills: dict[str, DistillCell],
-    evaluates: dict[str, EvaluateCell],
-    problems: list[Problem],
+    plans: Iterable[Path], distills: dict[str, DistillCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
 ) -> None:
     for path in plans:
         try:
             plan = Plan.model_validate_json(path.read_bytes())
             cells = [(cell_id(spec), printable(planned.label), spec) for planned, spec in plan.cells()]
         except (OSError, ValueError) as error:
-            problems.append(Problem(str(path), f"not a plan that this program reads: {_first_line(error)}"))
+            problems.append(Problem(str(path), f"not a plan that this program reads: {first_line(error)}"))
             continue
         for id, label, spec in cells:
             if isinstance(spec, DistillSpec):
@@ -284,7 +276,7 @@ def _read_cell(
         spec = folder.spec()
     except RunError as error:
         other = 1 if folder.id.startswith(OF_SCHEMA_1) else folder.schema_version() or SCHEMA_VERSION
-        why = _first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
+        why = first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
         problems.append(Problem(str(folder.path / "spec.json"), why))
         return
     if cell_id(spec) != folder.id:
@@ -295,16 +287,11 @@ def _read_cell(
     result, state, reason = _outcome(folder)
     if state == State.UNREADABLE:
         problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
-    if isinstance(spec, DistillSpec):
-        made = distills.get(folder.id) or DistillCell(folder.id, spec, _launch_label(folder))
-        assert result is None or isinstance(result, DistillResult)
-        label = made.label if result is None else printable(result.label)
-        distills[folder.id] = replace(made, label=label, state=state, reason=reason, result=result)
-    else:
-        trained = evaluates.get(folder.id) or EvaluateCell(folder.id, spec, _launch_label(folder))
-        assert result is None or isinstance(result, EvaluateResult)
-        label = trained.label if result is None else printable(result.label)
-        evaluates[folder.id] = replace(trained, label=label, state=state, reason=reason, result=result)
+    cells: dict[str, Any] = distills if isinstance(spec, DistillSpec) else evaluates
+    kind: Any = DistillCell if isinstance(spec, DistillSpec) else EvaluateCell
+    cell = cells.get(folder.id) or kind(folder.id, spec, _launch_label(folder))
+    label = cell.label if result is None else printable(result.label)
+    cells[folder.id] = replace(cell, label=label, state=state, reason=reason, result=result)
 
 
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
@@ -417,7 +404,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; of several problems with a file, the first and where it is."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

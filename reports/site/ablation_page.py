@@ -54,7 +54,7 @@ class SweepView:
 
 
 def pages(site: Site) -> list[Page]:
-    found = ablation.build(site.results, [view.group for view in site.tables])
+    found = ablation.build(site.results.store, [view.group for view in site.tables])
     paths = {view.table.title: view.path for view in site.tables}
     sweeps: dict[str, list[SweepView]] = {}
     for sweep in found.sweeps:

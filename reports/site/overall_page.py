@@ -15,9 +15,7 @@ PATH = "overall.html"
 
 def pages(site: Site) -> list[Page]:
     ranks = mean_ranks([view.table for view in site.tables])
-    return [
-        Page(PATH, "overall.html", "All tables at once", SECTION, {"ranks": ranks, "matrix": _matrix(ranks)}),
-    ]
+    return [Page(PATH, "overall.html", "All tables at once", SECTION, {"ranks": ranks, "matrix": _matrix(ranks)})]
 
 
 def _matrix(ranks: MeanRanks) -> list[tuple[str, list[str]]]:

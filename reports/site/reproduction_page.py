@@ -22,7 +22,7 @@ ROOM = 15.0
 
 
 def pages(site: Site) -> list[Page]:
-    found = reproduction.build(site.results, [view.group for view in site.tables])
+    found = reproduction.build([view.group for view in site.tables])
     largest = found.disagreements[:LARGEST]
     numbers = {note.id: number for number, note in enumerate(found.contradictions, start=1)}
     concerned = {id for cell in found.cells for id in cell.contradictions}
@@ -39,22 +39,18 @@ def pages(site: Site) -> list[Page]:
             for what, of, caption in (
                 (
                     "best look %, ours",
-                    _best,
+                    lambda cell: cell.acc_best,
                     "The same quantity on both axes, the best look; ours is the mean over sets.",
                 ),
-                ("acc_last %, ours", _last, "What ranks here, after the last epoch, against the paper's best look."),
+                (
+                    "acc_last %, ours",
+                    lambda cell: cell.acc_last,
+                    "What ranks here, after the last epoch, against the paper's best look.",
+                ),
             )
         ],
     }
     return [Page("reproduction.html", "reproduction.html", "Reproduction of published numbers", SECTION, values)]
-
-
-def _best(cell: Reproduced) -> Summary:
-    return cell.acc_best
-
-
-def _last(cell: Reproduced) -> Summary:
-    return cell.acc_last
 
 
 def _chart(

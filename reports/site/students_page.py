@@ -9,10 +9,10 @@ from typing import get_args
 
 from ddbench.reports.analyses import agreement
 from ddbench.reports.analyses.agreement import Arena
-from ddbench.reports.analyses.entrants import Setup
 from ddbench.reports.analyses.findings import Check, Finding, Standing
 from ddbench.reports.analyses.rank_agreement import DRAWS, Agreement
 from ddbench.reports.analyses.student_matrix import Matrix, MatrixRow
+from ddbench.reports.analyses.where import Where
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
 
@@ -26,7 +26,7 @@ BY_GRAVITY = {standing: place for place, standing in enumerate(reversed(STANDING
 @dataclass(frozen=True)
 class MatrixView:
     matrix: Matrix
-    columns: list[tuple[Setup, str, str]]
+    columns: list[tuple[Where, str, str]]
     """(setup, path of its table, what the column is called)."""
     rows: list[MatrixRow]
     """Methods that two columns or more have."""
@@ -38,7 +38,7 @@ class MatrixView:
 class Survival:
     """What became of one setup's findings."""
 
-    setup: Setup
+    setup: Where
     findings: int
     unchecked: int
     """Findings that no other setup has sets for."""
@@ -67,7 +67,7 @@ class ArenaView:
 
 def pages(site: Site) -> list[Page]:
     paths = {view.table.title: view.path for view in site.tables}
-    arenas = agreement.build(site.results, [view.group for view in site.tables])
+    arenas = agreement.build(site.results.store, [view.group for view in site.tables])
     values = {
         "arenas": [_arena(arena, [paths[setup.table] for setup in arena.setups]) for arena in arenas],
         "standings": STANDINGS,
@@ -109,7 +109,7 @@ def _column_names(arena: Arena, matrix: Matrix, names: Sequence[str]) -> list[st
     return plain if len(set(plain)) == len(plain) else [names[i] for i in matrix.setups]
 
 
-def setup_names(setups: Sequence[Setup]) -> list[str]:
+def setup_names(setups: Sequence[Where]) -> list[str]:
     """What varies: protocol, student or both; a number is added where that is not enough (other teachers, say)."""
     facts = [[setup.protocol for setup in setups], [setup.student for setup in setups]]
     varying = [values for values in facts if len(set(values)) > 1] or facts

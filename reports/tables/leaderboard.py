@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import combinations
 
 from ddbench.benchmark.core.result import TeacherRecord
@@ -67,16 +68,8 @@ def _view(store: Store, table: groups.Table) -> TableView:
     pairs = [Pair(a=order.index(i), b=order.index(j), comparison=pair) for (i, j), pair in comparisons.items()]
     view = TableView(
         title=table.title,
-        dataset=key.dataset,
-        split=key.split,
-        split_hash=key.split_hash,
-        content_hash=key.content_hash,
-        resolution=key.resolution,
-        ipc=key.ipc,
-        protocol=key.protocol,
-        protocol_hash=key.protocol_hash,
+        **{name: value for name, value in asdict(key).items() if name != "teacher_sha256"},
         modified_protocol=modified,
-        student=key.student,
         teacher=teacher,
         n_train=students[0].data.n_train if students else None,
         n_test=n_test or None,

@@ -18,13 +18,7 @@ def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
         protocol: the registered name of the table's protocol.
         warnings: what the dataset says of this split.
     """
-    return [
-        *_protocol_notes(table, protocol),
-        *warnings,
-        *_row_notes(table),
-        *_power_note(table),
-        *_cost_notes(table),
-    ]
+    return [*_protocol_notes(table, protocol), *warnings, *_row_notes(table), *_power_note(table), *_cost_notes(table)]
 
 
 def _protocol_notes(table: TableView, protocol: str) -> list[str]:

@@ -14,14 +14,14 @@ from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.analyses import ablation
 from ddbench.reports.analyses.ablation import Ablation
 from ddbench.reports.analyses.factorials import CORNERS, published_designs
-from ddbench.reports.results import paper_numbers, rows, settings
+from ddbench.reports.results import groups, paper_numbers, rows, settings
 
 DMGD = METHODS.load("dmgd").Params().model_dump(mode="json")
 ACCURACY = {(False, False): 60.0, (True, False): 70.0, (False, True): 64.0, (True, True): 80.0}
 
 
 def build(folder: Any) -> Ablation:
-    return ablation.build(rows.read(folder.out))
+    return ablation.build(folder.store, groups.group(rows.read(folder.out)))
 
 
 def corners(folder: Any, *, skip: tuple[bool, bool] | None = None, spread: float = 1.0, **how: Any) -> None:
@@ -108,7 +108,7 @@ def test_a_tuned_prior_has_no_published_numbers(tmp_path: Path, make_folder: Any
         assert cell.result is not None
         assert cell.result.prior is not None
         cell.result.prior.tuned_by = [MethodSpec(name="minimax", version=1, params={})]
-    (design,) = ablation.build(results).designs
+    (design,) = ablation.build(results.store, groups.group(results)).designs
     assert [cell.paper for cell in design.cells] == [None] * 4
 
 

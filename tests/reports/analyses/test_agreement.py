@@ -14,7 +14,7 @@ from ddbench.reports.analyses import agreement
 from ddbench.reports.analyses.agreement import Arena
 from ddbench.reports.analyses.rank_agreement import kendall_each
 from ddbench.reports.analyses.student_matrix import concordance
-from ddbench.reports.results import rows
+from ddbench.reports.results import groups, rows
 
 OTHER = ProtocolSpec(name="other", version=1, overrides={}, hash="22" * 32)
 FIRST = {"a": 60.0, "b": 64.0, "c": 70.0, "d": 80.0}
@@ -35,7 +35,7 @@ def two_setups(folder: Any, *, second: dict[str, float] | None = None, **how: An
 
 
 def build(folder: Any) -> list[Arena]:
-    return agreement.build(rows.read(folder.out))
+    return agreement.build(folder.store, groups.group(rows.read(folder.out)))
 
 
 def test_kendalls_tau_of_the_means(folder: Any) -> None:

@@ -13,7 +13,7 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.analyses import reproduction
 from ddbench.reports.analyses.reproduction import Reproduction, combined_standard_error, contradictions
-from ddbench.reports.results import rows
+from ddbench.reports.results import groups, rows
 from ddbench.reports.tables.statistics import Summary
 
 SGD = "hard-minimax-sgd"
@@ -37,7 +37,7 @@ def fill(folder: Any, method: str, sets: list[list[tuple[float, float]]], protoc
 
 
 def build(folder: Any) -> Reproduction:
-    return reproduction.build(rows.read(folder.out))
+    return reproduction.build(groups.group(rows.read(folder.out)))
 
 
 SETS = [[(28.0, 30.0), (29.0, 30.4)], [(31.0, 31.8), (32.0, 33.0)], [(27.0, 29.0), (27.4, 28.0)]]
