@@ -232,7 +232,7 @@ def train_classifier(
                 network, optimiser, pixels, labels, augment, cross_entropy,
                 cutmix=recipe.cutmix, batch_size=recipe.batch_size, streams=streams, epoch=epoch,
                 what=f"the classifier {recipe.network}", after_step=note,
-            )  # fmt: skip
+            ).mean()  # fmt: skip
             on_epoch(epoch, loss)
             if epoch in (recipe.epochs, *recipe.keep_epochs):
                 kept[epoch] = _state(network)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.transfers import Arriving, send
 from ddbench.benchmark.protocols import augmentation
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import AdamW, Sgd
@@ -69,6 +71,34 @@ class SoftLabels:
         return F.kl_div(given, target, reduction="batchmean", log_target=True)
 
 
+@dataclass(frozen=True)
+class EpochLosses:
+    """The losses of an epoch's steps. A GPU may still be computing them, and `mean` waits for it: a training that has the
+    next epoch to give does that first."""
+
+    losses: Arriving
+    sizes: list[int]
+    """Images of each step."""
+    where: str
+    """Epoch and learning rate, for the message of a failure."""
+    what: str
+
+    def mean(self) -> float:
+        """The mean loss of an image.
+
+        Raises:
+            RunError: a loss that is not finite.
+        """
+        values = self.losses.tolist()
+        for step, value in enumerate(values, start=1):
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{self.what}'s training loss became {value} at step {step} of {len(values)} in {self.where}. Look "
+                    "at the training images; if the protocol is overridden, lower learning_rate."
+                )
+        return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
+
+
 def train_epoch(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -84,8 +114,8 @@ def train_epoch(
     second_pass: bool = False,
     what: str = "the student",
     after_step: Callable[[int, int], None] | None = None,
-) -> float:
-    """One pass over the reshuffled images, last partial batch included. Returns the mean loss of an image.
+) -> EpochLosses:
+    """One pass over the reshuffled images, last partial batch included. The host waits for a GPU nowhere in it.
 
     A last batch of a single image is left out where the network has BatchNorm.
 
@@ -95,13 +125,10 @@ def train_epoch(
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
         what: is trained, for the message of a failure.
         after_step: called with (steps done, steps of the epoch).
-
-    Raises:
-        RunError: a loss that is not finite.
     """
     device, n, image_size = labels.device, len(pixels), pixels.image_size
     order = torch.randperm(n, generator=streams("shuffle", epoch))
-    rows = _draw_rows(augment, n, image_size, streams("augment", epoch)).to(device)
+    rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
     sizes = [len(batch) for batch in order.split(batch_size)]
@@ -111,7 +138,7 @@ def train_epoch(
     with _drawing_layers(streams("layers", epoch), device):
         batches = zip(
             pixels.batches(order, batch_size),
-            order.to(device).split(batch_size),
+            send(order, device).split(batch_size),
             rows.split(batch_size),
             cuts,
             strict=True,
@@ -130,16 +157,8 @@ def train_epoch(
             losses[step] = loss.detach()
             if after_step is not None:
                 after_step(step + 1, len(sizes))
-    # Looked at once an epoch: a look at every step would make a GPU wait for the host.
-    values = losses.tolist()
-    for step, value in enumerate(values, start=1):
-        if not math.isfinite(value):
-            raise RunError(
-                f"{what}'s training loss became {value} at step {step} of {len(values)} in epoch {epoch} "
-                f"(learning rate {optimiser.param_groups[0]['lr']:g}). Look at the training images; if the protocol is "
-                "overridden, lower learning_rate."
-            )
-    return sum(value * size for value, size in zip(values, sizes, strict=True)) / len(order)
+    where = f"epoch {epoch} (learning rate {optimiser.param_groups[0]['lr']:g})"
+    return EpochLosses(Arriving(losses), sizes, where, what)
 
 
 def _leaves_one_out(network: nn.Module, n: int, batch_size: int) -> bool:
@@ -160,7 +179,7 @@ def _draw_rows(augment: augmentation.Augmentation, n: int, image_size: int, gene
 def _draw_cuts(sizes: list[int], image_size: int, generator: torch.Generator, device: torch.device) -> list[Cut]:
     """An epoch's, with the partners on the device in one copy."""
     cuts = [augmentation.draw_cut(size, image_size, generator) for size in sizes]
-    partners = torch.cat([cut.partners for cut in cuts]).to(device).split(sizes)
+    partners = send(torch.cat([cut.partners for cut in cuts]), device).split(sizes)
     return [cut._replace(partners=mine) for cut, mine in zip(cuts, partners, strict=True)]
 
 

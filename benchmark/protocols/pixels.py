@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import ImageSource
 
 SHARE_OF_FREE = 0.5
@@ -56,7 +57,7 @@ class Resident(Pixels):
         self._images = images
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
-        for batch in order.to(self._images.device).split(batch_size):
+        for batch in send(order, self._images.device).split(batch_size):
             yield self._images[batch].permute(0, 3, 1, 2).contiguous()
 
 
@@ -88,9 +89,7 @@ class Streamed(Pixels):
                 images = torch.from_numpy(np.ascontiguousarray(reading.result().transpose(0, 3, 1, 2)))
                 if following is not None:
                     reading = ahead.submit(self.read, following)
-                if self._device.type == "cuda":
-                    images = images.pin_memory()  # so that the copy does not make the host wait
-                yield images.to(self._device, non_blocking=True)
+                yield send(images, self._device)
 
 
 def hold(source: ImageSource, device: torch.device, fit: Callable[[np.ndarray], np.ndarray] | None = None) -> Pixels:

@@ -27,6 +27,7 @@ from ddbench.benchmark.core.result import Look
 from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import (
+    EpochLosses,
     Loss,
     SoftLabels,
     build_optimiser,
@@ -103,7 +104,7 @@ def train_student(
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
         teacher: on the device, in evaluation mode; for protocols with soft labels, and for no others.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look.
         checkpoint: a file that holds the state at the last look; a training that was killed goes on from it and ends
             with the same result. It is left in place, for the caller to delete once the result is safe.
 
@@ -145,12 +146,13 @@ def train_student(
         progress = saved.load()
 
     outputs: np.ndarray | None = None
+    unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
             for group in optimiser.param_groups:
                 group["lr"] = rates[epoch - 1]
-            train_loss = train_epoch(
+            losses = train_epoch(
                 network,
                 optimiser,
                 train,
@@ -163,6 +165,11 @@ def train_student(
                 epoch=epoch,
                 second_pass=bool(protocol.second_pass),
             )
+            # A GPU gets the next epoch's work before its host reads this one's losses, but for epochs with a look.
+            unread.append((epoch, losses))
+            due = len(unread) - (device.type == "cuda" and epoch not in looks)
+            read = [(done, of_epoch.mean()) for done, of_epoch in unread[:due]]
+            del unread[:due]
             trained = time.perf_counter()
             progress.train_seconds += trained - began
             progress.epoch = epoch
@@ -171,11 +178,12 @@ def train_student(
                 outputs = top_classes(network, normalise, test)
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
-                progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=train_loss))
+                progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=read[-1][1]))
                 if saved is not None:
                     saved.save(progress)
             if on_epoch is not None:
-                on_epoch(EpochReport(epoch, epochs, train_loss, accuracy))
+                for done, train_loss in read:
+                    on_epoch(EpochReport(done, epochs, train_loss, accuracy if done == epoch else None))
         if outputs is None:
             outputs = top_classes(network, normalise, test)
 

@@ -65,7 +65,7 @@ class Pass:
                 streams=partial(seeds.stream, 0),
                 epoch=number,
                 after_step=lambda *step: self.steps.append(step),
-            )
+            ).mean()
 
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, cut: Any) -> Tensor:
         self.seen.append(images[:, 0, 0, 0].long().tolist())
