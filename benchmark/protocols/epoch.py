@@ -73,8 +73,8 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class EpochLosses:
-    """The losses of an epoch's steps. A GPU may still be computing them, and `mean` waits for it: a training that has the
-    next epoch to give does that first."""
+    """The losses of an epoch's steps. A GPU may still be computing them, and `mean` waits until they are there: a
+    training that has the next epoch to give it does that first."""
 
     losses: Arriving
     sizes: list[int]
