@@ -120,7 +120,7 @@ class DecodedCache:
             OSError: a file that cannot be read, or a full disk.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for abandoned in self.folder.glob(".*.tmp"):
+        for abandoned in self.folder.glob(".*.npy.*.tmp"):  # other files here may be in the making
             abandoned.unlink()
         corrupt: dict[Path, str] = {}
         threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS))

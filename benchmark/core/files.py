@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -29,7 +30,7 @@ SPARE_BYTES = 64 * 2**20
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file under a temporary name that is flushed to the disk, then renamed: readers see all of it or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_own()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -68,7 +69,7 @@ def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flus
         locked: the caller holds a lock on the target: what killed attempts have left is then removed.
         flushed: its files are on the disk before it appears, so that a power cut leaves none of them empty.
     """
-    temporary = target.with_name(f".{target.name}.{'partial' if locked else f'{os.getpid()}.tmp'}")
+    temporary = target.with_name(f".{target.name}.{'partial' if locked else f'{_own()}.tmp'}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -78,6 +79,11 @@ def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flus
         _give_name(temporary, target, existing)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _own() -> str:
+    """A part of names that no other process, thread or machine writes under."""
+    return uuid4().hex[:12]
 
 
 def _flush(folder: Path) -> None:

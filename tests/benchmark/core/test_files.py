@@ -21,6 +21,7 @@ from ddbench.benchmark.core.files import (
     is_locked,
     lock,
     lock_or_refuse,
+    whole_file,
     whole_folder,
     write_atomically,
     write_json,
@@ -55,6 +56,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["result.json"], "no temporary file is left behind"
+
+
+def test_threads_do_not_write_under_one_name(tmp_path: Path) -> None:
+    first, second = whole_file(tmp_path / "x"), whole_file(tmp_path / "x")
+    one, two = first.__enter__(), second.__enter__()
+    one.write(b"one")
+    two.write(b"two!")
+    first.__exit__(None, None, None)
+    assert (tmp_path / "x").read_bytes() == b"one"
+    second.__exit__(None, None, None)
+    assert (tmp_path / "x").read_bytes() == b"two!"
+    assert names(tmp_path) == ["x"]
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:
