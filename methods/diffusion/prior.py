@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
@@ -116,12 +117,12 @@ class Prior:
 
     def embed_labels(self, labels: Tensor) -> Tensor:
         """Labels of any shape (…) -> (…, D)."""
-        return self.network.embed_labels(labels.to(self.device))
+        return self.network.embed_labels(send(labels, self.device))
 
     def embed_time(self, t: int) -> Tensor:
         """An original timestep -> (1, D); computed once."""
         if t not in self._time:
-            self._time[t] = self.network.embed_time(torch.tensor([t], device=self.device))
+            self._time[t] = self.network.embed_time(torch.full((1,), t, device=self.device))
         return self._time[t]
 
     def predict(self, x: Tensor, t: int | Tensor, label_embedding: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -135,7 +136,7 @@ class Prior:
         Returns:
             ε (N, C, h, w), and v of the same shape or None for a prior without it.
         """
-        time = self.embed_time(t) if isinstance(t, int) else self.network.embed_time(t.to(self.device))
+        time = self.embed_time(t) if isinstance(t, int) else self.network.embed_time(send(t, self.device))
         conditioning = time + label_embedding
         with self._autocast():
             output = self.network(x, conditioning)
@@ -175,7 +176,7 @@ class Prior:
                 f"the prior takes images of shape {self.image_shape}, got {images.shape[1:]}; "
                 f"use --resolution {self.metadata.resolution}, or a prior for this dataset"
             )
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = send(torch.from_numpy(images), self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.autoencoder is None:
             return x, None
         with self._autocast():

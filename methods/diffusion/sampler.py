@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.diffusion.guidance import Guidance, LabelGuidance, ShiftGuidance, State, Step
 from ddbench.methods.diffusion.noise import ImageKey, NoiseSource
 from ddbench.methods.diffusion.prior import Prior
@@ -73,7 +74,7 @@ def sample(
     path_kl = {term.name: torch.zeros(len(images), device=prior.device) for term in shift_terms}
     sums = []
     if start is None:
-        start = Start(steps - 1, noise.initial(prior.latent_shape).to(prior.device))
+        start = Start(steps - 1, send(noise.initial(prior.latent_shape), prior.device))
     z = start.z
 
     for n, k in enumerate(reversed(range(start.k + 1))):
@@ -96,7 +97,7 @@ def sample(
                 if k > 0:  # the last step has no noise, so its shift has no KL
                     path_kl[shift_term.name] += 0.5 * (delta / sigma).square().flatten(1).sum(1)
 
-        z = mean + sigma * noise.step(n, prior.latent_shape).to(prior.device) if k > 0 else mean
+        z = mean + sigma * send(noise.step(n, prior.latent_shape), prior.device) if k > 0 else mean
         sums.append(z.flatten(1).sum(1))
         on_step(step, z)
 
@@ -139,7 +140,7 @@ def check_finite(sums: Tensor, images: Sequence[ImageKey], timesteps: Sequence[i
         sums: (S, B), the sum of each latent after each executed step.
         timesteps: of the S executed steps.
     """
-    bad = (~sums.isfinite()).nonzero().tolist()
+    bad = (~sums.isfinite().cpu()).nonzero().tolist()
     if bad:
         n, row = bad[0]
         raise RunError(

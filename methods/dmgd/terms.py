@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.batches import Batch, Finished
 from ddbench.methods.diffusion.noise import NoiseSource
@@ -29,7 +30,7 @@ def semantic_matching(
     labels = torch.tensor([prior.label_of(task.class_ids[c]) for c in other.tolist()])
     r = prior.embed_labels(labels)
     return SemanticMatching(
-        noise.labels(params.steps, r.shape[1], params.label_noise).to(prior.device),
+        send(noise.labels(params.steps, r.shape[1], params.label_noise), prior.device),
         r,
         noise_weight=params.label_noise_weight,
         mix_weight=params.label_mix_weight,
@@ -53,7 +54,7 @@ def distribution_matching(
     """
     classes = list(dict.fromkeys(class_index for class_index, _ in batch.keys))
     points, masses = (
-        torch.from_numpy(np.stack([supports[c][part] for c in classes])).float().to(prior.device)
+        send(torch.from_numpy(np.stack([supports[c][part] for c in classes])).float(), prior.device)
         for part in ("points", "masses")
     )
     none = torch.zeros(0, points.shape[2])
@@ -61,7 +62,7 @@ def distribution_matching(
     memory = torch.stack([torch.stack(list(of_class)).flatten(1) if of_class else none for of_class in latents])
     return DistributionMatching(
         Support(points, masses),
-        memory.to(prior.device),
+        send(memory, prior.device),
         scale=params.ot_scale,
         epsilon=params.ot_epsilon,
         iterations=params.ot_iterations,
