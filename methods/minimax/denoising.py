@@ -36,8 +36,10 @@ class DenoisingLoss:
     steps is the same).
     """
 
-    def __init__(self, schedule: NoiseScheduleMetadata) -> None:
-        self.chain = respace(schedule, schedule.steps)
+    def __init__(self, schedule: NoiseScheduleMetadata, device: torch.device | str = "cpu") -> None:
+        chain = respace(schedule, schedule.steps)
+        names = ("alpha_bar", "log_beta_tilde", "log_beta", "mean_x0", "mean_z")
+        self.tables = {name: getattr(chain, name).float().to(device) for name in names}
 
     def __call__(self, output: Tensor, x: Tensor, x_t: Tensor, noise: Tensor, t: Tensor) -> Denoised:
         """
@@ -45,10 +47,12 @@ class DenoisingLoss:
             output: (B, C, h, w) ε̂, or (B, 2C, h, w) ε̂ and v, at x_t.
             x: (B, C, h, w) clean latents.
             noise: (B, C, h, w) ε, with x_t = √ᾱ·x + √(1-ᾱ)·ε.
-            t: (B,) int64 on the CPU.
+            t: (B,) int64.
+
+        All on one device, that of the tables.
         """
         epsilon, v = output.chunk(2, dim=1) if output.shape[1] == 2 * x.shape[1] else (output, None)
-        alpha_bar = self._at(self.chain.alpha_bar, t, x)
+        alpha_bar = self._at("alpha_bar", t)
         x0 = x_t / alpha_bar.sqrt() - (1 / alpha_bar - 1).sqrt() * epsilon
         loss = (epsilon - noise).square().flatten(1).mean(1)
         if v is not None:
@@ -57,18 +61,18 @@ class DenoisingLoss:
 
     def _bound(self, v: Tensor, x: Tensor, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """(B,) bits per number."""
-        low, high = self._at(self.chain.log_beta_tilde, t, x), self._at(self.chain.log_beta, t, x)
+        low, high = self._at("log_beta_tilde", t), self._at("log_beta", t)
         log_variance = low + (v + 1) / 2 * (high - low)
-        mean_x0 = self._at(self.chain.mean_x0, t, x)
-        mean = mean_x0 * x0 + self._at(self.chain.mean_z, t, x) * x_t
+        mean_x0 = self._at("mean_x0", t)
+        mean = mean_x0 * x0 + self._at("mean_z", t) * x_t
         difference = mean_x0 * (x0 - x)
         kl = 0.5 * (log_variance - low - 1 + (low - log_variance).exp() + difference.square() / log_variance.exp())
-        first = (t == 0).view(-1, 1, 1, 1).to(x.device)
+        first = (t == 0).view(-1, 1, 1, 1)
         nats = torch.where(first, -discretised_log_likelihood(x, mean, log_variance), kl)
         return nats.flatten(1).mean(1) / math.log(2)
 
-    def _at(self, table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-        return table[t].float().view(-1, 1, 1, 1).to(like.device)
+    def _at(self, table: str, t: Tensor) -> Tensor:
+        return self.tables[table][t].view(-1, 1, 1, 1)
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

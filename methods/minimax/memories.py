@@ -5,11 +5,14 @@ Legend: B batch, D numbers in a latent, M latents in a memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ddbench.benchmark.core.transfers import send
 
 
 class Memory:
@@ -26,14 +29,17 @@ class Memory:
 
     def push(self, classes: Sequence[int], latents: Tensor) -> None:
         """Add (B, D) latents of those classes."""
-        for class_index in sorted(set(classes)):
-            new = latents[rows_of(class_index, classes)].detach()
+        for class_index, new in by_class(latents.detach(), classes).items():
             held = self.of_class.get(class_index, new[:0])
             self.of_class[class_index] = torch.cat([held, new])[-self.size :]
 
 
-def rows_of(class_index: int, classes: Sequence[int]) -> list[int]:
-    return [row for row, other in enumerate(classes) if other == class_index]
+def by_class(latents: Tensor, classes: Sequence[int]) -> dict[int, Tensor]:
+    """Class index -> its rows of (B, D) latents, in their order; classes rise."""
+    order = torch.tensor(sorted(range(len(classes)), key=classes.__getitem__))
+    counts = sorted(Counter(classes).items())
+    parts = latents[send(order, latents.device)].split([count for _, count in counts])
+    return dict(zip((class_index for class_index, _ in counts), parts, strict=True))
 
 
 def minimax_losses(x0: Tensor, classes: Sequence[int], real: Memory, generated: Memory) -> tuple[Tensor, Tensor]:
@@ -48,13 +54,13 @@ def minimax_losses(x0: Tensor, classes: Sequence[int], real: Memory, generated: 
     Args:
         x0: (B, D) predicted clean latents, with their gradient.
     """
-    present = sorted(set(classes))
+    predictions = by_class(x0, classes)
     representativeness = diversity = torch.zeros((), device=x0.device)
-    for class_index in present:
+    for class_index, predicted in predictions.items():
         if class_index in generated.of_class:
-            p = F.normalize(x0[rows_of(class_index, classes)], dim=1)
+            p = F.normalize(predicted, dim=1)
             r = F.normalize(real.of_class[class_index], dim=1)
             q = F.normalize(generated.of_class[class_index], dim=1)
             representativeness = representativeness + (1 - (p @ r.T).min())
             diversity = diversity + (p @ q.T).max()
-    return representativeness / len(present), diversity / len(present)
+    return representativeness / len(predictions), diversity / len(predictions)

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_file
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.latents import real_images
 from ddbench.methods.diffusion.prior import Prior
@@ -102,8 +103,8 @@ class _Tuner:
         self.update_average = get_ema_multi_avg_fn(recipe.ema)
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.learning_rate, weight_decay=0)
         self.real, self.generated = Memory(recipe.memory), Memory(recipe.memory)
-        self.denoising = DenoisingLoss(prior.metadata.schedule)
-        self.signal = alpha_bar(prior.metadata.schedule)
+        self.denoising = DenoisingLoss(prior.metadata.schedule, prior.device)
+        self.signal = alpha_bar(prior.metadata.schedule).to(prior.device)
         self.losses: list[list[float]] = []
         self._order = -1, torch.empty(0)
 
@@ -132,15 +133,16 @@ class _Tuner:
     def _step(self, step: int) -> Tensor:
         """One optimiser step; returns the three losses, (3,)."""
         draw = seeds.stream(self.seed, "minimax tuning", step)
+        # The host draws while a GPU works on the steps before, and nothing here waits for it.
         x, classes = self._batch(step, draw)
         dropped = torch.rand(len(classes), generator=draw) < self.recipe.label_dropout
         labels = self.labels[classes].where(~dropped, self.prior.null_label)
-        t = torch.randint(len(self.signal), (len(classes),), generator=draw)
-        noise = torch.randn(x.shape, generator=draw).to(x.device)
-        x_t = add_noise(x, noise, self.signal[t].to(x.device))
+        t = send(torch.randint(len(self.signal), (len(classes),), generator=draw), x.device)
+        noise = send(torch.randn(x.shape, generator=draw), x.device)
+        x_t = add_noise(x, noise, self.signal[t])
 
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
-            output = predict_noise(self.difffit.network, x_t, t.to(x.device), labels.to(x.device))
+            output = predict_noise(self.difffit.network, x_t, t, send(labels, x.device))
         denoised = self.denoising(output.float(), x, x_t, noise, t)
         predicted, rows = denoised.x0.flatten(1), classes.tolist()
         representativeness, diversity = minimax_losses(predicted, rows, self.real, self.generated)
@@ -175,7 +177,7 @@ class _Tuner:
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         mean, std = self.prior.encode(images, self.recipe.encoder)
         if std is not None:
-            mean = mean + std * torch.randn(mean.shape, generator=draw).to(mean.device)
+            mean = mean + std * send(torch.randn(mean.shape, generator=draw), mean.device)
         return mean, torch.from_numpy(self.train.labels[rows])
 
     def _looked_at(self, losses: Tensor, first: int) -> list[list[float]]:
