@@ -70,7 +70,7 @@ class IGD(Method):
             terms: list[Guidance] = []
             if deviation_scale:
                 memory = [finished[c][-p.memory :] for c, _ in batch.keys]
-                terms.append(Deviation(memory, scale=deviation_scale, window=window))
+                terms.append(Deviation(memory, scale=deviation_scale, window=window, device=prior.device))
             if self._surrogate is not None:
                 terms.append(
                     Influence(
