@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.base import DistillTask
 from ddbench.methods.cao2.params import CaO2Params
 from ddbench.methods.diffusion.noise import ImageKey
@@ -34,17 +35,16 @@ def refine(task: DistillTask, prior: Prior, params: CaO2Params, images: Sequence
     for start in range(0, len(images), CHUNK):
         task.progress(f"refining: {start} of {len(images)} latents")
         chunk = images[start : start + CHUNK]
-        noise = torch.stack([_noise(task, prior, params, image) for image in chunk]).to(prior.device)
+        noise = send(torch.stack([_noise(task, prior, params, image) for image in chunk]), prior.device)
         k = torch.stack([_indices(task, params, image) for image in chunk], dim=1)
-        times = chain.timesteps[k] if params.refine_time == "timestep" else k
+        times = send(chain.timesteps[k] if params.refine_time == "timestep" else k, prior.device)
+        alpha_bar = send(chain.alpha_bar[k], prior.device)
         z = latents[start : start + CHUNK].detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([z], lr=params.refine_rate)
         for step in range(params.refine_steps):
             optimiser.zero_grad()
             with torch.enable_grad():
-                loss = denoising_loss(
-                    prior, z, noise, chain.alpha_bar[k[step]], times[step], null, max_weight=params.max_weight
-                )
+                loss = denoising_loss(prior, z, noise, alpha_bar[step], times[step], null, max_weight=params.max_weight)
                 loss.sum().backward()
             optimiser.step()
         done.append(z.detach())
