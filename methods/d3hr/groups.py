@@ -10,6 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.transfers import send
+
 BLOCK_NUMBERS = 1 << 22
 """Numbers drawn at once: it bounds memory, and belongs to what determines a draw."""
 
@@ -48,14 +51,21 @@ def best_group(
         std: (D,) σ.
         size: n.
         skew_weight: see `group_scores`.
+
+    Raises:
+        RunError: scores that are not numbers.
     """
     shape = (size, len(mean))
     in_block = max(1, BLOCK_NUMBERS // (size * len(mean)))
-    lowest, best = torch.inf, torch.empty(0)
+    lowest = torch.full((), torch.inf, device=mean.device)
+    best = torch.zeros(shape, device=mean.device)
     for block, first in enumerate(range(0, groups, in_block)):
         noise = torch.randn(min(in_block, groups - first), *shape, generator=draw(block))
-        block_groups = torch.addcmul(mean, noise.to(mean.device), std)
-        score, at = group_scores(block_groups, mean, std, skew_weight).min(0)
-        if score.item() < lowest:
-            lowest, best = score.item(), block_groups[at].clone()
+        block_groups = torch.addcmul(mean, send(noise, mean.device), std)
+        score, at = group_scores(block_groups, mean, std, skew_weight).min(0, keepdim=True)
+        better = score < lowest  # chosen where the groups lie: the host draws the next block meanwhile
+        lowest = torch.where(better, score, lowest)
+        best = torch.where(better, block_groups[at][0], best)
+    if not lowest.isfinite():
+        raise RunError("no group of latents has a finite score; look at the prior and its latents of the real images")
     return best

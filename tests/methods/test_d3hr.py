@@ -164,6 +164,18 @@ def test_the_best_group_by_brute_force(count: int, weight: float, monkeypatch: p
     np.testing.assert_allclose(found.numpy(), best, rtol=1e-6, atol=1e-6)
 
 
+def test_groups_without_a_score_are_an_error_not_an_image() -> None:
+    with pytest.raises(RunError, match="no group of latents has a finite score"):
+        best_group(
+            lambda block: torch.Generator(),
+            torch.full((4,), torch.nan),
+            torch.ones(4),
+            size=2,
+            groups=3,
+            skew_weight=0.5,
+        )
+
+
 # The method -----------------------------------------------------------------------------------------------------------
 
 
