@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.environment import cpu_model
-from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
-from ddbench.datasets.base import Dataset, ImageSource, SplitData
+from ddbench.datasets.base import Dataset, SplitData
 from ddbench.datasets.image_sets import image_files, read_set
 from ddbench.reports.quality import features as feature_extractors
 from ddbench.reports.quality import neighbours, spread, transport
 from ddbench.reports.quality.features import Extractor
-from ddbench.reports.quality.frechet import FrechetDistance
-from ddbench.reports.quality.measures import COVERAGE_NEIGHBOURS, KEYS, PRECISION_NEIGHBOURS, VERSION
+from ddbench.reports.quality.measures import KEYS, PRECISION_NEIGHBOURS, VERSION
 from ddbench.reports.quality.nearest import nearest, sheet
+from ddbench.reports.quality.real_images import Show, drawn, look_at, transport_images_per_class
 from ddbench.reports.quality.records import (
     FeatureSpace,
     QualityRecord,
@@ -42,40 +40,8 @@ from ddbench.reports.quality.records import (
 from ddbench.reports.quality.sets import FinishedSet
 from ddbench.reports.quality.spaces import Wanted
 
-TRANSPORT_IMAGES = 5000
-"""The most images of R, and of S, between which transport is solved: 25 million pairs take about a minute."""
-REFERENCE_QUERIES = 1000
-"""Images of R whose nearest other one gives the unit of pixel distances."""
 FEW = 30
 """Distilled images below which recall is marked."""
-READ = 256
-
-Show = Callable[[str, int, int], None]
-"""Called with (what is being done, how much of it is done, how much there is)."""
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """What all sets of a dataset are measured against, computed once."""
-
-    source: ImageSource
-    rows: np.ndarray
-    """(R,) indices of the images into `source`."""
-    labels: np.ndarray
-    """(R,) classes of the images."""
-    features: np.ndarray
-    """(R, F) features of the images, float64."""
-    coverage_radii: np.ndarray
-    precision_radii: np.ndarray
-    """(R,) distance to the k-th nearest other image."""
-    spread: dict[int, float]
-    gaussians: dict[int, transport.ClassGaussian]
-    frechet: FrechetDistance
-    carried: np.ndarray
-    """Positions in `rows` of the images between which and a set the transport problems are solved."""
-    typical_distance: float
-    """Median distance of pixels to the nearest other image of R."""
-    queries: int
 
 
 class Measuring:
@@ -105,59 +71,7 @@ class Measuring:
         self.dataset, self.split, self.resolution = dataset, split, resolution
         self.extractor, self.space, self.device, self.show = extractor, space, device, show
         self.real_per_class = real_per_class
-        self.real = self._look_at_real()
-
-    def _look_at_real(self) -> RealImages:
-        source, classes = self.split.train, range(len(self.dataset.class_ids))
-        rows = np.concatenate([self._drawn(source.of_class(c), self.real_per_class, "real images", c) for c in classes])
-        labels = np.asarray(source.labels)[rows]
-        if len(rows) <= COVERAGE_NEIGHBOURS:
-            raise UsageError(
-                f"{len(rows)} real images are too few to measure against: the {COVERAGE_NEIGHBOURS}th nearest other "
-                "one is needed; raise --limit-real"
-            )
-        blocks = []
-        for start in range(0, len(rows), READ):
-            self.show("features of the real images", start, len(rows))
-            blocks.append(self.extractor.features(source.read(rows[start : start + READ])))
-        features = np.concatenate(blocks)
-        self.show("neighbours among the real images", 0, 3)
-        coverage_radii = neighbours.radii(features, COVERAGE_NEIGHBOURS)
-        self.show("neighbours among the real images", 1, 3)
-        precision_radii = neighbours.radii(features, PRECISION_NEIGHBOURS)
-        self.show("neighbours among the real images", 2, 3)
-        each = max(1, TRANSPORT_IMAGES // len(self.dataset.class_ids))
-        carried = [self._drawn(np.flatnonzero(labels == c), each, "transport, real", c) for c in classes]
-        queries = self._drawn(np.arange(len(rows)), REFERENCE_QUERIES, "reference", 0)
-        found = nearest(
-            source.read(rows[queries]),
-            source,
-            rows,
-            self.device,
-            own=queries,
-            progress=lambda done, total: self.show("pixels of the real images", done, total),
-        )
-        return RealImages(
-            source=source,
-            rows=rows,
-            labels=labels,
-            features=features,
-            coverage_radii=coverage_radii,
-            precision_radii=precision_radii,
-            spread=spread.class_spread(features, labels),
-            gaussians=transport.class_gaussians(features, labels),
-            frechet=FrechetDistance(features),
-            carried=np.concatenate(carried),
-            typical_distance=float(np.median(found.distance)),
-            queries=len(queries),
-        )
-
-    def _drawn(self, among: np.ndarray, most: int | None, purpose: str, class_index: int) -> np.ndarray:
-        """At most `most` of them, in order: the same ones for every set."""
-        if most is None or len(among) <= most:
-            return among
-        stream = seeds.stream(0, "quality", purpose, self.dataset.class_ids[class_index])
-        return np.sort(among[torch.randperm(len(among), generator=stream).numpy()[:most]])
+        self.real = look_at(dataset, split, extractor, per_class=real_per_class, device=device, show=show)
 
     def measure(self, made: FinishedSet, store: Store) -> QualityRecord:
         """Measure one set; its record and its sheet are written.
@@ -185,9 +99,9 @@ class Measuring:
         values["raw_bytes_per_class"] = sum(int(np.prod(shape)) for shape in shapes) / classes
 
         image_size = max(max(shape[:2]) for shape in shapes)
-        drawn = sheet(real.source, real.rows[found.row], labels, image_size, classes)
+        grid = sheet(real.source, real.rows[found.row], labels, image_size, classes)
         folder_of(store).mkdir(exist_ok=True)
-        write_atomically(folder_of(store) / sheet_name(made.image_set_sha256), drawn.png)
+        write_atomically(folder_of(store) / sheet_name(made.image_set_sha256), grid.png)
         record = QualityRecord(
             version=VERSION,
             image_set_sha256=made.image_set_sha256,
@@ -214,9 +128,9 @@ class Measuring:
             caveats=self._caveats(features, shapes),
             sheet=Sheet(
                 file=sheet_name(made.image_set_sha256),
-                image_size=drawn.image_size,
-                columns=drawn.columns,
-                rows=drawn.rows,
+                image_size=grid.image_size,
+                columns=grid.columns,
+                rows=grid.rows,
             ),
             seconds=round(time.perf_counter() - began, 3),
             device=_device_name(self.device),
@@ -283,10 +197,9 @@ class Measuring:
 
     def _carried(self, labels: np.ndarray) -> np.ndarray:
         """Positions of the distilled images that take part in transport."""
-        each = max(1, TRANSPORT_IMAGES // len(self.dataset.class_ids))
-        return np.concatenate(
-            [self._drawn(np.flatnonzero(labels == c), each, "transport, distilled", int(c)) for c in np.unique(labels)]
-        )
+        each, ids = transport_images_per_class(self.dataset), self.dataset.class_ids
+        chosen = [drawn(np.flatnonzero(labels == c), each, "transport, distilled", ids[c]) for c in np.unique(labels)]
+        return np.concatenate(chosen)
 
     def _caveats(self, features: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[str]:
         count, dimensions = features.shape
