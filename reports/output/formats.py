@@ -39,6 +39,11 @@ def ruled() -> RichTable:
     return RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
 
 
+def width(drawn: RenderableType, console: Console) -> int:
+    """Columns that it takes where it may have as many as it wants."""
+    return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
+
+
 def hanging(text: str, style: str = "") -> RenderableType:
     """A list item whose further lines are indented under its first."""
     grid = RichTable.grid(padding=(0, 1))
@@ -81,8 +86,7 @@ def _least_room(table: TableView) -> int:
 
 def _width(table: TableView, shown: Sequence[Column], console: Console) -> int:
     """Width of the table without the names of its methods."""
-    drawn = _draw(table, shown, room=0)
-    return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
+    return width(_draw(table, shown, room=0), console)
 
 
 def _draw(table: TableView, shown: Sequence[Column], room: int) -> RichTable:
@@ -120,9 +124,9 @@ def markdown(board: Leaderboard, *, best: bool = False) -> str:
         if table.settings:
             lines += [escaped(" · ".join(table.settings)), ""]
         lines += [
-            _pipes([column.header for column in shown]),
-            _pipes([":--" if column.left else "--:" for column in shown]),
-            *(_pipes([escaped(column.cell(row)) for column in shown]) for row in table.rows),
+            pipes([column.header for column in shown]),
+            pipes([":--" if column.left else "--:" for column in shown]),
+            *(pipes([escaped(column.cell(row)) for column in shown]) for row in table.rows),
             "",
             escaped(legend(table)),
             "",
@@ -141,7 +145,8 @@ def left_out_markdown(problems: Sequence[Problem]) -> str:
     return "\n".join([f"Left out ({len(listed)}):", "", *listed])
 
 
-def _pipes(cells: Sequence[str]) -> str:
+def pipes(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 

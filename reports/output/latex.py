@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ddbench.reports.output import latex_parts as parts
 from ddbench.reports.output import number_text
 from ddbench.reports.output.captions import numbered, replication, slug
 from ddbench.reports.output.columns import columns, legend_items, rank
-from ddbench.reports.output.latex_parts import (
-    NONE,
-    PAPER,
-    Footnotes,
-    bold_note,
-    counts,
-    document,
-    emphasised,
-    floating,
-    marks,
-    method_name,
-    name_column,
-    number,
-    paper,
-    sentence,
-)
 from ddbench.reports.output.latex_text import escaped
 from ddbench.reports.tables.views import Leaderboard, TableView
 
@@ -43,7 +28,7 @@ def tables(board: Leaderboard, *, best: bool = False) -> str:
         best: also the best look at the test set.
     """
     labels = numbered([f"tab:{slug(table, ipc=True)}" for table in board.tables])
-    return document([_table(table, label, best=best) for table, label in zip(board.tables, labels, strict=True)])
+    return parts.document([_table(table, label, best=best) for table, label in zip(board.tables, labels, strict=True)])
 
 
 def _table(table: TableView, label: str, *, best: bool) -> str:
@@ -56,35 +41,35 @@ def _table(table: TableView, label: str, *, best: bool) -> str:
         and not (column.key == "replication" and uniform)
         and any(column.cell(row) != number_text.NONE for row in rows)
     ]
-    footnotes = Footnotes(rows)
+    footnotes = parts.Footnotes(rows)
     papers = any(row.papers for row in rows)
     head = [r"\#", "Method", r"Acc.\ (\%)", *([r"Best (\%)"] if best else []), *([r"Paper (\%)"] if papers else [])]
     head += [HEADERS[column.key] for column in shown]
     lines, referred = [], False
-    for row, accuracy in zip(rows, emphasised(rows), strict=True):
+    for row, accuracy in zip(rows, parts.emphasised(rows), strict=True):
         if row.reference and not referred and row is not rows[0]:
             lines.append(r"\midrule")
         referred = row.reference
         cells = [
             _plain(rank(row)),
-            method_name(row.method, rows) + marks(row) + footnotes.mark(row),
+            parts.method_name(row.method, rows) + parts.marks(row) + footnotes.mark(row),
             accuracy,
-            *([number(row.acc_best)] if best else []),
-            *([paper(row)] if papers else []),
+            *([parts.number(row.acc_best)] if best else []),
+            *([parts.paper(row)] if papers else []),
             *(_plain(column.cell(row)) for column in shown),
         ]
         lines.append(" & ".join(cells) + r" \\")
     notes = [
-        bold_note(sum(row.rank == 1 and counts(row) for row in rows)),
+        parts.bold_note(sum(row.rank == 1 and parts.counts(row) for row in rows)),
         *(escaped(item) for item in legend_items(table) if not item.startswith("paper: ")),
-        *([PAPER] if papers else []),
+        *([parts.PAPER] if papers else []),
         *footnotes.texts(),
-        *map(sentence, table.notes),
+        *map(parts.sentence, table.notes),
     ]
-    specification = f"l{name_column(rows)}" + "r" * (len(head) - 2)
-    return floating([table], label, specification, [" & ".join(head) + r" \\"], lines, notes)
+    specification = f"l{parts.name_column(rows)}" + "r" * (len(head) - 2)
+    return parts.floating([table], label, specification, [" & ".join(head) + r" \\"], lines, notes)
 
 
 def _plain(cell: str) -> str:
     """A cell of numbers as the terminal has it."""
-    return NONE if cell == number_text.NONE else escaped(re.sub(r"^-(?=\d)", "−", cell))
+    return parts.NONE if cell == number_text.NONE else escaped(re.sub(r"^-(?=\d)", "−", cell))

@@ -5,22 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from ddbench.reports.output import latex_parts as parts
 from ddbench.reports.output.captions import families, numbered, slug
-from ddbench.reports.output.latex_parts import (
-    NONE,
-    PAPER,
-    Footnotes,
-    bold_note,
-    counts,
-    document,
-    emphasised,
-    floating,
-    marks,
-    method_name,
-    name_column,
-    paper,
-    sentence,
-)
 from ddbench.reports.tables.methods_as_run import methods_as_run
 from ddbench.reports.tables.notes import no_predictions, single_set
 from ddbench.reports.tables.views import Leaderboard, RowView, TableView
@@ -30,7 +16,7 @@ def wide(board: Leaderboard) -> str:
     """Methods × IPC: one `table*` for each dataset, split, resolution, protocol and student."""
     found = families(board.tables)
     labels = numbered([f"tab:{slug(some[0], ipc=False)}" for some in found])
-    return document([_table(some, label) for some, label in zip(found, labels, strict=True)])
+    return parts.document([_table(some, label) for some, label in zip(found, labels, strict=True)])
 
 
 def _table(some: Sequence[TableView], label: str) -> str:
@@ -41,9 +27,9 @@ def _table(some: Sequence[TableView], label: str) -> str:
         [table.rows[one.rows[place]] if place in one.rows else None for one in found]
         for place, table in enumerate(some)
     ]
-    accuracy = [emphasised(column) for column in by_table]
+    accuracy = [parts.emphasised(column) for column in by_table]
     papers = [any(row is not None and row.papers for row in column) for column in by_table]
-    footnotes = Footnotes(rows)
+    footnotes = parts.Footnotes(rows)
     order = sorted(range(len(found)), key=lambda i: _place(found[i].reference, [column[i] for column in by_table]))
     lines = []
     for position, i in enumerate(order):
@@ -51,20 +37,21 @@ def _table(some: Sequence[TableView], label: str) -> str:
             lines.append(r"\midrule")
         mine = [column[i] for column in by_table]
         longest = max((row for row in mine if row is not None), key=lambda row: len(row.qualifiers))
-        cells = [method_name(longest.method if longest.qualifiers else found[i].name, rows) + footnotes.mark(longest)]
+        name = longest.method if longest.qualifiers else found[i].name
+        cells = [parts.method_name(name, rows) + footnotes.mark(longest)]
         for place, row in enumerate(mine):
-            cells.append(accuracy[place][i] + ("" if row is None else _beside(marks(row)) + _unfinished(row)))
-            cells += [NONE if row is None else paper(row)] if papers[place] else []
+            cells.append(accuracy[place][i] + ("" if row is None else _beside(parts.marks(row)) + _unfinished(row)))
+            cells += [parts.NONE if row is None else parts.paper(row)] if papers[place] else []
         lines.append(" & ".join(cells) + r" \\")
-    tied = max(sum(row is not None and row.rank == 1 and counts(row) for row in column) for column in by_table)
+    tied = max(sum(row is not None and row.rank == 1 and parts.counts(row) for row in column) for column in by_table)
     notes = [
-        bold_note(tied, per_column=True),
+        parts.bold_note(tied, per_column=True),
         *_legend(rows, paper=any(papers)),
         *footnotes.texts(),
-        *map(sentence, _common_notes(some)),
+        *map(parts.sentence, _common_notes(some)),
     ]
     numbers = "r" * (len(papers) + sum(papers))
-    return floating(some, label, name_column(rows) + numbers, _head(some, papers), lines, notes)
+    return parts.floating(some, label, parts.name_column(rows) + numbers, _head(some, papers), lines, notes)
 
 
 def _head(some: Sequence[TableView], papers: Sequence[bool]) -> list[str]:
@@ -105,7 +92,7 @@ def _legend(rows: Sequence[RowView], *, paper: bool) -> list[str]:
         found.append(r"$^{\ddagger}$~no per-image predictions.")
     if any(row.done < row.expected for row in rows):
         found.append("In brackets: students done of those asked for.")
-    found += [PAPER] if paper else []
+    found += [parts.PAPER] if paper else []
     return found
 
 

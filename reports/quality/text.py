@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown, ruled
+from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown, pipes, ruled, width
 from ddbench.reports.output.number_text import NONE, interval
 from ddbench.reports.quality.measures import MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
@@ -150,7 +149,7 @@ def _print_columns(methods: Sequence[str], columns: Sequence[Column], console: C
     left = list(columns)
     while left:
         taken = len(left)
-        while taken > 1 and _width(_draw(methods, left[:taken]), console) > console.width:
+        while taken > 1 and width(_draw(methods, left[:taken]), console) > console.width:
             taken -= 1
         console.print(_draw(methods, left[:taken]))
         left = left[taken:]
@@ -166,12 +165,8 @@ def _draw(methods: Sequence[str], columns: Sequence[Column]) -> RichTable:
     return drawn
 
 
-def _width(drawn: RenderableType, console: Console) -> int:
-    return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
-
-
 def _pipes(methods: Sequence[str], columns: Sequence[Column]) -> list[str]:
     head = ["method", *(header for header, _ in columns)]
     marks = [":--", *("--:" for _ in columns)]
     rows = [[method, *(cells[index] for _, cells in columns)] for index, method in enumerate(methods)]
-    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *([escaped(c) for c in row] for row in rows))]
+    return [pipes(head), pipes(marks), *(pipes([escaped(cell) for cell in row]) for row in rows)]

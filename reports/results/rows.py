@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -42,17 +42,27 @@ class Problem:
     reason: str
 
 
+Spec = TypeVar("Spec", DistillSpec, EvaluateSpec)
+Result = TypeVar("Result", DistillResult, EvaluateResult)
+
+
 @dataclass(frozen=True)
-class DistillCell:
-    """A first-stage cell that was asked for or is there."""
+class Cell(Generic[Spec, Result]):
+    """A cell that was asked for or is there."""
 
     id: str
-    spec: DistillSpec
+    spec: Spec
     label: str
     state: str = str(State.ABSENT)
     reason: str | None = None
-    result: DistillResult | None = None
+    result: Result | None = None
     planned: bool = False
+
+
+@dataclass(frozen=True)
+class DistillCell(Cell[DistillSpec, DistillResult]):
+    """A first-stage cell."""
+
     failed_shard: DistillCell | None = None
     """A shard without which the set cannot be merged."""
 
@@ -75,16 +85,9 @@ class DistillCell:
 
 
 @dataclass(frozen=True)
-class EvaluateCell:
-    """A second-stage cell that was asked for or is there: one student."""
+class EvaluateCell(Cell[EvaluateSpec, EvaluateResult]):
+    """A second-stage cell: one student."""
 
-    id: str
-    spec: EvaluateSpec
-    label: str
-    state: str = str(State.ABSENT)
-    reason: str | None = None
-    result: EvaluateResult | None = None
-    planned: bool = False
     distill: DistillCell | None = None
     """The cell that made its set; None for images made elsewhere, and where that cell is gone."""
 
