@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -122,6 +123,33 @@ class LiveView:
         return Text(text + (f" · about {duration(left)} left" if left is not None and ended < len(self.items) else ""))
 
 
+class NotebookView(LiveView):
+    """The same in a notebook, as one output that is replaced while cells run."""
+
+    REFRESH_SECONDS = 0.5
+
+    def __enter__(self) -> NotebookView:
+        from IPython.display import display
+
+        self._handle = display(self._bundle(), raw=True, display_id=True)
+        self._shown = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.update(self._bundle(), raw=True)
+
+    def tick(self) -> None:
+        if time.monotonic() - self._shown > self.REFRESH_SECONDS:
+            self._handle.update(self._bundle(), raw=True)
+            self._shown = time.monotonic()
+
+    def _bundle(self) -> dict[str, str]:
+        page = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
+        page.print(self.render())
+        text = page.export_text(clear=False)
+        return {"text/plain": text, "text/html": page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")}
+
+
 def progress_of(item: Item) -> tuple[float, str]:
     """(fraction done, what it is at) of a running cell, from its progress file."""
     noted: dict[str, Any] = item.cell.progress()
@@ -163,6 +191,8 @@ def time_left(items: list[Item]) -> float | None:
 
 
 def view(console: Console, items: list[Item]) -> PlainView | LiveView:
+    if console.is_jupyter:
+        return NotebookView(console, items)
     return LiveView(console, items) if console.is_terminal else PlainView(console, items)
 
 

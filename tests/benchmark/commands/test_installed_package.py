@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,3 +84,28 @@ def test_it_distills_by_name_in_cells_of_their_own(site: Path, tmp_path: Path) -
     assert (result["status"], result["label"]) == ("ok", "stranger-alone")
     assert result["method"]["name"] == "stranger"
     assert result["method"]["params"] == {"images_mixed": 1}
+
+
+def test_a_wheel_of_the_benchmark_holds_every_file_of_its_folders(tmp_path: Path) -> None:
+    """What pyproject forgets is missed by whoever does not work in a checkout."""
+    for needed in ("pip", "setuptools"):
+        if find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed, so no package can be built")
+    root, source = Path(__file__).parents[3], tmp_path / "source"
+    tops = {"api": "ddbench", **{top: f"ddbench/{top}" for top in ("benchmark", "methods", "datasets", "reports")}}
+    for top in tops:
+        shutil.copytree(root / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / file, source / file)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+               "--disable-pip-version-check", "--wheel-dir", tmp_path, source]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == {
+        f"{package}/{file.relative_to(root / top)}"
+        for top, package in tops.items()
+        for file in (root / top).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
