@@ -31,15 +31,22 @@ class SmallRuns:
         method: the class; each run makes a new instance with `params`.
         root: an empty folder for cells and artefacts.
         prior_tuned_by: as the contestant's registry entry says.
+        device: with its index, if it has one.
     """
 
     def __init__(
-        self, method: type[Method], params: Any, planted: Planted, root: Path, prior_tuned_by: str | None = None
+        self,
+        method: type[Method],
+        params: Any,
+        planted: Planted,
+        root: Path,
+        prior_tuned_by: str | None = None,
+        device: str = "cpu",
     ) -> None:
         import torch
 
         self.method, self.params, self.planted, self.root = method, params, planted, root
-        self.device = torch.device("cpu")
+        self.device = torch.device(device)
         self.prior = "digits" if method.needs_prior else None
         if prior_tuned_by is not None:
             self.prior = f"{small_tuner(prior_tuned_by)}(digits)"
@@ -85,13 +92,13 @@ class SmallRuns:
             ipc=ipc,
             seed=seed,
             precision="fp32",
-            device_type="cpu",
+            device_type=self.device.type,
         )
         rounds = Rounds(folder.path / "rounds", len(Digits.class_ids), ipc, Digits.channels)
         task = make_task(
             folder,
             spec,
-            Launch(label=self.method.name, prior=self.prior),
+            Launch(label=self.method.name, prior=self.prior, device=str(self.device)),
             CellPlan(batch_size=batch_size, threads=1),
             Store(self.root / artefacts),
             Meter(self.device, folder.path / "spent.json"),

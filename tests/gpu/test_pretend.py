@@ -1,0 +1,118 @@
+"""The pretend GPU refuses what CUDA refuses, and names the line: faults are planted in the sampler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pretend
+import pytest
+import torch
+from torch import Tensor
+
+from ddbench.benchmark.cells.cell import EXIT_FAILED, run_cell
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.result import DistillResult
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.core.transfers import send
+from ddbench.benchmark.planning.planner import plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.datasets.digits import Digits
+from ddbench.methods.diffusion import sampler
+from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
+from ddbench.methods.diffusion.prior import Prior
+from ddbench.methods.diffusion.priors.files import find_prior
+
+CUDA = torch.device("cuda", 0)
+
+
+def sample() -> Tensor:
+    images = [ImageKey(class_id, 0) for class_id in Digits.class_ids]
+    prior = Prior.load(find_prior("digits"), device="cuda:0")
+    noise = StreamNoise(partial(seeds.stream, 0), images)
+    return sampler.sample(prior, images, [], noise, steps=3, cfg_scale=4.0).latents
+
+
+def left_on_the_host(numbers: Tensor, device: torch.device) -> Tensor:
+    return numbers
+
+
+def drawn_there(numbers: Tensor, device: torch.device) -> Tensor:
+    return torch.randn(numbers.shape, device=device, generator=torch.Generator())
+
+
+def unpinned(numbers: Tensor, device: torch.device) -> Tensor:
+    return numbers.to(device, non_blocking=True)
+
+
+def read_by_numpy(sums: Tensor, *_: Any) -> None:
+    sums.numpy()
+
+
+def in_steps(fault: Callable[[Tensor, torch.device], Tensor]) -> Callable[[Tensor, torch.device], Tensor]:
+    """`send` for the noise at the start, the fault for that of the steps."""
+    sends = iter([send])
+    return lambda numbers, device: next(sends, fault)(numbers, device)
+
+
+@pytest.mark.parametrize(
+    ("fault", "refusal"),
+    [
+        (left_on_the_host, r"on the same device: .* got cuda:0 and CPU tensors of shape \(10, 1, 8, 8\)"),
+        (drawn_there, "Expected a 'cuda' device type for generator but found 'cpu'"),
+    ],
+)
+def test_a_mix_of_devices_is_refused_with_the_line(
+    fault: Callable[..., Tensor], refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "send", in_steps(fault))
+    with (
+        pretend.gpu(),
+        pytest.raises(pretend.DeviceMix, match=refusal + r".* at methods/diffusion/sampler\.py:\d+ sample"),
+    ):
+        sample()
+
+
+def test_numpy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "check_finite", read_by_numpy)
+    with pretend.gpu(), pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+        sample()
+
+
+def test_only_pinned_memory_is_copied_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend.gpu() as seen:
+        sample()
+    before = seen.waits("methods/diffusion/sampler.py")
+    monkeypatch.setattr(sampler, "send", unpinned)
+    with pretend.gpu() as seen:
+        sample()
+    assert seen.waits("methods/diffusion/sampler.py") == before + 3, "the start and the noise of two steps"
+
+
+def test_numbers_are_the_cpus_and_seen_on_the_gpu() -> None:
+    with pretend.gpu() as seen:
+        x = torch.arange(6.0, device=CUDA).reshape(2, 3).requires_grad_()
+        assert (x.device, x.is_cuda) == (CUDA, True)
+        (gradient,) = torch.autograd.grad((x @ x.T).sum(), x)
+        assert gradient.tolist() == [[6.0, 10.0, 14.0], [6.0, 10.0, 14.0]]
+        assert seen.waits() == 1, "the list"
+        with pytest.raises(RuntimeError, match="cannot pin"):
+            x.pin_memory()
+
+
+def test_a_cell_that_mixes_devices_fails_and_says_where(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
+    options = {"methods": "dit[steps=3]", "datasets": "digits", "ipc": 1, "seeds": 0, "device": "cpu"}
+    (planned,) = plan_run(run_spec({}, options), students=False)[0].sets
+    assert planned.spec is not None
+    store = Store(tmp_path / "runs")
+    store.create()
+    cell = store.add(planned.spec, planned.launch.model_copy(update={"device": "cuda:0"}))
+    monkeypatch.setattr(sampler, "send", in_steps(left_on_the_host))
+    with pretend.gpu():
+        assert run_cell(cell.path) == EXIT_FAILED
+    result = cell.result()
+    assert isinstance(result, DistillResult)
+    assert re.search(r"got cuda:0 and CPU tensors .* at methods/diffusion/sampler\.py:\d+ sample", str(result.reason))

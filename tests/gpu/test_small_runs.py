@@ -1,0 +1,52 @@
+"""Every registered method on a pretend GPU: no tensor of the host meets the device's, and the images are the CPU's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pretend
+import pytest
+
+from ddbench.benchmark.check.canary import Planted
+from ddbench.benchmark.check.check import subject_of
+from ddbench.benchmark.check.comparison import expect_close, latent_tolerance
+from ddbench.benchmark.check.runs import SmallRuns
+from ddbench.benchmark.core.registry import METHODS
+
+NAMES = [entry.name for entry in METHODS if "small" not in entry.tags]
+"""A small budget differs from its method in what small runs make small."""
+STEPS = 8
+FEWER_STEPS = {"dmgd-dm-always": {"ot_window_last": STEPS - 1}}
+"""What a variant that names steps of the usual chain needs besides."""
+CLASSES = (0, 7)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of all methods find each other's classifiers and tuned priors."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def images_on(device: str, name: str, planted: Planted, root: Path) -> Any:
+    sampled = "steps" in METHODS.load(name).Params.model_fields
+    given = ({"steps": STEPS} if sampled else {}) | FEWER_STEPS.get(name, {})
+    with subject_of(name, given, planted) as subject:
+        tuned_by = subject.entry.prior_tuned_by
+        runs = SmallRuns(subject.method, subject.params, planted, root / device, tuned_by, device=device)
+        return runs.run(classes=CLASSES, cell=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_makes_the_images_that_the_cpu_makes(name: str, planted: Planted, shared: Path) -> None:
+    expected = images_on("cpu", name, planted, shared)
+    with pretend.gpu() as seen:
+        made = images_on("cuda:0", name, planted, shared)
+    expect_close(made, expected, latent_tolerance(METHODS.load(name)), "on the GPU")
+    if METHODS.load(name).needs_prior:
+        assert seen.events, "it ran there"
