@@ -182,14 +182,15 @@ class _Tuner:
 
     def _looked_at(self, losses: Tensor, first: int) -> list[list[float]]:
         """The losses as numbers; RunError if one is not finite."""
-        bad = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
-        if bad:
-            raise RunError(
-                f"tuning the prior broke down: at step {first + bad[0] + 1} of {self.recipe.tuning_steps} the losses "
-                f"are {losses[bad[0]].tolist()} (denoising, representativeness, diversity). Lower learning_rate (now "
-                f"{self.recipe.learning_rate:g}), or use --precision fp32."
-            )
-        return losses.tolist()
+        values = losses.tolist()
+        for step, of_step in enumerate(values, start=first + 1):
+            if not np.isfinite(of_step).all():
+                raise RunError(
+                    f"tuning the prior broke down: at step {step} of {self.recipe.tuning_steps} the losses are "
+                    f"{of_step} (denoising, representativeness, diversity). Lower learning_rate (now "
+                    f"{self.recipe.learning_rate:g}), or use --precision fp32."
+                )
+        return values
 
     def _save(self) -> None:
         state = {
