@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.commands.options import DryRun, run_options
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.subsets import How
@@ -40,6 +39,7 @@ def evaluate(
     dry_run: DryRun = False,
 ) -> None:
     """Train students on a distilled set that anything has made."""
+    from ddbench.benchmark.commands.execute import execute, reporter
     from ddbench.benchmark.running.foreign_set import plan_images
 
     spec = run_spec({}, {**given, "methods": ["images"], "datasets": [dataset]})

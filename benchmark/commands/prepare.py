@@ -49,10 +49,10 @@ def prepare(
         bool, typer.Option("--skip-corrupt", help="Leave out training images that cannot be decoded.")
     ] = False,
     vae: Annotated[
-        Path | None, typer.Option("--vae", help="Of a prior: folder of its autoencoder, if it lies elsewhere.")
+        Path | None, typer.Option("--vae", help="Folder of a prior's autoencoder, if it lies elsewhere.")
     ] = None,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Of a prior: commit on the hub, instead of the pinned one.")
+        str | None, typer.Option("--revision", help="Commit of a prior on the hub, instead of the pinned one.")
     ] = None,
     plugin: Plugins = None,
 ) -> None:

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.commands.options import DryRun, run_options
-from ddbench.benchmark.planning.request import plan_request
 
 run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,11 +22,18 @@ StudyName = Annotated[
 @run_options()
 def run(given: dict[str, Any], config: Config = None, study: StudyName = None, dry_run: DryRun = False) -> None:
     """Distill, train students, show the leaderboard. What is not said comes from the dataset's headline."""
-    execute(*plan_request(given, config=config, study=study), reporter(), dry_run=dry_run)
+    _run(given, config, study, dry_run=dry_run, students=True)
 
 
 @distill_app.command()
 @run_options(without=("repeats", "protocol", "student"))
 def distill(given: dict[str, Any], config: Config = None, study: StudyName = None, dry_run: DryRun = False) -> None:
     """The first stage alone: make distilled sets, train no students."""
-    execute(*plan_request(given, config=config, study=study, students=False), reporter(), dry_run=dry_run)
+    _run(given, config, study, dry_run=dry_run, students=False)
+
+
+def _run(given: dict[str, Any], config: Path | None, study: str | None, *, dry_run: bool, students: bool) -> None:
+    from ddbench.benchmark.commands.execute import execute, reporter
+    from ddbench.benchmark.planning.request import plan_request
+
+    execute(*plan_request(given, config=config, study=study, students=students), reporter(), dry_run=dry_run)

@@ -36,7 +36,7 @@ def train_teacher(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Training epochs.", show_default="the recipe's: 200")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of weights, batches and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, batches and augmentation.")] = 0,
     split: Annotated[
         str | None, typer.Option("--split", help="Split of the dataset.", show_default="its first")
     ] = None,

@@ -30,6 +30,7 @@ class Contestant:
     """Display name: the registered name with exactly these parameters, else `name[what the user changed]`."""
     method: type[Method]
     spec: MethodSpec
+    """Name, version and all parameters: what enters a cell's id."""
     prior_tuned_by: str | None = None
     """The method that tunes the run's prior before this one gets it (`registry.Entry`)."""
 

@@ -17,13 +17,13 @@ class PlannedSet(Model):
     label: str
     """The method's display name, as in results."""
     spec: DistillSpec | None
-    """None for images made elsewhere."""
+    """The distill cell that makes the set; None for images made elsewhere."""
     shards: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
     """Parts of the classes that are distilled apart and then merged; 1: the set is made in one piece."""
     launch: Launch
     students: tuple[EvaluateSpec, ...]
     protocol_label: str | None
-    """As in results; None when only the first stage was asked for."""
+    """The protocol's display name, as in results; None when only the first stage was asked for."""
 
     @property
     def id(self) -> str | None:

@@ -28,11 +28,11 @@ class NamedPrior:
     name: str
     files: PriorFiles
     tunings: tuple[MethodSpec, ...] = ()
-    """In the order in which they are applied; each with the parameters that the tuned weights depend on."""
+    """The tunings in the order in which they are applied, each with the parameters that the tuned weights depend on."""
 
     @property
     def sha256(self) -> str:
-        """Of the files; of a tuned prior, of its base's hash and the recipe. Images and seed are the cell's own."""
+        """Hash of the files; of a tuned prior, of its base's hash and the recipe. Images and seed are the cell's own."""
         sha256 = self.files.sha256
         for tuning in self.tunings:
             sha256 = digest({"prior": sha256, "tuned_by": tuning.model_dump(mode="json")})

@@ -28,7 +28,7 @@ OF_A_PIXEL = 1e5
 PROBE_PIXELS = 2 * 224**2
 """A student sees so many in a step, two images at least and 64 at most."""
 PROBE_TOKENS = 256
-"""At least so many pass through a prior's block at once: with fewer, what is timed would be the calls."""
+"""Tokens that pass through a prior's block at once, at least: with fewer, what is timed would be the calls."""
 
 
 @dataclass
@@ -37,16 +37,16 @@ class Estimate:
 
     device: str
     model: str
-    """Of the device, with the threads that a cell has on a CPU."""
+    """Model of the device, with the threads that a cell has on a CPU."""
     low_seconds: float = 0.0
     seconds: float = 0.0
     high_seconds: float = 0.0
     cells: int = 0
-    """Cells that are counted in."""
+    """Cells that the seconds count."""
     probed: int = 0
-    """Of these, with a rate from one timed step: a lower bound."""
+    """Cells among them whose rate comes from one timed step: a lower bound."""
     unknown: Counter[str] = field(default_factory=Counter)
-    """What has no rate -> cells."""
+    """Kind of work that no rate is known of -> number of its cells, which the seconds leave out."""
 
     def add(self, rate: Rate, amount: float) -> None:
         low, mean, high = rate.seconds(amount)
@@ -56,7 +56,7 @@ class Estimate:
         self.cells += 1
 
     def lines(self, jobs: int) -> list[str]:
-        """For people."""
+        """The estimate in sentences, for cells of which `jobs` run at once."""
         kind = "GPU" if self.device.startswith("cuda") else "CPU"
         found = []
         if self.cells:
@@ -78,7 +78,7 @@ class Estimate:
         return found
 
     def warning(self, jobs: int) -> str | None:
-        """Of a run that takes more than a day on a CPU."""
+        """A sentence for a run that takes more than a day on a CPU; None for others."""
         days = self.seconds / jobs / LONG_SECONDS
         if self.device.startswith("cuda") or days < 1:
             return None
@@ -91,7 +91,7 @@ class Estimate:
 
 
 def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
-    """Of all cells that this run would still run.
+    """The time of all cells that this run would still run.
 
     Args:
         probe: on a CPU, time one step of what has no measured rate and would take long in all; it costs some seconds.
@@ -177,7 +177,7 @@ class _Step:
     what: Hashable
     """Cells with the same share one timing."""
     multiply_adds: float
-    """Of one unit of a cell's work, roughly."""
+    """Multiply-adds of one unit of a cell's work, roughly."""
     times: int
     """Timed units in one unit of a cell's work."""
     build: Callable[[], tuple[Callable[[], None], int]]

@@ -63,7 +63,7 @@ class Rates:
         self._rates = {name: _rate(seconds) for name, seconds in spent.items()}
 
     def of(self, spec: DistillSpec | EvaluateSpec, model: str, threads: int) -> Rate | None:
-        """From cells of the same IPC, else from those of any: what does not grow with the images (looks at the test
+        """The rate of cells of the same IPC, else of any IPC: what does not grow with the images (looks at the test
         set, real images that distilled ones are compared with) then makes the work only roughly linear."""
         name = key(spec, model, threads)
         return self._rates.get((name, spec.ipc), self._rates.get((name, ANY_IPC)))

@@ -25,9 +25,9 @@ from ddbench.benchmark.planning.run_spec import Reuse
 
 POLL_SECONDS = 0.1
 FULL_BYTES = 64 * 1024
-"""A disk with less free space than a cell's smallest files need counts as full."""
+"""Free bytes below which a disk counts as full: a cell's smallest files need more."""
 GRACE_SECONDS = 10.0
-"""Between asking a cell to stop and ending it."""
+"""Seconds between asking a cell to stop and ending it."""
 
 
 class Fate(StrEnum):
@@ -52,17 +52,22 @@ class Item:
     """A planned cell and its fate."""
 
     planned: PlannedSet
+    """The set that it makes, or trains a student on."""
     spec: DistillSpec | EvaluateSpec
     cell: CellDir
+    """Its folder."""
     fate: Fate = Fate.WAITING
     reason: str | None = None
+    """Why it failed or was blocked."""
     began: float | None = None
+    """When this run started it, on the monotonic clock, seconds."""
     seconds: float | None = None
+    """Wall-clock time from start to end in this run; None where this run did not run it."""
     result: DistillResult | EvaluateResult | None = None
 
     @property
     def merges(self) -> bool:
-        """Whether it is the cell that merges the shards of its set."""
+        """Whether the cell merges the shards of its set."""
         return isinstance(self.spec, DistillSpec) and self.spec.shard is None and self.planned.shards > 1
 
     @property

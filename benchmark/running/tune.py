@@ -7,19 +7,15 @@ leaderboards leave its results out, and no test image can be reached from it.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ddbench.benchmark.core.errors import Collector, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
@@ -146,8 +142,9 @@ class Trial:
     difference: float | None
     """Score minus the defaults', over the same seeds."""
     standard_error: float | None
-    """Of the difference, over sets."""
+    """Standard error of the difference, over sets."""
     default: bool
+    """Whether it is the defaults."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +155,11 @@ class Tuned:
     dataset: str
     budget: int
     trials: list[Trial]
+    """Every setting that was tried, the defaults first."""
     settings_ever_tried: int
-    """Of this method on this validation part in this results folder: what the budget really was."""
+    """Settings of this method that this results folder has on this validation part: what the budget really was."""
     chosen: dict[str, Scalar]
-    """Empty: the defaults stay."""
+    """Parameters that clearly beat the defaults; empty: the defaults stay."""
     reason: str
 
 
@@ -260,56 +258,3 @@ def _choose(trials: Sequence[Trial]) -> tuple[dict[str, Scalar], str]:
             f"{said}, more than {CLEARLY:g} standard errors; the best of {len(others)} looks better than it is",
         )
     return {}, f"the defaults stay: {said}, which is not more than {CLEARLY:g} standard errors"
-
-
-# What people read -----------------------------------------------------------------------------------------------------
-
-
-def as_json(tuned: Tuned) -> str:
-    return json.dumps(asdict(tuned), indent=1, ensure_ascii=False)
-
-
-def show(tuned: Tuned, console: Console) -> None:
-    whole = tuned.dataset.partition(":")[0]
-    console.print(
-        f"{tuned.method} tuned on the validation part of {whole}: {len(tuned.trials)} of {tuned.budget} trials; "
-        f"{tuned.settings_ever_tried} settings of it have been tried there in this results folder",
-        highlight=False,
-        soft_wrap=True,
-    )
-    ipcs = sorted({ipc for trial in tuned.trials for ipc in trial.by_ipc})
-    columns = ["trial", *(f"IPC {ipc}" for ipc in ipcs), "sets", "score", "from the defaults"]
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for trial in tuned.trials:
-        cells = [_spread(trial.by_ipc.get(ipc)) for ipc in ipcs]
-        sets = "+".join(str(trial.by_ipc[ipc]["n"]) for ipc in ipcs if ipc in trial.by_ipc) or "0"
-        score = "–" if trial.score is None else f"{trial.score:.2f}"
-        table.add_row(escape(trial.label), *cells, sets, score, _difference(trial))
-    console.print(table)
-    console.print(
-        "Accuracy % on the validation part ± standard deviation over sets; differences are over the same seeds ± "
-        "standard error. A prior that was trained on the validation images flatters them.",
-        style="dim",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(escape(tuned.reason), highlight=False, soft_wrap=True)
-    if tuned.chosen:
-        flags = " ".join(
-            f"--set {name}={brackets({name: value})[len(name) + 2 : -1]}" for name, value in tuned.chosen.items()
-        )
-        console.print(f"For a run:      {escape(flags)}", highlight=False, soft_wrap=True)
-        defaults = ", ".join(f'"{k}": Default({v!r}, "{tuned.reason}")' for k, v in tuned.chosen.items())
-        console.print(f"For a dataset:  {escape(defaults)}", highlight=False, soft_wrap=True)
-
-
-def _spread(found: Mapping[str, float | int | None] | None) -> str:
-    if found is None:
-        return "–"
-    return f"{found['mean']:.2f}" + ("" if found["std"] is None else f" ± {found['std']:.2f}")
-
-
-def _difference(trial: Trial) -> str:
-    if trial.difference is None:
-        return "(the defaults)" if trial.default else "–"
-    return f"{trial.difference:+.2f}" + ("" if trial.standard_error is None else f" ± {trial.standard_error:.2f}")
