@@ -92,7 +92,7 @@ class SmallRuns:
             ipc=ipc,
             seed=seed,
             precision="fp32",
-            device_type=self.device.type,
+            device_type="cuda" if self.device.type == "cuda" else "cpu",
         )
         rounds = Rounds(folder.path / "rounds", len(Digits.class_ids), ipc, Digits.channels)
         task = make_task(
