@@ -70,49 +70,41 @@ def prepare(
             raise UsageError("bench prepare prior NAME: give the name of a prior; `bench list priors` shows them")
         if split is not None or resolution is not None or skip_corrupt:
             raise UsageError("--split, --resolution and --skip-corrupt are for datasets, not for priors")
-        _prepare_prior(prior, source, vae, revision, Console())
+        _prepare_prior(prior, source, vae, revision)
         return
     if prior is not None or vae is not None or revision is not None:
         raise UsageError(f"a second name, --vae and --revision are for priors: bench prepare prior {prior or 'NAME'} …")
-    _prepare(dataset, split, source, resolution, Console(), skip_corrupt=skip_corrupt)
+    _prepare(dataset, split, source, resolution, skip_corrupt=skip_corrupt)
 
 
-def _prepare(
-    name: str, split: str | None, source: Path | None, resolution: int | None, console: Console, *, skip_corrupt: bool
-) -> None:
+def _prepare(name: str, split: str | None, source: Path | None, resolution: int | None, *, skip_corrupt: bool) -> None:
     dataset: Dataset = DATASETS.load(name)()
     if not isinstance(dataset, FileDataset):
-        _say(console, f"{name} needs no preparing.")
+        typer.echo(f"{name} needs no preparing.")
         return
     split = split or dataset.splits[0]
-    with ShownProgress(console) as progress:
+    with ShownProgress(Console()) as progress:
         prepared = dataset.prepare(
             split, source, resolution, skip_corrupt=skip_corrupt, remember=True, progress=progress
         )
-    _say(console, f"{name}, split {split}: {prepared.n_train:,} training and {prepared.n_test:,} test images")
-    _say(console, f"source {prepared.source}, remembered for runs that name none")
-    _say(console, f"split hash {prepared.split_hash}")
+    typer.echo(f"{name}, split {split}: {prepared.n_train:,} training and {prepared.n_test:,} test images")
+    typer.echo(f"source {prepared.source}, remembered for runs that name none")
+    typer.echo(f"split hash {prepared.split_hash}")
     for left_out in prepared.skipped:
-        _say(console, f"left out: {left_out}")
+        typer.echo(f"left out: {left_out}")
     if resolution is None:
-        _say(
-            console, f"Not decoded; the first run does it, or `bench prepare {name} --resolution {dataset.resolution}`."
-        )
+        typer.echo(f"Not decoded; the first run does it, or `bench prepare {name} --resolution {dataset.resolution}`.")
     else:
-        _say(console, kept(prepared))
+        typer.echo(kept(prepared))
     if prepared.warning:
-        _say(console, f"Warning: {prepared.warning}")
+        typer.echo(f"Warning: {prepared.warning}")
 
 
-def _prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None, console: Console) -> None:
+def _prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None) -> None:
     from ddbench.methods.diffusion.priors.install import install
 
-    files = install(name, source, vae, revision, say=lambda line: _say(console, line))
-    _say(console, f"{name}: {files.metadata.resolution} px, {len(files.metadata.class_ids)} classes, in {files.folder}")
-    _say(console, f"SHA-256 {files.sha256}")
-    _say(console, f"trained on {files.trained_on}")
-    _say(console, f"`bench run --prior {name} …` uses it; export DDBENCH_PRIOR={name} makes it the default.")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    files = install(name, source, vae, revision, say=typer.echo)
+    typer.echo(f"{name}: {files.metadata.resolution} px, {len(files.metadata.class_ids)} classes, in {files.folder}")
+    typer.echo(f"SHA-256 {files.sha256}")
+    typer.echo(f"trained on {files.trained_on}")
+    typer.echo(f"`bench run --prior {name} …` uses it; export DDBENCH_PRIOR={name} makes it the default.")

@@ -80,7 +80,7 @@ def train_teacher(
     console = Console()
     if source is not None:
         card = teachers.take_over(declared, source, imagenet_1k=protocol.teacher.imagenet_1k)
-        _say(console, _what(card) if card else f"{TORCHVISION_FILE} is kept for runs on {dataset}")
+        typer.echo(_what(card) if card else f"{TORCHVISION_FILE} is kept for runs on {dataset}")
         return
     if network is None and declared.class_ids == IMAGENET_1K:
         raise UsageError(
@@ -99,7 +99,7 @@ def train_teacher(
         def on_epoch(epoch: int, loss: float) -> None:
             if epoch * PLAIN_STEPS // recipe.epochs > (epoch - 1) * PLAIN_STEPS // recipe.epochs:
                 seconds = time.monotonic() - began
-                _say(console, f"epoch {epoch} of {recipe.epochs}, loss {loss:.3f}, {seconds:.0f} s")
+                typer.echo(f"epoch {epoch} of {recipe.epochs}, loss {loss:.3f}, {seconds:.0f} s")
 
         card = teachers.train(
             dataset,
@@ -111,10 +111,10 @@ def train_teacher(
             progress=status.update,
             on_epoch=on_epoch,
         )
-    _say(console, _what(card))
+    typer.echo(_what(card))
     if out is not None:
         teachers.export(card, out)
-        _say(console, f"copied to {out}")
+        typer.echo(f"copied to {out}")
 
 
 def _what(card: TeacherCard) -> str:
@@ -126,7 +126,3 @@ def _what(card: TeacherCard) -> str:
         f"{card.recipe.epochs} epochs on {card.n_train:,} images{accuracy}; SHA-256 {card.sha256}. "
         "Soft protocols use it."
     )
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -51,23 +51,23 @@ def _verify(name: str, split: str | None, source: Path | None, console: Console)
     dataset: Dataset = DATASETS.load(name)()
     split = split or dataset.splits[0]
     found = dataset.inspect(split, source) if isinstance(dataset, FileDataset) else _opened(dataset, split, source)
-    _say(console, f"{name}, split {split}, from {found.source}")
+    typer.echo(f"{name}, split {split}, from {found.source}")
     _class_table(dataset, found, console)
     for part, counts in (("training", found.train), ("test", found.test)):
-        _say(console, f"{sum(counts.values()):,} {part} images")
+        typer.echo(f"{sum(counts.values()):,} {part} images")
     expected = found.expected_split_hash
     compared = (
         "" if expected is None else " (as expected)" if expected == found.split_hash else f" (expected {expected})"
     )
-    _say(console, f"split hash {found.split_hash}{compared}")
+    typer.echo(f"split hash {found.split_hash}{compared}")
     if isinstance(dataset, FileDataset):
         sides = ", ".join(f"{image_size} px" for image_size in found.decoded)
-        _say(console, f"decoded: {sides or 'at no resolution yet'}")
+        typer.echo(f"decoded: {sides or 'at no resolution yet'}")
     for note in found.notes:
-        _say(console, f"note: {note}")
+        typer.echo(f"note: {note}")
     for problem in found.problems:
         console.print(f"[red]wrong:[/] {problem}", highlight=False, soft_wrap=True)
-    _say(console, "This is not the whole split." if found.problems else "All there.")
+    typer.echo("This is not the whole split." if found.problems else "All there.")
     return not found.problems
 
 
@@ -115,8 +115,4 @@ def _class_table(dataset: Dataset, found: Inspection, console: Console) -> None:
     if table.row_count:
         console.print(table)
     if hidden:
-        _say(console, f"{hidden} classes with the expected number of images are not shown")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"{hidden} classes with the expected number of images are not shown")

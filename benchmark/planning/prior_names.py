@@ -32,7 +32,7 @@ class NamedPrior:
 
     @property
     def sha256(self) -> str:
-        """Hash of the files; of a tuned prior, of its base's hash and the recipe. Images and seed are the cell's own."""
+        """Hash of the files; of a tuned prior, of its base's hash and the recipe. Images and seed are each cell's."""
         sha256 = self.files.sha256
         for tuning in self.tunings:
             sha256 = digest({"prior": sha256, "tuned_by": tuning.model_dump(mode="json")})
