@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
-from ddbench.reports.results import rows
+from ddbench.reports.results import filters, rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,13 +104,13 @@ def _read(runs: Path | str, **only: Unpack[Filters]) -> Results:
         ipcs = () if ipc is None else integers(ipc) if isinstance(ipc, int | str) else ipc
     except ValueError as error:
         raise UsageError(f"ipc: {error}") from error
-    filters = rows.Filters(
+    chosen = filters.Filters(
         datasets=_names(only.get("dataset")),
         ipcs=tuple(ipcs),
         protocols=_names(only.get("protocol")),
         students=_names(only.get("student")),
     )
-    return filters.apply(rows.read(Path(runs)))
+    return chosen.apply(rows.read(Path(runs)))
 
 
 def _names(names: Names) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from typer.core import TyperCommand
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
 from ddbench.reports.results import rows
-from ddbench.reports.results.rows import Filters, Results
+from ddbench.reports.results.filters import Filters
+from ddbench.reports.results.rows import Results
 
 PIPE_WIDTH = 160
 """Columns of output that is no terminal and says nothing of its width."""

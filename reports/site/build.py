@@ -11,7 +11,8 @@ from pathlib import Path
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.reports.results import rows
-from ddbench.reports.results.rows import Filters, Problem
+from ddbench.reports.results.filters import Filters
+from ddbench.reports.results.rows import Problem
 from ddbench.reports.site import (
     ablation_page,
     compare_page,

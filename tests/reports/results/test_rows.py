@@ -18,6 +18,7 @@ from ddbench.benchmark.core.store import Launch
 from ddbench.reports.output import status
 from ddbench.reports.quality.sets import finished_sets
 from ddbench.reports.results import groups, rows
+from ddbench.reports.results.filters import Filters
 from ddbench.reports.results.predictions import correct
 from ddbench.reports.tables import leaderboard
 from ddbench.reports.tables.methods_as_run import methods_as_run
@@ -216,10 +217,10 @@ def test_filters_choose_and_the_whole_set_goes_along(folder: Any) -> None:
     folder.method("a", [[80.0]], ipc=10)
     folder.method("full", [[99.0]], ipc=None)
     results = rows.read(folder.out)
-    found = rows.Filters(ipcs=(10,), protocols=("quick",)).apply(results)
+    found = Filters(ipcs=(10,), protocols=("quick",)).apply(results)
     assert {cell.spec.ipc for cell in found.evaluates.values()} == {10, None}
     assert {cell.spec.ipc for cell in found.distills.values()} == {10, None}
-    assert rows.Filters(protocols=("quick@1",), datasets=("digits",), students=("convnet3",)).apply(results) == results
+    assert Filters(protocols=("quick@1",), datasets=("digits",), students=("convnet3",)).apply(results) == results
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_a_filter_that_nothing_passes_says_what_there_is(folder: Any, filters: d
     folder.method("a", [[80.0]], ipc=1)
     folder.method("full", [[99.0]], ipc=None)
     with pytest.raises(UsageError, match="--dataset digits; --ipc 1; --protocol quick@1; --student convnet3"):
-        rows.Filters(**filters).apply(rows.read(folder.out))
+        Filters(**filters).apply(rows.read(folder.out))
 
 
 # Predictions
