@@ -112,7 +112,7 @@ MUTANTS = [
         ("+ (1 - own) * F.cross_entropy", "+ own * F.cross_entropy"),
         ("n % batch_size == 1", "n % batch_size <= 1"),
         ("return n > 1 and", "return n > 0 and"),
-        ("zip(values, sizes, strict=True)) / len(order)", "zip(values, sizes, strict=True)) / n"),
+        ("strict=True)) / sum(self.sizes)", "strict=True)) / len(values)"),
         ("self.teacher(images) / self.temperature", "self.teacher(images)"),
         ("min(DRAWN_TOGETHER, n - start)", "min(DRAWN_TOGETHER, n)"),
         ("torch.manual_seed(generator.initial_seed())", "torch.manual_seed(0)"),

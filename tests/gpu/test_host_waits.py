@@ -1,0 +1,168 @@
+"""How often the host may wait for a GPU: a budget, counted on a pretend one, and held.
+
+A wait lets the device run dry. What one more step or epoch costs is the difference between a longer and a shorter run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretend
+import pytest
+import torch
+
+from ddbench.benchmark.check.canary import Planted
+from ddbench.benchmark.check.check import subject_of
+from ddbench.benchmark.check.runs import SmallRuns
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.protocols import hard_minimax_sgd, quick
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.trainer import train_student
+from ddbench.datasets.digits import Digits
+from ddbench.methods.d3hr.groups import best_group
+from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
+from ddbench.methods.diffusion.prior import Prior
+from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.sampler import sample
+
+CUDA = torch.device("cuda", 0)
+
+WAITS = {
+    "a sampler's step": 0,
+    "a step guided by both terms of DMGD": 0,
+    "a step guided by both terms of IGD, for the whole batch": 0,
+    "an optimiser step of Minimax": 0,
+    "25 of them: the look at their losses": 1,
+    "a refinement step of CaO2": 0,
+    "a block of D3HR's groups": 0,
+    "a training step": 0,
+    "an epoch": 1,
+    "an epoch with CutMix": 1,
+    "a look at the test images, beside its epoch's": 1,
+}
+"""What may not be exceeded, and is not fallen short of: who saves a wait writes it down."""
+
+Counted = Callable[[int], pretend.Seen]
+
+
+def waits_of_one_more(run: Callable[[int], object], short: int, long: int, per: int = 1) -> float:
+    def waits(length: int) -> int:
+        with pretend.gpu() as seen:
+            run(length)
+        return seen.waits()
+
+    return (waits(long) - waits(short)) / ((long - short) // per)
+
+
+def plain(steps: int) -> object:
+    images = [ImageKey(class_id, 0) for class_id in Digits.class_ids]
+    prior = Prior.load(find_prior("digits"), device=CUDA)
+    noise = StreamNoise(partial(seeds.stream, 0), images)
+    return sample(prior, images, [], noise, steps=steps, cfg_scale=4.0)
+
+
+def test_a_sampler() -> None:
+    assert waits_of_one_more(plain, 4, 8) == WAITS["a sampler's step"]
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture
+def distill(planted: Planted, tmp_path: Path) -> Callable[..., None]:
+    """Runs a method on two classes, IPC 2, with artefacts that runs of equal `artefacts` share."""
+    count = iter(range(100))
+
+    def run(name: str, artefacts: str, given: Mapping[str, Any]) -> None:
+        with subject_of(name, given, planted) as subject:
+            runs = SmallRuns(subject.method, subject.params, planted, tmp_path, device="cuda:0")
+            runs.run(classes=(0, 7), artefacts=artefacts, cell=str(next(count)))
+
+    return run
+
+
+def test_dmgd(distill: Any) -> None:
+    """Two rounds of a class, guided at all steps."""
+
+    def run(steps: int) -> None:
+        distill("dmgd", "shared", {"steps": steps, "ot_window_first": 0, "ot_window_last": steps - 1})
+
+    run_once(run, 4)
+    assert waits_of_one_more(run, 4, 8) == WAITS["a step guided by both terms of DMGD"]
+
+
+def run_once(run: Callable[[int], object], length: int) -> None:
+    """So that what later runs share is there."""
+    with pretend.gpu():
+        run(length)
+
+
+def test_igd(distill: Any) -> None:
+    def run(steps: int) -> None:
+        window = {"window_first": 0, "window_last": steps - 1}
+        distill(
+            "igd", "shared", {"steps": steps, "checkpoints": "0", "real_images": 2, "deviation_scale": 50.0, **window}
+        )
+
+    run_once(run, 2)
+    assert waits_of_one_more(run, 2, 4) == WAITS["a step guided by both terms of IGD, for the whole batch"]
+
+
+def test_minimax(distill: Any) -> None:
+    def run(tuning_steps: int) -> None:
+        distill("minimax", "shared", {"steps": 2, "tuning_steps": tuning_steps, "tuning_batch": 4})
+
+    assert waits_of_one_more(run, 2, 5) == WAITS["an optimiser step of Minimax"]
+    assert waits_of_one_more(run, 1, 26, per=25) == WAITS["25 of them: the look at their losses"]
+
+
+def test_cao2(distill: Any) -> None:
+    def run(refine_steps: int) -> None:
+        distill("cao2", "shared", {"steps": 3, "pool": 1, "epochs": 1, "refine_steps": refine_steps})
+
+    run_once(run, 1)
+    assert waits_of_one_more(run, 2, 6) == WAITS["a refinement step of CaO2"]
+
+
+def test_d3hr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddbench.methods.d3hr.groups.BLOCK_NUMBERS", 2 * 8)
+
+    def run(blocks: int) -> None:
+        mean, std = torch.zeros(8, device=CUDA), torch.ones(8, device=CUDA)
+        best_group(partial(seeds.stream, 0, "group"), mean, std, size=2, groups=blocks, skew_weight=0.5)
+
+    assert waits_of_one_more(run, 3, 9) == WAITS["a block of D3HR's groups"]
+
+
+def trained(protocol: Protocol, *, images: int, epochs: int, looks: int) -> None:
+    protocol = protocol.with_overrides(
+        {"image_size": 16, "width": 4, "batch_size": 8, "epochs": epochs, "looks": looks}
+    )
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (images, 10))
+    labels = np.arange(images) % 10
+    train_student(
+        protocol, "convnet3", train, labels, test, labels[:10], num_classes=10, ipc=1, seed=0, device=CUDA
+    )  # fmt: skip
+
+
+def test_a_student() -> None:
+    def steps(count: int) -> None:
+        trained(hard_minimax_sgd.PROTOCOL, images=8 * count, epochs=1, looks=1)
+
+    def epochs(protocol: Protocol, count: int) -> None:
+        trained(protocol, images=20, epochs=count, looks=1)
+
+    def looks(count: int) -> None:
+        trained(quick.PROTOCOL, images=20, epochs=8, looks=count)
+
+    assert waits_of_one_more(steps, 2, 5) == WAITS["a training step"]
+    assert waits_of_one_more(partial(epochs, quick.PROTOCOL), 3, 6) == WAITS["an epoch"]
+    assert waits_of_one_more(partial(epochs, hard_minimax_sgd.PROTOCOL), 3, 6) == WAITS["an epoch with CutMix"]
+    assert waits_of_one_more(looks, 2, 4) == WAITS["a look at the test images, beside its epoch's"]
