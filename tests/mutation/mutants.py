@@ -82,7 +82,7 @@ MUTANTS = [
     ),
     *_of(
         "methods/dmgd/distribution.py",
-        ("max_iter=iterations,", "max_iter=iterations + 1,"),
+        ("range(iterations)", "range(iterations + 1)"),
         ("plan[:, memory_cost.shape[1] :]", "plan[:, : cost.shape[1]]"),
         ("state.alpha_bar**0.5", "state.alpha_bar"),
         ("pull -= (pull * unit)", "pull += (pull * unit)"),

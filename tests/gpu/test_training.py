@@ -1,0 +1,138 @@
+"""Trainings on a pretend GPU: students with hard and soft labels, what goes on after a kill, classifiers, teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretend
+import pytest
+import torch
+
+from ddbench.benchmark.cells import teachers
+from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
+from ddbench.benchmark.planning import teacher_files
+from ddbench.benchmark.protocols import hard_dmgd_adamw, hard_minimax_sgd, networks, quick, soft_rded, trainer
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.epoch import to_device
+from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
+from ddbench.datasets.digits import Digits
+from ddbench.methods.classifier import ClassifierRecipe
+
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+CLOSE = 1e-4
+"""Relative difference of losses."""
+SHORT = {"epochs": 5, "looks": 2, "batch_size": 8, "image_size": 16}
+CASES = {
+    "quick": (quick.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
+    "hard-minimax-sgd": (hard_minimax_sgd.PROTOCOL, SHORT | {"width": 4}, "resnet_ap10"),
+    "hard-dmgd-adamw": (hard_dmgd_adamw.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
+    "batchnorm": (hard_minimax_sgd.PROTOCOL, SHORT, "resnet18_bn"),
+    "soft": (soft_rded.CROP, SHORT | {"teacher": "convnet3"}, "resnet18_bn"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained_on(
+    device: torch.device, case: str, on_epoch: Callable[[EpochReport], None], checkpoint: Path | None = None
+) -> StudentResult:
+    published, overrides, student = CASES[case]
+    protocol: Protocol = published.with_overrides(overrides)
+    teacher = None
+    if protocol.teacher is not None:
+        teacher = networks.build("convnet3", 10, 16, 3, generator=torch.Generator().manual_seed(0))
+        teacher = to_device(teacher, device).eval().requires_grad_(False)
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (20, 30))
+    labels = np.arange(30) % 10
+    return train_student(
+        protocol, student, train, labels[:20], test, labels, num_classes=10, ipc=2, seed=0, device=device,
+        teacher=teacher, on_epoch=on_epoch, checkpoint=checkpoint,
+    )  # fmt: skip
+
+
+def as_on_a_gpu(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Networks with BatchNorm lie in memory otherwise on a GPU, and sums in another order diverge within an epoch."""
+    batchnorm = any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    return network.to(memory_format=torch.channels_last) if batchnorm else network
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_student_is_the_cpus(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[EpochReport]] = {"cpu": [], "cuda": []}
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "to_device", as_on_a_gpu)
+        there = trained_on(CPU, case, seen["cpu"].append)
+    with pretend.gpu():
+        here = trained_on(CUDA, case, seen["cuda"].append)
+    assert [(r.epoch, r.accuracy is None) for r in seen["cuda"]] == [(r.epoch, r.accuracy is None) for r in seen["cpu"]]
+    losses = ([report.train_loss for report in reports] for reports in (seen["cuda"], seen["cpu"]))
+    np.testing.assert_allclose(*losses, rtol=CLOSE)
+    assert (here.predictions != there.predictions).mean() <= 0.1
+
+
+def test_a_student_goes_on_after_a_kill(tmp_path: Path) -> None:
+    def killed(report: EpochReport) -> None:
+        if report.accuracy is not None:
+            raise KeyboardInterrupt
+
+    file, reports = tmp_path / "checkpoint.pt", []
+    with pretend.gpu():
+        whole = trained_on(CUDA, "quick", lambda report: None)
+    with pretend.gpu(), pytest.raises(KeyboardInterrupt):
+        trained_on(CUDA, "quick", killed, file)
+    with pretend.gpu():
+        resumed = trained_on(CUDA, "quick", reports.append, file)
+    assert 0 < len(reports) < 5
+    assert resumed.curve == whole.curve
+    np.testing.assert_array_equal(resumed.predictions, whole.predictions)
+
+
+RECIPE = ClassifierRecipe(
+    network="convnet3", image_size=8, epochs=2, augmentation="affine", mean=(0.5,), std=(0.5,), keep_epochs=(1,)
+)
+
+
+def test_a_classifier_is_the_cpus() -> None:
+    split = Digits().load("default", None, 8)
+
+    def trained(device: torch.device) -> Any:
+        arrays = train_classifier(RECIPE, split.train, withheld=split.validation[::3], num_classes=10, device=device)
+        classifier = Classifier(RECIPE, arrays, num_classes=10, channels=1, device=device)
+        images = (torch.from_numpy(split.test.read(range(5))).permute(0, 3, 1, 2) / 255).to(device)
+        return arrays, [of(images).cpu().numpy() for of in (classifier.logits, classifier.features)]
+
+    expected, outputs = trained(CPU)
+    with pretend.gpu():
+        found, made = trained(CUDA)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+    for one, other in zip(made, outputs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_teacher_is_trained_kept_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    losses: list[float] = []
+    with pretend.gpu():
+        card = teachers.train(
+            "digits", split=None, data=None, recipe=teachers.recipe("convnet3", 8, epochs=2, seed=0), resolution=8,
+            device=CUDA, progress=lambda note: None, on_epoch=lambda epoch, loss: losses.append(loss),
+        )  # fmt: skip
+        soft = soft_rded.HALF.with_overrides({"image_size": 8, "teacher": "convnet3", "epochs": 2})
+        found = teacher_files.find(soft, Digits, "default", 8)
+        assert found is not None
+        network = teachers.load(found, 10, 8, CUDA)
+        assert {parameter.device for parameter in network.parameters()} == {CUDA}
+    assert (card.device_type, len(losses)) == ("cuda", 2)
+    assert losses[1] < losses[0]
