@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
@@ -16,6 +17,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 
 PRELOAD = ["ddbench.benchmark.engines.preload"]
+STARTING = threading.Lock()
 BAD_FORK = 3
 """Exit status of a forked process in which CUDA cannot be used."""
 
@@ -80,12 +82,13 @@ class LocalEngine(Engine):
 def _without_main() -> Iterator[None]:
     """Start a process that does not run the program again which starts it, as multiprocessing's children do to have
     what it defines: cells need none of that, and a script or a notebook without `if __name__ == "__main__"` works."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with STARTING:  # two threads at once would take each other's stand-in for the program
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _gpus(jobs: int, device: str) -> list[Slot]:

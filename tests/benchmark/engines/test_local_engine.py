@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.engines.local import LocalEngine
+from ddbench.benchmark.engines.local import LocalEngine, _without_main
 
 needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA to touch")
 
@@ -65,3 +67,16 @@ def test_where_a_library_touches_cuda_cells_are_fresh_processes(touches: bool, t
     assert ("has touched CUDA, which no forked process can use" in done.stdout) is touches
     (cell,) = Store(out).cell_dirs()
     assert cell.state() == "ok"
+
+
+def test_threads_that_start_cells_at_once_leave_the_program_in_its_place() -> None:
+    main = sys.modules["__main__"]
+
+    def start(_: int) -> None:
+        with _without_main():
+            assert sys.modules["__main__"] is not main
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(64)))
+    assert sys.modules["__main__"] is main
