@@ -10,10 +10,10 @@ from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned, plan_foreign
 from ddbench.benchmark.planning.run_spec import RunSpec
-from ddbench.benchmark.running.leaked_images import pixel_print, refuse_test_images
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.image_sets import choose_subset, describe_set
+from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
 
 
 def plan_images(

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from ddbench.benchmark.commands.cli import app
 from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.spec import DatasetSpec
-from ddbench.benchmark.running.leaked_images import pixel_print, refuse_test_images
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.file_dataset import silent
 from ddbench.datasets.image_sets import describe_set, write_png
+from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
 
 
 def refuse(
