@@ -7,6 +7,7 @@
     ddbench.sets("runs")                             # one row per distilled set, with its folder
     ddbench.leaderboard("runs", dataset="digits")    # the table as people see it, with intervals and ranks
     ddbench.compare("runs", "dmgd", "dit")
+    ddbench.methods()                                # what there is; also datasets(), protocols()
 
 Options are those of the command line, under the names of a study's keys. What cannot be done as asked raises
 `UsageError`, what fails while it runs `RunError`, with the command's messages. Importing this package imports nothing
@@ -16,12 +17,14 @@ else; each function imports what it needs when it is first used.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddbench.benchmark.core.errors import Problems, RunError, UsageError
     from ddbench.benchmark.running.run_plan import CellsFailed, RunOutcome
     from ddbench.lists import list_datasets, list_methods, list_networks, list_priors, list_protocols, list_studies
+    from ddbench.lists import list_protocols as protocols
     from ddbench.runs import distill, evaluate, run
     from ddbench.tables import compare, leaderboard, results, sets
 
@@ -41,6 +44,7 @@ __all__ = [
     "list_priors",
     "list_protocols",
     "list_studies",
+    "protocols",
     "results",
     "run",
     "sets",
@@ -57,7 +61,20 @@ _HOMES = {
 }  # fmt: skip
 
 
+class _Listing(ModuleType):
+    """A sub-package that can be called for what it holds: `ddbench.methods()` is `ddbench.list_methods()`, by the name
+    that the package has taken. Type checkers know the function alone."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return __getattr__(f"list_{self.__name__.rpartition('.')[2]}")(*arguments, **named)
+
+
+for _name in ("datasets", "methods"):
+    importlib.import_module(f"{__name__}.{_name}").__class__ = _Listing
+
+
 def __getattr__(name: str) -> Any:
+    name = "list_protocols" if name == "protocols" else name
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -227,3 +228,10 @@ def test_warnings_are_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("ddbench.benchmark.running.estimate.Estimate.warning", lambda *_: "days on this CPU")
     with pytest.warns(UserWarning, match="days on this CPU"):
         ddbench.run(**SHORT, out=tmp_path / "runs", dry_run=True)
+
+
+@pytest.mark.parametrize("kind", ["methods", "datasets", "protocols"])
+def test_what_there_is_answers_by_the_short_name_too(kind: str) -> None:
+    import_module("ddbench.methods.base")  # a later import must not put the plain package in its place
+    found, listed = getattr(ddbench, kind)(), getattr(ddbench, f"list_{kind}")()
+    assert len(found) > 3 and found.equals(listed)
