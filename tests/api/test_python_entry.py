@@ -234,4 +234,5 @@ def test_warnings_are_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_there_is_answers_by_the_short_name_too(kind: str) -> None:
     import_module("ddbench.methods.base")  # a later import must not put the plain package in its place
     found, listed = getattr(ddbench, kind)(), getattr(ddbench, f"list_{kind}")()
-    assert len(found) > 3 and found.equals(listed)
+    assert len(found) > 3
+    assert found.equals(listed)
