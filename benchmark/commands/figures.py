@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, Protocols, ReadingCommand, Runs, Students, read_filtered
+from ddbench.benchmark.commands import reading
 from ddbench.benchmark.core.errors import UsageError
 
 figures_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -19,17 +19,17 @@ class Width(StrEnum):
     PAGE = "page"
 
 
-@figures_app.command(cls=ReadingCommand)
+@figures_app.command(cls=reading.ReadingCommand)
 def figures(
-    runs: Runs = Path("runs"),
+    runs: reading.Runs = Path("runs"),
     to: Annotated[Path, typer.Option("--to", help="Folder for the figures.", file_okay=False)] = Path("figures"),
     width: Annotated[
         Width, typer.Option("--width", help="3.25 inches, a column of a paper, or 6.75, its page.")
     ] = Width.COLUMN,
-    dataset: Datasets = None,
-    ipc: Ipcs = None,
-    protocol: Protocols = None,
-    student: Students = None,
+    dataset: reading.Datasets = None,
+    ipc: reading.Ipcs = None,
+    protocol: reading.Protocols = None,
+    student: reading.Students = None,
 ) -> None:
     """Draw figures for a paper, as SVG and PDF.
 
@@ -38,7 +38,7 @@ def figures(
     from ddbench.reports.output.figures.draw import draw_all
     from ddbench.reports.tables.leaderboard import build
 
-    files, missing = draw_all(build(read_filtered(runs, dataset, ipc, protocol, student)), to, width)
+    files, missing = draw_all(build(reading.read_filtered(runs, dataset, ipc, protocol, student)), to, width)
     if not files:
         raise UsageError(f"nothing to draw: {runs} has no finished students (`bench status`)")
     for file in files:

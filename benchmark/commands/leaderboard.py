@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import (
-    Datasets,
-    Ipcs,
-    Protocols,
-    ReadingCommand,
-    Runs,
-    Students,
-    console,
-    read_filtered,
-)
+from ddbench.benchmark.commands import reading
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 
@@ -48,13 +39,13 @@ SUFFIXES = {
 }
 
 
-@leaderboard_app.command(cls=ReadingCommand)
+@leaderboard_app.command(cls=reading.ReadingCommand)
 def leaderboard(
-    runs: Runs = Path("runs"),
-    dataset: Datasets = None,
-    ipc: Ipcs = None,
-    protocol: Protocols = None,
-    student: Students = None,
+    runs: reading.Runs = Path("runs"),
+    dataset: reading.Datasets = None,
+    ipc: reading.Ipcs = None,
+    protocol: reading.Protocols = None,
+    student: reading.Students = None,
     format: Annotated[
         Format | None, typer.Option("--format", help="How to write it; latex-wide is methods × IPC, as papers print.")
     ] = None,
@@ -77,13 +68,13 @@ def leaderboard(
     chosen = _format(Format.JSON if as_json else format, to)
     if mean_rank and chosen not in (Format.TERMINAL, Format.JSON):
         raise UsageError(f"--mean-rank is written as terminal or json, not as {chosen}")
-    board = build(read_filtered(runs, dataset, ipc, protocol, student))
+    board = build(reading.read_filtered(runs, dataset, ipc, protocol, student))
     if mean_rank:
         _mean_rank(board, chosen, to)
     elif chosen == Format.TERMINAL:
         from ddbench.reports.output.formats import print_terminal
 
-        print_terminal(board, console(), best=best)
+        print_terminal(board, reading.console(), best=best)
     else:
         _write(_rendered(board, chosen, best=best), to)
 
@@ -105,16 +96,18 @@ def _format(asked: Format | None, to: Path | None) -> Format:
 
 
 def _rendered(board: Leaderboard, chosen: Format, *, best: bool) -> str | bytes:
-    from ddbench.reports.output import formats
+    from ddbench.reports.output import files
 
     match chosen:
         case Format.MARKDOWN:
-            return formats.markdown(board, best=best)
-        case Format.CSV:
-            from ddbench.reports.output.files import as_csv
+            from ddbench.reports.output.formats import markdown
+
+            return markdown(board, best=best)
+        case Format.CSV | Format.PARQUET:
             from ddbench.reports.tables.frames import leaderboard_frame
 
-            return as_csv(leaderboard_frame(board))
+            frame = leaderboard_frame(board)
+            return files.as_csv(frame) if chosen == Format.CSV else files.as_parquet(frame)
         case Format.LATEX:
             from ddbench.reports.output import latex
 
@@ -123,13 +116,8 @@ def _rendered(board: Leaderboard, chosen: Format, *, best: bool) -> str | bytes:
             from ddbench.reports.output.latex_wide import wide
 
             return wide(board)
-        case Format.PARQUET:
-            from ddbench.reports.output.files import as_parquet
-            from ddbench.reports.tables.frames import leaderboard_frame
-
-            return as_parquet(leaderboard_frame(board))
         case _:
-            return formats.as_json(board)
+            return files.as_json(board)
 
 
 def _write(content: str | bytes, to: Path | None) -> None:
@@ -143,6 +131,7 @@ def _write(content: str | bytes, to: Path | None) -> None:
 
 def _mean_rank(board: Leaderboard, chosen: Format, to: Path | None) -> None:
     from ddbench.reports.output import mean_rank_text
+    from ddbench.reports.output.files import as_json
     from ddbench.reports.tables import mean_rank
 
     found = mean_rank.mean_ranks(board.tables)
@@ -151,6 +140,6 @@ def _mean_rank(board: Leaderboard, chosen: Format, to: Path | None) -> None:
             "--mean-rank: no two methods have students of one seed in one table; `bench status` lists them"
         )
     if chosen == Format.JSON:
-        _write(found.model_dump_json(indent=1) + "\n", to)
+        _write(as_json(found), to)
     else:
-        mean_rank_text.print_terminal(found, console())
+        mean_rank_text.print_terminal(found, reading.console())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddbench.benchmark.commands.reading import Datasets, Ipcs, ReadingCommand, Runs, console, read_filtered
+from ddbench.benchmark.commands import reading
 from ddbench.benchmark.planning.run_spec import split_outside_brackets
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@quality_app.command(cls=ReadingCommand)
+@quality_app.command(cls=reading.ReadingCommand)
 def quality(
-    runs: Runs = Path("runs"),
-    dataset: Datasets = None,
-    ipc: Ipcs = None,
+    runs: reading.Runs = Path("runs"),
+    dataset: reading.Datasets = None,
+    ipc: reading.Ipcs = None,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Only these methods, as leaderboards call them.")
     ] = None,
@@ -84,6 +84,7 @@ def quality(
     once. What each measure is and does not say: docs/quality.md.
     """
     from ddbench.benchmark.core.registry import load_plugin
+    from ddbench.reports.output import files
     from ddbench.reports.quality import tables, text
     from ddbench.reports.quality.records import read_quality
     from ddbench.reports.quality.sets import finished_sets
@@ -93,7 +94,7 @@ def quality(
     for file in plugin or []:
         load_plugin(file)
     asked, methods = wanted(features), split_outside_brackets(method or "")
-    results = read_filtered(runs, dataset, ipc, None, None)
+    results = reading.read_filtered(runs, dataset, ipc, None, None)
     sets, problems = finished_sets(results, methods)
     failed: list[rows.Problem] = []
     spaces: list[str] | None = None
@@ -104,16 +105,15 @@ def quality(
     )
     match Format.JSON if as_json else format:
         case Format.TERMINAL:
-            text.print_terminal(report, console())
+            text.print_terminal(report, reading.console())
         case Format.MARKDOWN:
             sys.stdout.write(text.markdown(report))
         case Format.CSV:
-            from ddbench.reports.output.files import as_csv
             from ddbench.reports.quality.frames import quality_frame
 
-            sys.stdout.write(as_csv(quality_frame(report)))
+            sys.stdout.write(files.as_csv(quality_frame(report)))
         case Format.JSON:
-            sys.stdout.write(report.model_dump_json(indent=1) + "\n")
+            sys.stdout.write(files.as_json(report))
     if failed:
         raise typer.Exit(1)
 

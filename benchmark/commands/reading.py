@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
+from ddbench.reports.output.files import as_json
 from ddbench.reports.results import rows
 from ddbench.reports.results.filters import Filters
 from ddbench.reports.results.rows import Results
@@ -27,6 +30,7 @@ Ipcs = Annotated[str | None, typer.Option("--ipc", help="Only these images per c
 Protocols = Annotated[str | None, typer.Option("--protocol", help="Only these protocols: quick, or name@version.")]
 Students = Annotated[str | None, typer.Option("--student", help="Only these student networks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+Margin = Annotated[float, typer.Option("--margin", help="Points within which two methods count as equal.")]
 
 
 class ReadingCommand(TyperCommand):
@@ -54,6 +58,14 @@ def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, stude
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(split_outside_brackets(text or ""))
+
+
+def show(found: Record, draw: Callable[[Any, Console], None], *, json: bool) -> None:
+    """On standard output: key by key, or as `draw` has it for people."""
+    if json:
+        sys.stdout.write(as_json(found))
+    else:
+        draw(found, console())
 
 
 def console() -> Console:

@@ -9,31 +9,22 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ddbench.benchmark.commands.reading import (
-    Datasets,
-    Ipcs,
-    Protocols,
-    ReadingCommand,
-    Runs,
-    Students,
-    console,
-    filters_of,
-)
+from ddbench.benchmark.commands import reading
 
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@report_app.command(cls=ReadingCommand)
+@report_app.command(cls=reading.ReadingCommand)
 def report(
-    runs: Runs = Path("runs"),
+    runs: reading.Runs = Path("runs"),
     to: Annotated[Path, typer.Option("--to", help="Folder for the site; new, empty, or made by this command.")] = Path(
         "site"
     ),
-    dataset: Datasets = None,
-    ipc: Ipcs = None,
-    protocol: Protocols = None,
-    student: Students = None,
-    margin: Annotated[float, typer.Option("--margin", help="Points within which two methods count as equal.")] = 1.0,
+    dataset: reading.Datasets = None,
+    ipc: reading.Ipcs = None,
+    protocol: reading.Protocols = None,
+    student: reading.Students = None,
+    margin: reading.Margin = 1.0,
     public: Annotated[
         bool,
         typer.Option("--public", help="For everybody: no picture that shows a real image, no path of this machine."),
@@ -46,8 +37,8 @@ def report(
     from ddbench.reports.output.formats import left_out
     from ddbench.reports.site.build import build_site
 
-    filters = filters_of(dataset, ipc, protocol, student)
-    screen = console()
+    filters = reading.filters_of(dataset, ipc, protocol, student)
+    screen = reading.console()
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=screen, transient=True
     ) as live:

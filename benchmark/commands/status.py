@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
 
-from ddbench.benchmark.commands.reading import (
-    AsJson,
-    Datasets,
-    Ipcs,
-    Protocols,
-    ReadingCommand,
-    Runs,
-    Students,
-    console,
-    read_filtered,
-)
+from ddbench.benchmark.commands import reading
 
 status_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@status_app.command(cls=ReadingCommand)
+@status_app.command(cls=reading.ReadingCommand)
 def status(
-    runs: Runs = Path("runs"),
-    dataset: Datasets = None,
-    ipc: Ipcs = None,
-    protocol: Protocols = None,
-    student: Students = None,
-    as_json: AsJson = False,
+    runs: reading.Runs = Path("runs"),
+    dataset: reading.Datasets = None,
+    ipc: reading.Ipcs = None,
+    protocol: reading.Protocols = None,
+    student: reading.Students = None,
+    as_json: reading.AsJson = False,
 ) -> None:
     """What was asked for and where each cell stands: progress, attempts, failures and their reasons."""
     from ddbench.reports.output import status as report
 
-    found = report.build(read_filtered(runs, dataset, ipc, protocol, student))
-    if as_json:
-        sys.stdout.write(report.as_json(found))
-    else:
-        report.print_terminal(found, console())
+    found = report.build(reading.read_filtered(runs, dataset, ipc, protocol, student))
+    reading.show(found, report.print_terminal, json=as_json)

@@ -153,7 +153,3 @@ def pipes(cells: Sequence[str]) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown shows as it stands: names in results may hold anything."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#~" else c for c in " ".join(text.split()))
-
-
-def as_json(board: Leaderboard) -> str:
-    return board.model_dump_json(indent=1) + "\n"

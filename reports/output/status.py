@@ -145,10 +145,6 @@ def _images_folder(folder: CellDir) -> str | None:
         return None
 
 
-def as_json(status: Status) -> str:
-    return status.model_dump_json(indent=1) + "\n"
-
-
 SHARED: dict[str, Callable[[CellStatus], str | None]] = {
     "dataset": lambda cell: cell.dataset,
     "protocol": lambda cell: cell.protocol,

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from ddbench.reports.output import formats
-from ddbench.reports.output.files import as_csv
+from ddbench.reports.output.files import as_csv, as_json
 from ddbench.reports.results import rows
 from ddbench.reports.tables.frames import leaderboard_frame
 from ddbench.reports.tables.leaderboard import build
@@ -145,6 +145,6 @@ def test_csv_of_nothing_is_a_header(folder: Any) -> None:
 
 
 def test_json_is_the_board(board: Leaderboard) -> None:
-    text = formats.as_json(board)
+    text = as_json(board)
     assert Leaderboard.model_validate_json(text) == board
     assert json.loads(text)["schema_version"] == 1

@@ -11,6 +11,7 @@ from rich.console import Console
 from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.benchmark.core.store import Launch
 from ddbench.reports.output import status
+from ddbench.reports.output.files import as_json
 from ddbench.reports.results import rows
 
 
@@ -134,7 +135,7 @@ def test_lines_fit_the_terminal(folder: Any) -> None:
 def test_json_round_trip(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
     found = build(folder)
-    assert status.Status.model_validate_json(status.as_json(found)) == found
+    assert status.Status.model_validate_json(as_json(found)) == found
 
 
 def test_an_empty_folder_has_no_cells(folder: Any) -> None:
