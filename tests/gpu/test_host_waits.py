@@ -28,6 +28,7 @@ from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.sampler import sample
+from ddbench.methods.minimax import tune
 
 CUDA = torch.device("cuda", 0)
 
@@ -114,12 +115,13 @@ def test_igd(distill: Any) -> None:
     assert waits_of_one_more(run, 2, 4) == WAITS["a step guided by both terms of IGD, for the whole batch"]
 
 
-def test_minimax(distill: Any) -> None:
+def test_minimax(distill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(tuning_steps: int) -> None:
         distill("minimax", "shared", {"steps": 2, "tuning_steps": tuning_steps, "tuning_batch": 4})
 
     assert waits_of_one_more(run, 2, 5) == WAITS["an optimiser step of Minimax"]
-    assert waits_of_one_more(run, 1, 26, per=25) == WAITS["25 of them: the look at their losses"]
+    monkeypatch.setattr(tune, "REPORT_STEPS", 4)
+    assert waits_of_one_more(run, 3, 7, per=4) == WAITS["25 of them: the look at their losses"]
 
 
 def test_cao2(distill: Any) -> None:

@@ -164,10 +164,8 @@ def test_installed_from_the_hubs_cache_and_run_at_256_px(
             torch.testing.assert_close(prior.encode(images, encoder)[0], expected)  # type: ignore[arg-type]
         torch.testing.assert_close(prior.to_images(x), mse.decode(x / 0.18215).sample)
         own = Prior(DenoisingNetwork(transformer, small.metadata.freq_shift), small.metadata)
-        for one, other in zip(
-            *(p.predict(x, 500, p.embed_labels(torch.tensor([193]))) for p in (prior, own)), strict=True
-        ):
-            torch.testing.assert_close(one, other)
+        said, expected = (p.predict(x, 500, p.embed_labels(torch.tensor([193]))) for p in (prior, own))
+        torch.testing.assert_close(said, expected)
 
     images_of_woof = woof(tmp_path / "imagenet", monkeypatch)
     options = {
