@@ -6,17 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-check_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from ddbench.benchmark.commands.options import AsJson, Plugins
 
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file with methods of your own; may be given again.")
-]
+check_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @check_app.command()
@@ -29,7 +26,7 @@ def check(
         list[str] | None, typer.Option("--set", help="key=value: a parameter of the methods that have it.")
     ] = None,
     plugin: Plugins = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Does a method keep its contract? Small runs on the CPU, with reasons; exit code 1 if a check fails.
 
@@ -40,6 +37,7 @@ def check(
     from ddbench.benchmark.check import report as check_report
     from ddbench.benchmark.check.canary import Planted
     from ddbench.benchmark.check.check import check_method, named
+    from ddbench.benchmark.commands.reading import console
     from ddbench.benchmark.core.registry import METHODS, load_plugin
     from ddbench.benchmark.planning.run_spec import assignments
 
@@ -58,7 +56,7 @@ def check(
     if as_json:
         print(json.dumps(check_report.as_json(reports, unavailable), indent=1, ensure_ascii=False))
     else:
-        check_report.show(reports, unavailable, _console())
+        check_report.show(reports, unavailable, console())
     if unavailable or any(report.failed for report in reports):
         raise typer.Exit(1)
 
@@ -75,8 +73,3 @@ def _printing_aside() -> Iterator[None]:
     finally:
         os.dup2(ours, 1)
         os.close(ours)
-
-
-def _console() -> Console:
-    """Wide where it is no terminal, so that files and pipes get whole tables."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200, highlight=False)

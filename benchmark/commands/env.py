@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from ddbench.benchmark.commands.options import AsJson
 
 env_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @env_app.command()
-def env(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def env(as_json: AsJson = False) -> None:
     """What results from this machine will say of it: versions, hardware, source revision."""
     import torch  # noqa: F401 - the determinism flags are torch's
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddbench.benchmark.commands.options import Plugins
+from ddbench.benchmark.commands.options import AsJson, Plugins
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.planning.listing import REGISTRIES, in_full, rows
 
@@ -25,7 +25,7 @@ def list_(
         typer.Argument(help="What to list."),
     ],
     name: Annotated[str | None, typer.Argument(help="One of them, in full: its parameters, defaults, classes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
     """What there is to run, run on, and be judged by."""

@@ -23,6 +23,10 @@ SPELLINGS = {
 """Options that are not spelled as their field is."""
 
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help=RunSpec.model_fields["plugins"].description)]
+Split = Annotated[
+    str | None, typer.Option("--split", help=RunSpec.model_fields["split"].description, show_default="its first")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the cells and which of them exist; run nothing.")]
 
 

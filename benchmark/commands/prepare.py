@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ddbench.benchmark.commands.options import Plugins
+from ddbench.benchmark.commands.options import Plugins, Split
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.shown_progress import ShownProgress
@@ -17,8 +17,6 @@ from ddbench.datasets.base import Dataset
 from ddbench.datasets.file_dataset import FileDataset
 
 prepare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset.", show_default="its first")]
 
 
 @prepare_app.command()

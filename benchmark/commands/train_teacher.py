@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ddbench.benchmark.commands.options import Plugins, Split
 from ddbench.benchmark.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def train_teacher(
         int | None, typer.Option("--epochs", min=1, help="Training epochs.", show_default="the recipe's: 200")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, batches and augmentation.")] = 0,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Split of the dataset.", show_default="its first")
-    ] = None,
+    split: Split = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -56,9 +55,7 @@ def train_teacher(
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")] = "auto",
-    plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="Python file with a dataset of your own.")
-    ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train the teacher of a dataset for the protocols with soft labels, by a pinned recipe, and keep it for runs.
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddbench.benchmark.commands.execute import execute, reporter
-from ddbench.benchmark.commands.options import DryRun, run_options
+from ddbench.benchmark.commands.options import AsJson, DryRun, run_options
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.spec import brackets
@@ -42,7 +42,7 @@ def tune(
     given: dict[str, Any],
     trial_seed: Annotated[int, typer.Option("--trial-seed", min=0, help="Seed of the values drawn from ranges.")] = 0,
     dry_run: DryRun = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try parameters on the validation part of the training images, which the method then does not see.
 

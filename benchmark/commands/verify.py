@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ddbench.benchmark.commands.options import Plugins
+from ddbench.benchmark.commands.options import Plugins, Split
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.datasets.base import Dataset
@@ -34,9 +34,7 @@ def verify(
             show_default="$DDBENCH_DATA, else what `bench prepare` found",
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Split of the dataset.", show_default="its first")
-    ] = None,
+    split: Split = None,
     plugin: Plugins = None,
 ) -> None:
     """Count a dataset's images class by class, and compare numbers and names with the whole split."""
