@@ -86,10 +86,8 @@ class BatchTable(Data):
     def images(self, ipc: int | None, num_classes: int) -> int:
         """Images per step; an IPC of None, the whole training split, lies beyond the last row."""
         row = len(self.at) if ipc is None else bisect.bisect_right([known for known, _ in self.at], ipc)
-        images = self.at[max(row, 1) - 1][1]
-        return (
-            2 * images if self.doubled_from_classes is not None and num_classes >= self.doubled_from_classes else images
-        )
+        doubled = self.doubled_from_classes is not None and num_classes >= self.doubled_from_classes
+        return self.at[max(row, 1) - 1][1] * (2 if doubled else 1)
 
 
 class LateLooks(Data):
@@ -355,11 +353,10 @@ class Protocol(Data):
         """The optimiser at that number of classes, with the student's own learning rate where it has one."""
         beyond = self.optimiser_beyond_100_classes
         optimiser = beyond if beyond is not None and num_classes > 100 else self.optimiser
-        own = (
-            rate for begins, rate in self.learning_rate_of or () if student is not None and student.startswith(begins)
-        )
-        rate = next(own, None)
-        return optimiser if rate is None else optimiser.model_copy(update={"learning_rate": rate})
+        for begins, rate in self.learning_rate_of or ():
+            if student is not None and student.startswith(begins):
+                return optimiser.model_copy(update={"learning_rate": rate})
+        return optimiser
 
     def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
@@ -458,27 +455,26 @@ class Protocol(Data):
         return Protocol.model_validate(changed.model_dump())
 
     def _with(self, key: str, value: Any) -> Protocol:
-        if key in ("learning_rate", "weight_decay"):
-            beyond = self.optimiser_beyond_100_classes
-            fields: dict[str, Any] = {
-                "optimiser": self.optimiser.model_copy(update={key: value}),
-                "optimiser_beyond_100_classes": beyond and beyond.model_copy(update={key: value}),
-            }
-            if key == "learning_rate":
-                fields["learning_rate_of"] = None
-        elif key == "batch_size":
-            fields = {key: value, "batch_size_beyond_100_classes": None}
-        elif key == "epochs":
-            fields = {key: EpochTable.constant(value)}
-        elif key in ("temperature", "teacher") and self.teacher is not None:
-            field = "network" if key == "teacher" else key
-            fields = {"teacher": self.teacher.model_copy(update={field: value})}
-        elif key == "looks":
-            fields = {key: value, "looks_of_full": None}
-        elif key == "second_pass":
-            fields = {key: value or None}
-        elif key == "augmentation":
-            fields = {key: self.augmentation if value else None}
-        else:
-            fields = {key: value}
+        fields = {key: value}
+        match key:
+            case "learning_rate" | "weight_decay":
+                beyond = self.optimiser_beyond_100_classes
+                fields = {
+                    "optimiser": self.optimiser.model_copy(update=fields),
+                    "optimiser_beyond_100_classes": beyond and beyond.model_copy(update=fields),
+                    "learning_rate_of": None if key == "learning_rate" else self.learning_rate_of,
+                }
+            case "batch_size":
+                fields["batch_size_beyond_100_classes"] = None
+            case "looks":
+                fields["looks_of_full"] = None
+            case "epochs":
+                fields[key] = EpochTable.constant(value)
+            case "second_pass":
+                fields[key] = value or None
+            case "augmentation":
+                fields[key] = self.augmentation if value else None
+            case "temperature" | "teacher":
+                of_teacher: dict[str, Any] = {"network" if key == "teacher" else key: value}
+                fields = {"teacher": self.teacher and self.teacher.model_copy(update=of_teacher)}
         return self.model_copy(update=fields)

@@ -10,6 +10,7 @@ Shapes: B images, C channels, S side in pixels, K classes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -105,44 +106,29 @@ class ConvNet(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-class PoolingBlock(nn.Module):
-    """Basic block of `resnet_ap10`: a stride is an average pooling after the first ReLU, and in the shortcut."""
+class BasicBlock(nn.Module):
+    """torchvision's basic block with instance norm: a stride is the first convolution's, and the shortcut's.
 
-    def __init__(self, in_width: int, width: int, stride: int) -> None:
+    Args:
+        pooled: it is an average pooling instead, after the first ReLU and in the shortcut.
+    """
+
+    def __init__(self, in_width: int, width: int, stride: int, *, pooled: bool) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
-        self.conv1 = nn.Conv2d(in_width, width, 3, padding=1, bias=False)
+        pool = [nn.AvgPool2d(stride)] if pooled else []
+        strided = 1 if pooled else stride
+        self.pool = nn.Sequential(*pool)
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride=strided, padding=1, bias=False)
         self.norm1 = _instance_norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = _instance_norm(width)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_width != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_width, width, 1, bias=False), nn.AvgPool2d(stride), _instance_norm(width)
-            )
+            convolution = nn.Conv2d(in_width, width, 1, stride=strided, bias=False)
+            self.shortcut = nn.Sequential(convolution, *pool, _instance_norm(width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(F.relu(self.norm1(self.conv1(x)), inplace=True))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
-
-
-class StridedBlock(nn.Module):
-    """torchvision's basic block with instance norm: a stride is the first convolution's, and the shortcut's."""
-
-    def __init__(self, in_width: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_width, width, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = _instance_norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm2 = _instance_norm(width)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or in_width != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_width, width, 1, stride=stride, bias=False), _instance_norm(width)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
@@ -151,25 +137,21 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: Callable[[int, int, int], nn.Module],
         blocks_per_stage: int,
         stem: nn.Module,
         stem_pool: nn.Module,
         num_classes: int,
         width: int,
+        *,
+        pooled: bool,
     ) -> None:
         super().__init__()
         self.stem, self.stem_norm, self.stem_pool = stem, _instance_norm(width), stem_pool
-        widths = [width * 2**stage for stage in range(4)]
+        widths = [width * 2 ** (i // blocks_per_stage) for i in range(4 * blocks_per_stage)]
         self.blocks = nn.Sequential(
             *(
-                block(
-                    widths[stage] if i > 0 else widths[max(stage - 1, 0)],
-                    widths[stage],
-                    2 if stage > 0 and i == 0 else 1,
-                )
-                for stage in range(4)
-                for i in range(blocks_per_stage)
+                BasicBlock(before, after, 2 if after > before else 1, pooled=pooled)
+                for before, after in itertools.pairwise([width, *widths])
             )
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
@@ -188,7 +170,7 @@ def _resnet_ap10(num_classes: int, image_size: int, in_channels: int, width: int
     pool: nn.Module = nn.AvgPool2d(4 if image_size > 128 else 2) if image_size > 64 else nn.Identity()
     kernel = 7 if image_size > 128 else 3
     stem = nn.Conv2d(in_channels, width, kernel, padding=kernel // 2, bias=False)
-    return ResNet(PoolingBlock, 1, stem, pool, num_classes, width)
+    return ResNet(1, stem, pool, num_classes, width, pooled=True)
 
 
 def _resnet18(num_classes: int, image_size: int, in_channels: int, width: int | None) -> nn.Module:
@@ -196,7 +178,7 @@ def _resnet18(num_classes: int, image_size: int, in_channels: int, width: int | 
     pool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1) if image_size > 64 else nn.Identity()
     kernel, stride = (7, 2) if image_size > 128 else (3, 1)
     stem = nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return ResNet(StridedBlock, 2, stem, pool, num_classes, width)
+    return ResNet(2, stem, pool, num_classes, width, pooled=False)
 
 
 def _convnet(depth: int) -> Callable[[int, int, int, int | None], nn.Module]:
