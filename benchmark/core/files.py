@@ -87,13 +87,12 @@ def _own() -> str:
 
 
 def _flush(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for path in (*(Path(parent, name) for name in names), Path(parent)):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _give_name(folder: Path, target: Path, existing: Existing) -> None:
@@ -126,16 +125,14 @@ def lock(file: Path, *, waiting: Callable[[], AbstractContextManager[object]] = 
     Args:
         waiting: called where another process holds it; what it returns is entered for as long as that takes.
     """
-    held = FileLock(file)
+    lock_file = FileLock(file)
     try:
-        held.acquire(timeout=0)
+        held = lock_file.acquire(timeout=0)
     except Timeout:
         with waiting():
-            held.acquire()
-    try:
+            held = lock_file.acquire()
+    with held:
         yield
-    finally:
-        held.release()
 
 
 @contextlib.contextmanager
@@ -145,21 +142,21 @@ def lock_or_refuse(file: Path, who: str, advice: str, *, timeout_seconds: float 
     Raises:
         RunError: another process holds it: `<who> (process <pid>)<advice>`.
     """
-    held, owner = FileLock(file, timeout=timeout_seconds), file.with_name(f"{file.stem}.pid")
+    owner = file.with_name(f"{file.stem}.pid")
     try:
-        held.acquire()
+        held = FileLock(file).acquire(timeout=timeout_seconds)
     except Timeout as error:
         pid = ""
         with contextlib.suppress(OSError):
             pid = owner.read_text().strip()
         raise RunError(f"{who} (process {pid or 'unknown'}){advice}") from error
-    try:
-        with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
-            owner.write_text(f"{os.getpid()}\n")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        held.release()
+    with held:
+        try:
+            with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
+                owner.write_text(f"{os.getpid()}\n")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 def is_locked(file: Path) -> bool:

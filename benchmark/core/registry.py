@@ -55,11 +55,12 @@ class Registry(Generic[T]):
         kind: what messages call it ("method").
         base: `module:attribute` of the class that a loaded target must subclass or be an instance of.
         builtins: module with the built-in `ENTRIES`.
-        group: entry-point group that installed packages use; a point's value is a target or a list of `Entry`.
+
+    Installed packages use the entry-point group `ddbench.<kind>s`; a point's value is a target or a list of `Entry`.
     """
 
-    def __init__(self, kind: str, *, base: str, builtins: str, group: str) -> None:
-        self.kind, self.base, self.builtins, self.group = kind, base, builtins, group
+    def __init__(self, kind: str, *, base: str, builtins: str) -> None:
+        self.kind, self.base, self.builtins = kind, base, builtins
         self._entries: dict[str, Entry] | None = None
         self.broken: dict[str, str] = {}
         """Name or file -> why it is unavailable."""
@@ -70,7 +71,7 @@ class Registry(Generic[T]):
             self._entries = {}
             for entry in importlib.import_module(self.builtins).ENTRIES:
                 self.register(entry)
-            for point in metadata.entry_points(group=self.group):
+            for point in metadata.entry_points(group=f"ddbench.{self.kind}s"):
                 self._adopt_entry_point(point)
         return self._entries
 
@@ -132,7 +133,7 @@ class Registry(Generic[T]):
         try:
             if point.name.startswith("entries"):
                 for entry in point.load():
-                    self.register(Entry(**{**vars(entry), "origin": origin}))
+                    self.register(replace(entry, origin=origin))
             else:
                 self.register(Entry(point.name, point.value, f"from {origin}", origin=origin))
         except Exception as error:
@@ -154,10 +155,9 @@ class Registry(Generic[T]):
                 tags = (str(value.cost_class),) if hasattr(value, "cost_class") else ()
                 self.register(Entry(value.name, f"{module.__name__}:{attribute}", summary, tags=tags, origin=origin))
                 found += 1
-        variants = [e for e in getattr(module, "ENTRIES", []) if e.variant_of is not None]
-        for entry in variants:
+        for entry in getattr(module, "ENTRIES", []):
             if entry.variant_of in self.entries():
-                self.register(Entry(**{**vars(entry), "origin": origin}))
+                self.register(replace(entry, origin=origin))
                 found += 1
         return found
 
@@ -201,30 +201,17 @@ class _Datasets(Registry[Any]):
         return _import_target(self.validation)(super().load(whole))
 
 
-METHODS: Registry[Any] = Registry(
-    "method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin", group="ddbench.methods"
-)
+METHODS: Registry[Any] = Registry("method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin")
 DATASETS: Registry[Any] = _Datasets(
-    "dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin", group="ddbench.datasets"
+    "dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin"
 )
 PROTOCOLS: Registry[Any] = Registry(
-    "protocol",
-    base="ddbench.benchmark.protocols.base:Protocol",
-    builtins="ddbench.benchmark.protocols.builtin",
-    group="ddbench.protocols",
+    "protocol", base="ddbench.benchmark.protocols.base:Protocol", builtins="ddbench.benchmark.protocols.builtin"
 )
 ENGINES: Registry[Any] = Registry(
-    "engine",
-    base="ddbench.benchmark.engines.base:Engine",
-    builtins="ddbench.benchmark.engines.builtin",
-    group="ddbench.engines",
+    "engine", base="ddbench.benchmark.engines.base:Engine", builtins="ddbench.benchmark.engines.builtin"
 )
-COMMANDS: Registry[Any] = Registry(
-    "command",
-    base="typer:Typer",
-    builtins="ddbench.benchmark.commands.builtin",
-    group="ddbench.commands",
-)
+COMMANDS: Registry[Any] = Registry("command", base="typer:Typer", builtins="ddbench.benchmark.commands.builtin")
 
 
 def plugin_module(file: Path, sha256: str) -> str:

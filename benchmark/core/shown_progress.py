@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -25,9 +23,7 @@ class ShownProgress:
     def __enter__(self) -> ShownProgress:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -36,12 +32,10 @@ class ShownProgress:
             step = PLAIN_STEPS * done // total if total else 0
             if step > self._step.get(what, -1):
                 self._step[what] = step
-                self._line(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
+                line = f"{what}: {done:,} of {total:,}" if total else f"{what} …"
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
         if what not in self._tasks:
             self._bars.start()
             self._tasks[what] = self._bars.add_task(what, total=total or None)
         self._bars.update(self._tasks[what], completed=done)
-
-    def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

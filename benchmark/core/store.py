@@ -70,7 +70,7 @@ class Launch(Model):
     """Folder with a foreign distilled set."""
     subset: SubsetOf | None = None
     """Which images of that folder count; None: all."""
-    data_dir: str | None = None
+    data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
     batch_size: int | None = None
@@ -118,41 +118,37 @@ class CellDir:
 
     def result(self) -> DistillResult | EvaluateResult | None:
         """The result, or None if the cell has none or an unreadable one (see `problem`)."""
-        try:
-            return ANY_RESULT.validate_json((self.path / "result.json").read_bytes())
-        except (OSError, ValidationError):
-            return None
-
-    def schema_version(self) -> int | None:
-        """The schema that its result says it has; None if there is no result or it does not say."""
-        try:
-            noted = json.loads((self.path / "result.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        version = noted.get("schema_version") if isinstance(noted, dict) else None
-        return version if isinstance(version, int) and not isinstance(version, bool) else None
+        return self._result_or_problem()[0]
 
     def problem(self) -> str | None:
         """Why `result.json` cannot be read, or None if it can or does not exist."""
+        return self._result_or_problem()[1]
+
+    def _result_or_problem(self) -> tuple[DistillResult | EvaluateResult | None, str | None]:
+        file = self.path / "result.json"
         try:
-            ANY_RESULT.validate_json((self.path / "result.json").read_bytes())
+            return ANY_RESULT.validate_json(file.read_bytes()), None
         except FileNotFoundError:
-            return None
+            return None, None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            return f"{self.path / 'result.json'}: {where + ': ' if where else ''}{first['msg']}"
+            return None, f"{file}: {where + ': ' if where else ''}{first['msg']}"
         except OSError as error:
-            return f"{self.path / 'result.json'}: {error}"
-        return None
+            return None, f"{file}: {error}"
+
+    def schema_version(self) -> int | None:
+        """The schema that its result says it has; None if there is no result or it does not say."""
+        version = _noted(self.path / "result.json").get("schema_version")
+        return version if isinstance(version, int) and not isinstance(version, bool) else None
 
     def state(self) -> State:
-        result = self.result()
+        result, problem = self._result_or_problem()
         if self.running():
             return State.RUNNING
         if result is not None:
             return State(result.status)
-        if self.problem():
+        if problem is not None:
             return State.UNREADABLE
         return State.INTERRUPTED if (self.path / "spec.json").exists() else State.ABSENT
 
@@ -179,19 +175,15 @@ class CellDir:
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
-        try:
-            return str(json.loads((self.path / DATASET).read_bytes())["content_hash"])
-        except (OSError, ValueError, KeyError, TypeError):
-            result = self.result()
-            return None if result is None or result.dataset is None else result.dataset.content_hash
+        noted = _noted(self.path / DATASET)
+        if "content_hash" in noted:
+            return str(noted["content_hash"])
+        result = self.result()
+        return None if result is None or result.dataset is None else result.dataset.content_hash
 
     def progress(self) -> dict[str, Any]:
         """The last progress note of the cell's process; empty if there is none."""
-        try:
-            noted = json.loads((self.path / "progress.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return noted if isinstance(noted, dict) else {}
+        return _noted(self.path / "progress.json")
 
     def clear(self) -> None:
         """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does the lock file, on
@@ -211,6 +203,15 @@ class CellDir:
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """What a JSON file says; empty if it is not there, not readable or no object."""
+    try:
+        noted = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 class Store:
