@@ -8,12 +8,14 @@ from __future__ import annotations
 import gc
 import shutil
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
+from ddbench.benchmark.cells.classifiers import with_classifiers
+from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
 from ddbench.benchmark.cells.priors import load_prior, planned_prior
 from ddbench.benchmark.cells.progress import Progress
@@ -42,8 +44,7 @@ def open_split(spec: DatasetSpec, launch: Launch, cell: CellDir) -> tuple[Datase
         UsageError: a class without training images.
     """
     dataset: Dataset = DATASETS.load(spec.name)()
-    data_dir = None if launch.data_dir is None else Path(launch.data_dir)
-    split = dataset.load(spec.split, data_dir, spec.resolution)
+    split = dataset.load(spec.split, launch.data_dir, spec.resolution)
     counts = np.bincount(split.train.labels, minlength=len(dataset.class_ids))
     empty = [class_id for class_id, count in zip(dataset.class_ids, counts, strict=True) if not count]
     if empty:
@@ -107,7 +108,7 @@ def distill(
             )  # fmt: skip
             _make_images(method, task, rounds, meter, progress)
             break
-        except _out_of_memory() as error:
+        except torch.OutOfMemoryError as error:
             said = str(error).partition("\n")[0]
         del method, task
         plan = _with_less_memory(cell, plan, said, progress)
@@ -138,10 +139,8 @@ def distill(
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)
     return DistillResult(
-        cell=cell.id,
+        **identity(cell, spec, launch),
         status="ok",
-        label=launch.label,
-        method=spec.method,
         dataset=record,
         prior=None
         if prior is None
@@ -153,15 +152,11 @@ def distill(
             tuned_by=list(prior.tunings),
             timing_only=prior.files.timing_only,
         ),
-        ipc=spec.ipc,
-        distill_seed=spec.seed,
         image_set_sha256=sha256,
         n_images=len(rounds),
         shards=[shard_record(shard, result, n_classes) for shard, result in shards],
         guidance=mean_guidance(rounds.guidance_nats()),
         recorded=merged_records([*(result.recorded for _, result in shards), meter.recorded]),
-        precision=spec.precision,
-        device_type=spec.device_type,
         cost_class=str(CostClass.FINE_TUNES if prior is not None and prior.tunings else method_class.cost_class),
         cost=cost,
     )
@@ -186,20 +181,15 @@ def make_task(
     Args:
         prior: the one that `launch` names, where the caller has found it already.
     """
-    import torch
-
-    from ddbench.benchmark.cells.classifiers import with_classifiers
-
     device = torch.device(launch.device)
     train = split.train  # what the services below hold of the split: methods must not reach its test images
-    data_dir = None if launch.data_dir is None else Path(launch.data_dir)
 
     @cache
     def train_at(image_size: int, resize: Resize = "bilinear") -> ImageSource:
         if image_size == spec.dataset.resolution and resize == "bilinear":
             return train
         with meter.phase("load data"):
-            images = dataset.train_at(spec.dataset.split, data_dir, image_size, resize)
+            images = dataset.train_at(spec.dataset.split, launch.data_dir, image_size, resize)
         if not np.array_equal(images.labels, train.labels):
             raise RunError(
                 f"{spec.dataset.name} has other training images at {image_size} px than at {spec.dataset.resolution} "
@@ -261,20 +251,12 @@ def _make_images(method: Method, task: DistillTask, rounds: Rounds, meter: Meter
             progress.update(images_done=len(rounds))
 
 
-def _out_of_memory() -> type[Exception]:
-    import torch
-
-    return torch.OutOfMemoryError
-
-
 def _with_less_memory(cell: CellDir, plan: CellPlan, said: str, progress: Progress) -> CellPlan:
     """The plan with half the batch, kept so that a resumed cell goes on with it; the GPU's memory is given back.
 
     Raises:
         torch.OutOfMemoryError: the batch was one image already.
     """
-    import torch
-
     halved = plan.halved()
     write_json(cell.path / "plan.json", halved.model_dump(mode="json"))
     tried = ", ".join(map(str, halved.oom_batch_sizes))

@@ -12,6 +12,7 @@ from torch import nn
 from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.artefacts import save_array
 from ddbench.benchmark.cells.distill import open_split
+from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core.errors import RunError
@@ -39,7 +40,7 @@ def evaluate(
         RunError: the distilled set is not there or not the one that was planned; a loss that is not finite.
         UsageError: foreign images that cannot be read.
     """
-    protocol = _protocol(spec)
+    known, protocol = identity(cell, spec, launch), _protocol(spec)
     source = _source(spec, store)
     device = torch.device(launch.device)
     with meter.phase("load data"):
@@ -82,29 +83,13 @@ def evaluate(
         labels.parent.mkdir(parents=True, exist_ok=True)
         save_array(labels, split.test.labels)
     return EvaluateResult(
-        cell=cell.id,
+        **known,
         status="ok",
-        label=launch.label,
-        method=None if source is None else source.method,
         dataset=record,
         prior=None if source is None else source.prior,
-        ipc=spec.ipc,
-        distill_seed=None if source is None else source.distill_seed,
         image_set_sha256=images.sha256,
-        distill_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
-        protocol=spec.protocol,
-        protocol_label=protocol.label,
-        modified_protocol=protocol.modified,
-        student=spec.student,
         teacher=None if found is None else found.record,
-        evaluate_seed=spec.seed,
-        device_type=spec.device_type,
-        metrics=Metrics(
-            acc_last=outcome.acc_last,
-            acc_best=outcome.acc_best,
-            top5_last=outcome.top5_last,
-            curve=list(outcome.curve),
-        ),
+        metrics=Metrics.model_validate(outcome, from_attributes=True),
         subset=launch.subset,
         predictions=PREDICTIONS,
         cost=meter.cost(batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc), threads=plan.threads),
@@ -165,8 +150,7 @@ def _test_source(
     wanted = protocol.test_image_size_for(spec.dataset.resolution)
     if protocol.test_resize is None or wanted == spec.dataset.resolution:
         return test
-    data_dir = None if launch.data_dir is None else Path(launch.data_dir)
-    return dataset.test_at(spec.dataset.split, data_dir, wanted) or test
+    return dataset.test_at(spec.dataset.split, launch.data_dir, wanted) or test
 
 
 def _teacher(

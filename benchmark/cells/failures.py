@@ -1,9 +1,10 @@
-"""The result of a cell that did not finish: who it was, and why."""
+"""What every result says of its cell, and the result of a cell that did not finish: who it was, and why."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
@@ -17,12 +18,10 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
     done = cell.result()
     if done is not None and done.status == "ok":
         return
-    spec, launch = cell.spec(), cell.launch()
-    result = (
-        _failed_distill(cell, spec, launch, status, reason, retriable)
-        if isinstance(spec, DistillSpec)
-        else _failed_evaluation(cell, spec, launch, status, reason, retriable)
-    )
+    spec = cell.spec()
+    kind = DistillResult if isinstance(spec, DistillSpec) else EvaluateResult
+    known = identity(cell, spec, cell.launch())
+    result = kind(**known, status=status, reason=reason, retriable=retriable, dataset=None)
     try:
         write_json(cell.path / "result.json", result.model_dump(mode="json"))
     except OSError as error:
@@ -30,52 +29,24 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
             print(f"cannot write {cell.path / 'result.json'}: {error}", file=sys.stderr)
 
 
-def _failed_distill(
-    cell: CellDir, spec: DistillSpec, launch: Launch, status: Status, reason: str, retriable: bool
-) -> DistillResult:
-    return DistillResult(
-        cell=cell.id,
-        status=status,
-        reason=reason,
-        retriable=retriable,
-        label=launch.label,
-        method=spec.method,
-        dataset=None,
-        ipc=spec.ipc,
-        distill_seed=spec.seed,
-        precision=spec.precision,
-        device_type=spec.device_type,
+def identity(cell: CellDir, spec: DistillSpec | EvaluateSpec, launch: Launch) -> dict[str, Any]:
+    """The keys of a cell's result that are known before it runs."""
+    known = {"cell": cell.id, "label": launch.label, "ipc": spec.ipc, "device_type": spec.device_type}
+    if isinstance(spec, DistillSpec):
+        return known | {"method": spec.method, "distill_seed": spec.seed, "precision": spec.precision}
+    made_by: dict[str, Any] = {"method": None, "distill_seed": None, "distill_cell": None}
+    if isinstance(spec.images, DistilledBy):
+        source = Store(cell.path.parent.parent).cell(spec.images.cell).spec()
+        assert isinstance(source, DistillSpec), f"{source.kind} cell {spec.images.cell} cannot be a source of images"
+        made_by = {"method": source.method, "distill_seed": source.seed, "distill_cell": spec.images.cell}
+    return (
+        known
+        | made_by
+        | {
+            "protocol": spec.protocol,
+            "protocol_label": spec.protocol.label,
+            "modified_protocol": bool(spec.protocol.overrides),
+            "student": spec.student,
+            "evaluate_seed": spec.seed,
+        }
     )
-
-
-def _failed_evaluation(
-    cell: CellDir, spec: EvaluateSpec, launch: Launch, status: Status, reason: str, retriable: bool
-) -> EvaluateResult:
-    source = distill_spec(Store(cell.path.parent.parent), spec)
-    return EvaluateResult(
-        cell=cell.id,
-        status=status,
-        reason=reason,
-        retriable=retriable,
-        label=launch.label,
-        method=None if source is None else source.method,
-        dataset=None,
-        ipc=spec.ipc,
-        distill_seed=None if source is None else source.seed,
-        distill_cell=spec.images.cell if isinstance(spec.images, DistilledBy) else None,
-        protocol=spec.protocol,
-        protocol_label=spec.protocol.label,
-        modified_protocol=bool(spec.protocol.overrides),
-        student=spec.student,
-        evaluate_seed=spec.seed,
-        device_type=spec.device_type,
-    )
-
-
-def distill_spec(store: Store, spec: EvaluateSpec) -> DistillSpec | None:
-    """The specification of the cell that makes an evaluate cell's images; None for images made elsewhere."""
-    if not isinstance(spec.images, DistilledBy):
-        return None
-    source = store.cell(spec.images.cell).spec()
-    assert isinstance(source, DistillSpec), f"{source.kind} cell {spec.images.cell} cannot be a source of images"
-    return source

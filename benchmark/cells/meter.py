@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,45 +172,22 @@ class _Gpu:
 
         self._torch, self._device = torch, device
         torch.cuda.reset_peak_memory_stats(device)
-        self._handle = self._nvml_handle()
-        self.exclusive = self._alone()
-        self._energy_start_mj = self._energy_mj()
+        processes = self._ask_nvml("nvmlDeviceGetComputeRunningProcesses")
+        self.exclusive = None if processes is None else {process.pid for process in processes} <= {os.getpid()}
+        self._energy_start_mj = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
 
-    def _nvml_handle(self) -> Any:
+    def _ask_nvml(self, question: str) -> Any:
+        """What a function of NVML says of this GPU; None where it does not tell."""
         import pynvml
 
-        try:
-            pynvml.nvmlInit()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()  # counts its calls and does no more after the first
             uuid = self._torch.cuda.get_device_properties(self._device).uuid
-            return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        except pynvml.NVMLError:
-            return None
-
-    def _alone(self) -> bool | None:
-        import os
-
-        import pynvml
-
-        if self._handle is None:
-            return None
-        try:
-            others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)} - {os.getpid()}
-        except pynvml.NVMLError:
-            return None
-        return not others
-
-    def _energy_mj(self) -> int | None:
-        import pynvml
-
-        if self._handle is None:
-            return None
-        try:
-            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        except pynvml.NVMLError:
-            return None
+            return getattr(pynvml, question)(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+        return None
 
     def energy_joules(self) -> float | None:
-        now = self._energy_mj()
+        now = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
         return None if now is None or self._energy_start_mj is None else (now - self._energy_start_mj) / 1000
 
     def synchronize(self) -> None:
