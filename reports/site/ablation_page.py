@@ -14,12 +14,13 @@ from ddbench.reports.analyses.factorials import Design, published_designs
 from ddbench.reports.analyses.sweeps import PaperPoint, Sweep, SweepPoint
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor
-from ddbench.reports.site.charts import Mark, Series, interval_bar, line_chart
+from ddbench.reports.site.charts import Mark, Series, at, line_chart, scale_of
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables.statistics import Summary
 
 SECTION = "Ablation"
+PATH = "ablation.html"
 LAST, BEST, PAPER = "after the last epoch", "best look", "paper (best look)"
 
 
@@ -30,7 +31,8 @@ class DesignView:
     """Path of its table's page."""
     names: list[str]
     """What the corners are called."""
-    bars: list[Markup | str]
+    scale: tuple[float, float]
+    """Of the bars."""
     chart: Markup
 
 
@@ -42,7 +44,6 @@ class ValueView:
     default: bool
     point: SweepPoint | None
     paper: PaperNumber | None
-    bar: Markup | str
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class SweepView:
     sweep: Sweep
     path: str
     values: list[ValueView]
+    scale: tuple[float, float]
     chart: Markup
 
 
@@ -65,7 +67,7 @@ def pages(site: Site) -> list[Page]:
         "paths": paths,
         "published": [(design, corner_names(design.factors)) for design in published_designs()],
     }
-    return [Page("ablation.html", "ablation.html", "Ablation", SECTION, values)]
+    return [Page(PATH, "ablation.html", "Ablation", SECTION, values)]
 
 
 def corner_names(factors: tuple[Factor, Factor]) -> list[str]:
@@ -83,7 +85,7 @@ def value_text(value: Scalar) -> str:
 def _design(design: Design, path: str) -> DesignView:
     cells, names = design.cells, corner_names(design.factors)
     summaries = [summary for cell in cells for summary in (cell.acc_last, cell.acc_best)]
-    within = _range(summaries, [cell.paper.value for cell in cells if cell.paper is not None])
+    within = scale_of(summaries, [cell.paper.value for cell in cells if cell.paper is not None])
     series = [
         Series(LAST, _points((i, cell.acc_last) for i, cell in enumerate(cells))),
         Series(BEST, _points((i, cell.acc_best) for i, cell in enumerate(cells))),
@@ -98,31 +100,16 @@ def _design(design: Design, path: str) -> DesignView:
         y_range=within,
         height=260,
     )
-    return DesignView(design, path, names, [_bar(cell.acc_last, within) for cell in cells], chart)
+    return DesignView(design, path, names, within, chart)
 
 
 def _points(found: Iterable[tuple[float, Summary | None]]) -> list[tuple[float, float, float | None, float | None]]:
-    return [(x, summary.mean, summary.low, summary.high) for x, summary in found if summary is not None]
+    return [at(x, summary) for x, summary in found if summary is not None]
 
 
 def _published(found: Iterable[tuple[float, PaperNumber | None]]) -> list[tuple[float, float, None, None]]:
     """Without the paper's ± std: it is over students of one set, and no interval."""
     return [(x, number.value, None, None) for x, number in found if number is not None]
-
-
-def _bar(summary: Summary | None, within: tuple[float, float]) -> Markup | str:
-    return "" if summary is None else interval_bar(summary.mean, summary.low, summary.high, within)
-
-
-def _range(summaries: Iterable[Summary | None], others: Sequence[float]) -> tuple[float, float]:
-    """From the lowest to the highest end of an interval, as far as that leaves the means apart: an interval over two
-    sets can span everything."""
-    known = [summary for summary in summaries if summary is not None]
-    means = [summary.mean for summary in known] + list(others)
-    room = max(2.0, 1.5 * (max(means) - min(means)))
-    low = min([summary.low for summary in known if summary.low is not None] + means)
-    high = max([summary.high for summary in known if summary.high is not None] + means)
-    return max(low, min(means) - room), min(high, max(means) + room)
 
 
 # Sweeps ---------------------------------------------------------------------------------------------------------------
@@ -131,18 +118,17 @@ def _range(summaries: Iterable[Summary | None], others: Sequence[float]) -> tupl
 def _sweep(site: Site, sweep: Sweep, path: str) -> SweepView:
     points = {value_text(point.value): point for point in sweep.points}
     papers = {value_text(paper.value): paper.number for paper in sweep.papers}
-    within = _range([p.acc_last for p in sweep.points], [number.value for number in papers.values()])
+    within = scale_of([p.acc_last for p in sweep.points], [number.value for number in papers.values()])
     values = [
         ValueView(
             text=(text := value_text(value)),
             default=bool(sweep.default_from) and text == value_text(sweep.default),
             point=points.get(text),
             paper=papers.get(text),
-            bar=_bar(points[text].acc_last, within) if text in points else "",
         )
         for value in sweep.values
     ]
-    return SweepView(sweep, path, values, _curve(site, sweep, values, within))
+    return SweepView(sweep, path, values, within, _curve(site, sweep, values, within))
 
 
 def _curve(site: Site, sweep: Sweep, values: Sequence[ValueView], within: tuple[float, float]) -> Markup:

@@ -25,22 +25,17 @@ from ddbench.reports.site import (
     table_page,
 )
 from ddbench.reports.site.model import Site
-from ddbench.reports.site.render import STATIC, Link, Page, render
+from ddbench.reports.site.render import STATIC, Page, render
 from ddbench.reports.site.sheets import Sheet, write_sheets
 
 MANIFEST = "site.json"
 """Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
 
-NAVIGATION = [
-    Link(table_page.SECTION, "index.html"),
-    Link(compare_page.SECTION, "compare/index.html"),
-    Link(overall_page.SECTION, overall_page.PATH),
-    Link(ablation_page.SECTION, "ablation.html"),
-    Link(students_page.SECTION, "students.html"),
-    Link(reproduction_page.SECTION, "reproduction.html"),
-    Link(quality_page.SECTION, quality_page.PATH),
-    Link(run_page.SECTION, "runs/index.html"),
-]
+ENTRIES = (
+    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, quality_page, run_page,
+)  # fmt: skip
+NAVIGATION = [(entry.SECTION, entry.PATH) for entry in ENTRIES]
+"""(section, path of its first page)."""
 
 
 NO_FILTERS = Filters()
@@ -90,11 +85,7 @@ def build_site(
     before = _written_before(to)
     site = Site(filters.apply(rows.read(out, follow_links=False)), public, margin)
     site = replace(site, sheets=_write_sheets(site, to, progress))
-    makers = (
-        index_page, table_page, compare_page, overall_page, ablation_page, students_page, reproduction_page,
-        quality_page, run_page,
-    )  # fmt: skip
-    pages = [page for maker in makers for page in maker.pages(site)]
+    pages = [page for maker in (*ENTRIES, table_page) for page in maker.pages(site)]
     written, size = set[str](), 0
     for done, page in enumerate(pages):
         size += _write(to, page, made, public=public)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from ddbench.reports.tables.statistics import Summary
+
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 10, 42
 COLOURS = 8
@@ -30,6 +32,11 @@ class Series:
     """(x, y, low, high): an interval where both are known."""
     row: str | None = None
     """Id of the row, by which the page's script shows and hides it."""
+
+
+def at(x: float, summary: Summary) -> tuple[float, float, float | None, float | None]:
+    """A point of a line: a mean over sets with its interval."""
+    return x, summary.mean, summary.low, summary.high
 
 
 @dataclass(frozen=True)
@@ -187,18 +194,34 @@ def scatter_chart(
     return _svg(drawn, title, width, height)
 
 
-def interval_bar(mean: float, low: float | None, high: float | None, within: tuple[float, float]) -> Markup:
-    """A 95 % interval and its mean as a bar of a table's cell, on the scale that the whole table has."""
+def interval_bar(summary: Summary | None, within: tuple[float, float]) -> Markup:
+    """A 95 % interval and its mean as a bar of a table's cell, on the scale that the whole table has (`scale_of`)."""
+    if summary is None:
+        return Markup("")
     scale = axis(within, 2, 98, room=0)
-    bar = ""
-    if low is not None and high is not None:
-        start, end = scale(low), scale(high)
-        bar = f'<line class="bar" x1="{_px(start)}" x2="{_px(end)}" y1="7" y2="7"/>'
-    text = "no interval: one set" if low is None or high is None else f"95 % interval {low:.2f} to {high:.2f}"
+    bar, text = "", "no interval: one set"
+    if summary.low is not None and summary.high is not None:
+        bar = f'<line class="bar" x1="{_px(scale(summary.low))}" x2="{_px(scale(summary.high))}" y1="7" y2="7"/>'
+        text = f"95 % interval {summary.low:.2f} to {summary.high:.2f}"
     return Markup(
         f'<svg class="interval" viewBox="0 0 100 14" role="img" aria-label="{text}">'
-        f'{bar}<circle cx="{_px(scale(mean))}" cy="7" r="3"/></svg>'
+        f'{bar}<circle cx="{_px(scale(summary.mean))}" cy="7" r="3"/></svg>'
     )
+
+
+def scale_of(summaries: Iterable[Summary | None], others: Iterable[float] = ()) -> tuple[float, float]:
+    """From the lowest to the highest end of an interval, as far as that leaves the means apart: an interval over two
+    sets can span everything, and must not press all others into a point.
+
+    Args:
+        others: numbers without an interval that must have room too.
+    """
+    known = [summary for summary in summaries if summary is not None]
+    means = [summary.mean for summary in known] + list(others) or [0.0, 100.0]
+    room = max(2.0, 1.5 * (max(means) - min(means)))
+    low = min([summary.low for summary in known if summary.low is not None] + means)
+    high = max([summary.high for summary in known if summary.high is not None] + means)
+    return max(low, min(means) - room), min(high, max(means) + room)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------

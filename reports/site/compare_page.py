@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ddbench.reports.output import number_text
 from ddbench.reports.results import groups
 from ddbench.reports.results.predictions import labels_of_test
-from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart
+from ddbench.reports.site.charts import Point, Series, at, line_chart, scatter_chart
 from ddbench.reports.site.model import NearestSheet, Run, Site, TablePage, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
@@ -28,6 +28,7 @@ from ddbench.reports.tables.statistics import SetScore
 from ddbench.reports.tables.views import RowView
 
 SECTION = "Compare"
+PATH = "compare/index.html"
 CLASSES = 100
 """The most classes whose accuracies are shown; those of a larger dataset are in `bench compare --json`."""
 EQUIVALENCE_ALPHA = 0.05
@@ -61,7 +62,7 @@ def pages(site: Site) -> list[Page]:
     """One page for each family of tables, and their list."""
     found = [_page(site, slug, views) for slug, views in site.families.items()]
     listed = [(page, site.families[slug]) for slug, page in zip(site.families, found, strict=True)]
-    return [*found, Page("compare/index.html", "compare_index.html", "Compare", SECTION, {"listed": listed})]
+    return [*found, Page(PATH, "compare_index.html", "Compare", SECTION, {"listed": listed})]
 
 
 def _page(site: Site, slug: str, views: Sequence[TablePage]) -> Page:
@@ -166,9 +167,8 @@ def _over_ipc(views: Sequence[TablePage], names: Mapping[str, str]) -> Markup:
     for view in views:
         for row in view.table.rows if view.table.ipc is not None else ():
             if row.acc_last is not None and not row.reference:
-                summary = row.acc_last
-                points.setdefault(row.id, []).append((view.table.ipc or 0, summary.mean, summary.low, summary.high))
-    series = [Series(names[id], at, row=id) for id, at in points.items()]
+                points.setdefault(row.id, []).append(at(view.table.ipc or 0, row.acc_last))
+    series = [Series(names[id], line, row=id) for id, line in points.items()]
     if max((len(one.points) for one in series), default=0) < 2:
         return Markup("")
     return line_chart(

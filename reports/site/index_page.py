@@ -12,6 +12,8 @@ from ddbench.reports.site.model import Run, Site, TablePage
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables.views import RowView
 
+SECTION = table_page.SECTION
+PATH = "index.html"
 LEADERS = 6
 """Names of tied leaders shown; of more, the rest is counted."""
 
@@ -29,7 +31,7 @@ def pages(site: Site) -> list[Page]:
         "n_students": sum(cell.ok for run in site.runs.values() for cell in run.students),
         "public": site.public,
     }
-    return [Page("index.html", "index.html", "Results", table_page.SECTION, values)]
+    return [Page(PATH, "index.html", "Results", SECTION, values)]
 
 
 def _is_made(run: Run) -> bool:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddbench.reports.output import number_text
 from ddbench.reports.results.paths import without_paths
+from ddbench.reports.site.charts import interval_bar
 
 STATIC = Path(__file__).parent / "static"
 
@@ -31,14 +32,6 @@ class Page:
     title: str
     section: str
     values: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Link:
-    """An entry of the navigation."""
-
-    section: str
-    path: str
 
 
 @cache
@@ -63,6 +56,7 @@ def environment(public: bool) -> Environment:
         "p": number_text.p_value,
         "interval": lambda of: number_text.interval(of.low, of.high),
         "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
+        "bar": interval_bar,
         "key": lambda value: "" if value is None else value,
     }
     return made
@@ -73,10 +67,11 @@ def _for_everybody(value: Any) -> Any:
     return without_paths(value) if type(value) is str else value
 
 
-def render(page: Page, navigation: list[Link], made: str, *, public: bool = False) -> str:
+def render(page: Page, navigation: list[tuple[str, str]], made: str, *, public: bool = False) -> str:
     """The page as HTML.
 
     Args:
+        navigation: (section, path) of its entries.
         made: what made the site, for its foot.
         public: without paths.
     """

@@ -15,6 +15,7 @@ from ddbench.reports.site.render import Page
 from ddbench.reports.tables.statistics import Summary
 
 SECTION = "Reproduction"
+PATH = "reproduction.html"
 LARGEST = 10
 """The most disagreements listed and named in the chart."""
 ROOM = 15.0
@@ -50,7 +51,7 @@ def pages(site: Site) -> list[Page]:
             )
         ],
     }
-    return [Page("reproduction.html", "reproduction.html", "Reproduction of published numbers", SECTION, values)]
+    return [Page(PATH, "reproduction.html", "Reproduction of published numbers", SECTION, values)]
 
 
 def _chart(

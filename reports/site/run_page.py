@@ -22,6 +22,7 @@ from ddbench.reports.site.render import Page
 from ddbench.reports.site.sheets import Sheet
 
 SECTION = "Runs"
+PATH = "runs/index.html"
 ENVIRONMENTS = "runs/environments.html"
 PUBLIC_ENVIRONMENT = ("python", "platform", "versions", "source", "hardware", "device", "determinism")
 """Keys of `environment.capture` that may be published: no variables, and nothing that other programs have noted."""
@@ -56,7 +57,7 @@ def pages(site: Site) -> list[Page]:
     """A page for each run, their list, and one with all environments."""
     runs = list(site.runs.values())
     found = [_page(site, run) for run in runs]
-    found.append(Page("runs/index.html", "runs.html", "Runs", SECTION, {"runs": runs, "site": site}))
+    found.append(Page(PATH, "runs.html", "Runs", SECTION, {"runs": runs, "site": site}))
     named = {environment_id(result): result.environment for run in runs for result in _results(run)}
     shown = [(name, _json(public_environment(site, of))) for name, of in sorted(named.items()) if of]
     found.append(Page(ENVIRONMENTS, "environments.html", "Environments", SECTION, {"environments": shown}))

@@ -17,6 +17,7 @@ from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
 
 SECTION = "Students"
+PATH = "students.html"
 SHOWN = 150
 """The most findings listed of one dataset and IPC, those that another setup turns round first; the rest is counted."""
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
@@ -73,7 +74,7 @@ def pages(site: Site) -> list[Page]:
         "standings": STANDINGS,
         "draws": DRAWS,
     }
-    return [Page("students.html", "students.html", "Students and protocols", SECTION, values)]
+    return [Page(PATH, "students.html", "Students and protocols", SECTION, values)]
 
 
 def _arena(arena: Arena, paths: list[str]) -> ArenaView:

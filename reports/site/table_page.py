@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from ddbench.reports.output.columns import legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
-from ddbench.reports.site.charts import interval_bar
+from ddbench.reports.site.charts import scale_of
 from ddbench.reports.site.model import Site, TablePage, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables.notes import marks
@@ -25,7 +23,6 @@ class ShownRow:
     row: RowView
     name: str
     marks: str
-    bar: Markup | str
     origin: Origin
     real_images: str
     runs: list[tuple[str, str]]
@@ -40,7 +37,7 @@ def pages(site: Site) -> list[Page]:
 
 def _page(site: Site, view: TablePage) -> Page:
     table = view.table
-    shown = [_row(site, view, row, _scale(table)) for row in table.rows]
+    shown = [_row(site, view, row) for row in table.rows]
     return Page(
         view.path,
         "table.html",
@@ -50,6 +47,8 @@ def _page(site: Site, view: TablePage) -> Page:
             "view": view,
             "table": table,
             "rows": shown,
+            # References, which may lie far off, are cut.
+            "scale": scale_of(row.acc_last for row in table.rows if not row.reference),
             "legend": legend(table),
             "has": _columns(table, shown),
             "cost_classes": sorted({row.cost_class for row in table.rows if row.cost_class}),
@@ -58,17 +57,15 @@ def _page(site: Site, view: TablePage) -> Page:
     )
 
 
-def _row(site: Site, view: TablePage, row: RowView, within: tuple[float, float]) -> ShownRow:
-    method, summary = method_of(row.spec), row.acc_last
+def _row(site: Site, view: TablePage, row: RowView) -> ShownRow:
     cells = view.group_row(row).cells
     runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
     return ShownRow(
         row=row,
         name=row.name,
         marks=marks(row),
-        bar="" if summary is None else interval_bar(summary.mean, summary.low, summary.high, within),
         origin=origin(row.method, row.spec, view.table.dataset),
-        real_images=real_images_read(method, row.prior),
+        real_images=real_images_read(method_of(row.spec), row.prior),
         runs=[(site.runs[id].path, _set_name(cell.distill)) for id, cell in runs.items()],
         guidance_nats=sum(g.mean_nats for g in row.guidance.values()) if row.guidance else None,
     )
@@ -76,17 +73,6 @@ def _row(site: Site, view: TablePage, row: RowView, within: tuple[float, float])
 
 def _set_name(distill: DistillCell | None) -> str:
     return "images" if distill is None else f"set {distill.spec.seed}"
-
-
-def _scale(table: TableView) -> tuple[float, float]:
-    """Of the bars: from the lowest to the highest end of an interval, references left out where they lie far off."""
-    ranked = [row.acc_last for row in table.rows if row.acc_last is not None and not row.reference]
-    means = [summary.mean for summary in ranked] or [0.0, 100.0]
-    # One set's interval may span everything; it must not press all others into a point.
-    room = max(2.0, 1.5 * (max(means) - min(means)))
-    low = min((summary.low for summary in ranked if summary.low is not None), default=min(means))
-    high = max((summary.high for summary in ranked if summary.high is not None), default=max(means))
-    return max(low, min(means) - room), min(high, max(means) + room)
 
 
 def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
