@@ -8,14 +8,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save
+from torch import nn
 
+from ddbench.benchmark.cells.classifiers import load_state, train_classifier, weights_sha256
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_atomically, write_json
+from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.planning.teacher_files import (
     CURRENT,
@@ -26,14 +32,12 @@ from ddbench.benchmark.planning.teacher_files import (
     read_card,
     teacher_folder,
 )
+from ddbench.benchmark.protocols import networks
 from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD
+from ddbench.benchmark.protocols.epoch import to_device
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -> ClassifierRecipe:
@@ -63,22 +67,15 @@ def load(found: FoundTeacher, num_classes: int, image_size: int, device: torch.d
         RunError: its weights are not the ones that its hash names.
         UsageError: they cannot be read.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_arrays
-
-    from ddbench.benchmark.cells.classifiers import load_state, weights_sha256
-    from ddbench.benchmark.protocols import networks
-    from ddbench.benchmark.protocols.epoch import to_device
-
     try:
         data = found.weights.read_bytes()
         if found.card is None:
             sha256 = hashlib.sha256(data).hexdigest()
             tensors = torch.load(found.weights, map_location="cpu", weights_only=True)
-            state: Mapping[str, np.ndarray] = {name: tensor.numpy() for name, tensor in tensors.items()}
-            # Weights from before BatchNorm counted its batches.
-            state = {**state, **_batch_counts(state)}
+            state = {name: tensor.numpy() for name, tensor in tensors.items()}
+            for name in [name for name in state if name.endswith("running_mean")]:
+                # Weights from before BatchNorm counted its batches.
+                state.setdefault(name.replace("running_mean", "num_batches_tracked"), np.array(0))
         else:
             state = load_arrays(data)
             sha256 = weights_sha256(state)
@@ -92,11 +89,6 @@ def load(found: FoundTeacher, num_classes: int, image_size: int, device: torch.d
     network = networks.build(found.record.network, num_classes, image_size, generator=torch.Generator())
     load_state(network, state)
     return to_device(network, device).eval().requires_grad_(False)
-
-
-def _batch_counts(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = (name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean"))
-    return {name: np.array(0) for name in names if name not in state}
 
 
 def train(
@@ -118,11 +110,6 @@ def train(
         UsageError: unknown dataset or split, no data, or a recipe that the images do not fit.
         RunError: a loss that is not finite.
     """
-    from safetensors.numpy import save
-
-    from ddbench.benchmark.cells.classifiers import train_classifier, weights_sha256
-    from ddbench.benchmark.core.registry import DATASETS
-
     dataset: Dataset = DATASETS.load(dataset_name)()
     split = split or dataset.splits[0]
     if dataset.resolutions is not None and recipe.image_size not in dataset.resolutions:
@@ -188,10 +175,6 @@ def take_over(dataset: type[Dataset], source: Path, *, imagenet_1k: str) -> Teac
     Raises:
         UsageError: no teacher of this dataset there, or not the pinned file.
     """
-    from safetensors.numpy import load as load_arrays
-
-    from ddbench.benchmark.cells.classifiers import weights_sha256
-
     file = source / TORCHVISION_FILE if source.is_dir() else source
     if dataset.class_ids == IMAGENET_1K and file.name == TORCHVISION_FILE and file.is_file():
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()

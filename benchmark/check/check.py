@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,12 +83,12 @@ def named(selectors: Sequence[str], given: Mapping[str, Scalar]) -> list[tuple[s
     known = {key for name, _ in found for key in METHODS.load(name).Params.model_fields}
     strange = sorted(given.keys() - known)
     if strange:
-        raise UsageError(f"--set {strange[0]}: none of these methods has this parameter; they have: {_listed(known)}")
-    with_shared = []
-    for name, own in found:
-        fields = METHODS.load(name).Params.model_fields
-        with_shared.append((name, {key: value for key, value in given.items() if key in fields} | own))
-    return with_shared
+        having = ", ".join(sorted(known)) or "none"
+        raise UsageError(f"--set {strange[0]}: none of these methods has this parameter; they have: {having}")
+    return [
+        (name, {key: value for key, value in given.items() if key in METHODS.load(name).Params.model_fields} | own)
+        for name, own in found
+    ]
 
 
 def _in_file(file: Path) -> list[str]:
@@ -99,10 +99,6 @@ def _in_file(file: Path) -> list[str]:
     if not names:
         raise UsageError(f"{file}: there is no method in it; expected a subclass of ddbench.methods.base.Method")
     return names
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
 
 
 def check_method(name: str, given: Mapping[str, Scalar], planted: Planted) -> Report:
@@ -169,10 +165,8 @@ def _params(entry: Entry, method: type[Method], given: Mapping[str, Scalar]) -> 
     overrides exclude them, and with them where the variant itself is a small budget."""
     small = dict(method.check_params)
     own = dict(entry.overrides) | (small if "small" in entry.tags else {})
-    try:
+    with contextlib.suppress(ValidationError):
         return method.Params.model_validate(in_order(method.name, Digits, small | own, given))
-    except ValidationError:
-        pass
     try:
         return method.Params.model_validate(in_order(method.name, Digits, own, given))
     except ValidationError as error:
