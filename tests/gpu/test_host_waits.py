@@ -34,7 +34,7 @@ CUDA = torch.device("cuda", 0)
 
 WAITS = {
     "a sampler's step": 0,
-    "a step guided by both terms of DMGD": 0,
+    "a step guided by both terms of DMGD": 1,  # POT reads its error; methods/dmgd/distribution.py
     "a step guided by both terms of IGD, for the whole batch": 0,
     "an optimiser step of Minimax": 0,
     "25 of them: the look at their losses": 1,

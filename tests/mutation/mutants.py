@@ -82,7 +82,7 @@ MUTANTS = [
     ),
     *_of(
         "methods/dmgd/distribution.py",
-        ("range(iterations)", "range(iterations + 1)"),
+        ("max_iter=iterations, tol", "max_iter=iterations + 1, tol"),
         ("plan[:, memory_cost.shape[1] :]", "plan[:, : cost.shape[1]]"),
         ("state.alpha_bar**0.5", "state.alpha_bar"),
         ("pull -= (pull * unit)", "pull += (pull * unit)"),
