@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -210,35 +209,25 @@ def _trial(
     scores: Mapping[str, float],
     values: dict[str, Scalar],
 ) -> Trial:
+    import pandas as pd
+
     usual = {(spec.ipc, spec.seed): scores.get(cell_id(spec)) for spec in reference}
-    mine: dict[int, list[float]] = defaultdict(list)
-    paired: dict[int, list[float]] = defaultdict(list)
-    complete = True
-    for spec in sets:
-        own, other, ipc = scores.get(cell_id(spec)), usual.get((spec.ipc, spec.seed)), spec.ipc or 0
-        if own is None:
-            complete = False
-            continue
-        mine[ipc].append(own)
-        if other is not None:
-            paired[ipc].append(own - other)
-    by_ipc: dict[int, dict[str, float | int | None]] = {
-        ipc: {"n": len(some), "mean": float(np.mean(some)), "std": _std(some)} for ipc, some in sorted(mine.items())
-    }
-    default = sets is reference
-    score = float(np.mean([np.mean(some) for some in mine.values()])) if complete and mine else None
-    whole = score is not None and not default and all(len(paired[ipc]) == len(some) for ipc, some in mine.items())
-    difference = float(np.mean([np.mean(some) for some in paired.values()])) if whole else None
-    spreads = [_std(some) for some in paired.values()]
+    rows = [(spec.ipc or 0, scores.get(cell_id(spec)), usual.get((spec.ipc, spec.seed))) for spec in sets]
+    frame = pd.DataFrame(rows, columns=["ipc", "own", "usual"]).astype({"own": float, "usual": float})
+    frame["gain"] = frame["own"] - frame["usual"]
+    by_ipc = frame.dropna(subset="own").groupby("ipc")
+    own, gain = (by_ipc[column].agg(n="count", mean="mean", std="std") for column in ("own", "gain"))
+    default, complete = sets is reference, frame["own"].notna().all()
+    score = float(own["mean"].mean()) if complete else None
+    difference = float(gain["mean"].mean()) if complete and not default and frame["usual"].notna().all() else None
     error = None
-    if whole and all(spread is not None for spread in spreads):
-        variances = [s**2 / len(some) for s, some in zip(spreads, paired.values(), strict=True) if s is not None]
-        error = math.sqrt(sum(variances)) / len(paired)
-    return Trial(label, {} if default else values, by_ipc, score, difference, error, default)
-
-
-def _std(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    if difference is not None and gain["std"].notna().all():
+        error = math.sqrt((gain["std"] ** 2 / gain["n"]).sum()) / len(gain)
+    found = {
+        int(ipc): {"n": int(n), "mean": float(mean), "std": None if math.isnan(std) else float(std)}
+        for ipc, n, mean, std in own.itertuples()
+    }
+    return Trial(label, {} if default else values, found, score, difference, error, default)
 
 
 def _choose(trials: Sequence[Trial]) -> tuple[dict[str, Scalar], str]:
