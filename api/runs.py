@@ -16,7 +16,7 @@ from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.request import plan_request
 from ddbench.benchmark.planning.run_spec import Reuse, RunSpec, run_spec
 from ddbench.benchmark.running.foreign_set import plan_images
-from ddbench.benchmark.running.reporter import QuietReporter, Reporter
+from ddbench.benchmark.running.reporter import Reporter
 from ddbench.benchmark.running.run_plan import CellsFailed, RunOutcome, run_plan
 
 Function = TypeVar("Function", bound=Callable[..., RunOutcome])
@@ -200,4 +200,4 @@ def _reporter(progress: bool | None) -> Reporter:
     console = Console()
     if progress is None:
         progress = console.is_terminal or console.is_jupyter
-    return QuietReporter(console if progress else None)
+    return Reporter(console if progress else None)

@@ -33,18 +33,9 @@ def rows(kind: str) -> list[dict[str, Any]]:
         studies = [find_study(name) for name in study_names()]
         return [{"name": one.name, "summary": one.title, "tags": [], "source": one.source} for one in studies]
     registry = REGISTRIES[kind]
-    listed = [
-        {
-            "name": entry.name,
-            "summary": entry.summary,
-            "tags": list(entry.tags),
-            "variant_of": entry.variant_of,
-            "overrides": dict(entry.overrides),
-            "prior_tuned_by": entry.prior_tuned_by,
-            "origin": entry.origin,
-        }
-        for entry in registry
-    ]
+    listed = [vars(entry) | {"tags": list(entry.tags), "overrides": dict(entry.overrides)} for entry in registry]
+    for row in listed:
+        del row["target"]
     broken = [{"name": name, "unavailable": reason} for name, reason in registry.broken.items()]
     return listed + broken
 

@@ -136,7 +136,7 @@ def _device_type(device: str) -> DeviceType:
 def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
     share = max(1, available_cores() // run.jobs)
     return {
-        "data_dir": None if run.data is None else str(run.data.resolve()),
+        "data_dir": None if run.data is None else run.data.resolve(),
         "device": device,
         "threads": share if dataset.useful_threads is None else min(share, dataset.useful_threads),
         "batch_size": run.batch_size,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS
-from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
+from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.running import rates
 from ddbench.benchmark.running.rates import Rate, Rates
@@ -102,16 +102,16 @@ def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
     model = rates.device_model(device)
     on_threads = "" if device.startswith("cuda") else f" ({threads} thread{'s' if threads > 1 else ''})"
     found = Estimate(device, model + on_threads)
-    whole = _WholeSets()
+    n_train, prior_steps = functools.cache(_train_images), functools.cache(_prior_step)
     without: list[tuple[Item, float]] = []
     for item in waiting:
-        amount = rates.work(item.spec, whole.images(item) if item.spec.ipc is None else None)
-        rate = known.of(item.spec, model, item.planned.launch.threads)
+        spec, launch = item.spec, item.planned.launch
+        amount = rates.work(spec, n_train(spec.dataset, launch.data_dir) if spec.ipc is None else None)
+        rate = known.of(spec, model, launch.threads)
         if rate is not None and amount:
             found.add(rate, amount)
         else:
             without.append((item, amount))
-    prior_steps = functools.cache(_prior_step)
     steps = [_step(item, prior_steps) if amount and probe and device == "cpu" else None for item, amount in without]
     size: dict[Hashable, float] = defaultdict(float)
     for (_, amount), step in zip(without, steps, strict=True):
@@ -130,23 +130,12 @@ def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
     return found
 
 
-class _WholeSets:
-    """How many training images the datasets of a plan have."""
-
-    def __init__(self) -> None:
-        self._found: dict[Hashable, int] = {}
-
-    def images(self, item: Item) -> int:
-        """0 where the files are not there: what the cell lacks is told elsewhere."""
-        launch, where = item.planned.launch, item.spec.dataset
-        if where not in self._found:
-            data_dir = None if launch.data_dir is None else Path(launch.data_dir)
-            try:
-                counts = DATASETS.load(where.name)().train_counts(where.split, data_dir)
-            except (UsageError, RunError):
-                counts = {}
-            self._found[where] = sum(counts.values())
-        return self._found[where]
+def _train_images(where: DatasetSpec, data_dir: Path | None) -> int:
+    """Training images of a dataset; 0 where the files are not there: what the cell lacks is told elsewhere."""
+    try:
+        return sum(DATASETS.load(where.name)().train_counts(where.split, data_dir).values())
+    except (UsageError, RunError):
+        return 0
 
 
 def _what(item: Item) -> str:

@@ -6,6 +6,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,7 +18,7 @@ from rich.text import Text
 from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec
 from ddbench.benchmark.planning.setting import Setting
-from ddbench.benchmark.running.runner import Fate, Item
+from ddbench.benchmark.running.runner import Fate, Item, Observer
 
 COLOURS = {
     Fate.DONE: "green",
@@ -48,17 +49,11 @@ def outcome(item: Item) -> str:
     return f"{n_images} images" if n_images is not None else ""
 
 
-class PlainView:
+class PlainView(Observer):
     """One line when a cell starts, one when it ends: for logs and pipes."""
 
     def __init__(self, console: Console, items: list[Item]) -> None:
         self.console, self.items = console, items
-
-    def __enter__(self) -> PlainView:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def changed(self, item: Item) -> None:
         ended = sum(other.fate in ENDED for other in self.items)
@@ -67,11 +62,8 @@ class PlainView:
         line = f"[{ended}/{len(self.items)}] {item.fate} {item.title}{took}{': ' if words else ''}{words}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def tick(self) -> None:
-        pass
 
-
-class LiveView:
+class LiveView(Observer):
     """Running cells with their progress, the last ended ones, counts and the time left."""
 
     LAST = 6
@@ -190,10 +182,10 @@ def time_left(items: list[Item]) -> float | None:
     return left / max(1, running)
 
 
-def view(console: Console, items: list[Item]) -> PlainView | LiveView:
+def view(console: Console, items: list[Item]) -> AbstractContextManager[Observer]:
     if console.is_jupyter:
         return NotebookView(console, items)
-    return LiveView(console, items) if console.is_terminal else PlainView(console, items)
+    return LiveView(console, items) if console.is_terminal else nullcontext(PlainView(console, items))
 
 
 def summary(items: list[Item]) -> str:
@@ -244,15 +236,13 @@ def _counted(items: list[Item], would: Mapping[Fate, str]) -> Table:
     table = Table("method", "dataset", "IPC", "protocol · student")
     for fate in fates:
         table.add_column(f"would {would.get(fate, f'be {fate}')}", justify="right")
-    rows: dict[tuple[str, str, str, str], Counter[Fate]] = {}
-    ipcs: dict[tuple[str, str, str], dict[str, None]] = {}
+    alike: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
         spec = item.spec
         how = "distilled sets" if isinstance(spec, DistillSpec) else f"{spec.protocol.label} · {spec.student}"
-        ipc = "all" if spec.ipc is None else str(spec.ipc)
-        ipcs.setdefault((item.planned.label, spec.dataset.name, how), {})[ipc] = None
-        rows.setdefault((item.planned.label, spec.dataset.name, ipc, how), Counter())[item.fate] += 1
-    for (label, dataset, how), of in ipcs.items():
-        counts = sum((rows[label, dataset, ipc, how] for ipc in of), Counter[Fate]())
-        table.add_row(Text(label), dataset, ", ".join(of), Text(how), *(str(counts[fate] or "–") for fate in fates))
+        alike.setdefault((item.planned.label, spec.dataset.name, how), []).append(item)
+    for (label, dataset, how), some in alike.items():
+        ipcs = dict.fromkeys("all" if item.spec.ipc is None else str(item.spec.ipc) for item in some)
+        counts = Counter(item.fate for item in some)
+        table.add_row(Text(label), dataset, ", ".join(ipcs), Text(how), *(str(counts[fate] or "–") for fate in fates))
     return table

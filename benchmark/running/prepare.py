@@ -40,12 +40,9 @@ def before_run(settings: Sequence[Setting], data: Path | None, reporter: Reporte
 
 def present_contents(settings: Sequence[Setting], data: Path | None) -> dict[DatasetSpec, str]:
     """The content hash of each dataset's images as they are now, where that is known without decoding them."""
-    found = {setting.spec: _content_hash(setting, data) for setting in settings}
+    specs = {setting.spec: setting.dataset() for setting in settings}
+    found = {spec: dataset.content_hash(spec.split, data, spec.resolution) for spec, dataset in specs.items()}
     return {spec: content_hash for spec, content_hash in found.items() if content_hash is not None}
-
-
-def _content_hash(setting: Setting, data: Path | None) -> str | None:
-    return setting.dataset().content_hash(setting.spec.split, data, setting.spec.resolution)
 
 
 def check_room(store: Store, items: Sequence[Item], settings: Sequence[Setting], data: Path | None) -> None:

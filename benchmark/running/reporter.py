@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,14 +15,19 @@ from ddbench.benchmark.running.runner import Item, Observer
 from ddbench.datasets.file_dataset import Progress, silent
 
 
-class Reporter(Protocol):
-    """Whoever is told how a run goes."""
+class Reporter:
+    """Whoever is told how a run goes. As it is, for Python: warnings as Python warns, and bars and the live view where
+    there is a console to show them on; what is said and what fails is in the outcome."""
+
+    def __init__(self, out: Console | None = None) -> None:
+        self.out = out
 
     def say(self, text: str) -> None:
         """What people may want to know."""
 
     def warn(self, text: str) -> None:
         """What people should not miss."""
+        warnings.warn(text, stacklevel=2)
 
     def failed(self, item: Item) -> None:
         """A cell failed, or could not be run because another one did."""
@@ -33,16 +37,21 @@ class Reporter(Protocol):
 
     def progress(self) -> AbstractContextManager[Progress]:
         """Shows work before the cells while the block runs."""
+        return nullcontext(silent) if self.out is None else ShownProgress(self.out)
 
     def view(self, items: list[Item]) -> AbstractContextManager[Observer]:
         """Shows the cells while the block runs them."""
+        return nullcontext(Observer()) if self.out is None else live.view(self.out, items)
 
 
-class ConsoleReporter:
+class ConsoleReporter(Reporter):
     """For the command line: everything, warnings and failures on standard error."""
 
+    out: Console
+
     def __init__(self, out: Console, err: Console) -> None:
-        self.out, self.err = out, err
+        super().__init__(out)
+        self.err = err
 
     def say(self, text: str) -> None:
         self.out.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -55,47 +64,3 @@ class ConsoleReporter:
 
     def planned(self, items: Sequence[Item]) -> None:
         self.out.print(live.dry_run_table(list(items)))
-
-    def progress(self) -> AbstractContextManager[Progress]:
-        return ShownProgress(self.out)
-
-    def view(self, items: list[Item]) -> AbstractContextManager[Observer]:
-        return live.view(self.out, items)
-
-
-class QuietReporter:
-    """For Python: warnings as Python warns, and bars and the live view where there is a console to show them on.
-
-    What is said and what fails is in the outcome.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console
-
-    def say(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        warnings.warn(text, stacklevel=2)
-
-    def failed(self, item: Item) -> None:
-        pass
-
-    def planned(self, items: Sequence[Item]) -> None:
-        pass
-
-    def progress(self) -> AbstractContextManager[Progress]:
-        return nullcontext(silent) if self.console is None else ShownProgress(self.console)
-
-    def view(self, items: list[Item]) -> AbstractContextManager[Observer]:
-        return nullcontext(_Unwatched()) if self.console is None else live.view(self.console, items)
-
-
-class _Unwatched:
-    """Nobody looks at the cells."""
-
-    def changed(self, item: Item) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
-from typing import Protocol
 
 from ddbench.benchmark.cells.cell import EXIT_TERMINATED
 from ddbench.benchmark.cells.failures import write_failure
@@ -95,8 +94,8 @@ class Item:
         return f"{self.title} ({self.cell.id}): {self.reason}"
 
 
-class Observer(Protocol):
-    """Whoever shows a run to people."""
+class Observer:
+    """Whoever shows a run to people; this one shows nothing."""
 
     def changed(self, item: Item) -> None:
         """A cell's fate has changed."""
@@ -143,8 +142,8 @@ class Runner:
             if not self._reused(item) and self.reuse == "only-cache":
                 item.fate = Fate.MISSING
         # A set that is there needs no shards, whether they once made it or not.
-        there = {item.cell.id for item in self.items if item.fate is Fate.REUSED}
-        self.items = [item for item in self.items if not (self._is_shard(item) and self._whole_id(item) in there)]
+        there = {item.planned.id for item in self.items if item.fate is Fate.REUSED and item.stage == "distilled sets"}
+        self.items = [item for item in self.items if not (item.stage == "shards" and item.planned.id in there)]
         self._block_all()
 
     def put_aside_stale(self) -> tuple[int, int]:
@@ -167,15 +166,6 @@ class Runner:
     def _stale(self, item: Item) -> bool:
         had, now = item.cell.content_hash(), self.contents.get(item.spec.dataset)
         return had is not None and now is not None and had != now
-
-    @staticmethod
-    def _is_shard(item: Item) -> bool:
-        return isinstance(item.spec, DistillSpec) and item.spec.shard is not None
-
-    @staticmethod
-    def _whole_id(item: Item) -> str:
-        assert isinstance(item.spec, DistillSpec)
-        return cell_id(item.spec.whole)
 
     def _reused(self, item: Item) -> bool:
         """Take the result that an earlier run left, if it answers the plan."""
