@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups
 from ddbench.reports.results.groups import RowKey
+from ddbench.reports.results.words import told_apart
 from ddbench.reports.tables.scores import score_of
 from ddbench.reports.tables.statistics import SetScore
 
@@ -59,13 +59,9 @@ def entrants(store: Store, table: groups.Table, names: dict[RowKey, str]) -> Ent
 def names_of(members: Iterable[groups.Row]) -> dict[RowKey, str]:
     """Labels; where two rows bear one, with what tells them apart."""
     labels = {row.key: row.label for row in members}
-    for facts in (_made_with, lambda one: f"{_made_with(one)}, {one.method[:8]}"):
-        counts = Counter(labels.values())
-        labels = {
-            one: label if counts[label] == 1 else f"{label.partition(' · ')[0]} · {facts(one)}"
-            for one, label in labels.items()
-        }
-    return labels
+    made_with = [f"{label} · {_made_with(one)}" for one, label in labels.items()]
+    in_full = [f"{longer}, {one.method[:8]}" for one, longer in zip(labels, made_with, strict=True)]
+    return dict(zip(labels, told_apart(list(labels.values()), made_with, in_full), strict=True))
 
 
 def _made_with(one: RowKey) -> str:

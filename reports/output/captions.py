@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
+from ddbench.reports.results.words import counted, extent
 from ddbench.reports.tables.views import TableView
 
 
@@ -27,7 +27,7 @@ def setting(tables: Sequence[TableView]) -> str:
     """
     first, rows = tables[0], [row for table in tables for row in table.rows]
     ipcs = [str(table.ipc) for table in tables if table.ipc is not None]
-    ipc = f"{', '.join(ipcs)} image{'' if ipcs == ['1'] else 's'} per class" if ipcs else "the whole training set"
+    ipc = f"{counted(', '.join(ipcs), 'image')} per class" if ipcs else "the whole training set"
     how = [f"protocol {first.protocol}", f"student {first.student}", f"{first.resolution} px"]
     how += [] if first.n_test is None else [f"{first.n_test:,} test images"]
     how += [replication(tables), *(item for item in first.settings if all(item in table.settings for table in tables))]
@@ -47,24 +47,10 @@ def replication(tables: Sequence[TableView]) -> str:
     finished = [row for table in tables for row in table.rows if row.acc_last is not None and not row.reference]
     sets = sorted({row.acc_last.n for row in finished if row.acc_last is not None})
     students = sorted({count for row in finished for count in row.students_per_set})
-    said = []
-    for counts, what in ((sets, "distilled set"), (students, "student")):
-        extent = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
-        said.append(f"{extent} {what}{'' if extent == '1' else 's'}")
-    return " × ".join(said)
+    return f"{counted(extent(sets), 'distilled set')} × {counted(extent(students), 'student')}"
 
 
 def slug(table: TableView, *, ipc: bool, kind: str = "") -> str:
     """A name for a file or a label; others can have the same (`numbered`)."""
     words = [table.dataset, *([f"ipc{table.ipc or 'all'}"] if ipc else []), table.protocol, table.student, kind]
     return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[-120:]
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """The second of one name is `<name>-2`, and so on."""
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name + (f"-{seen[name]}" if seen[name] > 1 else ""))
-    return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ddbench.reports.output.number_text import NONE, interval, number, seconds
+from ddbench.reports.results.words import extent
 from ddbench.reports.tables.notes import marks
 from ddbench.reports.tables.statistics import Summary
 from ddbench.reports.tables.views import RowView, TableView
@@ -82,7 +83,7 @@ def _paper(row: RowView) -> str:
 def _replication(row: RowView) -> str:
     if row.acc_last is None:
         return NONE
-    return f"{row.acc_last.n}×{NONE.join(map(str, dict.fromkeys((row.students_per_set[0], row.students_per_set[-1]))))}"
+    return f"{row.acc_last.n}×{extent(row.students_per_set)}"
 
 
 def _distill_seconds(row: RowView) -> str:

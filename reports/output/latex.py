@@ -6,9 +6,10 @@ import re
 
 from ddbench.reports.output import latex_parts as parts
 from ddbench.reports.output import number_text
-from ddbench.reports.output.captions import numbered, replication, slug
+from ddbench.reports.output.captions import replication, slug
 from ddbench.reports.output.columns import columns, legend_items, rank
 from ddbench.reports.output.latex_text import escaped
+from ddbench.reports.results.words import numbered
 from ddbench.reports.tables.views import Leaderboard, TableView
 
 HEADERS = {

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ddbench.reports.output import latex_parts as parts
-from ddbench.reports.output.captions import families, numbered, slug
+from ddbench.reports.output.captions import families, slug
+from ddbench.reports.results.words import numbered
 from ddbench.reports.tables.methods_as_run import methods_as_run
 from ddbench.reports.tables.notes import no_predictions, single_set
 from ddbench.reports.tables.views import Leaderboard, RowView, TableView

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import interval, p_value
+from ddbench.reports.results.words import counted
 from ddbench.reports.tables.mean_rank import MeanRanks
 
 
@@ -16,7 +17,7 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
     """Print mean ranks with wins, ties and losses, and what they do not say."""
     datasets = dict.fromkeys(cluster.dataset for cluster in found.clusters)
     tables = {title for cluster in found.clusters for title in cluster.tables}
-    console.print(Text(f"Mean ranks · {', '.join(datasets)} · {_counted(len(tables), 'table')}", style="bold"))
+    console.print(Text(f"Mean ranks · {', '.join(datasets)} · {counted(len(tables), 'table')}", style="bold"))
     drawn = ruled()
     drawn.add_column("method", overflow="fold")
     for header in ("mean rank", "95 % interval", "wins", "ties", "losses"):
@@ -26,7 +27,7 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
         counts = (str(outcomes[one.method, what]) for what in ("win", "tie", "loss"))
         drawn.add_row(Text(one.method), f"{one.mean_rank:.2f}", interval(one.low, one.high), *counts)
     console.print(drawn)
-    cells, clusters = _counted(found.cells, "cell"), _counted(len(found.clusters), "cluster")
+    cells, clusters = counted(found.cells, "cell"), counted(len(found.clusters), "cluster")
     console.print(
         Text(
             f"Over {cells} (a table and a seed) that all {len(found.methods)} methods have, averaged within {clusters} "
@@ -46,14 +47,10 @@ def print_terminal(found: MeanRanks, console: Console) -> None:
         told = ", ".join(f"{one.method} ({one.cells} of {found.cells} cells)" for one in found.left_out)
         notes.append(f"Not compared, for want of cells: {told}.")
     if found.cells_left_out:
-        cells = _counted(found.cells_left_out, "cell")
+        cells = counted(found.cells_left_out, "cell")
         notes.append(f"{cells} left out, since one of these methods has no result there.")
     for note in notes:
         console.print(hanging(note, style="dim"))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _outcomes(found: MeanRanks) -> Counter[tuple[str, str]]:

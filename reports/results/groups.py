@@ -17,6 +17,7 @@ from ddbench.benchmark.core.result import DistillResult, PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec, digest
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.rows import EvaluateCell, Results, Student, printable
+from ddbench.reports.results.words import told_apart
 
 Metric = Literal["acc_last", "acc_best", "top5_last"]
 
@@ -212,13 +213,12 @@ def ipc_text(ipc: int | None) -> str:
 def _titles(keys: Sequence[TableKey]) -> list[str]:
     """Hashes are added only where two would be called the same."""
     plain = [title_of(key.dataset, key.split, key.ipc, key.resolution, key.protocol, key.student) for key in keys]
-    return [
-        title
-        if plain.count(title) == 1
-        else f"{title} · data {(key.content_hash or 'unknown')[:8]} · protocol hash {key.protocol_hash[:8]}"
+    hashes = [
+        f"data {(key.content_hash or 'unknown')[:8]} · protocol hash {key.protocol_hash[:8]}"
         + ("" if key.teacher_sha256 is None else f" · teacher {key.teacher_sha256[:8]}")
-        for title, key in zip(plain, keys, strict=True)
+        for key in keys
     ]
+    return told_apart(plain, list(map(" · ".join, zip(plain, hashes, strict=True))))
 
 
 def table_key(cell: EvaluateCell) -> TableKey:

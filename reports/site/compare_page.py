@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,6 +14,7 @@ from markupsafe import Markup
 from ddbench.reports.output import number_text
 from ddbench.reports.results import groups
 from ddbench.reports.results.predictions import labels_of_test
+from ddbench.reports.results.words import told_apart
 from ddbench.reports.site.charts import Point, Series, at, line_chart, scatter_chart
 from ddbench.reports.site.model import NearestSheet, Run, Site, TablePage, run_id
 from ddbench.reports.site.render import Page
@@ -25,7 +25,6 @@ from ddbench.reports.tables.equivalence import equivalence_p_value, smallest_vis
 from ddbench.reports.tables.pareto import pareto_front
 from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import SetScore
-from ddbench.reports.tables.views import RowView
 
 SECTION = "Compare"
 PATH = "compare/index.html"
@@ -68,7 +67,10 @@ def pages(site: Site) -> list[Page]:
 def _page(site: Site, slug: str, views: Sequence[TablePage]) -> Page:
     scores = {view.slug: _scores(site, view) for view in views}
     rows = {row.id: row for view in views for row in view.table.rows if row.acc_last is not None}
-    names = _names(rows, site.shown)
+    plain = [site.shown(row.method) for row in rows.values()]
+    longer = [site.shown(row.name) for row in rows.values()]
+    last = [f"{name} ({id[:4]})" for id, name in zip(rows, longer, strict=True)]
+    names = dict(zip(rows, told_apart(plain, longer, last), strict=True))
     table = views[0].table
     data = {
         "margin": site.margin,
@@ -98,18 +100,6 @@ def _page(site: Site, slug: str, views: Sequence[TablePage]) -> Page:
             "public": site.public,
         },
     )
-
-
-def _names(rows: Mapping[str, RowView], shown: Callable[[str], str]) -> dict[str, str]:
-    """Row id -> a name that no other has: the method's, with what tells it from others only where it must."""
-    names = {id: shown(row.method) for id, row in rows.items()}
-    for longer in ({id: shown(row.name) for id, row in rows.items()}, None):
-        counts = Counter(names.values())
-        names = {
-            id: name if counts[name] == 1 else longer[id] if longer is not None else f"{name} ({id[:4]})"
-            for id, name in names.items()
-        }
-    return names
 
 
 def _scores(site: Site, view: TablePage) -> dict[str, list[SetScore]]:

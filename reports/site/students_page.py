@@ -13,6 +13,7 @@ from ddbench.reports.analyses.findings import Check, Finding, Standing
 from ddbench.reports.analyses.rank_agreement import DRAWS, Agreement
 from ddbench.reports.analyses.student_matrix import Matrix, MatrixRow
 from ddbench.reports.analyses.where import Where
+from ddbench.reports.results.words import told_apart
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
 
@@ -115,7 +116,7 @@ def setup_names(setups: Sequence[Where]) -> list[str]:
     facts = [[setup.protocol for setup in setups], [setup.student for setup in setups]]
     varying = [values for values in facts if len(set(values)) > 1] or facts
     plain = [" · ".join(parts) for parts in zip(*varying, strict=True)]
-    return [name if plain.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(plain)]
+    return told_apart(plain, [f"{name} ({i + 1})" for i, name in enumerate(plain)])
 
 
 def _taus(arena: Arena) -> list[list[Agreement | None]]:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from ddbench.benchmark.core.spec import digest
+from ddbench.reports.results.words import numbered, told_apart
 from ddbench.reports.tables.views import RowView, TableView
 
 
@@ -53,17 +54,13 @@ def _key(row: RowView) -> Hashable:
 
 def _named(tables: Sequence[TableView], found: Sequence[dict[int, int]]) -> list[MethodAsRun]:
     members = [[tables[place].rows[index] for place, index in rows.items()] for rows in found]
-    namesakes = Counter(rows[0].method for rows in members)
-    used: Counter[str] = Counter()
-    named = []
-    for rows, places in zip(members, found, strict=True):
-        name = rows[0].method
-        if namesakes[name] > 1:
-            name = " · ".join([name, *(max((row.qualifiers for row in rows), key=len) or _hash(rows))])
-        used[name] += 1
-        name += f" ({used[name]})" if used[name] > 1 else ""
-        named.append(MethodAsRun(name, rows[0].reference, places))
-    return named
+    longer = [
+        " · ".join([rows[0].method, *(max((row.qualifiers for row in rows), key=len) or _hash(rows))])
+        for rows in members
+    ]
+    names = numbered(told_apart([rows[0].method for rows in members], longer), "{} ({})")
+    named = zip(names, members, found, strict=True)
+    return [MethodAsRun(name, rows[0].reference, places) for name, rows, places in named]
 
 
 def _hash(rows: Sequence[RowView]) -> list[str]:

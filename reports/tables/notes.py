@@ -7,6 +7,7 @@ from statistics import median
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.store import State
+from ddbench.reports.results.words import counted, extent
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
@@ -88,10 +89,9 @@ def _power_note(table: TableView) -> list[str]:
     if not visible or table.n_test is None:
         return []
     compared = [table.rows[index] for pair in table.pairs for index in (pair.a, pair.b)]
-    counts = sorted({row.acc_last.n for row in compared if row.acc_last is not None})
-    sets = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    sets = extent(sorted({row.acc_last.n for row in compared if row.acc_last is not None}))
     return [
-        f"Power: with {table.n_test:,} test images and {sets} set{'' if sets == '1' else 's'} a method, a true "
+        f"Power: with {table.n_test:,} test images and {counted(sets, 'set')} a method, a true "
         f"difference below {median(visible):.1f} points is missed more than one time in five (median over the pairs)."
     ]
 

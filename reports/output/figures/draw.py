@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddbench.benchmark.core.files import write_atomically
-from ddbench.reports.output.captions import families, numbered
+from ddbench.reports.output.captions import families
 from ddbench.reports.output.figures.across_tables import against_ipc, against_papers
 from ddbench.reports.output.figures.per_table import accuracy, against_cost
 from ddbench.reports.output.figures.style import WIDTHS, save, style
 from ddbench.reports.output.formats import escaped
+from ddbench.reports.results.words import numbered
 from ddbench.reports.tables.views import Leaderboard
 
 
