@@ -55,16 +55,12 @@ class ClassifierFeatures:
 
     @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
-        return self._in_batches(lambda x: self._seen_by.features(x).double(), images)
+        return _in_batches(lambda batch: self._seen_by.features(unit_range(batch, self._device)).double(), images)
 
     @torch.no_grad()
     def classes(self, images: np.ndarray) -> np.ndarray:
         network, normalise = self._seen_by.network(), self._seen_by.normalise
-        return self._in_batches(lambda x: network(normalise(x)).argmax(1), images)
-
-    def _in_batches(self, of: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
-        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([of(unit_range(batch, self._device)).cpu().numpy() for batch in batches])
+        return _in_batches(lambda batch: network(normalise(unit_range(batch, self._device))).argmax(1), images)
 
 
 class InceptionFeatures:
@@ -96,11 +92,7 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
-        blocks = [
-            self._network(self._pixels(images[start : start + BATCH])).double().cpu().numpy()
-            for start in range(0, len(images), BATCH)
-        ]
-        return np.concatenate(blocks)
+        return _in_batches(lambda batch: self._network(self._pixels(batch)).double(), images)
 
     def classes(self, images: np.ndarray) -> None:
         return None
@@ -108,6 +100,10 @@ class InceptionFeatures:
     def _pixels(self, images: np.ndarray) -> Tensor:
         """(n, 3, S, S) uint8."""
         return torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+
+
+def _in_batches(of: Callable[[np.ndarray], Tensor], images: np.ndarray) -> np.ndarray:
+    return np.concatenate([of(images[at : at + BATCH]).cpu().numpy() for at in range(0, len(images), BATCH)])
 
 
 class _Torchvisions(nn.Module):

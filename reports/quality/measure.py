@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
-from ddbench.datasets.base import Dataset, SplitData
+from ddbench.datasets.base import Dataset
 from ddbench.datasets.image_sets import image_files, read_set
 from ddbench.reports.quality import features as feature_extractors
 from ddbench.reports.quality import neighbours, spread, transport
 from ddbench.reports.quality.features import Extractor
 from ddbench.reports.quality.measures import KEYS, PRECISION_NEIGHBOURS, VERSION
 from ddbench.reports.quality.nearest import nearest, sheet
-from ddbench.reports.quality.real_images import Show, drawn, look_at, transport_images_per_class
+from ddbench.reports.quality.real_images import RealImages, Show, drawn, look_at, transport_images_per_class
 from ddbench.reports.quality.records import (
     FeatureSpace,
     QualityRecord,
@@ -44,34 +45,19 @@ FEW = 30
 """Distilled images below which recall is marked."""
 
 
+@dataclass(frozen=True)
 class Measuring:
-    """Measures sets of one dataset in one feature space.
+    """Measures sets of one dataset in one feature space."""
 
-    Args:
-        split: the dataset, opened.
-        real_per_class: the most real images of a class that are looked at; None: all.
-        show: told how far it is.
-
-    Raises:
-        UsageError: too few real images to measure against.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        split: SplitData,
-        resolution: int,
-        extractor: Extractor,
-        space: Space,
-        *,
-        real_per_class: int | None,
-        device: torch.device,
-        show: Show,
-    ) -> None:
-        self.dataset, self.split, self.resolution = dataset, split, resolution
-        self.extractor, self.space, self.device, self.show = extractor, space, device, show
-        self.real_per_class = real_per_class
-        self.real = look_at(dataset, split, extractor, per_class=real_per_class, device=device, show=show)
+    dataset: Dataset
+    resolution: int
+    """Side of the dataset's images, pixels."""
+    extractor: Extractor
+    space: Space
+    real: RealImages
+    real_per_class: int | None
+    """The most real images of a class that were looked at; None: all."""
+    device: torch.device
 
     def measure(self, made: FinishedSet, store: Store) -> QualityRecord:
         """Measure one set; its record and its sheet are written.
@@ -84,19 +70,17 @@ class Measuring:
         real = self.real
         pixels, labels, shapes = self._read(made)
         features = self.extractor.features(pixels)
-        values, missing = self._in_feature_space(features, labels)
-        predicted = self.extractor.classes(pixels)
-        if predicted is None:
-            missing["label_agreement_percent"] = "Inception does not know the dataset's classes"
-        else:
-            values["label_agreement_percent"] = 100 * float(np.mean(predicted == labels))
+        predicted, classes = self.extractor.classes(pixels), len(self.dataset.class_ids)
         found = nearest(pixels, real.source, real.rows, self.device)
-        copied, no_unit = self._by_pixels(found.distance)
-        values |= copied
-        missing |= no_unit
-        classes = len(self.dataset.class_ids)
-        values["stored_bytes_per_class"] = self._stored_bytes(made) / classes
-        values["raw_bytes_per_class"] = sum(int(np.prod(shape)) for shape in shapes) / classes
+        values: dict[str, float | str] = {
+            **self._in_feature_space(features, labels),
+            "label_agreement_percent": "Inception does not know the dataset's classes"
+            if predicted is None
+            else 100 * float(np.mean(predicted == labels)),
+            **self._by_pixels(found.distance),
+            "stored_bytes_per_class": self._stored_bytes(made) / classes,
+            "raw_bytes_per_class": sum(int(np.prod(shape)) for shape in shapes) / classes,
+        }
 
         image_size = max(max(shape[:2]) for shape in shapes)
         grid = sheet(real.source, real.rows[found.row], labels, image_size, classes)
@@ -123,8 +107,8 @@ class Measuring:
                 transport_distilled=len(self._carried(labels)),
                 reference_queries=real.queries,
             ),
-            values={key: values[key] for key in KEYS if key in values},
-            missing={key: missing[key] for key in KEYS if key in missing},
+            values={key: value for key in KEYS if not isinstance(value := values[key], str)},
+            missing={key: why for key in KEYS if isinstance(why := values[key], str)},
             caveats=self._caveats(features, shapes),
             sheet=Sheet(
                 file=sheet_name(made.image_set_sha256),
@@ -157,43 +141,38 @@ class Measuring:
             )
         return np.asarray(images.pixels), images.labels, shapes
 
-    def _by_pixels(self, distances: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
-        """(values, why others are missing), from the distance of each image to its nearest real one."""
-        values, unit = {"copies_percent": 100 * float(np.mean(distances == 0))}, self.real.typical_distance
-        if unit > 0:
-            values["nearest_median_ratio"] = float(np.median(distances)) / unit
-            values["nearest_minimum_ratio"] = float(distances.min()) / unit
-            return values, {}
-        same = "at least half of the real images occur twice, so their distance gives no unit"
-        return values, {"nearest_median_ratio": same, "nearest_minimum_ratio": same}
-
-    def _in_feature_space(self, features: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
-        real, missing = self.real, {}
-        values = {
-            "coverage_percent": 100 * neighbours.coverage(real.features, real.coverage_radii, features),
-            "precision_percent": 100 * neighbours.inside(features, real.features, real.precision_radii),
+    def _by_pixels(self, distances: np.ndarray) -> dict[str, float | str]:
+        """Values, or why they are missing, from the distance of each image to its nearest real one."""
+        unit, same = (
+            self.real.typical_distance,
+            "at least half of the real images occur twice, so their distance gives no unit",
+        )
+        return {
+            "copies_percent": 100 * float(np.mean(distances == 0)),
+            "nearest_median_ratio": float(np.median(distances)) / unit if unit > 0 else same,
+            "nearest_minimum_ratio": float(distances.min()) / unit if unit > 0 else same,
         }
-        if len(features) > PRECISION_NEIGHBOURS:
-            own_radii = neighbours.radii(features, PRECISION_NEIGHBOURS)
-            values["recall_percent"] = 100 * neighbours.inside(real.features, features, own_radii)
-        else:
-            missing["recall_percent"] = f"it needs more than {PRECISION_NEIGHBOURS} images"
-        diversity = spread.diversity_percent(spread.class_spread(features, labels), real.spread)
-        if diversity is None:
-            missing["diversity_percent"] = "it needs two images of a class"
-        else:
-            values["diversity_percent"] = diversity
-        if len(features) > 1:
-            values["frechet_distance"] = real.frechet.to(features)
-        else:
-            missing["frechet_distance"] = "it needs two images"
 
+    def _in_feature_space(self, features: np.ndarray, labels: np.ndarray) -> dict[str, float | str]:
+        """Values, or why they are missing."""
+        real, count = self.real, len(features)
+        recall: float | str = f"it needs more than {PRECISION_NEIGHBOURS} images"
+        if count > PRECISION_NEIGHBOURS:
+            own_radii = neighbours.radii(features, PRECISION_NEIGHBOURS)
+            recall = 100 * neighbours.inside(real.features, features, own_radii)
+        diversity = spread.diversity_percent(spread.class_spread(features, labels), real.spread)
         mine = self._carried(labels)
         costs = transport.squared_distances(real.features[real.carried], features[mine])
-        values["transport_distance"] = max(0.0, transport.least_cost(costs)) ** 0.5
         between = transport.label_distances(real.gaussians, transport.class_gaussians(features, labels))
-        values["otdd"] = transport.otdd(costs, real.labels[real.carried], labels[mine], between)
-        return values, missing
+        return {
+            "coverage_percent": 100 * neighbours.coverage(real.features, real.coverage_radii, features),
+            "precision_percent": 100 * neighbours.inside(features, real.features, real.precision_radii),
+            "recall_percent": recall,
+            "diversity_percent": "it needs two images of a class" if diversity is None else diversity,
+            "frechet_distance": real.frechet.to(features) if count > 1 else "it needs two images",
+            "transport_distance": max(0.0, transport.least_cost(costs)) ** 0.5,
+            "otdd": transport.otdd(costs, real.labels[real.carried], labels[mine], between),
+        }
 
     def _carried(self, labels: np.ndarray) -> np.ndarray:
         """Positions of the distilled images that take part in transport."""
@@ -273,10 +252,8 @@ def open_measuring(
             wanted.params(type(dataset)), dataset, split, record.resolution,
             store=store, scratch=scratch, device=device, say=say,
         )  # fmt: skip
-    return Measuring(
-        dataset, split, record.resolution, extractor, space,
-        real_per_class=real_per_class, device=device, show=show,
-    )  # fmt: skip
+    real = look_at(dataset, split, extractor, per_class=real_per_class, device=device, show=show)
+    return Measuring(dataset, record.resolution, extractor, space, real, real_per_class, device)
 
 
 def _device_name(device: torch.device) -> str:

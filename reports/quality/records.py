@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.results.paths import LEADS_OUT, leads_out
-from ddbench.reports.results.rows import Problem, first_line, printable
+from ddbench.reports.results.rows import Problem, first_line, printable, schema_problem
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -188,21 +187,10 @@ def read_quality(store: Store, *, follow_links: bool = True) -> Measured:
             record = QualityRecord.model_validate_json(path.read_bytes())
             expected = record_name(record.image_set_sha256, record.features.space)
         except (OSError, ValueError) as error:
-            problems.append(Problem(printable(str(path)), _why(path, error)))
+            problems.append(Problem(printable(str(path)), schema_problem(path, SCHEMA_VERSION) or first_line(error)))
             continue
         if path.name != expected:
             problems.append(Problem(printable(str(path)), f"it is the measurement {expected}: a copy, or edited"))
             continue
         records.setdefault(record.image_set_sha256, []).append(record)
     return Measured(records, problems)
-
-
-def _why(path: Path, error: Exception) -> str:
-    try:
-        noted = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return "no measurement: half-written or foreign"
-    version = noted.get("schema_version") if isinstance(noted, dict) else None
-    if version != SCHEMA_VERSION:
-        return printable(f"schema version {version!r:.40}; this program reads {SCHEMA_VERSION}")
-    return first_line(error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -23,21 +24,34 @@ NOTHING = "No set has been measured: `bench quality` measures those that are fin
 HOW = "± sample std over distilled sets; n counts sets."
 
 
+class Part(NamedTuple):
+    """A table with what stands around it."""
+
+    title: str
+    setting: str
+    methods: list[str]
+    columns: list[Column]
+    legend: str
+    notes: list[str]
+
+
+def _parts(report: QualityReport) -> Iterator[Part]:
+    for table in report.tables:
+        yield Part(table.title, _setting(table), _methods(table.rows), _columns(table), HOW, table.notes)
+    for scores in report.scores:
+        title, setting = f"{scores.name} · {scores.title}", score_setting(scores)
+        yield Part(title, setting, _methods(scores.rows), _score_columns(scores), "", scores.notes)
+
+
 def print_terminal(report: QualityReport, console: Console) -> None:
     """Print every table in as many parts as the console is narrow for."""
-    for table in report.tables:
-        console.print(Text(table.title, style="bold"))
-        console.print(Text(_setting(table), style="dim"))
-        _print_columns(_methods(table), _columns(table), console)
-        console.print(Text(HOW, style="dim"))
-        for note in table.notes:
-            console.print(hanging(note, style="dim"))
-        console.print()
-    for scores in report.scores:
-        console.print(Text(f"{scores.name} · {scores.title}", style="bold"))
-        console.print(Text(score_setting(scores), style="dim"))
-        _print_columns([_named(score) for score in scores.rows], _score_columns(scores), console)
-        for note in scores.notes:
+    for part in _parts(report):
+        console.print(Text(part.title, style="bold"))
+        console.print(Text(part.setting, style="dim"))
+        _print_columns(part.methods, part.columns, console)
+        if part.legend:
+            console.print(Text(part.legend, style="dim"))
+        for note in part.notes:
             console.print(hanging(note, style="dim"))
         console.print()
     if not report.tables:
@@ -48,14 +62,10 @@ def print_terminal(report: QualityReport, console: Console) -> None:
 
 def markdown(report: QualityReport) -> str:
     blocks = []
-    for table in report.tables:
-        lines = [f"### {escaped(table.title)}", "", escaped(_setting(table)), ""]
-        lines += [*_pipes(_methods(table), _columns(table)), "", HOW, "", *(f"- {escaped(n)}" for n in table.notes)]
+    for part in _parts(report):
+        lines = [f"### {escaped(part.title)}", "", escaped(part.setting), "", *_pipes(part.methods, part.columns), ""]
+        lines += [*([part.legend, ""] if part.legend else []), *(f"- {escaped(note)}" for note in part.notes)]
         blocks.append("\n".join(lines).rstrip())
-    for scores in report.scores:
-        lines = [f"### {escaped(f'{scores.name} · {scores.title}')}", "", escaped(score_setting(scores)), ""]
-        lines += [*_pipes([_named(score) for score in scores.rows], _score_columns(scores)), ""]
-        blocks.append("\n".join([*lines, *(f"- {escaped(note)}" for note in scores.notes)]).rstrip())
     if not report.tables:
         blocks.append(NOTHING)
     if report.problems:
@@ -66,8 +76,8 @@ def markdown(report: QualityReport) -> str:
 # Columns --------------------------------------------------------------------------------------------------------------
 
 
-def _methods(table: QualityTable) -> list[str]:
-    return [" · ".join([row.method, *row.qualifiers]) for row in table.rows]
+def _methods(rows: Sequence[QualityRow] | Sequence[Score]) -> list[str]:
+    return [" · ".join([row.method, *row.qualifiers]) for row in rows]
 
 
 def _columns(table: QualityTable) -> list[Column]:
@@ -109,10 +119,6 @@ def _setting(table: QualityTable) -> str:
         *table.devices,
     ]
     return " · ".join(parts)
-
-
-def _named(score: Score) -> str:
-    return " · ".join([score.method, *score.qualifiers])
 
 
 def _score_columns(table: ScoreTable) -> list[Column]:

@@ -246,7 +246,8 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
     """(result, state, reason of a failure)."""
     result = folder.result()
     if result is None and (problem := folder.problem()) is not None:
-        return None, str(State.UNREADABLE), _schema_problem(folder) or problem.partition("result.json: ")[2] or problem
+        why = schema_problem(folder.path / "result.json") or problem.partition("result.json: ")[2] or problem
+        return None, str(State.UNREADABLE), why
     if result is not None and (result.cell != folder.id or not folder.id.startswith(result.kind)):
         return None, str(State.UNREADABLE), f"it is the result of {printable(result.cell)}, not of this cell"
     if result is not None and result.status == "ok" and (problem := _impossible(result)) is not None:
@@ -278,19 +279,18 @@ def _impossible(result: DistillResult | EvaluateResult) -> str | None:
     return None
 
 
-def _schema_problem(folder: CellDir) -> str | None:
+def schema_problem(file: Path, readable: int = SCHEMA_VERSION) -> str | None:
+    """Why a file that its model refuses is not one of the schema that is read here; None where it says it is."""
     try:
-        noted = json.loads((folder.path / "result.json").read_bytes())
+        noted = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return "not JSON: half-written or foreign"
     version = noted.get("schema_version") if isinstance(noted, dict) else None
-    if version == SCHEMA_VERSION:
-        return None
-    return _of_schema(version)
+    return None if version == readable else _of_schema(version, readable)
 
 
-def _of_schema(version: object) -> str:
-    return f"{OTHER_SCHEMA} {version!r}; this program reads {SCHEMA_VERSION}"
+def _of_schema(version: object, readable: int = SCHEMA_VERSION) -> str:
+    return printable(f"{OTHER_SCHEMA} {version!r:.40}; this program reads {readable}")
 
 
 def _said_once(problems: list[Problem], cells: Path) -> list[Problem]:
