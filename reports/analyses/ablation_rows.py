@@ -17,7 +17,7 @@ from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
 from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
 from ddbench.reports.results.settings import Params
-from ddbench.reports.tables.scores import scores_of
+from ddbench.reports.tables.scores import scores_of, summary_of
 from ddbench.reports.tables.statistics import SetScore
 
 
@@ -34,6 +34,17 @@ class Member:
         name = "unknown" if self.row.prior is None else rows.printable(self.row.prior.name)
         prior = [] if sha is None else [f"prior {name} ({sha[:8]})", str(precision)]
         return ", ".join([*prior, f"version {self.spec.version}"])
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What points and corners say of it."""
+        return {
+            "label": self.row.label,
+            "acc_last": summary_of(self.row, "acc_last"),
+            "acc_best": summary_of(self.row, "acc_best"),
+            "done": len(self.row.finished),
+            "expected": len(self.row.cells),
+        }
 
     @property
     def kin(self) -> tuple[Any, ...]:

@@ -17,7 +17,6 @@ from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor, Factorial, Params
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import holm_of, smallest_visible_difference
-from ddbench.reports.tables.scores import summary_of
 from ddbench.reports.tables.statistics import Comparison, Summary, weighted_sum
 
 Corner = tuple[bool, bool]
@@ -30,12 +29,12 @@ class Cell(Record):
     """One corner of a 2 x 2 design."""
 
     on: Corner
-    label: str | None
+    label: str | None = None
     """The row; None where there is none."""
-    acc_last: Summary | None
-    acc_best: Summary | None
-    done: int
-    expected: int
+    acc_last: Summary | None = None
+    acc_best: Summary | None = None
+    done: int = 0
+    expected: int = 0
     paper: PaperNumber | None
 
 
@@ -160,25 +159,16 @@ def _design(
         factors=published.factors,
         differs=differs_from_defaults(full, place.where.dataset, parameters),
         setting=full.setting,
-        cells=[_cell(*corner) for corner in zip(CORNERS, corners, papers, strict=True)],
+        cells=[
+            Cell(on=on, paper=paper, **({} if member is None else member.measured))
+            for on, member, paper in zip(CORNERS, corners, papers, strict=True)
+        ],
         effects=effects,
         missing=[
             published.method + brackets({key: params[key] for key in parameters})
             for params, member in zip(wanted, corners, strict=True)
             if member is None
         ],
-    )
-
-
-def _cell(on: Corner, member: Member | None, paper: PaperNumber | None) -> Cell:
-    return Cell(
-        on=on,
-        label=None if member is None else member.row.label,
-        acc_last=None if member is None else summary_of(member.row, "acc_last"),
-        acc_best=None if member is None else summary_of(member.row, "acc_best"),
-        done=0 if member is None else len(member.row.finished),
-        expected=0 if member is None else len(member.row.cells),
-        paper=paper,
     )
 
 

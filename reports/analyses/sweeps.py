@@ -111,11 +111,7 @@ def _sweep(place: AblationTable, parameter: str, members: Sequence[Member]) -> S
         points.append(
             SweepPoint(
                 value=member.params[parameter],
-                label=member.row.label,
-                acc_last=statistics.summary(member.row.accuracies("acc_last")),
-                acc_best=statistics.summary(member.row.accuracies("acc_best")),
-                done=len(member.row.finished),
-                expected=len(member.row.cells),
+                **member.measured,
                 difference=comparison,
                 p_holm=p_holm,
                 visible=None if found is None else smallest_visible_difference(found),

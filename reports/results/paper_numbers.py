@@ -10,7 +10,7 @@ import csv
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.result import Record
@@ -56,18 +56,10 @@ Key = tuple[str, str, str, str, str]
 """(method, dataset, IPC, student, protocol without version)."""
 
 
-def published(
-    method: str, *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
-) -> Sequence[PaperNumber]:
-    """The accuracies that papers give for this cell, the most trustworthy first; empty for another split or another
-    resolution than theirs.
-
-    Args:
-        protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
-    """
-    if split != SPLIT or resolution not in RESOLUTIONS or not method:
-        return ()
-    return _numbers().get((SAME_IMAGES.get(method, method), *_conditions(dataset, ipc, student, protocol)), ())
+def published(method: str, **conditions: Any) -> list[PaperNumber]:
+    """The accuracies that papers give for a method in one cell (`published_cell`), the most trustworthy first."""
+    wanted = SAME_IMAGES.get(method, method)
+    return [number for name, number in published_cell(**conditions) if name == wanted and name]
 
 
 def published_cell(
@@ -75,11 +67,17 @@ def published_cell(
 ) -> Sequence[tuple[str, PaperNumber]]:
     """All accuracies that papers give for one cell, as (method, number), the most trustworthy first.
 
-    The method is empty for one that is not here, and for a setting without a name (`settings.py` knows some).
+    The method is empty for one that is not here, and for a setting without a name (`settings.py` knows some). There are
+    none for another split or another resolution than the papers'.
+
+    Args:
+        protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
     """
     if split != SPLIT or resolution not in RESOLUTIONS:
         return ()
-    conditions = _conditions(dataset, ipc, student, protocol)
+    if protocol.startswith("soft-rded"):
+        student, protocol = STUDENTS.get(student, student), "soft-rded"
+    conditions = (dataset, "full" if ipc is None else str(ipc), student, protocol)
     found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]
     return sorted(found, key=lambda pair: _trust(pair[1]))
 
@@ -87,13 +85,6 @@ def published_cell(
 def all_published() -> list[tuple[Key, PaperNumber]]:
     """Every published accuracy with its key, whose method may be empty; of each key, the most trustworthy first."""
     return [(key, number) for key, numbers in _numbers().items() for number in numbers]
-
-
-def _conditions(dataset: str, ipc: int | None, student: str, protocol: str) -> tuple[str, str, str, str]:
-    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
-    if family == "soft-rded":
-        student = STUDENTS.get(student, student)
-    return dataset, "full" if ipc is None else str(ipc), student, family
 
 
 @cache

@@ -24,11 +24,8 @@ def correct(store: Store, student: Student) -> np.ndarray | None:
     if not name or Path(name).name != name:
         return None
     labels = labels_of_test(store, data.content_hash)
-    try:
-        predicted = np.load(store.cell(student.cell.id).path / name, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    if labels is None or predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
+    predicted = _array(store.cell(student.cell.id).path / name)
+    if labels is None or predicted is None or predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
         return None
     right = predicted.astype(np.int64) == labels
     agrees = abs(100 * float(right.mean()) - student.metrics.acc_last) < ROUNDING
@@ -39,8 +36,11 @@ def labels_of_test(store: Store, content_hash: str | None) -> np.ndarray | None:
     """(n_test,) int64 classes of a dataset's test images; None where the folder does not hold them."""
     if content_hash is None or not content_hash.isalnum():
         return None
+    return _array(store.artefacts / "test-labels" / f"{content_hash[:16]}.npy")
+
+
+def _array(file: Path) -> np.ndarray | None:
     try:
-        labels: np.ndarray = np.load(store.artefacts / "test-labels" / f"{content_hash[:16]}.npy", allow_pickle=False)
+        return np.asarray(np.load(file, allow_pickle=False))
     except (OSError, ValueError):
         return None
-    return labels

@@ -149,7 +149,7 @@ def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row]
         b=_name(table, b),
         sets=(len(scores_a), len(scores_b)),
         n_test=n_test,
-        accuracy=(_mean(scores_a), _mean(scores_b)),
+        accuracy=(statistics.mean_accuracy(scores_a), statistics.mean_accuracy(scores_b)),
         comparison=statistics.compare(scores_a, scores_b, n_test),
         p_holm=None,
         bootstrap=pigeonhole_interval(scores_a, scores_b, stream),
@@ -159,10 +159,6 @@ def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row]
         student_pairs=_student_pairs(store, a, b),
         classes=_classes(store, table, scores_a, scores_b),
     )
-
-
-def _mean(scores: Sequence[statistics.SetScore]) -> float:
-    return float(np.mean([score.accuracy for score in scores]))
 
 
 def _student_pairs(store: Store, a: groups.Row, b: groups.Row) -> list[StudentPair]:

@@ -206,7 +206,7 @@ def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float],
     else:
         varying = _independent_sets(methods, weights)
         basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
-    estimate = weighted_sum(weights, [_mean_accuracy(scores) for scores in methods])
+    estimate = weighted_sum(weights, [mean_accuracy(scores) for scores in methods])
     if not varying:
         return Difference(estimate, (), "one set each: nothing tells how far another set would differ")
     images, images_basis = _test_images(methods, weights, n_test)
@@ -218,7 +218,8 @@ def weighted_sum(weights: Sequence[float], values: Sequence[float]) -> float:
     return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
-def _mean_accuracy(scores: Sequence[SetScore]) -> float:
+def mean_accuracy(scores: Sequence[SetScore]) -> float:
+    """Over sets, percent."""
     return math.fsum(score.accuracy for score in scores) / len(scores)
 
 
@@ -250,7 +251,7 @@ def _test_images(methods: Sequence[Sequence[SetScore]], weights: Sequence[float]
     if len(correct) == len(methods):
         summed = np.asarray(weights) @ np.stack(correct)
         return Component(float(np.var(100 * summed, ddof=1)) / n_test, n_test - 1), f"{n_test} test images, paired"
-    right = [_mean_accuracy(scores) / 100 for scores in methods]
+    right = [mean_accuracy(scores) / 100 for scores in methods]
     largest = _largest_square(right, weights) - weighted_sum(weights, right) ** 2
     variance = 100**2 * max(largest, 0.0) * n_test / (n_test - 1)
     return Component(variance / n_test, n_test - 1), f"{n_test} test images, bounded: per-image predictions are missing"
