@@ -30,7 +30,7 @@ def transport_plan(cost: Tensor, masses: Tensor, epsilon: float, iterations: int
     """
     rows = torch.full_like(cost[..., 0], 1 / cost.shape[-2])
     # No tolerance, so that the scalings are as many as asked for. POT reads its error all the same, at the first of
-    # every ten: there a GPU's host waits, once a step (the pretend GPU counts it; what it costs has yet to be measured).
+    # every ten: there a GPU's host waits, once a step (counted on a pretend GPU; what it costs has yet to be measured).
     scaled = bregman_log_projection_batch(cost / -epsilon, rows, masses, max_iter=iterations, tol=0, grad="autodiff")
     return scaled["T"]
 

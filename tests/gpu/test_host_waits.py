@@ -89,13 +89,13 @@ def distill(planted: Planted, tmp_path: Path) -> Callable[..., None]:
 
 
 def test_dmgd(distill: Any) -> None:
-    """Two rounds of a class, guided at all steps."""
+    """Two rounds of a class, guided at all steps: one step more is one in each."""
 
     def run(steps: int) -> None:
         distill("dmgd", "shared", {"steps": steps, "ot_window_first": 0, "ot_window_last": steps - 1})
 
     run_once(run, 4)
-    assert waits_of_one_more(run, 4, 8) == WAITS["a step guided by both terms of DMGD"]
+    assert waits_of_one_more(run, 4, 8) == 2 * WAITS["a step guided by both terms of DMGD"]
 
 
 def run_once(run: Callable[[int], object], length: int) -> None:
