@@ -7,20 +7,23 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ddbench.benchmark.commands import reading
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import lock_or_refuse
+from ddbench.benchmark.core.registry import DATASETS, load_plugin
+from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.run_spec import split_outside_brackets
-
-if TYPE_CHECKING:
-    from ddbench.benchmark.core.store import Store
-    from ddbench.datasets.base import Dataset
-    from ddbench.reports.quality.records import Measured
-    from ddbench.reports.quality.sets import FinishedSet
-    from ddbench.reports.quality.spaces import Wanted
-    from ddbench.reports.results.rows import Problem
+from ddbench.datasets.base import Dataset
+from ddbench.reports.output import files
+from ddbench.reports.quality.measures import VERSION
+from ddbench.reports.quality.records import Measured, folder_of, read_quality
+from ddbench.reports.quality.sets import FinishedSet, by_dataset, finished_sets
+from ddbench.reports.quality.spaces import Wanted, wanted
+from ddbench.reports.results.rows import Problem, printable
 
 quality_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -83,20 +86,14 @@ def quality(
     Every measurement is kept in the results folder (quality/), with a sheet of the nearest real images, and is made
     once. What each measure is and does not say: docs/quality.md.
     """
-    from ddbench.benchmark.core.registry import load_plugin
-    from ddbench.reports.output import files
     from ddbench.reports.quality import tables, text
-    from ddbench.reports.quality.records import read_quality
-    from ddbench.reports.quality.sets import finished_sets
-    from ddbench.reports.quality.spaces import wanted
-    from ddbench.reports.results import rows
 
     for file in plugin or []:
         load_plugin(file)
     asked, methods = wanted(features), split_outside_brackets(method or "")
     results = reading.read_filtered(runs, dataset, ipc, None, None)
     sets, problems = finished_sets(results, methods)
-    failed: list[rows.Problem] = []
+    failed: list[Problem] = []
     spaces: list[str] | None = None
     if not show:
         spaces, failed = _measure(results.store, sets, asked, data, limit_real, device, again=again)
@@ -129,13 +126,6 @@ def _measure(
     again: bool,
 ) -> tuple[list[str], list[Problem]]:
     """Measure what has not been measured: (the feature spaces' hashes, what could not be measured)."""
-    from ddbench.benchmark.core.errors import UsageError
-    from ddbench.benchmark.core.files import lock_or_refuse
-    from ddbench.benchmark.core.registry import DATASETS
-    from ddbench.reports.quality.records import folder_of, read_quality
-    from ddbench.reports.quality.sets import by_dataset
-    from ddbench.reports.results.rows import Problem, printable
-
     spaces: list[str] = []
     problems: list[Problem] = []
     there = read_quality(store)
@@ -169,8 +159,6 @@ def _measure(
 
 
 def _is_measured(there: Measured, made: FinishedSet, space: str, real_per_class: int | None) -> bool:
-    from ddbench.reports.quality.measures import VERSION
-
     return any(
         record.features.space.sha256 == space
         and record.version == VERSION
@@ -192,10 +180,8 @@ def _measure_dataset(
     import torch
 
     from ddbench.benchmark.commands.measuring_progress import shown
-    from ddbench.benchmark.core.errors import RunError, UsageError
     from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.reports.quality.measure import open_measuring
-    from ddbench.reports.results.rows import Problem, printable
 
     problems = []
     with shown(dataset.name) as progress:

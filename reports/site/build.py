@@ -138,7 +138,7 @@ def _copy(source: Path, target: Path) -> int:
 def _write_sheets(site: Site, to: Path, progress: Callable[[str, int, int], None]) -> dict[str, Sheet | Problem]:
     """Contact sheets of all runs that may be shown, by their sets' hashes."""
     runs = site.runs.values()
-    wanted = {sha256: run_page.dataset_of(run) for run in runs if (sha256 := run_page.shown_set(site, run))}
+    wanted = {sha256: run.spec.dataset.name for run in runs if (sha256 := run_page.shown_set(site, run))}
     done = iter(range(1, len(wanted) + 1))
     return write_sheets(site.results.store, to, wanted, lambda: progress("pictures", next(done), len(wanted)))
 

@@ -55,8 +55,6 @@ class Point:
     y: float
     label: str
     href: str | None = None
-    x_low: float | None = None
-    x_high: float | None = None
     y_low: float | None = None
     y_high: float | None = None
     row: str | None = None
@@ -115,7 +113,6 @@ def line_chart(
     marks: Sequence[Mark] = (),
     x_names: Sequence[str] = (),
     y_range: tuple[float, float] | None = None,
-    width: int = WIDTH,
     height: int = HEIGHT,
 ) -> Markup:
     """Lines with 95 % intervals as whiskers, and a legend under the chart.
@@ -129,11 +126,11 @@ def line_chart(
     if not points:
         return Markup("")
     if x_names:
-        x = Axis(-0.5, len(x_names) - 0.5, LEFT, width - RIGHT)
+        x = Axis(-0.5, len(x_names) - 0.5, LEFT, WIDTH - RIGHT)
     else:
-        x = axis([p[0] for p in points] + [m.x for m in marks], LEFT, width - RIGHT, log=log_x)
+        x = axis([p[0] for p in points] + [m.x for m in marks], LEFT, WIDTH - RIGHT, log=log_x)
     y = axis(y_range or [v for p in points for v in p[1:] if v is not None], height - BOTTOM, TOP)
-    drawn = [_frame(x, y, x_label, y_label, width, height, x_names)]
+    drawn = [_frame(x, y, x_label, y_label, height, x_names)]
     for mark in marks:
         place = _px(x(mark.x))
         drawn.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{TOP}" y2="{height - BOTTOM}"/>')
@@ -149,7 +146,7 @@ def line_chart(
                 parts.append(_whisker(x(at) + shift, y(low), y(high)))
             parts.append(f'<circle cx="{_px(x(at) + shift)}" cy="{_px(y(value))}" r="3"/>')
         drawn.append(f'<g class="{_style(index)}"{_row(one.row)}><title>{escape(one.name)}</title>{"".join(parts)}</g>')
-    return _svg(drawn, title, width, height) + (_legend(series) if len(series) > 1 else Markup(""))
+    return _svg(drawn, title, height) + (_legend(series) if len(series) > 1 else Markup(""))
 
 
 def scatter_chart(
@@ -161,7 +158,6 @@ def scatter_chart(
     log_x: bool = False,
     diagonal: bool = False,
     front: Sequence[Point] = (),
-    width: int = WIDTH,
     height: int = HEIGHT,
 ) -> Markup:
     """Named dots with intervals.
@@ -172,11 +168,11 @@ def scatter_chart(
     """
     if not points:
         return Markup("")
-    xs = [v for p in points for v in (p.x, p.x_low, p.x_high) if v is not None]
+    xs = [p.x for p in points]
     ys = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None]
-    x = axis(xs + (ys if diagonal else []), LEFT, width - RIGHT, log=log_x)
+    x = axis(xs + (ys if diagonal else []), LEFT, WIDTH - RIGHT, log=log_x)
     y = axis(ys + (xs if diagonal else []), height - BOTTOM, TOP)
-    drawn = [_frame(x, y, x_label, y_label, width, height)]
+    drawn = [_frame(x, y, x_label, y_label, height)]
     if diagonal:
         low, high = max(x.low, y.low), min(x.high, y.high)
         drawn.append(
@@ -188,10 +184,10 @@ def scatter_chart(
         for point in rest:
             steps += [f"{_px(x(point.x))},{steps[-1].partition(',')[2]}", f"{_px(x(point.x))},{_px(y(point.y))}"]
         drawn.append(f'<polyline class="front" points="{" ".join(steps)}"/>')
-    labels = _Labels(width - RIGHT)
+    labels = _Labels(WIDTH - RIGHT)
     for point in sorted(points, key=lambda p: not p.strong):
         drawn.append(_dot(point, x, y, labels))
-    return _svg(drawn, title, width, height)
+    return _svg(drawn, title, height)
 
 
 def interval_bar(summary: Summary | None, within: tuple[float, float]) -> Markup:
@@ -251,9 +247,6 @@ def _dot(point: Point, x: Axis, y: Axis, labels: _Labels) -> str:
     parts = [f"<title>{escape(point.label)}</title>"]
     if point.y_low is not None and point.y_high is not None:
         parts.append(_whisker(at, y(point.y_low), y(point.y_high)))
-    if point.x_low is not None and point.x_high is not None:
-        ends = f'x1="{_px(x(point.x_low))}" x2="{_px(x(point.x_high))}"'
-        parts.append(f'<line {ends} y1="{_px(level)}" y2="{_px(level)}"/>')
     parts.append(f'<circle cx="{_px(at)}" cy="{_px(level)}" r="4"/>')
     name = point.label.partition("\n")[0]
     if point.strong and (place := labels.place(at, level, name)) is not None:
@@ -264,7 +257,7 @@ def _dot(point: Point, x: Axis, y: Axis, labels: _Labels) -> str:
     return f'<a href="{escape(point.href)}">{group}</a>' if point.href else group
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str, width: int, height: int, x_names: Sequence[str] = ()) -> str:
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str, height: int, x_names: Sequence[str] = ()) -> str:
     floor, parts = height - BOTTOM, []
     ticks = list(enumerate(x_names)) if x_names else list(zip(x.ticks, _numbers(x.ticks), strict=True))
     longest = int((x.end - x.start) / max(1, len(ticks)) / 6.2)
@@ -274,10 +267,10 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, width: int, height: int
         parts.append(f'<text x="{at}" y="{floor + 15}" text-anchor="middle">{escape(shown)}</text>')
     for tick, text in zip(y.ticks, _numbers(y.ticks), strict=True):
         at = _px(y(tick))
-        parts.append(f'<line x1="{LEFT}" x2="{width - RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{_px(y(tick) + 4)}" text-anchor="end">{text}</text>')
     middle = (TOP + floor) / 2
-    parts.append(f'<text x="{_px((LEFT + width - RIGHT) / 2)}" y="{height - 8}" text-anchor="middle">{escape(x_label)}')
+    parts.append(f'<text x="{_px((LEFT + WIDTH - RIGHT) / 2)}" y="{height - 8}" text-anchor="middle">{escape(x_label)}')
     parts.append(f'</text><text transform="translate(12,{_px(middle)}) rotate(-90)" text-anchor="middle">')
     return f'<g class="axes">{"".join(parts)}{escape(y_label)}</text></g>'
 
@@ -304,8 +297,8 @@ def _legend(series: Sequence[Series]) -> Markup:
     return Markup(f'<ul class="legend">{"".join(items)}</ul>')
 
 
-def _svg(parts: Iterable[str], title: str, width: int, height: int) -> Markup:
-    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+def _svg(parts: Iterable[str], title: str, height: int) -> Markup:
+    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
     return Markup(f"{head}{''.join(parts)}</svg>")
 
 

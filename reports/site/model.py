@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from ddbench.benchmark.core.spec import ForeignImages, digest
+from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, ForeignImages, digest
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.quality.records import Measured, Sheet, folder_of, read_quality
 from ddbench.reports.results import groups
@@ -61,6 +61,11 @@ class Run:
     @property
     def path(self) -> str:
         return f"runs/{self.id}.html"
+
+    @property
+    def spec(self) -> DistillSpec | EvaluateSpec:
+        """Of the set; of its first student where it was made elsewhere."""
+        return self.students[0].spec if self.distill is None else self.distill.spec
 
     @property
     def image_set_sha256(self) -> str | None:

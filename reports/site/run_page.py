@@ -14,6 +14,7 @@ from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.result import Phase, Result
 from ddbench.benchmark.core.spec import digest
 from ddbench.reports.results.command_line import command
+from ddbench.reports.results.groups import ipc_text
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
 from ddbench.reports.site.charts import Series, line_chart
@@ -66,7 +67,7 @@ def pages(site: Site) -> list[Page]:
 
 def shown_set(site: Site, run: Run) -> str | None:
     """Hash of the set whose pictures stand for the run; None where it has none, or they are not for all."""
-    hidden = ipc_of(run) is None or not class_ids(dataset_of(run)) or not site.shows_images(run)
+    hidden = run.spec.ipc is None or not class_ids(run.spec.dataset.name) or not site.shows_images(run)
     return None if hidden else run.image_set_sha256
 
 
@@ -82,14 +83,6 @@ def class_ids(dataset: str) -> tuple[str, ...]:
 
 def class_names(dataset: str) -> tuple[str, ...]:
     return DATASETS.load(dataset).class_names if dataset in DATASETS.entries() else ()
-
-
-def dataset_of(run: Run) -> str:
-    return run.distill.spec.dataset.name if run.distill is not None else run.students[0].spec.dataset.name
-
-
-def ipc_of(run: Run) -> int | None:
-    return run.distill.spec.ipc if run.distill is not None else run.students[0].spec.ipc
 
 
 def environment_id(result: Result) -> str:
@@ -112,21 +105,20 @@ def _page(site: Site, run: Run) -> Page:
     spec = distill.spec.method if distill is not None else next((r.method for r in _results(run)), None)
     found = sheet_of(site, run)
     seed = "" if distill is None else f" · set {distill.spec.seed}"
-    ipc = "whole training set" if ipc_of(run) is None else f"IPC {ipc_of(run)}"
     return Page(
         run.path,
         "run.html",
-        f"{run.label} · {dataset_of(run)} · {ipc}{seed}",
+        f"{run.label} · {run.spec.dataset.name} · {ipc_text(run.spec.ipc)}{seed}",
         SECTION,
         {
             "run": run,
             "spec": spec,
-            "origin": origin(run.label, spec, dataset_of(run)) if spec is not None else Origin(known=False),
+            "origin": origin(run.label, spec, run.spec.dataset.name) if spec is not None else Origin(known=False),
             "result": result,
             "data": next((r.dataset for r in _results(run) if r.dataset is not None), None),
             "sheet": found if isinstance(found, Sheet) else None,
             "left_out": found if isinstance(found, Problem) else None,
-            "class_ids": class_ids(dataset_of(run)),
+            "class_ids": class_ids(run.spec.dataset.name),
             "hidden_images": not site.shows_images(run),
             "phases": phase_sums(result.cost.phases) if result is not None and result.cost is not None else [],
             "guidance": _guidance(site, result.guidance) if result is not None else Markup(""),
