@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results.groups import Table
 
@@ -21,14 +23,5 @@ class Where(Record):
 
 
 def where(table: Table) -> Where:
-    key = table.key
-    return Where(
-        table=table.title,
-        dataset=key.dataset,
-        split=key.split,
-        ipc=key.ipc,
-        protocol=key.protocol,
-        student=key.student,
-        modified_protocol=table.modified_protocol,
-        n_test=table.n_test,
-    )
+    known = asdict(table.key) | {"modified_protocol": table.modified_protocol, "n_test": table.n_test}
+    return Where(table=table.title, **{name: known[name] for name in Where.model_fields if name != "table"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -30,18 +31,17 @@ def pairings(tables: Sequence[TableView]) -> list[Pairing]:
     compared = [{(pair.a, pair.b): pair.comparison for pair in table.pairs} for table in tables]
     counted = []
     for a, b in combinations(found, 2):
-        outcomes = []
+        outcomes: Counter[str] = Counter()
         for place in a.rows.keys() & b.rows.keys():
             ends = a.rows[place], b.rows[place]
-            sign, pair = 1, compared[place].get(ends)
+            pair, better, worse = compared[place].get(ends), "wins", "losses"
             if pair is None:
-                sign, pair = -1, compared[place].get(ends[::-1])
-            tested = pair is not None and pair.p_value is not None
-            separated = tested and pair is not None and pair.separates
-            outcomes.append((sign if pair and pair.difference > 0 else -sign) if separated else 0 if tested else None)
+                pair, better, worse = compared[place].get(ends[::-1]), "losses", "wins"
+            if pair is None or pair.p_value is None:
+                outcomes["not_tested"] += 1
+            else:
+                outcomes["ties" if not pair.separates else better if pair.difference > 0 else worse] += 1
         if outcomes:
-            counts = (outcomes.count(1), outcomes.count(0), outcomes.count(-1), outcomes.count(None))
-            counted.append(
-                Pairing(a=a.name, b=b.name, wins=counts[0], ties=counts[1], losses=counts[2], not_tested=counts[3])
-            )
+            counts = {what: outcomes[what] for what in ("wins", "ties", "losses", "not_tested")}
+            counted.append(Pairing(a=a.name, b=b.name, **counts))
     return counted
