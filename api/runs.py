@@ -9,11 +9,10 @@ from typing import TypedDict, TypeVar, Unpack, get_type_hints
 
 from rich.console import Console
 
-from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.spec import Precision, Scalar
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned
-from ddbench.benchmark.planning.request import plan_request
+from ddbench.benchmark.planning.planner import plan_request
 from ddbench.benchmark.planning.run_spec import Reuse, RunSpec, run_spec
 from ddbench.benchmark.running.foreign_set import plan_images
 from ddbench.benchmark.running.reporter import Reporter
@@ -179,8 +178,6 @@ def evaluate(
         UsageError, CellsFailed, RunError, KeyboardInterrupt: as `run`.
     """
     spec, reporter = run_spec({}, {**options, "methods": ["images"], "datasets": [dataset]}), _reporter(progress)
-    for file in spec.plugins:
-        load_plugin(file)
     planned = plan_images(
         spec, Path(images), reporter, name=name, ipc=ipc, subset=subset, subset_seed=subset_seed, dry_run=dry_run
     )

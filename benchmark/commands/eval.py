@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from ddbench.benchmark.commands.options import DryRun, run_options
-from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.run_spec import run_spec
 
@@ -43,8 +42,6 @@ def evaluate(
     from ddbench.benchmark.running.foreign_set import plan_images
 
     spec = run_spec({}, {**given, "methods": ["images"], "datasets": [dataset]})
-    for file in spec.plugins:
-        load_plugin(file)
     shown = reporter()
     planned = plan_images(
         spec, images, shown, name=name, ipc=ipc, subset=subset, subset_seed=subset_seed, dry_run=dry_run

@@ -34,6 +34,6 @@ def distill(given: dict[str, Any], config: Config = None, study: StudyName = Non
 
 def _run(given: dict[str, Any], config: Path | None, study: str | None, *, dry_run: bool, students: bool) -> None:
     from ddbench.benchmark.commands.execute import execute, reporter
-    from ddbench.benchmark.planning.request import plan_request
+    from ddbench.benchmark.planning.planner import plan_request
 
     execute(*plan_request(given, config=config, study=study, students=students), reporter(), dry_run=dry_run)

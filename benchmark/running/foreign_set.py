@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned, plan_foreign
 from ddbench.benchmark.planning.run_spec import RunSpec
@@ -27,7 +27,8 @@ def plan_images(
     subset_seed: int = 0,
     dry_run: bool = False,
 ) -> Planned:
-    """Plan students for a folder of images, one sub-folder per class, named by class id.
+    """Load the plugins that are named, and plan students for a folder of images, one sub-folder per class, named by
+    class id.
 
     Args:
         spec: names the one dataset whose classes and test images count.
@@ -40,6 +41,8 @@ def plan_images(
     Raises:
         UsageError: no such set, too few images, or test images among them.
     """
+    for file in spec.plugins:
+        load_plugin(file)
     declared: type[Dataset] = DATASETS.load(spec.datasets[0])
     chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed)
     image_size = spec.resolution or declared.resolution

@@ -19,7 +19,7 @@ from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
-from ddbench.benchmark.planning.request import plan_request
+from ddbench.benchmark.planning.planner import plan_request
 from ddbench.datasets.base import ArraySource, SplitData
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.hashing import content_hash
