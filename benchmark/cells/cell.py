@@ -20,6 +20,7 @@ from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.gpu_errors import is_busy, memory_ran_out
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
@@ -109,18 +110,20 @@ def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
 
 def _diagnose(error: BaseException, spec: DistillSpec | EvaluateSpec) -> tuple[Status, str, bool]:
     """(status, reason, whether the cause lies outside the cell)."""
-    import torch
-
     if isinstance(error, RunError | UsageError):
         return "failed", str(error), False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        said = f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
-        if isinstance(spec, EvaluateSpec) and isinstance(error, torch.OutOfMemoryError):
+    first_line = str(error).partition("\n")[0]
+    if memory_ran_out(error) or isinstance(error, MemoryError):
+        said = f"out of memory: {first_line or 'host memory'}"
+        if isinstance(spec, EvaluateSpec) and memory_ran_out(error):
             said += (
                 " The training batch is part of the protocol, so it is not made smaller: free the GPU of other work, "
                 "use one with more memory, or choose a smaller --student."
             )
         return "oom", said, True
+    if is_busy(error):
+        free = "`nvidia-smi` shows who has it; once it is free, run the same command again"
+        return "failed", f"the GPU is not to be had ({first_line}): {free}", True
     if isinstance(error, OSError) and error.errno in OUTSIDE_CAUSES:
         where = f" ({error.filename})" if error.filename else ""
         return "failed", f"{error.strerror}{where}; mend that and run the same command again", True

@@ -23,6 +23,7 @@ from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import artefacts_made, finished_shards, merged_cost, merged_records, shard_record
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import DatasetRecord, DistillResult, PriorRecord, mean_guidance
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, digest
@@ -108,7 +109,9 @@ def distill(
             )  # fmt: skip
             _make_images(method, task, rounds, meter, progress)
             break
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not memory_ran_out(error):
+                raise
             said = str(error).partition("\n")[0]
         del method, task
         plan = _with_less_memory(cell, plan, said, progress)

@@ -15,7 +15,7 @@ import torch
 from ddbench.benchmark.cells import evaluate
 from ddbench.benchmark.cells.cell import DEFAULT_BATCH_SIZE, EXIT_FAILED, EXIT_OK, run_cell
 from ddbench.benchmark.cells.rounds import Rounds
-from ddbench.benchmark.core.result import DistillResult
+from ddbench.benchmark.core.result import DistillResult, Result
 from ddbench.benchmark.core.store import CellDir, CellPlan, Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
@@ -24,6 +24,11 @@ from ddbench.datasets.image_sets import read_set
 from ddbench.methods.diffusion.prior import Prior
 
 SAID = "CUDA out of memory. Tried to allocate 2.00 GiB."
+OTHER_NAMES = [
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +55,7 @@ def add_cell(out: Path) -> CellDir:
     return store.add(planned.spec, planned.launch)
 
 
-def room_for(monkeypatch: pytest.MonkeyPatch, images: int, after: int = 0) -> list[int]:
+def room_for(monkeypatch: pytest.MonkeyPatch, images: int, after: int = 0, error: Exception | None = None) -> list[int]:
     """From the call number `after` on, the network has room for so many images (with guidance, an image is two).
     Returns the batch sizes that were asked for."""
     asked: list[int] = []
@@ -59,7 +64,7 @@ def room_for(monkeypatch: pytest.MonkeyPatch, images: int, after: int = 0) -> li
     def limited(self: Prior, x: torch.Tensor, *rest: Any) -> Any:
         asked.append(len(x) // 2)
         if len(x) // 2 > images and len(asked) > after:
-            raise torch.OutOfMemoryError(SAID)
+            raise error or torch.OutOfMemoryError(SAID)
         return predict(self, x, *rest)
 
     monkeypatch.setattr(Prior, "predict", limited)
@@ -165,16 +170,45 @@ def test_preparing_runs_out_too(cell: CellDir, with_enough: np.ndarray, monkeypa
     assert np.abs(pixels_of(cell) - with_enough).max() <= 1
 
 
-def test_a_students_batch_is_the_protocols(cell: CellDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_large(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError(SAID)
+def failed_student(cell: CellDir, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Result:
+    """Of a student whose training ends so."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error
 
     assert run_cell(cell.path) == EXIT_OK
     (student,) = (one for one in Store(cell.path.parents[1]).cell_dirs() if one.id.startswith("evaluate"))
-    monkeypatch.setattr(evaluate, "train_student", too_large)
+    monkeypatch.setattr(evaluate, "train_student", fails)
     assert run_cell(student.path) == EXIT_FAILED
     result = student.result()
     assert result is not None
+    assert not student.finished(), "the next run tries again"
+    return result
+
+
+@pytest.mark.parametrize("error", OTHER_NAMES, ids=lambda error: str(error).split()[2])
+def test_memory_runs_out_under_other_names(cell: CellDir, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    with monkeypatch.context() as patched:
+        room_for(patched, 8, error=error)
+        assert run_cell(cell.path) == EXIT_OK
+    cost = result_of(cell).cost
+    assert cost is not None
+    assert (cost.batch_size, cost.oom_batch_sizes) == (8, [32, 16])
+    assert failed_student(cell, monkeypatch, error).status == "oom"
+
+
+def test_a_gpu_that_another_process_holds(cell: CellDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors")
+    asked = room_for(monkeypatch, 0, error=busy)
+    assert run_cell(cell.path) == EXIT_FAILED
+    assert len(asked) == 1, "no reason to halve the batch"
+    result = result_of(cell)
+    assert (result.status, result.retriable, cell.finished()) == ("failed", True, False)
+    assert "busy or unavailable): `nvidia-smi` shows who has it" in (result.reason or "")
+
+
+def test_a_students_batch_is_the_protocols(cell: CellDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = failed_student(cell, monkeypatch, torch.OutOfMemoryError(SAID))
     assert result.status == "oom"
     assert f"out of memory: {SAID} The training batch is part of the protocol" in (result.reason or "")
     assert "choose a smaller --student" in (result.reason or "")
