@@ -115,6 +115,7 @@ def distill(
             said = str(error).partition("\n")[0]
         del method, task
         plan = _with_less_memory(cell, plan, said, progress)
+        meter.ran_out_of_memory()
     if len(rounds) < total:
         first = next((c, i) for c, count in counts.items() for i in range(count) if (c, i) not in rounds)
         raise RunError(

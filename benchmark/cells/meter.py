@@ -39,6 +39,7 @@ class Meter:
         self._begun: dict[str, float] = {}
         self._measured: dict[str, float] = {}
         self._energy_before = 0.0
+        self._peaks_mib: dict[str, float] = {}
         self.recorded: dict[str, Any] = {}
         """What the method recorded of its run."""
         self.attempts = 1
@@ -50,6 +51,7 @@ class Meter:
             self.recorded = dict(earlier.get("recorded", {}))
             self._begun = {name: float(s) for name, s in earlier.get("begun", {}).items()}
             self._energy_before = float(earlier["energy_joules"])
+            self._peaks_mib = {name: float(mib) for name, mib in earlier.get("peaks_mib", {}).items()}
             self.attempts = int(earlier["attempts"]) + 1
         self._open: list[tuple[str, float]] = []
         self._saved = -math.inf
@@ -71,6 +73,8 @@ class Meter:
         self._open.append((name, now))
         try:
             yield
+            if self._gpu is not None:
+                self._peaks_mib = self._highest_mib()
         finally:
             now = self._now()
             _, since = self._open.pop()
@@ -105,6 +109,19 @@ class Meter:
         for name, number in numbers.items():
             self._measured[name] = max(number, self._measured.get(name, number))
 
+    def ran_out_of_memory(self) -> None:
+        """Forget the GPU memory taken since the last phase that ended well: what an attempt at a batch took that did
+        not fit is not what the cell needs."""
+        if self._gpu is not None:
+            self._gpu.reset_peaks()
+
+    def _highest_mib(self) -> dict[str, float]:
+        """Peak memory of this attempt and of earlier ones."""
+        peaks = {"host": max(0.0, _status_mib("VmHWM") - self._born_with_mib)}
+        if self._gpu is not None:
+            peaks |= self._gpu.peaks_mib()
+        return {name: max(mib, self._peaks_mib.get(name, 0.0)) for name, mib in peaks.items()}
+
     def _energy_joules(self) -> float | None:
         used = None if self._gpu is None else self._gpu.energy_joules()
         return None if used is None else used + self._energy_before
@@ -127,6 +144,7 @@ class Meter:
                 "recorded": self.recorded,
                 "begun": self._begun,
                 "energy_joules": self._energy_joules() or 0.0,
+                "peaks_mib": self._highest_mib(),
                 "attempts": self.attempts,
             },
         )
@@ -139,13 +157,14 @@ class Meter:
         ]
         seconds = sum(p.seconds for p in phases)
         energy = self._energy_joules()
+        peaks = {name: round(mib, 1) for name, mib in self._highest_mib().items()}
         return Cost(
             phases=phases,
             seconds=round(seconds, 4),
             cold_seconds=round(cold_seconds(phases), 4),
-            gpu_peak_allocated_mib=None if self._gpu is None else round(self._gpu.peak_allocated_mib(), 1),
-            gpu_peak_reserved_mib=None if self._gpu is None else round(self._gpu.peak_reserved_mib(), 1),
-            host_peak_mib=round(max(0.0, _status_mib("VmHWM") - self._born_with_mib), 1),
+            gpu_peak_allocated_mib=peaks.get("allocated"),
+            gpu_peak_reserved_mib=peaks.get("reserved"),
+            host_peak_mib=peaks["host"],
             gpu_seconds=None if self._gpu is None else round(seconds, 4),
             energy_joules=None if energy is None else round(energy, 1),
             batch_size=batch_size,
@@ -171,7 +190,7 @@ class _Gpu:
         import torch
 
         self._torch, self._device = torch, device
-        torch.cuda.reset_peak_memory_stats(device)
+        self.reset_peaks()
         processes = self._ask_nvml("nvmlDeviceGetComputeRunningProcesses")
         self.exclusive = None if processes is None else {process.pid for process in processes} <= {os.getpid()}
         self._energy_start_mj = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
@@ -193,8 +212,12 @@ class _Gpu:
     def synchronize(self) -> None:
         self._torch.cuda.synchronize(self._device)
 
-    def peak_allocated_mib(self) -> float:
-        return self._torch.cuda.max_memory_allocated(self._device) / MIB
+    def reset_peaks(self) -> None:
+        self._torch.cuda.reset_peak_memory_stats(self._device)
 
-    def peak_reserved_mib(self) -> float:
-        return self._torch.cuda.max_memory_reserved(self._device) / MIB
+    def peaks_mib(self) -> dict[str, float]:
+        cuda = self._torch.cuda
+        return {
+            "allocated": cuda.max_memory_allocated(self._device) / MIB,
+            "reserved": cuda.max_memory_reserved(self._device) / MIB,
+        }

@@ -46,11 +46,12 @@ class Cost(Record):
     """`seconds` with every cached phase at its original cost and without waiting for other cells: what a first user
     pays."""
     gpu_peak_allocated_mib: float | None
-    """The most GPU memory that tensors took; None on a CPU."""
+    """The most GPU memory that tensors took, over all attempts, without batches that did not fit; None on a CPU."""
     gpu_peak_reserved_mib: float | None
-    """The most GPU memory that the process reserved for tensors; None on a CPU."""
+    """The most GPU memory that a process reserved for tensors, likewise; None on a CPU."""
     host_peak_mib: float
-    """Peak resident memory of the cell's process (VmHWM); if forked, less its resident memory at the start."""
+    """Peak resident memory of the cell's process (VmHWM), over all attempts; if forked, less its resident memory at the
+    start."""
     gpu_seconds: float | None
     """Wall-clock of a cell on a GPU, which it occupies all that time; None on a CPU."""
     energy_joules: float | None

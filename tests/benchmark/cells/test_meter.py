@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pretend
 import pytest
 import torch
 
@@ -125,6 +126,57 @@ def test_a_forked_cells_memory_is_its_own(tmp_path: Path) -> None:
     # The high-water mark of this test process may lie above its memory at the start already.
     assert grown >= before
     assert grown >= 0
+
+
+class Allocator:
+    """Stands for PyTorch's: what tensors take now, and the most that they took."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.peak_mib = 0
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.peak_mib << 20)
+        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: (self.peak_mib + 10) << 20)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: setattr(self, "peak_mib", 0))
+
+    def take(self, mib: int) -> None:
+        self.peak_mib = max(mib, self.peak_mib)
+
+
+def peaks(meter: Meter) -> tuple[float | None, float | None]:
+    measured = cost(meter)
+    return measured.gpu_peak_allocated_mib, measured.gpu_peak_reserved_mib
+
+
+def test_peaks_are_those_of_what_fitted_and_of_every_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend.gpu():
+        allocator = Allocator(monkeypatch)
+        meter = Meter(torch.device("cuda:0"), tmp_path / "spent.json")
+        with meter.phase("distill"):
+            with meter.phase("write"):  # a round at the full batch
+                allocator.take(300)
+            allocator.take(500)
+            with pytest.raises(torch.OutOfMemoryError), meter.phase("transport"):
+                raise torch.OutOfMemoryError
+            meter.ran_out_of_memory()
+            allocator.take(200)
+        assert peaks(meter) == (300, 310)
+        with meter.phase("distill"):
+            allocator.take(400)
+            meter.save()  # and killed
+
+        resumed = Meter(torch.device("cuda:0"), tmp_path / "spent.json")
+        allocator.take(50)
+        assert peaks(resumed) == (400, 410)
+        allocator.take(700)
+        assert peaks(resumed) == (700, 710)
+
+
+def test_a_resumed_cells_host_memory_is_the_highest_of_its_attempts(tmp_path: Path) -> None:
+    first = Meter(CPU, tmp_path / "spent.json")
+    first.save()
+    spent = json.loads(first.record.read_text())
+    spent["peaks_mib"]["host"] = 1e6
+    first.record.write_text(json.dumps(spent))
+    assert cost(Meter(CPU, first.record)).host_peak_mib == 1e6
 
 
 def test_mean_guidance() -> None:

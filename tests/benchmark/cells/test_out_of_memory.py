@@ -14,6 +14,7 @@ import torch
 
 from ddbench.benchmark.cells import evaluate
 from ddbench.benchmark.cells.cell import DEFAULT_BATCH_SIZE, EXIT_FAILED, EXIT_OK, run_cell
+from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.core.result import DistillResult, Result
 from ddbench.benchmark.core.store import CellDir, CellPlan, Store
@@ -96,8 +97,10 @@ def with_enough(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 def test_the_batch_is_halved_until_it_fits_and_the_images_are_the_same(
     cell: CellDir, with_enough: np.ndarray, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = room_for(monkeypatch, 4)
+    asked, told = room_for(monkeypatch, 4), list[Meter]()
+    monkeypatch.setattr(Meter, "ran_out_of_memory", lambda meter: told.append(meter))
     assert run_cell(cell.path) == EXIT_OK
+    assert len(told) == 3, "the meter forgets what did not fit"
     result = result_of(cell)
     assert result.cost is not None
     assert result.cost.batch_size == 4
