@@ -70,11 +70,12 @@ def _run(
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"device {launch.device} was asked for, but torch {torch.__version__} sees no CUDA device")
-        torch.cuda.set_device(device)
         if isinstance(spec, DistillSpec):
             # `fp32` on a GPU means what the papers' samplers ran: TF32 products. A protocol sets its own flags.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     meter = Meter(device, cell.path / "spent.json", forked=forked)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # after the meter has seen who else is there
     progress = Progress(cell.path / "progress.json")
     progress.update(pid=os.getpid())
     seen = environment.capture(launch.device)

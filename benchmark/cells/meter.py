@@ -26,7 +26,7 @@ class Meter:
     GPU each boundary waits for the device, so that queued work is counted where it was asked for.
 
     Args:
-        device: the cell's torch device.
+        device: the cell's torch device; a GPU that this process has not used yet, or its neighbours cannot be told.
         record: file that keeps what earlier attempts spent; written by `save`.
         forked: the process comes from a warm parent; its peak memory leaves out what it was born with.
     """
@@ -170,7 +170,7 @@ class Meter:
             batch_size=batch_size,
             oom_batch_sizes=list(oom_batch_sizes),
             threads=threads,
-            exclusive_gpu=None if self._gpu is None else self._gpu.exclusive,
+            exclusive_gpu=None if self._gpu is None else self._gpu.exclusive(),
             attempts=self.attempts,
             measured=self._measured,
         )
@@ -191,8 +191,12 @@ class _Gpu:
 
         self._torch, self._device = torch, device
         self.reset_peaks()
-        processes = self._ask_nvml("nvmlDeviceGetComputeRunningProcesses")
-        self.exclusive = None if processes is None else {process.pid for process in processes} <= {os.getpid()}
+        before = self._processes()
+        self.synchronize()  # which puts this process on the GPU
+        after = self._processes()
+        # In a container NVML gives the host's process ids: this process is the one that has come since.
+        self._own = after & {os.getpid()} or after - before
+        self._neighboured = bool((before | after) - self._own) or len(self._own) > 1
         self._energy_start_mj = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
 
     def _ask_nvml(self, question: str) -> Any:
@@ -204,6 +208,16 @@ class _Gpu:
             uuid = self._torch.cuda.get_device_properties(self._device).uuid
             return getattr(pynvml, question)(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
         return None
+
+    def _processes(self) -> set[int]:
+        """Ids of the processes on this GPU as NVML sees them; none where it does not tell."""
+        return {process.pid for process in self._ask_nvml("nvmlDeviceGetComputeRunningProcesses") or ()}
+
+    def exclusive(self) -> bool | None:
+        """Whether no other process was there at the start and is there now; None: NVML does not see even this one."""
+        if not self._own:
+            return None
+        return not self._neighboured and self._processes() <= self._own
 
     def energy_joules(self) -> float | None:
         now = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")

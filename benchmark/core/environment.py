@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -30,7 +31,7 @@ def capture(device: str = "cpu") -> dict[str, Any]:
             "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)),
             "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
-            "gpus": gpus(),
+            "gpus": gpus(device),
         },
         "device": device,
         "determinism": _determinism(),
@@ -75,21 +76,29 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpus() -> list[dict[str, Any]]:
-    """Name, memory in MiB and driver of each GPU that NVML sees; none without a driver."""
+def gpus(device: str = "cpu") -> list[dict[str, Any]]:
+    """Name, memory in MiB and driver of the machine's GPUs, as NVML numbers them; none without a driver.
+
+    Args:
+        device: of a GPU, those that PyTorch may use, in its order: `cuda:1` is the second of `CUDA_VISIBLE_DEVICES`, of
+            which NVML knows nothing.
+    """
     import pynvml
 
-    try:
+    driver, cards = None, []
+    with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         driver = pynvml.nvmlSystemGetDriverVersion()
-        gpus = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory_mib = pynvml.nvmlDeviceGetMemoryInfo(handle).total // (1024 * 1024)
-            gpus.append({"name": pynvml.nvmlDeviceGetName(handle), "memory_mib": memory_mib, "driver": driver})
-        return gpus
-    except pynvml.NVMLError:
-        return []
+            cards.append((pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+    if device.startswith("cuda"):
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        used = map(torch.cuda.get_device_properties, range(count))
+        cards = [(properties.name, properties.total_memory) for properties in used]
+    return [{"name": name, "memory_mib": size // (1024 * 1024), "driver": driver} for name, size in cards]
 
 
 def _determinism() -> dict[str, Any] | None:

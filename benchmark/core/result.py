@@ -63,7 +63,8 @@ class Cost(Record):
     threads: int
     """CPU threads that the cell computed with."""
     exclusive_gpu: bool | None
-    """Whether no other process was on the GPU when the cell began; None on a CPU."""
+    """Whether no other process was on the GPU when the cell began and when it ended; None on a CPU, or where NVML does
+    not tell."""
     attempts: int
     """Starts of this cell until it finished; the times include those of earlier attempts."""
     measured: dict[str, float] = {}

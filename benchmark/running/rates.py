@@ -74,7 +74,7 @@ ANY_IPC = "any"
 
 def device_model(device: str, hardware: dict[str, Any] | None = None) -> str:
     """The model of the device that a cell runs on: `NVIDIA H100`, `AMD EPYC`."""
-    hardware = hardware or {"cpu": environment.cpu_model(), "gpus": environment.gpus()}
+    hardware = hardware or {"cpu": environment.cpu_model(), "gpus": environment.gpus(device)}
     gpus = hardware.get("gpus") or []
     index = int(device.partition(":")[2] or 0)
     if device.startswith("cuda"):

@@ -1,17 +1,24 @@
 """Cost: phases add up, caches are told from work, earlier attempts count."""
 
 import json
+import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pretend
+import pynvml
 import pytest
 import torch
 
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
+from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.core.result import Cost, mean_guidance
+from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning.planner import plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
 
 CPU = torch.device("cpu")
 
@@ -168,6 +175,62 @@ def test_peaks_are_those_of_what_fitted_and_of_every_attempt(tmp_path: Path, mon
         assert peaks(resumed) == (400, 410)
         allocator.take(700)
         assert peaks(resumed) == (700, 710)
+
+
+MINE = os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("seen", "alone"),
+    [
+        pytest.param([[], [MINE], [MINE]], True, id="alone"),
+        pytest.param([[7], [7, MINE], [MINE]], False, id="a neighbour that left"),
+        pytest.param([[], [MINE], [MINE, 7]], False, id="a neighbour that came"),
+        pytest.param([[], [90001], [90001]], True, id="alone in a container, under the host's id"),
+        pytest.param([[7], [7, 90001], [90001, 7]], False, id="with a neighbour in a container"),
+        pytest.param([[], [90001], [90001, 7]], False, id="a neighbour that came, in a container"),
+        pytest.param([[], [90001, 7], [90001]], False, id="two came, in a container"),
+        pytest.param([[], [], []], None, id="in a container that shows no process"),
+        pytest.param([[90001], [90001], [90001]], None, id="this one was there before, under the host's id"),
+    ],
+)
+def test_who_else_is_on_the_gpu(
+    seen: list[list[int]], alone: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What NVML lists before this process is on the GPU, after, and at the end."""
+    answers = iter(seen)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: 0)
+    monkeypatch.setattr(
+        pynvml,
+        "nvmlDeviceGetComputeRunningProcesses",
+        lambda handle: [SimpleNamespace(pid=pid) for pid in next(answers)],
+    )
+    with pretend.gpu():
+        assert cost(Meter(torch.device("cuda:0"), tmp_path / "spent.json")).exclusive_gpu is alone
+
+
+def test_a_cell_is_measured_before_it_is_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take itself for a neighbour."""
+    calls: list[str] = []
+    plan, _, _ = plan_run(
+        run_spec({}, {"methods": "random", "datasets": "digits", "ipc": 1, "seeds": 0, "device": "cuda:0"})
+    )
+    store = Store(tmp_path)
+    store.create()
+    (planned,) = plan.sets
+    assert planned.spec is not None
+    cell = store.add(planned.spec, planned.launch)
+    with pretend.gpu(), monkeypatch.context() as patched:
+        patched.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
+        patched.setattr(pynvml, "nvmlInit", lambda: None)
+        patched.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+        patched.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: calls.append("look") or [])
+        patched.setattr(torch.cuda, "set_device", lambda device: calls.append("set_device"))
+        patched.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+        assert run_cell(cell.path) == EXIT_OK
+    assert calls[:4] == ["look", "synchronize", "look", "set_device"]
 
 
 def test_a_resumed_cells_host_memory_is_the_highest_of_its_attempts(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""The hardware that a result names."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+import torch
+
+from ddbench.benchmark.core import environment
+from ddbench.benchmark.running.rates import device_model
+
+CARDS = ["NVIDIA GeForce RTX 4090", "NVIDIA A100-SXM4-40GB"]
+"""As NVML numbers them; with `CUDA_VISIBLE_DEVICES=1` PyTorch has the second alone."""
+
+
+@pytest.fixture(autouse=True)
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "580.1")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", CARDS.__getitem__)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=24 << 30))
+    seen = SimpleNamespace(name=CARDS[1], total_memory=40 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", [seen].__getitem__)
+
+
+def test_the_gpu_of_a_cell_is_the_one_that_it_may_use() -> None:
+    assert environment.capture("cuda:0")["hardware"]["gpus"] == [
+        {"name": CARDS[1], "memory_mib": 40 * 1024, "driver": "580.1"}
+    ]
+    assert device_model("cuda:0") == CARDS[1]
+
+
+def test_a_cpus_machine_has_all_its_cards() -> None:
+    assert [card["name"] for card in environment.capture()["hardware"]["gpus"]] == CARDS
