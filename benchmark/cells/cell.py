@@ -91,6 +91,8 @@ def _run(
 
         result = evaluate(cell, spec, launch, plan, store, meter, progress)
     progress.flush()
+    seen |= result.environment or {}  # a student's flags are its protocol's, which held while it trained
+    write_json(cell.path / "environment.json", seen)
     return result.model_copy(update={"environment": seen, "plugins": plugins})
 
 

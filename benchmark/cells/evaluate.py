@@ -89,6 +89,7 @@ def evaluate(
         prior=None if source is None else source.prior,
         image_set_sha256=images.sha256,
         teacher=None if found is None else found.record,
+        environment={"determinism": outcome.determinism},
         metrics=Metrics.model_validate(outcome, from_attributes=True),
         subset=launch.subset,
         predictions=PREDICTIONS,

@@ -34,7 +34,7 @@ def capture(device: str = "cpu") -> dict[str, Any]:
             "gpus": gpus(device),
         },
         "device": device,
-        "determinism": _determinism(),
+        "determinism": determinism(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
@@ -101,7 +101,8 @@ def gpus(device: str = "cpu") -> list[dict[str, Any]]:
     return [{"name": name, "memory_mib": size // (1024 * 1024), "driver": driver} for name, size in cards]
 
 
-def _determinism() -> dict[str, Any] | None:
+def determinism() -> dict[str, Any] | None:
+    """PyTorch's flags that decide which sums are done, as they are now; None before PyTorch is imported."""
     import sys
 
     torch = sys.modules.get("torch")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core import environment, seeds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
@@ -71,6 +71,8 @@ class StudentResult:
     train_seconds: float
     """Seconds of training, summed over attempts, like `test_seconds`."""
     test_seconds: float
+    determinism: dict[str, Any] | None
+    """`environment.determinism` while it trained."""
 
 
 def train_student(
@@ -148,6 +150,7 @@ def train_student(
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
+        determinism = environment.determinism()
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
             for group in optimiser.param_groups:
@@ -197,6 +200,7 @@ def train_student(
         steps=epochs * steps_of_epoch(network, len(train_images), batch_size),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
+        determinism=determinism,
     )
 
 
