@@ -20,7 +20,7 @@ from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.benchmark.planning.contestants import Contestant
 from ddbench.benchmark.planning.plan import Plan, PlannedSet
 from ddbench.benchmark.planning.prior_names import NamedPrior
-from ddbench.benchmark.planning.run_spec import RunSpec, available_cores
+from ddbench.benchmark.planning.run_spec import RunSpec, available_cores, exported_threads
 from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
 from ddbench.datasets.base import Dataset
 
@@ -135,10 +135,11 @@ def _device_type(device: str) -> DeviceType:
 
 def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
     share = max(1, available_cores() // run.jobs)
+    bounds = (share, dataset.useful_threads, exported_threads())
     return {
         "data_dir": None if run.data is None else run.data.resolve(),
         "device": device,
-        "threads": share if dataset.useful_threads is None else min(share, dataset.useful_threads),
+        "threads": min(bound for bound in bounds if bound is not None),
         "batch_size": run.batch_size,
         "plugins": tuple(str(plugin.resolve()) for plugin in run.plugins),
     }

@@ -226,3 +226,9 @@ def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") ->
 
 def available_cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def exported_threads() -> int | None:
+    """The most threads that the user's environment allows a process (`OMP_NUM_THREADS`); None where it says nothing."""
+    outermost = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(outermost) if outermost.isdecimal() and int(outermost) else None

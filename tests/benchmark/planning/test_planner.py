@@ -167,7 +167,11 @@ def test_a_modified_protocol_is_another_cell_and_says_so() -> None:
 
 def test_threads_are_a_share_of_the_cores_and_no_more_than_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddbench.benchmark.planning.planned_sets.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [p.launch.threads for p in plan(methods="random").sets] == [1]
     monkeypatch.setattr(Digits, "useful_threads", None)
     assert [p.launch.threads for p in plan(methods="random").sets] == [8]
     assert [p.launch.threads for p in plan(methods="random", jobs=3).sets] == [2]
+    for exported, threads in (("4", 4), ("3,2", 3), ("16", 8), ("0", 8), ("many", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", exported)
+        assert [p.launch.threads for p in plan(methods="random").sets] == [threads], exported
