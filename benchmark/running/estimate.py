@@ -75,6 +75,11 @@ class Estimate:
             listed = "; ".join(f"{what} ({_cells(count)})" for what, count in self.unknown.most_common(6))
             more = f"; and {len(self.unknown) - 6} more" if len(self.unknown) > 6 else ""
             found.append(f"no rate measured on {self.model} for {listed}{more}: these cells are in no estimate")
+        if self.unknown and kind == "GPU":
+            found.append(
+                "nothing is timed on a GPU in advance: the same command with --ipc 1 --seeds 0 --repeats 1 measures it "
+                "in the same folder, and with --dry-run this one then says how long it takes"
+            )
         return found
 
     def warning(self, jobs: int) -> str | None:

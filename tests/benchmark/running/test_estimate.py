@@ -126,6 +126,19 @@ def test_a_rate_of_another_machine_is_none_of_this_one(store: Store) -> None:
     assert line.startswith("no rate measured on ")
 
 
+def test_a_first_run_on_a_gpu_says_how_to_get_an_estimate(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that way gives one."""
+    monkeypatch.setattr(estimates.rates, "device_model", lambda device, hardware=None: "NVIDIA H200")
+    asked = {"methods": "random", "device": "cuda:0", "ipc": "10", "seeds": "0,1"}
+    none, hint = estimates.estimate(items(store, **asked), store, probe=True).lines(jobs=1)
+    assert none.startswith("no rate measured on NVIDIA H200 for ")
+    assert "--ipc 1 --seeds 0 --repeats 1 measures it in the same folder" in hint
+    for item in items(store, **(asked | {"ipc": "1", "seeds": "0", "repeats": 1})):
+        finish(store, item, 10.0)
+    (line,) = estimates.estimate(items(store, **asked), store, probe=True).lines(jobs=1)
+    assert line == "estimate: 6.7 min of GPU time for 4 cells on NVIDIA H200", "ten times the images: 100 s a cell"
+
+
 @pytest.mark.parametrize("text", ["{", json.dumps({"name": "a-plugins-dataset"})])
 def test_a_cell_that_tells_no_rate_does_not_stop_a_run(store: Store, text: str) -> None:
     """A damaged file, and a dataset that a plugin of another run had."""
