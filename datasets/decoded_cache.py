@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PREPROCESSING: Mapping[Resize, str] = {"bilinear": "bilinear-crop-2", "adm": "adm-crop-2"}
-"""Names of the transforms above in the cache; another transform is another name. 2: caches of 1 may hold images of more than
-8 bits a channel, cut off at 255."""
+"""Names of the transforms above in the cache; another transform is another name. 2: caches of 1 may hold images of
+more than 8 bits a channel, cut off at 255."""
 CHUNK = 16
 """Images that a thread decodes before it asks for more."""
 MAX_THREADS = 16
