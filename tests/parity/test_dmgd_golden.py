@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from golden_cases import ScriptedNoise, every_step, load_case, masses, params_of, task_for
 
-from ddbench.datasets.base import ArraySource
 from ddbench.methods.base import DistilledImage, DistillTask
-from ddbench.methods.diffusion.batches import Batch
-from ddbench.methods.diffusion.guidance import Guidance
 from ddbench.methods.diffusion.noise import ImageKey
-from ddbench.methods.diffusion.prior import Prior
-from ddbench.methods.diffusion.priors.files import PriorFiles
-from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
-from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.dmgd.distribution import DistributionMatching
 from ddbench.methods.dmgd.method import DMGD
 from ddbench.methods.dmgd.params import DMGDParams
-from ddbench.methods.dmgd.terms import distribution_matching, semantic_matching
+from ddbench.methods.dmgd.terms import distribution_matching
 
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
-
-
-class ScriptedNoise:
-    """The draws of a golden case, for some of its images."""
-
-    def __init__(self, rows: Sequence[dict[str, Tensor]], others: Sequence[tuple[int, int]]) -> None:
-        self.rows, self.others = rows, others
-
-    def _stack(self, key: str) -> Tensor:
-        return torch.stack([row[key] for row in self.rows])
-
-    def initial(self, shape: tuple[int, ...]) -> Tensor:
-        return self._stack("initial_noise").reshape(-1, *shape)
-
-    def step(self, n: int, shape: tuple[int, ...]) -> Tensor:
-        return self._stack("step_noise")[:, n].reshape(-1, *shape)
-
-    def labels(self, steps: int, width: int, distribution: Literal["uniform", "normal"]) -> Tensor:
-        return self._stack("label_noise").transpose(0, 1)
-
-    def choice(self, n: int) -> Tensor:
-        # The drawn number counts the other classes, leaving out the image's own.
-        return torch.tensor([other - (other > own) for own, other in self.others])
 
 
 Scripted = Callable[[Sequence[ImageKey]], ScriptedNoise]
@@ -80,103 +45,17 @@ def distill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Distilled]:
     return run
 
 
-def load_case(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], Prior]:
-    case = json.loads((folder / "case.json").read_text())
-    prior = folder / "prior"
-    metadata = PriorMetadata(
-        space="latents",
-        resolution=8,
-        prediction="epsilon",
-        learned_variance=True,
-        schedule=NoiseScheduleMetadata(),
-        freq_shift=0,
-        norm_eps=1e-6,
-        guided_channels=3,
-        clip_denoised=False,
-        latent_scale=1.0,
-        class_ids=tuple(str(label) for label in range(case["null_label"])),
-        null_label=case["null_label"],
-    )
-    files = PriorFiles("golden", prior, metadata, prior, None, "golden")
-    inputs, expected = (load_file(folder / f"{part}.safetensors") for part in ("inputs", "expected"))
-    return case, inputs, expected, Prior.load(files)
-
-
-def params_of(case: dict[str, Any]) -> DMGDParams:
-    semantic = case.get("semantic_matching", True)
-    stages = {"label_t_lower": case["label_t_lower"], "label_t_upper": case["label_t_upper"]} if semantic else {}
-    return DMGDParams(
-        steps=case["steps"],
-        cfg_scale=case["cfg_scale"],
-        semantic_matching=semantic,
-        distribution_matching=case.get("distribution_matching", True),
-        label_noise_weight=case["label_noise_weight"],
-        label_mix_weight=case["label_mix_weight"],
-        ot_scale=case["guidance_scale"],
-        ot_epsilon=case["ot_epsilon"],
-        ot_iterations=case["ot_iterations"],
-        ot_window_first=case["ot_window"][0],
-        ot_window_last=case["ot_window"][1],
-        **stages,
-    )
-
-
-def task_for(
-    prior: Prior, classes: Sequence[int], ipc: int, done: Sequence[DistilledImage] = (), batch_size: int = 64
-) -> DistillTask:
-    return DistillTask(
-        class_ids=prior.metadata.class_ids,
-        class_indices=tuple(classes),
-        ipc=ipc,
-        seed=0,
-        train=ArraySource(np.zeros((0, 8, 8, 4), np.uint8), np.zeros(0, np.int64), []),
-        train_hash="",
-        device=prior.device,
-        precision="fp32",
-        batch_size=batch_size,
-        scratch=Path(),
-        done={(image.class_index, image.image_index): image for image in done},
-        load_prior=lambda: prior,
-        cache=SimpleNamespace(),  # type: ignore[arg-type]
-        phase=lambda name: nullcontext(),
-        progress=lambda note: None,
-    )
-
-
-def masses(counts: Tensor) -> np.ndarray:
-    return (counts / counts.sum()).numpy()
-
-
 @pytest.mark.golden("dmgd")
 def test_every_step_equals_the_released_program(golden_case: Path, distill: Callable[..., Distilled]) -> None:
     case, inputs, expected, prior = load_case(golden_case)
-    own, other = case["class_label"], case["random_label"]
-    noise = ScriptedNoise(
-        [{key: inputs[key] for key in ("initial_noise", "step_noise", "label_noise")}], [(own, other)]
-    )
-    support = {own: {"points": inputs["support"].numpy(), "masses": masses(inputs["counts"])}}
-    index = len(inputs["memory"])
-    done = [DistilledImage(own, i, np.zeros((8, 8, 4), np.uint8), z.numpy()) for i, z in enumerate(inputs["memory"])]
-    task = task_for(prior, [own], index + 1, done)
-
-    params, trajectory = params_of(case), list[Tensor]()
-    batch = Batch(((own, index),), (ImageKey(str(own), index),), lambda step, z: trajectory.append(z[0]))
-    terms: list[Guidance] = []
-    if params.semantic_matching:
-        terms.append(semantic_matching(task, prior, params, batch, noise))
-    costs: list[Tensor] = []
-    if params.distribution_matching:
-        terms.append(distribution_matching(prior, params, support, batch, {own: list(inputs["memory"])}))
-        costs = terms[-1].costs
-    outcome = sample(
-        prior, batch.images, terms, noise, steps=case["steps"], cfg_scale=case["cfg_scale"], on_step=batch.on_step
-    )
-    torch.testing.assert_close(torch.stack(trajectory), expected["trajectory"], **TOLERANCE)
-    torch.testing.assert_close(outcome.latents[0], expected["trajectory"][-1], **TOLERANCE)
-    torch.testing.assert_close(torch.cat([torch.zeros(0), *costs]), expected["ot_cost"], **TOLERANCE)
+    found = every_step(case, inputs, prior)
+    torch.testing.assert_close(found.trajectory, expected["trajectory"], **TOLERANCE)
+    torch.testing.assert_close(found.latent, expected["trajectory"][-1], **TOLERANCE)
+    torch.testing.assert_close(found.costs, expected["ot_cost"], **TOLERANCE)
 
     # The same image through the method, with the memory as images that an earlier attempt committed.
-    rounds, _ = distill(task, params, support, lambda images: noise)
+    own, index = case["class_label"], len(inputs["memory"])
+    rounds, _ = distill(found.task, params_of(case), found.support, lambda images: found.noise)
     assert [(image.class_index, image.image_index) for images in rounds for image in images] == [(own, index)]
     torch.testing.assert_close(torch.from_numpy(rounds[0][0].latent), expected["trajectory"][-1], **TOLERANCE)
 

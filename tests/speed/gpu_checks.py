@@ -1,45 +1,83 @@
-"""What a full-size run costs on a GPU: a script, no test. One command, one JSON file with every number, n and spread.
+"""What must hold, and what a full-size run costs, on a GPU: a script, no test. One command, one JSON file.
 
-python -P tests/speed/gpu_checks.py OUT.json [--device cuda] [--prior random:dit-xl-2-256] [--rounds 3]
+python -P tests/speed/gpu_checks.py OUT.json [--minutes 8] [--golden FOLDER …] [--sections run,golden,…]
 
-1. Sampling: images a second, share of the device's own matrix-product speed, peak memory, per precision and batch size.
-2. DMGD against plain DiT, in turns in one process: the ratio of their times.
-3. bf16 against fp32 from the same noise: how far the latents end apart.
-4. A student of `hard-minimax-sgd@1` on 100 images: seconds for all its epochs, its looks at 500 test images included.
+The sections stand in `SECTIONS`, what matters most first. Each writes its numbers and seconds, or its traceback, to the
+file as soon as it ends, and long ones row by row; the next begins all the same, unless it no longer fits into
+`--minutes`. `passes` says whether a section met its target (None: there is none on this device).
 
-Random weights make noise, so the numbers are of time and memory only. On a CPU: --prior random:tiny --student convnet3
---image-size 32 --epochs 4 tries the road.
+Random weights make noise, so the numbers of a prior are of time and memory only. On a CPU, --device cpu --prior
+random:tiny --student convnet3 --image-size 16 --epochs 1 --test-images 50 --steps 2 tries the road.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddbench.benchmark.core import environment
-from ddbench.benchmark.protocols import hard_minimax_sgd
-from ddbench.benchmark.protocols.trainer import train_student
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from golden_cases import every_step, load_case
+
+from ddbench.benchmark.core import environment, seeds
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult
+from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.planning.planner import plan_run
+from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.protocols import hard_minimax_sgd, trainer
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.epoch import to_device
+from ddbench.benchmark.protocols.pixels import hold
+from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.base import ArraySource
+from ddbench.datasets.digits import Digits
+from ddbench.datasets.image_sets import read_set
 from ddbench.datasets.imagenet.classes import WOOF
 from ddbench.methods.base import DistillTask
+from ddbench.methods.diffusion.network import DenoisingNetwork
+from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.priors.random_prior import random_networks
+from ddbench.methods.diffusion.sampler import guided_prediction, label_pairs, sample
 from ddbench.methods.dmgd.method import DMGD
 
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
 PER_CLASS = 12
 """Real images of a class: enough for ten support points."""
 MATRIX_SIDE = 8192
+GOLDEN_SMALL = Path(__file__).parents[1] / "golden_small"
+BENCH = [sys.executable, "-P", "-m", "ddbench.benchmark.commands.cli"]
+CELL = """
+import sys, torch
+from pathlib import Path
+from ddbench.benchmark.cells.cell import run_cell
+path, device, share = sys.argv[1:]
+if share:
+    torch.cuda.set_per_process_memory_fraction(float(share), device)
+sys.exit(run_cell(Path(path)))
+"""
+"""One cell, in a process that may take that share of the GPU's memory."""
+NEIGHBOUR = "import sys, torch; x = torch.ones(1, device=sys.argv[1]); print(flush=True); sys.stdin.read()"
+"""A process with a context on the GPU until its input ends."""
+
+Found = dict[str, Any]
 
 
 class Kept:
@@ -58,12 +96,12 @@ class Kept:
 
 
 class Checks:
-    """One device, one prior."""
+    """One device, one prior. Each section takes the dictionary that it fills and a function that writes it as it is."""
 
     def __init__(self, asked: argparse.Namespace, scratch: Path) -> None:
         self.asked, self.scratch = asked, scratch
         self.device = torch.device(asked.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as a distill cell
+        self.cuda = self.device.type == "cuda"
         self.files = find_prior(asked.prior)
         image_size = self.files.metadata.resolution
         pixels = np.random.default_rng(0).integers(0, 256, (len(WOOF) * PER_CLASS, image_size, image_size, 3), np.uint8)
@@ -71,11 +109,34 @@ class Checks:
         self.train = ArraySource(pixels, np.repeat(np.arange(len(WOOF)), PER_CLASS), names)
         self.cache = Kept()
 
+    # Tools ------------------------------------------------------------------------------------------------------------
+
     def prior(self, precision: str) -> Prior:
         return Prior.load(self.files, device=self.device, precision=precision)
 
-    def task(self, prior: Prior, *, ipc: int, batch_size: int) -> DistillTask:
-        return DistillTask(
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        self.wait()
+        began = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - began
+
+    def peak_mib(self) -> float | None:
+        return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.cuda else None
+
+    def forget_peak(self) -> None:
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def distill(
+        self, prior: Prior, params: Mapping[str, Any], *, ipc: int, batch_size: int
+    ) -> Callable[[], np.ndarray]:
+        """A function that distills a set and returns its latents, (images, C, h, w)."""
+        task = DistillTask(
             class_ids=WOOF,
             class_indices=tuple(range(len(WOOF))),
             ipc=ipc,
@@ -93,42 +154,189 @@ class Checks:
             progress=lambda note: None,
             train_at=lambda image_size, resize: self.train,
         )
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        self.wait()
-        began = time.perf_counter()
-        work()
-        self.wait()
-        return time.perf_counter() - began
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def distill(
-        self, prior: Prior, params: Mapping[str, Any], *, ipc: int, batch_size: int
-    ) -> Callable[[], np.ndarray]:
-        """A function that distills a set and returns its latents, (images, C, h, w)."""
-        task = self.task(prior, ipc=ipc, batch_size=batch_size)
         method = DMGD(DMGD.Params(steps=self.asked.steps, **params))
         method.prepare(task)
         return lambda: np.stack([i.latent for made in method.distill(task) for i in made if i.latent is not None])
 
-    def sampling(self) -> list[dict[str, Any]]:
-        rows = []
-        for precision in ("fp32", "bf16"):
+    def matrix_flops_per_second(self, precision: str) -> float:
+        """What large matrix products reach on this device, the best of five: the peak that programs can have."""
+        side = MATRIX_SIDE if self.cuda else 1024
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
+        _ = a @ b
+        return 2 * side**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
+
+    # Sections ---------------------------------------------------------------------------------------------------------
+
+    def run(self, found: Found, keep: Callable[[], None]) -> None:
+        """`bench run` twice, once with a cell killed half-way; then beside a process that is on the GPU too."""
+        protocol = f"quick[epochs={self.asked.epochs}]" if self.asked.epochs else "quick"
+        command = [*BENCH, "run", "-d", "digits", "--ipc", "8", "--seeds", "0", "--repeats", "1",
+                   "--protocol", protocol, "--device", self.asked.device]  # fmt: skip
+        both = ["-m", f"dmgd[steps={self.asked.run_steps}],random"]
+        undisturbed, killed, shared = (self.scratch / name for name in ("undisturbed", "killed", "shared"))
+
+        found["undisturbed"] = bench([*command, *both, "--out", undisturbed], undisturbed)
+        keep()
+        found["killed_after_images"] = kill_half_way([*command, *both, "--out", killed], killed)
+        found["killed"] = bench([*command, *both, "--out", killed], killed)
+        keep()
+        neighbour = [sys.executable, "-c", NEIGHBOUR, self.asked.device]
+        with subprocess.Popen(neighbour, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as beside:
+            assert beside.stdout is not None
+            beside.stdout.readline()
+            found["beside_another"] = bench([*command, "-m", "random", "--out", shared], shared)
+            beside.communicate()
+        alone = [*found["undisturbed"]["cells"].values(), *found["killed"]["cells"].values()]
+        hashes = [{i: cell["sha256"] for i, cell in found[part]["cells"].items()} for part in ("undisturbed", "killed")]
+        found["equal_sets"] = hashes[0] == hashes[1]
+        resumed = [cell for cell in found["killed"]["cells"].values() if cell.get("attempts") == 2]
+        found["passes"] = found["equal_sets"] and len(resumed) == 1 and all(cell["status"] == "ok" for cell in alone)
+        if self.cuda:
+            beside_another = found["beside_another"]["cells"].values()
+            found["passes"] &= all(
+                cell["energy_joules"] is not None and cell["exclusive_gpu"] is True for cell in alone
+            )
+            found["passes"] &= all(cell["exclusive_gpu"] is False for cell in beside_another)
+
+    def golden(self, found: Found, keep: Callable[[], None]) -> None:
+        """Latents of the authors' released program, step by step, without TF32."""
+        cases = [path.parent for root in self.asked.golden for path in sorted(root.glob("dmgd/*/case.json"))]
+        if not cases:
+            raise FileNotFoundError(
+                f"no golden cases in {', '.join(map(str, self.asked.golden))}; give --golden FOLDER"
+            )
+        found["largest_gap"] = {}
+        with tf32(False):
+            for folder in cases:
+                case, inputs, expected, prior = load_case(folder, self.device)
+                made = every_step(case, inputs, prior)
+                gaps = (made.trajectory - expected["trajectory"]).abs().max(), (made.costs - expected["ot_cost"]).abs()
+                found["largest_gap"][str(folder)] = max([float(gaps[0]), *gaps[1].tolist()])
+        found["passes"] = max(found["largest_gap"].values()) <= 1e-4
+
+    def trainer(self, found: Found, keep: Callable[[], None]) -> None:
+        """Losses of a training on the CPU and here, without TF32."""
+        short = {"image_size": 32, "epochs": 3, "looks": 1, "batch_size": 50}
+        protocol = hard_minimax_sgd.PROTOCOL.with_overrides(short).model_copy(update={"tf32_convolutions": False})
+        for student in ("convnet3", "resnet18_bn"):
+            losses = {}
+            for device in (torch.device("cpu"), self.device):
+                reports: list[EpochReport] = []
+                noise_student(protocol, student, 32, 20, device=device, on_epoch=reports.append)
+                losses[device.type] = [report.train_loss for report in reports]
+            cpu, here = losses["cpu"], losses[self.device.type]
+            gap = [abs(one / other - 1) for one, other in zip(here, cpu, strict=True)]
+            found[student] = {"losses": losses, "relative_gap": gap}
+            keep()
+        found["passes"] = all(found[student]["relative_gap"][0] <= 1e-4 for student in ("convnet3", "resnet18_bn"))
+
+    def precision(self, found: Found, keep: Callable[[], None]) -> None:
+        """TF32 and bf16 against float32 from one noise: root mean square of the difference over that of the latents."""
+        images = [ImageKey(wnid, 0) for wnid in WOOF]
+        exact: list[np.ndarray] = []
+        for kind, precision, allowed in (("fp32", "fp32", False), ("tf32", "fp32", True), ("bf16", "bf16", True)):
+            latents: list[np.ndarray] = []
+            with tf32(allowed):
+                sample(
+                    self.prior(precision), images, [], StreamNoise(partial(seeds.stream, 0), images),
+                    steps=self.asked.steps, cfg_scale=4.0,
+                    on_step=lambda step, z, to=latents: to.append(z.cpu().numpy()),
+                )  # fmt: skip
+            if not exact:
+                exact = latents
+                found["rms_of_latents"] = [rms(one) for one in exact]
+                continue
+            found[kind] = [rms(one - other) / rms(other) for one, other in zip(latents, exact, strict=True)]
+            keep()
+
+    def out_of_memory(self, found: Found, keep: Callable[[], None]) -> None:
+        """A cell in a process that may take 0.6 of the memory that it took when it could."""
+        given = {"methods": f"dmgd[greedy=false,steps={self.asked.steps}]", "datasets": "digits",
+                 "ipc": self.asked.oom_batch // 10, "seeds": 0, "device": self.asked.device}  # fmt: skip
+        plan, _, _ = plan_run(run_spec({}, given))
+        (planned,) = plan.sets
+        assert planned.spec is not None
+        launch = planned.launch.model_copy(
+            update={"device": self.asked.device, "batch_size": self.asked.oom_batch, "threads": 1}
+        )
+        share, pixels = "", list[np.ndarray]()
+        for name in ("enough", "too_little"):
+            store = Store(self.scratch / name)
+            store.create()
+            cell = store.add(planned.spec, launch)
+            command = [sys.executable, "-P", "-c", CELL, cell.path, self.asked.device, share]
+            done = subprocess.run(command, text=True, capture_output=True, timeout=300)
+            if done.returncode:
+                raise RuntimeError(f"the cell ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+            made = found[name] = {"share_of_memory": share, **facts(cell)}
+            keep()
+            pixels.append(np.stack(list(read_set(store.set_dir(made["sha256"]), Digits.class_ids, 1).pixels)))
+            if self.cuda:
+                total = torch.cuda.get_device_properties(self.device).total_memory / 2**20
+                share = str(0.6 * made["gpu_peak_reserved_mib"] / total)
+        one, other = pixels
+        found["largest_difference_levels"] = int(np.abs(one.astype(int) - other).max())
+        halved = bool(found["too_little"]["oom_batch_sizes"])
+        found["passes"] = found["largest_difference_levels"] <= 1 and (halved if self.cuda else None)
+
+    def student(self, found: Found, keep: Callable[[], None], *, compiled: bool = False) -> None:
+        """A student as its cell runs it, on 100 images, with as many test images as Woof has."""
+        overrides = {"image_size": self.asked.image_size}
+        protocol = hard_minimax_sgd.PROTOCOL.with_overrides(
+            overrides | ({"epochs": self.asked.epochs} if self.asked.epochs else {})
+        )
+        epochs: list[float] = []
+        file = self.scratch / ("compiled.pt" if compiled else "checkpoint.pt")
+        self.forget_peak()
+
+        def placed(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+            network = to_device(network, device)
+            network.compile(backend=self.asked.compile)
+            return network
+
+        began = time.perf_counter()
+        with mock.patch.object(trainer, "to_device", placed) if compiled else nullcontext():
+            result = noise_student(
+                protocol, self.asked.student, self.asked.image_size, self.asked.test_images, device=self.device,
+                checkpoint=file, on_epoch=lambda report: epochs.append(time.perf_counter() - began),
+            )  # fmt: skip
+        seconds = time.perf_counter() - began
+        found |= {
+            "protocol": protocol.label,
+            "student": self.asked.student,
+            "test_images": self.asked.test_images,
+            "seconds": seconds,
+            "train_seconds": result.train_seconds,
+            "test_seconds": result.test_seconds,
+            "other_seconds": seconds - result.train_seconds - result.test_seconds,
+            "first_epoch_done_after_seconds": epochs[0],
+            "checkpoint_bytes": file.stat().st_size if file.exists() else None,
+            "gpu_peak_allocated_mib": self.peak_mib(),
+            "passes": seconds <= 60 if self.cuda else None,
+        }
+
+    def compiled_student(self, found: Found, keep: Callable[[], None]) -> None:
+        """The same through torch.compile, the compiling included: what that would give, which no cell does yet."""
+        if not self.asked.compile:
+            found["skipped"] = "no --compile backend"
+            return
+        self.student(found, keep, compiled=True)
+
+    def sampling(self, found: Found, keep: Callable[[], None]) -> None:
+        """Plain DiT: images a second, share of the device's own matrix-product speed, peak memory."""
+        found["rows"] = []
+        for precision in ("bf16", "fp32"):
             prior = self.prior(precision)
-            flops_per_image = self.flops(prior) * self.asked.steps
-            peak = self.matrix_flops_per_second(precision)
+            flops_per_image, peak = self.flops(prior), self.matrix_flops_per_second(precision)
             for batch_size in self.asked.batch_sizes:
                 # A batch larger than the classes holds several images of each: they are not greedy here.
                 ipc = max(1, batch_size // len(WOOF))
                 run = self.distill(prior, PLAIN | {"greedy": False}, ipc=ipc, batch_size=batch_size)
                 run()
-                if self.device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(self.device)
-                rates = [len(run()) / self.seconds(run) for _ in range(self.asked.rounds)]
-                rows.append(
+                self.forget_peak()
+                rates = [ipc * len(WOOF) / self.seconds(run) for _ in range(self.asked.rounds)]
+                found["rows"].append(
                     {
                         "precision": precision,
                         "batch_size": batch_size,
@@ -138,30 +346,22 @@ class Checks:
                         "gpu_peak_allocated_mib": self.peak_mib(),
                     }
                 )
-                print(json.dumps(rows[-1]), flush=True)
+                keep()
             del prior
-        return rows
+        best = max(float(np.median(row["images_per_second"])) for row in found["rows"] if row["precision"] == "bf16")
+        found["passes"] = best >= 8 if self.cuda else None
 
     def flops(self, prior: Prior) -> int:
-        """Of one step of one image with classifier-free guidance: two evaluations of the network."""
+        """Of one image: every step with classifier-free guidance, two evaluations of the network, and its decoding."""
         x = torch.zeros(2, *prior.latent_shape, device=self.device)
         labels = prior.embed_labels(torch.tensor([0, prior.null_label]))
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as step, torch.no_grad():
             prior.predict(x, 999, labels)
-        return counter.get_total_flops()
+        with FlopCounterMode(display=False) as decode, torch.no_grad():
+            prior.to_images(x[:1])
+        return step.get_total_flops() * self.asked.steps + decode.get_total_flops()
 
-    def matrix_flops_per_second(self, precision: str) -> float:
-        """What large matrix products reach on this device, the best of five: the peak that programs can have."""
-        image_size = MATRIX_SIDE if self.device.type == "cuda" else 1024
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        a, b = (torch.randn(image_size, image_size, device=self.device, dtype=kind) for _ in range(2))
-        _ = a @ b
-        return 2 * image_size**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
-
-    def peak_mib(self) -> float | None:
-        return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
-
-    def guidance(self) -> dict[str, Any]:
+    def guidance(self, found: Found, keep: Callable[[], None]) -> None:
         """Plain DiT, semantic, transport and both, in turns."""
         prior = self.prior("bf16")
         kinds = {
@@ -171,67 +371,238 @@ class Checks:
             "dmgd": {},
         }
         runs = {name: self.distill(prior, params, ipc=2, batch_size=len(WOOF)) for name, params in kinds.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(1 + self.asked.rounds):
+        for run in runs.values():
+            run()
+        found |= {"images": 2 * len(WOOF), "seconds": {name: [] for name in runs}, "dmgd_over_dit": []}
+        for _ in range(self.asked.rounds):
             for name, run in runs.items():
-                seconds[name].append(self.seconds(run))
-        kept = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
-        ratios = [b / a for a, b in zip(kept["dit"], kept["dmgd"], strict=True)]
-        return {"images": 2 * len(WOOF), "seconds": kept, "dmgd_over_dit": ratios}
+                found["seconds"][name].append(self.seconds(run))
+            found["dmgd_over_dit"].append(found["seconds"]["dmgd"][-1] / found["seconds"]["dit"][-1])
+            keep()
+        found["passes"] = float(np.median(found["dmgd_over_dit"])) <= 1.03 if self.cuda else None
 
-    def precision(self) -> dict[str, float]:
-        latents = {
-            precision: self.distill(self.prior(precision), PLAIN, ipc=1, batch_size=len(WOOF))()
-            for precision in ("fp32", "bf16")
-        }
-        apart = latents["bf16"] - latents["fp32"]
-        return {
-            "max_abs": float(np.abs(apart).max()),
-            "rms": float(np.sqrt((apart**2).mean())),
-            "rms_of_latents": float(np.sqrt((latents["fp32"] ** 2).mean())),
-        }
+    def step(self, found: Found, keep: Callable[[], None]) -> None:
+        """A guided step of ten images: seconds of the host to ask for it, and of the device to do it.
 
-    def student(self) -> dict[str, Any]:
-        protocol, image_size = hard_minimax_sgd.PROTOCOL, self.asked.image_size
-        overrides = {"image_size": image_size} | ({"epochs": self.asked.epochs} if self.asked.epochs else {})
-        protocol = protocol.with_overrides(overrides)
-        rng = np.random.default_rng(0)
-        train, test = (rng.integers(0, 256, (n, image_size, image_size, 3), np.uint8) for n in (100, 500))
+        Products of matrices before it keep the device busy meanwhile, so that it never waits for the host.
+        """
+        busy = torch.randn(MATRIX_SIDE if self.cuda else 64, MATRIX_SIDE if self.cuda else 64, device=self.device)
+        for precision in ("fp32", "bf16"):
+            prior = self.prior(precision)
+            images = [ImageKey(wnid, 0) for wnid in WOOF]
+            pair, z = label_pairs(prior, images), torch.zeros(len(images), *prior.latent_shape, device=self.device)
+            host, device = list[float](), list[float]()
+            for _ in range(10):
+                self.wait()
+                if self.cuda:
+                    _ = [busy @ busy for _ in range(4)]
+                    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+                    events[0].record()
+                began = time.perf_counter()
+                with torch.no_grad():
+                    guided_prediction(prior, z, 999, pair, 4.0, prior.guided_channels)
+                host.append(time.perf_counter() - began)
+                if self.cuda:
+                    events[1].record()
+                    self.wait()
+                    device.append(events[0].elapsed_time(events[1]) / 1000)
+            found[precision] = {"host_seconds": host[1:], "device_seconds": device[1:] or None}
+            keep()
+        if self.cuda:
+            found["passes"] = all(
+                np.median(found[p]["host_seconds"]) < np.median(found[p]["device_seconds"]) for p in ("fp32", "bf16")
+            )
 
-        def run() -> None:
-            train_student(
-                protocol, self.asked.student, train, np.arange(100) % 10, test, np.arange(500) % 10,
-                num_classes=10, ipc=10, seed=0, device=self.device,
-            )  # fmt: skip
+    def autoencoder(self, found: Found, keep: Callable[[], None]) -> None:
+        """Images a second of encoding and decoding alone, one by one and in eights."""
+        prior = self.prior("fp32")
+        n = self.asked.coded_images
+        pixels = np.resize(self.train.read(range(8)), (n, *prior.image_shape))
+        latents = torch.randn(n, *prior.latent_shape, device=self.device)
 
-        return {
-            "protocol": protocol.label,
-            "student": self.asked.student,
-            "seconds": [self.seconds(run) for _ in range(self.asked.student_rounds)],
-            "gpu_peak_allocated_mib": self.peak_mib(),
-        }
+        def encode(size: int) -> None:
+            for start in range(0, n, size):
+                prior.encode(pixels[start : start + size])
+
+        @torch.no_grad()
+        def decode(size: int) -> None:
+            for start in range(0, n, size):
+                prior.to_images(latents[start : start + size])
+
+        for precision in ("fp32", "bf16"):
+            prior.precision = precision
+            for work in (encode, decode):
+                for size in (1, 8):
+                    work(size)
+                    found[f"{work.__name__}_{precision}_{size}"] = n / self.seconds(lambda w=work, s=size: w(s))
+                    keep()
+
+    def prior_files(self, found: Found, keep: Callable[[], None]) -> None:
+        """A prior's files: written, found (its SHA-256 is over all bytes), loaded, moved to the device."""
+        assert self.files.random is not None, "this section needs a prior random:NAME"
+        transformer, autoencoder = random_networks(self.files.random)
+        folder, metadata = self.scratch / "prior", self.files.metadata
+
+        def write() -> None:
+            DenoisingNetwork(transformer, metadata.freq_shift).save(folder, metadata, torch.float32)
+            autoencoder.save_pretrained(folder / "vae", safe_serialization=True)
+
+        found["write_seconds"] = self.seconds(write)
+        found["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        keep()
+        began = time.perf_counter()
+        files = find_prior(folder)
+        found["hash_seconds"] = time.perf_counter() - began
+        keep()
+        began = time.perf_counter()
+        prior = Prior.load(files)
+        found["load_seconds"] = time.perf_counter() - began
+        found["move_seconds"] = self.seconds(lambda: prior.network.to(self.device))
+
+
+class Section(NamedTuple):
+    name: str
+    seconds: float
+    """What it should take on an H200: it is not begun where less is left."""
+
+
+SECTIONS = (
+    Section("run", 45),
+    Section("golden", 15),
+    Section("trainer", 10),
+    Section("precision", 35),
+    Section("out_of_memory", 15),
+    Section("student", 90),
+    Section("sampling", 90),
+    Section("guidance", 35),
+    Section("step", 5),
+    Section("autoencoder", 10),
+    Section("prior_files", 25),
+    Section("compiled_student", 100),
+)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether products of matrices and convolutions may be TF32; as before on leaving."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def rms(of: np.ndarray) -> float:
+    return float(np.sqrt(np.square(of, dtype=np.float64).mean()))
+
+
+def noise_student(
+    protocol: Protocol, student: str, image_size: int, test_images: int, *, device: torch.device, **given: Any
+) -> StudentResult:
+    """A student of ten classes on noise, 100 images; the test images are held where a cell would hold them."""
+    rng = np.random.default_rng(0)
+    channels = protocol.channels or 3
+    train, test = (rng.integers(0, 256, (n, image_size, image_size, channels), np.uint8) for n in (100, test_images))
+    labels = np.arange(max(100, test_images)) % 10
+    source = ArraySource(test, labels[:test_images], [str(i) for i in range(test_images)])
+    return train_student(
+        protocol, student, train, labels[:100], hold(source, device), labels[:test_images],
+        num_classes=10, ipc=10, seed=0, device=device, **given,
+    )  # fmt: skip
+
+
+def facts(cell: CellDir) -> Found:
+    """What a cell's result says of itself."""
+    result = cell.result()
+    assert result is not None, f"{cell.path} has no result"
+    found: Found = {"status": result.status}
+    if isinstance(result, DistillResult | EvaluateResult):
+        found["sha256"] = result.image_set_sha256
+        if result.cost is not None:
+            names = ("seconds", "energy_joules", "exclusive_gpu", "gpu_peak_allocated_mib", "gpu_peak_reserved_mib")
+            found |= result.cost.model_dump(include={*names, "batch_size", "oom_batch_sizes", "attempts"})
+    return found
+
+
+def bench(command: list[Any], out: Path) -> Found:
+    """Run it to its end, and say what its cells say."""
+    began = time.perf_counter()
+    done = subprocess.run(command, text=True, capture_output=True, timeout=300)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"bench run ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return {"seconds": seconds, "cells": {cell.id: facts(cell) for cell in Store(out).cell_dirs()}}
+
+
+def kill_half_way(command: list[Any], out: Path, images: int = 40) -> int:
+    """Start it and end (-9) DMGD's cell when it has committed so many images; returns how many it had."""
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        while run.poll() is None:
+            for cell in Store(out).cell_dirs() if out.exists() else []:
+                committed = len(list(cell.path.glob("rounds/0*/*.png")))
+                if committed >= images and cell.spec().method.name == "dmgd" and cell.result() is None:
+                    pid = cell.progress()["pid"]
+                    os.kill(pid, signal.SIGKILL)
+                    run.communicate(timeout=300)
+                    return committed
+            time.sleep(0.005)
+        output = run.stdout.read() if run.stdout else ""
+    raise RuntimeError(f"no cell could be killed half-way: the run ended with {run.returncode}:\n{output}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=8.0, help="a section that no longer fits is not begun")
+    names = [section.name for section in SECTIONS]
+    parser.add_argument("--sections", type=lambda text: text.split(","), default=names, help=",".join(names))
+    parser.add_argument("--golden", type=Path, nargs="+", default=[GOLDEN_SMALL], help="folders with dmgd/CASE")
     parser.add_argument("--prior", default="random:dit-xl-2-256")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--run-steps", type=int, default=50, help="of the sampler in section run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10, 20, 50])
+    parser.add_argument("--oom-batch", type=int, default=640, help="images in flight before memory runs out")
+    parser.add_argument("--coded-images", type=int, default=64, help="to encode and to decode")
     parser.add_argument("--student", default="resnet_ap10")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=None, help="of the student; the protocol's when not given")
-    parser.add_argument("--student-rounds", type=int, default=2)
+    parser.add_argument("--test-images", type=int, default=3929)
+    parser.add_argument("--epochs", type=int, default=None, help="of students; the protocol's when not given")
+    parser.add_argument("--compile", default="inductor", help="backend of torch.compile; empty: not compiled")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"environment": environment.capture(asked.device), "asked": vars(asked) | {"out": ""}}
+    if unknown := set(asked.sections) - set(names):
+        parser.error(f"there are no sections {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    found: Found = {
+        "environment": environment.capture(asked.device),
+        "asked": vars(asked) | {"out": ""},
+        "sections": {},
+    }
+    began = time.perf_counter()
+
+    def keep() -> None:
+        asked.out.write_text(json.dumps(found, indent=1, default=str) + "\n")
+
     with TemporaryDirectory() as scratch:
         checks = Checks(asked, Path(scratch))
-        for name in ("student", "precision", "guidance", "sampling"):
-            found[name] = getattr(checks, name)()
-            print(name, json.dumps(found[name]), flush=True)
-            asked.out.write_text(json.dumps(found, indent=1, default=str) + "\n")  # what is measured is kept
+        for section in (s for s in SECTIONS if s.name in asked.sections):
+            of_section: Found = {}
+            found["sections"][section.name] = of_section
+            since = time.perf_counter()
+            left = 60 * asked.minutes - (since - began)
+            if section.seconds > left:
+                of_section["skipped"] = f"{left:.0f} s are left, it takes about {section.seconds:.0f} s"
+            else:
+                try:
+                    with tf32(True):  # as a distill cell
+                        getattr(checks, section.name)(of_section, keep)
+                except Exception:
+                    of_section |= {"traceback": traceback.format_exc(), "passes": False}
+                of_section["section_seconds"] = time.perf_counter() - since
+            keep()
+            print(section.name, json.dumps(of_section, default=str), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,67 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).with_name("gpu_checks.py")
-SMALL = ["--device", "cpu", "--prior", "random:tiny", "--steps", "2", "--rounds", "1", "--batch-sizes", "10"]
-STUDENT = ["--student", "convnet3", "--image-size", "16", "--epochs", "1", "--student-rounds", "1"]
+SMALL = (
+    "--device cpu --prior random:tiny --steps 2 --run-steps 20 --rounds 1 --batch-sizes 10 --oom-batch 20 "
+    "--coded-images 8 --student convnet3 --image-size 16 --epochs 1 --test-images 50 --compile eager"
+)
 
 
-def test_every_check_leaves_its_numbers(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    command = [sys.executable, "-P", str(SCRIPT), str(out), *SMALL, *STUDENT]
+def checked(out: Path, *more: str) -> dict[str, Any]:
+    command = [sys.executable, "-P", str(SCRIPT), str(out), *SMALL.split(), *more]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
-    assert {"student", "precision", "guidance", "sampling", "environment"} <= set(found)
-    assert [row["precision"] for row in found["sampling"]] == ["fp32", "bf16"]
-    assert all(row["images_per_second"][0] > 0 for row in found["sampling"])
+    sections: dict[str, Any] = json.loads(out.read_text())["sections"]
+    return sections
+
+
+def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
+    found = checked(tmp_path / "gpu.json", "--minutes", "100")
+    assert list(found) == [
+        "run", "golden", "trainer", "precision", "out_of_memory", "student", "sampling", "guidance", "step",
+        "autoencoder", "prior_files", "compiled_student",
+    ]  # fmt: skip
+    broken = {name: of["traceback"] for name, of in found.items() if "traceback" in of}
+    assert not broken
+    assert not [name for name, of in found.items() if of.get("passes") is False]
+    assert [found[name]["passes"] for name in ("run", "golden", "trainer")] == [True] * 3
+
+    run = found["run"]
+    assert run["killed_after_images"] >= 40
+    attempts = sorted(cell["attempts"] for cell in run["killed"]["cells"].values())
+    assert attempts == [1, 1, 1, 2], "the cell that was killed, and no other, was begun again"
+    assert len(run["beside_another"]["cells"]) == 2
+    assert len(found["golden"]["largest_gap"]) == 2
+    assert found["trainer"]["resnet18_bn"]["relative_gap"] == [0, 0, 0]
+    assert len(found["precision"]["bf16"]) == 2
+    assert 0 < found["precision"]["bf16"][-1] < 0.1
+    assert found["out_of_memory"]["largest_difference_levels"] == 0
+    assert [row["precision"] for row in found["sampling"]["rows"]] == ["bf16", "fp32"]
+    assert all(0 < row["share_of_matrix_product_speed"] < 1 for row in found["sampling"]["rows"])
     assert len(found["guidance"]["dmgd_over_dit"]) == 1
-    assert found["precision"]["rms"] > 0
+    assert len(found["step"]["bf16"]["host_seconds"]) == 9
+    assert len(found["autoencoder"]) == 9, "encode and decode, two precisions, two batch sizes; and its seconds"
+    assert found["prior_files"]["bytes"] > 100_000
+    for student in (found["student"], found["compiled_student"]):
+        parts = [student[part] for part in ("train_seconds", "test_seconds", "other_seconds")]
+        assert np.isclose(sum(parts), student["seconds"])
+        assert min(parts) > 0
+
+
+def test_a_section_that_fails_is_told_and_the_next_begins(tmp_path: Path) -> None:
+    found = checked(tmp_path / "gpu.json", "--golden", str(tmp_path), "--sections", "golden,step")
+    assert "no golden cases" in found["golden"]["traceback"]
+    assert found["golden"]["passes"] is False
+    assert found["step"]["fp32"]["host_seconds"]
+
+
+@pytest.mark.parametrize(("minutes", "begun"), [("0.2", {"step"}), ("0", set())])
+def test_what_no_longer_fits_is_not_begun(minutes: str, begun: set[str], tmp_path: Path) -> None:
+    found = checked(tmp_path / "gpu.json", "--minutes", minutes, "--sections", "student,step")
+    assert {name for name, of in found.items() if "skipped" not in of} == begun

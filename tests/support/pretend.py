@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -309,8 +310,14 @@ def _pin_memory(tensor: torch.Tensor) -> torch.Tensor:
 class _Event:
     """Recorded in a stream; to wait for it is to wait for the device, if not for all that it has to do."""
 
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.at = 0.0
+
     def record(self, stream: Any = None) -> None:
-        pass
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: _Event) -> float:
+        return 1000 * (end.at - self.at)
 
     def synchronize(self) -> None:
         _seen._note("SYNC", "event")
