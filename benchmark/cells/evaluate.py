@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from ddbench.benchmark.cells.distill import open_split
 from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
+from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, Store
 from ddbench.benchmark.planning import teacher_files
+from ddbench.benchmark.protocols import memory, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import hold
@@ -47,13 +50,17 @@ def evaluate(
         dataset, split, record = open_split(spec.dataset, launch, cell)
         image_size = spec.dataset.resolution
         images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, image_size))
+    found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
+    teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
+    train = np.asarray(images.pixels)
+    train_fits, test_fits = _room(protocol, spec, len(dataset.class_ids), device, train)
+    with meter.phase("load data"):
         test = hold(
             _test_source(protocol, spec, launch, dataset, split.test),
             device,
             lambda pixels: fit(protocol, pixels, image_size, test=True),
+            fits=test_fits,
         )
-    found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
-    teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
 
     def on_epoch(report: EpochReport) -> None:
         progress.update(epoch=report.epoch, epochs=report.epochs)
@@ -65,7 +72,7 @@ def evaluate(
         outcome = train_student(
             protocol,
             spec.student,
-            np.asarray(images.pixels),
+            train,
             images.labels,
             test,
             split.test.labels,
@@ -76,6 +83,7 @@ def evaluate(
             teacher=teacher,
             on_epoch=on_epoch,
             checkpoint=cell.path / "checkpoint.pt",
+            stream=not train_fits,
         )
     save_array(cell.path / PREDICTIONS, outcome.predictions)
     labels = store.artefacts / "test-labels" / f"{record.content_hash[:16]}.npy"
@@ -152,6 +160,28 @@ def _test_source(
     if protocol.test_resize is None or wanted == spec.dataset.resolution:
         return test
     return dataset.test_at(spec.dataset.split, launch.data_dir, wanted) or test
+
+
+def _room(
+    protocol: Protocol, spec: EvaluateSpec, n_classes: int, device: torch.device, train: np.ndarray
+) -> tuple[bool, Callable[[int], bool] | None]:
+    """Whether the training images may lie on the device, and what says it of so many bytes of test images beside them
+    (None: they have no bound but that of any images)."""
+    if device.type != "cuda":
+        return True, None
+    n, image_size, _, channels = train.shape
+    batch_size = min(n, protocol.batch_size_for(n_classes, spec.ipc))
+
+    def unused(network: str, width: int | None) -> nn.Module:
+        generator = seeds.stream(0, "memory")  # of weights that nothing is computed with
+        return networks.build(network, n_classes, image_size, channels, width, generator).to("meta")
+
+    teacher = None if protocol.teacher is None else unused(protocol.teacher.network, None)
+    shape = batch_size, channels, image_size, image_size
+    step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher)
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    room_for = partial(memory.resident, free_bytes, step, train.nbytes)
+    return room_for(0)[0], lambda test_bytes: room_for(test_bytes)[1]
 
 
 def _teacher(

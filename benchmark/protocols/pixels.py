@@ -92,14 +92,22 @@ class Streamed(Pixels):
                 yield send(images, self._device)
 
 
-def hold(source: ImageSource, device: torch.device, fit: Callable[[np.ndarray], np.ndarray] | None = None) -> Pixels:
+def hold(
+    source: ImageSource,
+    device: torch.device,
+    fit: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    fits: Callable[[int], bool] | None = None,
+) -> Pixels:
     """A source's images, held on the device where they fit, else read batch by batch; the values are the same.
 
     Args:
         fit: as `Streamed` takes it.
+        fits: whether so many bytes fit on the device; None: `room` says.
     """
     streamed = Streamed(source, device, fit)
-    if math.prod(streamed.shape) > room(device):
+    size = math.prod(streamed.shape)
+    if not (size <= room(device) if fits is None else fits(size)):
         return streamed
     images = torch.empty(streamed.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(streamed), BLOCK):

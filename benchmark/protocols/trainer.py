@@ -37,7 +37,8 @@ from ddbench.benchmark.protocols.epoch import (
     top_classes,
     train_epoch,
 )
-from ddbench.benchmark.protocols.pixels import Pixels, Resident
+from ddbench.benchmark.protocols.pixels import Pixels, Resident, Streamed
+from ddbench.datasets.base import ArraySource
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def train_student(
     teacher: nn.Module | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
+    stream: bool = False,
 ) -> StudentResult:
     """Train one student under `protocol` and test it.
 
@@ -109,6 +111,8 @@ def train_student(
         on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look.
         checkpoint: a file that holds the state at the last look; a training that was killed goes on from it and ends
             with the same result. It is left in place, for the caller to delete once the result is safe.
+        stream: bring the training images to the device batch by batch, where together they do not fit beside a step
+            (`memory.resident`). The result is the same.
 
     Raises:
         UsageError: a student that the protocol does not train, or that cannot work at this side.
@@ -117,10 +121,8 @@ def train_student(
         OSError: a checkpoint that cannot be written.
     """
     device = torch.device(device)
-    train, test = (
-        Resident(torch.from_numpy(images).to(device)) if isinstance(images, np.ndarray) else images
-        for images in (_checked(train_images, "training"), _checked(test_images, "test"))
-    )
+    train = _on(device, _checked(train_images, "training"), stream=stream)
+    test = _on(device, _checked(test_images, "test"))
     _check(protocol, train, train_labels, test, test_labels, num_classes)
     protocol.check_student(student, train.image_size)
     epochs = protocol.epochs_for(ipc, num_classes)
@@ -278,6 +280,14 @@ def _fingerprint(training: list[Any], *arrays: np.ndarray) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _on(device: torch.device, images: np.ndarray | Pixels, *, stream: bool = False) -> Pixels:
+    if isinstance(images, Pixels):
+        return images
+    if stream:
+        return Streamed(ArraySource(images, np.zeros(len(images)), [""] * len(images)), device)
+    return Resident(torch.from_numpy(images).to(device))
 
 
 def _checked(images: np.ndarray | Pixels, part: str) -> np.ndarray | Pixels:

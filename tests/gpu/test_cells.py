@@ -24,6 +24,7 @@ from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.protocols.pixels import Streamed
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.image_sets import read_set
@@ -80,6 +81,21 @@ def test_cells_and_measures_of_quality_are_the_cpus(tmp_path: Path) -> None:
     assert np.abs(images.astype(int) - images_there).max() <= 1
     assert [look.epoch for look in student_there.metrics.curve] == [look.epoch for look in student.metrics.curve]
     assert measured_there == pytest.approx(measured, rel=1e-2, nan_ok=True)
+
+
+def test_a_student_on_a_full_gpu_streams_its_images_and_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed: list[int] = []
+    batches = Streamed.batches
+    monkeypatch.setattr(Streamed, "batches", lambda of, *given: streamed.append(len(of)) or batches(of, *given))
+    with pretend.gpu():
+        _, student = run_here(tmp_path / "free", "cuda:0")
+        assert not streamed
+    with pretend.gpu(memory=1 << 20):
+        _, on_full = run_here(tmp_path / "full", "cuda:0")
+    assert set(streamed) == {10, on_full.dataset.n_test}, "training images and test images"
+    assert on_full.metrics == student.metrics
 
 
 # Priors with an autoencoder -------------------------------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""One budget of GPU memory: a step first, then training images, then test images."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from ddbench.benchmark.core import seeds
+from ddbench.benchmark.protocols import memory, networks
+from ddbench.benchmark.protocols.memory import resident, step_bytes
+from ddbench.benchmark.protocols.quick import PROTOCOL as QUICK
+from ddbench.benchmark.protocols.trainer import train_student
+
+GB = 10**9
+IMAGENET = 50_000 * 224 * 224 * 3
+"""Bytes of ImageNet-1K at IPC 50, and of its test images."""
+FREE = 24 * 2**30 - GB // 2
+"""Of a card of 24 GiB beside its context."""
+
+
+def student(name: str, image_size: int, n_classes: int = 10) -> nn.Module:
+    return networks.build(name, n_classes, image_size, 3, None, seeds.stream(0, "student"))
+
+
+@pytest.mark.parametrize(
+    ("free", "step", "train", "test", "expected"),
+    [
+        (FREE, 0, IMAGENET, IMAGENET, (True, True)),
+        (FREE, int(8.7 * GB), IMAGENET, IMAGENET, (True, False)),  # resnet_ap10 at a batch of 128
+        (FREE, int(16.5 * GB), IMAGENET, IMAGENET, (False, False)),  # convnet6
+        (FREE, int(16.5 * GB), GB, IMAGENET, (True, False)),
+        (FREE, int(16.5 * GB), IMAGENET, GB, (False, True)),
+        (140 * GB, int(16.5 * GB), IMAGENET, IMAGENET, (True, True)),
+        (FREE, 30 * GB, 1, 1, (False, False)),  # a step that does not fit
+    ],
+)
+def test_what_lies_on_the_device(free: int, step: int, train: int, test: int, expected: tuple[bool, bool]) -> None:
+    assert resident(free, step, train, test) == expected
+    taken = step + expected[0] * train + expected[1] * test
+    assert taken <= free or not any(expected)
+
+
+@pytest.mark.parametrize(("name", "computed"), [("resnet_ap10", 8.7), ("convnet6", 16.5)])
+def test_a_step_at_224_px_takes_what_was_computed_by_hand(name: str, computed: float) -> None:
+    found = step_bytes(student(name, 224, 1000).to("meta"), (128, 3, 224, 224))
+    assert found / GB == pytest.approx(computed, rel=0.1)
+    assert any(resident(FREE, found, 0, 0)), "24 GB are enough"
+
+
+@pytest.mark.parametrize("name", ["convnet3", "resnet_ap10", "resnet18_bn"])
+def test_the_count_is_what_a_cpu_allocates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = student(name, 32)
+    monkeypatch.setattr(memory, "KERNELS", 1.0)
+    found = step_bytes(copy.deepcopy(network).to("meta"), (32, 3, 32, 32))
+    found -= 3 * sum(p.numel() * 4 for p in network.parameters()) + 32 * 3 * 32 * 32 * 9
+
+    images, taken = torch.zeros(32, 3, 32, 32), [0]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        network(images).sum().backward()
+    events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    for event in events:
+        if event.name() == "[memory]":
+            taken.append(taken[-1] + event.nbytes())
+    assert found == pytest.approx(max(taken), rel=0.1)
+
+
+def test_a_teacher_adds_what_it_holds_at_once() -> None:
+    small, large = student("convnet3", 64).to("meta"), student("resnet18", 64).to("meta")
+    shape = (64, 3, 64, 64)
+    alone = step_bytes(small, shape)
+    assert step_bytes(small, shape, teacher=small) == alone, "its activations are gone before the student's come"
+    assert step_bytes(student("convnet3", 64).to("meta"), (1, 3, 64, 64), large) < step_bytes(large, (1, 3, 64, 64))
+
+
+def test_streamed_training_images_give_the_same_student() -> None:
+    protocol = QUICK.with_overrides({"epochs": 3, "image_size": 8, "batch_size": 7})
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (40, 8, 8, 1), np.uint8), np.arange(40) % 10
+
+    def train(stream: bool) -> Any:
+        return train_student(
+            protocol, "convnet3", images, labels, images, labels, num_classes=10, ipc=4, seed=0, stream=stream
+        )
+
+    held, streamed = train(False), train(True)
+    assert streamed.curve == held.curve
+    assert np.array_equal(streamed.predictions, held.predictions)
