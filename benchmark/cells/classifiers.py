@@ -26,6 +26,7 @@ from ddbench.benchmark.protocols import augmentation, hard_minimax_sgd, networks
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
 from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch
 from ddbench.benchmark.protocols.pixels import hold
+from ddbench.benchmark.protocols.trainer import checkpoint_seconds
 from ddbench.datasets.base import ImageSource, Subset
 from ddbench.methods.base import DistillTask
 from ddbench.methods.classifier import ClassifierRecipe, penultimate
@@ -34,8 +35,6 @@ ALGORITHM = 2
 """Version of this file's algorithm: part of an artefact's key, raised whenever the weights for a given recipe
 change."""
 VALIDATION_ACCURACY = "validation_accuracy"
-CHECKPOINT_SECONDS = 60.0
-"""Seconds between two saves of a training's state."""
 
 AUGMENTATIONS = {
     "crop-colour": hard_minimax_sgd.PROTOCOL.augmentation,
@@ -220,7 +219,7 @@ def train_classifier(
         seen = Subset(source, np.setdiff1d(np.arange(len(source)), withheld))
         pixels = hold(seen, device, fit)
         labels = torch.from_numpy(seen.labels).to(device)
-        saved = time.monotonic()
+        save_seconds, saved = checkpoint_seconds(), time.monotonic()
         for epoch in range(begun + 1, recipe.epochs + 1):
             for group in optimiser.param_groups:
                 group["lr"] = rates[epoch - 1]
@@ -236,7 +235,7 @@ def train_classifier(
             on_epoch(epoch, loss)
             if epoch in (recipe.epochs, *recipe.keep_epochs):
                 kept[epoch] = _state(network)
-            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if checkpoint is not None and time.monotonic() - saved >= save_seconds:
                 _save(checkpoint, epoch, network, optimiser, kept)
                 saved = time.monotonic()
     accuracy = math.nan

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from ddbench.benchmark.core import environment, seeds
-from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
 from ddbench.benchmark.protocols import augmentation, networks
@@ -39,6 +40,9 @@ from ddbench.benchmark.protocols.epoch import (
 )
 from ddbench.benchmark.protocols.pixels import Pixels, Resident, Streamed
 from ddbench.datasets.base import ArraySource
+
+CHECKPOINT_SECONDS = "DDBENCH_CHECKPOINT_SECONDS"
+"""Environment variable: seconds between two saves of a training's state; 0: after every epoch."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,16 @@ def train_student(
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
         teacher: on the device, in evaluation mode; for protocols with soft labels, and for no others.
-        on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look.
-        checkpoint: a file that holds the state at the last look; a training that was killed goes on from it and ends
-            with the same result. It is left in place, for the caller to delete once the result is safe.
+        on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look or a checkpoint.
+        checkpoint: a file that holds the state after an epoch, of once a minute (`checkpoint_seconds`); a training that
+            was killed goes on from it and ends with the same result. It is left in place, for the caller to delete once
+            the result is safe.
         stream: bring the training images to the device batch by batch, where together they do not fit beside a step
             (`memory.resident`). The result is the same.
 
     Raises:
-        UsageError: a student that the protocol does not train, or that cannot work at this side.
+        UsageError: a student that the protocol does not train, or that cannot work at this side; a variable
+            $DDBENCH_CHECKPOINT_SECONDS that is no number.
         ValueError: arrays that do not fit the protocol or each other; a teacher where none belongs, or none.
         RunError: a loss that is not finite; a checkpoint of another training, or one that cannot be read.
         OSError: a checkpoint that cannot be written.
@@ -142,6 +148,7 @@ def train_student(
 
     progress = _Progress()
     saved: _Checkpoint | None = None
+    save_seconds, saved_at = checkpoint_seconds(), time.monotonic()
     if checkpoint is not None:
         training = [protocol.hash, student, num_classes, epochs, seed, device.type]
         arrays = [train_images, train_labels, test_images, test_labels]
@@ -170,9 +177,10 @@ def train_student(
                 epoch=epoch,
                 second_pass=bool(protocol.second_pass),
             )
-            # A GPU gets the next epoch's work before its host reads this one's losses, but for epochs with a look.
+            saving = saved is not None and time.monotonic() - saved_at >= save_seconds
+            # A GPU gets the next epoch's work before its host reads this one's losses, but where the host waits anyway.
             unread.append((epoch, losses))
-            due = len(unread) - (device.type == "cuda" and epoch not in looks)
+            due = len(unread) - (device.type == "cuda" and epoch not in looks and not saving)
             read = [(done, of_epoch.mean()) for done, of_epoch in unread[:due]]
             del unread[:due]
             trained = time.perf_counter()
@@ -184,8 +192,9 @@ def train_student(
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
                 progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=read[-1][1]))
-                if saved is not None:
-                    saved.save(progress)
+            if saved is not None and saving:
+                saved.save(progress)
+                saved_at = time.monotonic()
             if on_epoch is not None:
                 for done, train_loss in read:
                     on_epoch(EpochReport(done, epochs, train_loss, accuracy if done == epoch else None))
@@ -204,6 +213,19 @@ def train_student(
         test_seconds=progress.test_seconds,
         determinism=determinism,
     )
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between two saves of a training's state: a minute, or what $DDBENCH_CHECKPOINT_SECONDS says.
+
+    Raises:
+        UsageError: it says no number.
+    """
+    said = os.environ.get(CHECKPOINT_SECONDS, "60")
+    try:
+        return float(said)
+    except ValueError:
+        raise UsageError(f"expected seconds in ${CHECKPOINT_SECONDS}, such as 60, got {said!r}") from None
 
 
 @contextmanager

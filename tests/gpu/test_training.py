@@ -80,7 +80,9 @@ def test_a_student_is_the_cpus(case: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert (here.predictions != there.predictions).mean() <= 0.1
 
 
-def test_a_student_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_a_student_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
+
     def killed(report: EpochReport) -> None:
         if report.accuracy is not None:
             raise KeyboardInterrupt

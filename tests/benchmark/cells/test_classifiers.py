@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddbench.benchmark.cells import classifiers
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.classifiers import train_classifier, with_classifiers
 from ddbench.benchmark.cells.meter import Meter
@@ -191,7 +190,7 @@ class Killed(Exception):
 
 
 def test_killed_training_goes_on_and_ends_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(classifiers, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
     recipe = RECIPE.model_copy(update={"network": "convnet3", "keep_epochs": (1,), "momentum": 0.9})
     given: dict[str, Any] = {"withheld": np.arange(3), "num_classes": 3, "device": CPU}
     undisturbed = train_classifier(recipe, bars(), **given)

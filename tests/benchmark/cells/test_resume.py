@@ -18,7 +18,7 @@ from ddbench.benchmark.core.store import CellDir, Store
 BENCH = Path(sys.executable).with_name("bench")
 COMMAND = ["run", "--method", "dmgd", "--dataset", "digits", "--ipc", "8", "--seeds", "0", "--repeats", "1",
            "--protocol", "quick[epochs=60]", "--device", "cpu"]  # fmt: skip
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "DDBENCH_CHECKPOINT_SECONDS": "0"}
 
 
 def start(out: Path) -> subprocess.Popen[str]:

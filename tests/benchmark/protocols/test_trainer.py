@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,7 +253,7 @@ def test_seconds_are_those_of_training_and_of_looking(monkeypatch: pytest.Monkey
 
         return timed
 
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock.now, monotonic=time.monotonic))
     monkeypatch.setattr(trainer, "train_epoch", taking(10, trainer.train_epoch))
     monkeypatch.setattr(trainer, "top_classes", taking(1, trainer.top_classes))
     result = train(QUICK, "convnet3")
@@ -298,6 +299,40 @@ class Killed(Exception):
     pass
 
 
+@pytest.fixture
+def saves_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
+
+
+@pytest.mark.parametrize(("epoch_seconds", "saved"), [(9, []), (10, [6]), (21, [3, 6]), (60, [1, 2, 3, 4, 5, 6])])
+def test_a_checkpoint_is_saved_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch_seconds: int, saved: list[int]
+) -> None:
+    file, clock, seen = tmp_path / "student.pt", [0.0], list[int]()
+    train_epoch = trainer.train_epoch
+
+    def slow(*args: Any, **given: Any) -> Any:
+        clock[0] += epoch_seconds
+        return train_epoch(*args, **given)
+
+    def look(report: EpochReport) -> None:
+        if file.exists():
+            seen.append(report.epoch)
+            file.unlink()
+
+    monkeypatch.setattr(trainer, "train_epoch", slow)
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: clock[0])
+    train(QUICK, "convnet3", checkpoint=file, on_epoch=look)
+    assert seen == saved
+
+
+def test_seconds_between_checkpoints_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "often")
+    with pytest.raises(UsageError, match=r"expected seconds in \$DDBENCH_CHECKPOINT_SECONDS.*'often'"):
+        train(QUICK, "convnet3")
+
+
+@pytest.mark.usefixtures("saves_always")
 @pytest.mark.parametrize(("protocol", "student"), CASES)
 @pytest.mark.parametrize("killed_after", [1, 2, 5, 6])
 def test_killed_training_goes_on_and_ends_equal(
@@ -315,10 +350,11 @@ def test_killed_training_goes_on_and_ends_equal(
     epochs: list[int] = []
     resumed = train(protocol, student, checkpoint=file, on_epoch=lambda report: epochs.append(report.epoch))
     assert without_seconds(resumed) == without_seconds(undisturbed)
-    assert epochs == list(range(killed_after // 2 * 2 + 1, 7))  # looks, and so checkpoints, come every two epochs
+    assert epochs == list(range(killed_after + 1, 7))
     assert [path.name for path in tmp_path.iterdir()] == ["student.pt"]
 
 
+@pytest.mark.usefixtures("saves_always")
 def test_seconds_are_summed_over_attempts(tmp_path: Path) -> None:
     file = tmp_path / "student.pt"
     first = train(QUICK, "convnet3", checkpoint=file)
@@ -326,6 +362,7 @@ def test_seconds_are_summed_over_attempts(tmp_path: Path) -> None:
     assert (again.train_seconds, again.test_seconds) == (first.train_seconds, first.test_seconds)
 
 
+@pytest.mark.usefixtures("saves_always")
 @pytest.mark.parametrize("change", ["seed", "protocol", "images"])
 def test_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str) -> None:
     file = tmp_path / "student.pt"
@@ -335,6 +372,7 @@ def test_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str) 
         train(other, "convnet3", seed=int(change == "seed"), n=39 if change == "images" else 40, checkpoint=file)
 
 
+@pytest.mark.usefixtures("saves_always")
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
 def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "student.pt"
@@ -345,6 +383,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         train(QUICK, "convnet3", checkpoint=file)
 
 
+@pytest.mark.usefixtures("saves_always")
 def test_unwritable_checkpoint_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="absent"):
         train(QUICK, "convnet3", checkpoint=tmp_path / "absent" / "student.pt")
