@@ -21,7 +21,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors import install as prior_install
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, TINY, HubFolder, KnownPrior
-from ddbench.methods.diffusion.priors.files import file_sha256, find_prior, installed_folder, installed_priors
+from ddbench.methods.diffusion.priors.files import find_prior, installed_folder, installed_priors
+from ddbench.methods.diffusion.priors.hashes import file_sha256
 from ddbench.methods.diffusion.priors.install import install
 from ddbench.methods.diffusion.priors.random_prior import random_networks
 

@@ -19,7 +19,6 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.datasets.cache import cache_dir
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, WITH_RANDOM_WEIGHTS, KnownPrior
+from ddbench.methods.diffusion.priors.hashes import file_sha256
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 BUNDLED = Path(__file__).parents[3] / "datasets" / "priors"
@@ -158,18 +158,6 @@ def _with_random_weights(name: str) -> PriorFiles:
 def random_sha256(name: str) -> str:
     """What names `random:<name>` in results; derived from the name alone."""
     return hashlib.sha256(f"random weights, version 1: {name}".encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file; computed once for as long as its size and time of change stay."""
-    status = path.stat()
-    return _file_sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache
-def _file_sha256(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:

@@ -30,11 +30,11 @@ from ddbench.methods.diffusion.priors.files import (
     PriorFiles,
     bundled_priors,
     class_list_problem,
-    file_sha256,
     find_prior,
     installed_folder,
     read_metadata,
 )
+from ddbench.methods.diffusion.priors.hashes import file_sha256
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 PICKLED = "diffusion_pytorch_model.bin"
