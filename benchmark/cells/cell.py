@@ -120,8 +120,9 @@ def _diagnose(error: BaseException, spec: DistillSpec | EvaluateSpec) -> tuple[S
         said = f"out of memory: {first_line or 'host memory'}"
         if isinstance(spec, EvaluateSpec) and memory_ran_out(error):
             said += (
-                " The training batch is part of the protocol, so it is not made smaller: free the GPU of other work, "
-                "use one with more memory, or choose a smaller --student."
+                " The training batch is part of the protocol, so it is not made smaller, and networks with BatchNorm "
+                "or dropout need it in one piece (others take it in parts, of one image at last): free the GPU of "
+                "other work, use one with more memory, or choose a smaller --student."
             )
         return "oom", said, True
     if is_busy(error):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.artefacts import save_array
 from ddbench.benchmark.cells.distill import open_split
 from ddbench.benchmark.cells.failures import identity
-from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.cells.meter import MIB, Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
@@ -53,7 +55,7 @@ def evaluate(
     found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
     train = np.asarray(images.pixels)
-    train_fits, test_fits = _room(protocol, spec, len(dataset.class_ids), device, train)
+    train_fits, test_fits, step_mib = _room(protocol, spec, len(dataset.class_ids), device, train)
     with meter.phase("load data"):
         test = hold(
             _test_source(protocol, spec, launch, dataset, split.test),
@@ -68,7 +70,7 @@ def evaluate(
             progress.update(accuracy=report.accuracy)
             meter.save()
 
-    with meter.phase("train"):
+    with meter.phase("train"), _telling(step_mib):
         outcome = train_student(
             protocol,
             spec.student,
@@ -101,7 +103,11 @@ def evaluate(
         metrics=Metrics.model_validate(outcome, from_attributes=True),
         subset=launch.subset,
         predictions=PREDICTIONS,
-        cost=meter.cost(batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc), threads=plan.threads),
+        cost=meter.cost(
+            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),
+            threads=plan.threads,
+            oom_batch_sizes=outcome.oom_batch_sizes,
+        ),
     )
 
 
@@ -164,11 +170,11 @@ def _test_source(
 
 def _room(
     protocol: Protocol, spec: EvaluateSpec, n_classes: int, device: torch.device, train: np.ndarray
-) -> tuple[bool, Callable[[int], bool] | None]:
-    """Whether the training images may lie on the device, and what says it of so many bytes of test images beside them
-    (None: they have no bound but that of any images)."""
+) -> tuple[bool, Callable[[int], bool] | None, float | None]:
+    """Whether the training images may lie on the device; what says it of so many bytes of test images beside them
+    (None: they have no bound but that of any images); and the MiB of a step (None: not on a GPU)."""
     if device.type != "cuda":
-        return True, None
+        return True, None, None
     n, image_size, _, channels = train.shape
     batch_size = min(n, protocol.batch_size_for(n_classes, spec.ipc))
 
@@ -181,7 +187,19 @@ def _room(
     step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher)
     free_bytes, _ = torch.cuda.mem_get_info(device)
     room_for = partial(memory.resident, free_bytes, step, train.nbytes)
-    return room_for(0)[0], lambda test_bytes: room_for(test_bytes)[1]
+    return room_for(0)[0], lambda test_bytes: room_for(test_bytes)[1], step / MIB
+
+
+@contextmanager
+def _telling(step_mib: float | None) -> Iterator[None]:
+    """Say what a step needs, where GPU memory runs out all the same."""
+    try:
+        yield
+    except RuntimeError as error:
+        if step_mib is None or not memory_ran_out(error):
+            raise
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise torch.OutOfMemoryError(f"{said}. A step needs about {step_mib:,.0f} MiB beside all images.") from error
 
 
 def _teacher(

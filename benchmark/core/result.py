@@ -57,9 +57,10 @@ class Cost(Record):
     energy_joules: float | None
     """GPU energy by NVML; None on a CPU or where NVML does not tell."""
     batch_size: int
-    """Batch size at the end; of several shards, the smallest."""
+    """Batch size at the end; of several shards, the smallest; a student's is its protocol's."""
     oom_batch_sizes: list[int] = []
-    """Batch sizes at which GPU memory ran out; the cell went on with half."""
+    """Batch sizes at which GPU memory ran out; the cell went on with half. A student then passed its batch through the
+    network in parts of that size, whose gradients it summed."""
     threads: int
     """CPU threads that the cell computed with."""
     exclusive_gpu: bool | None

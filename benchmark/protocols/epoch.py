@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.transfers import Arriving, send
 from ddbench.benchmark.protocols import augmentation
 from ddbench.benchmark.protocols.augmentation import Cut
@@ -41,17 +42,19 @@ class Loss(Protocol):
         Args:
             logits: (B, K) of `images`.
             images: (B, C, S, S) as the network took them: augmented, normalised, mixed.
-            labels: (B,) of the images before they were mixed.
+            labels: (B or more,) of the images before they were mixed; behind B come those of images that `cut` has
+                partners in and that are not among these.
             cut: how they were mixed; None: they were not.
         """
 
 
 def cross_entropy(logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
     """`Loss` against hard labels; mixed images have two, weighted by the area."""
+    own_labels = labels[: len(logits)]
     if cut is None:
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, own_labels)
     own = cut.own_share(images.shape[-1])
-    return own * F.cross_entropy(logits, labels) + (1 - own) * F.cross_entropy(logits, labels[cut.partners])
+    return own * F.cross_entropy(logits, own_labels) + (1 - own) * F.cross_entropy(logits, labels[cut.partners])
 
 
 class SoftLabels:
@@ -69,6 +72,37 @@ class SoftLabels:
             target = F.log_softmax(self.teacher(images) / self.temperature, dim=1)
         given = F.log_softmax(logits / self.temperature, dim=1)
         return F.kl_div(given, target, reduction="batchmean", log_target=True)
+
+
+EACH_IMAGE_ALONE = (
+    nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.ReLU, nn.GELU, nn.SiLU, nn.AvgPool2d, nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Sequential,
+)  # fmt: skip
+"""Layers in which no image of a batch meets another, and which draw nothing; an empty sequence is one."""
+
+
+class MicroBatches:
+    """How many images of a batch pass through the network at once. Where GPU memory runs out, half as many do: the
+    gradient is still the whole batch's, up to the order of sums, as long as each layer takes each image alone.
+    BatchNorm does not, and dropout would draw otherwise."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.too_large: list[int] = []
+
+    def halve(self, network: nn.Module, error: RuntimeError) -> bool:
+        """Whether it can go on with half, after that error."""
+        layers = (module for module in network.modules() if not any(True for _ in module.children()))
+        if (
+            self.size == 1
+            or not memory_ran_out(error)
+            or not all(isinstance(each, EACH_IMAGE_ALONE) for each in layers)
+        ):
+            return False
+        self.too_large.append(self.size)
+        self.size //= 2
+        print(f"out of GPU memory with {self.too_large[-1]} images at once; going on with {self.size}", flush=True)
+        return True
 
 
 @dataclass(frozen=True)
@@ -113,6 +147,7 @@ def train_epoch(
     epoch: int,
     second_pass: bool = False,
     what: str = "the student",
+    micro_batches: MicroBatches | None = None,
     after_step: Callable[[int, int], None] | None = None,
 ) -> EpochLosses:
     """One pass over the reshuffled images, last partial batch included. The host waits for a GPU nowhere in it.
@@ -124,6 +159,7 @@ def train_epoch(
         streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
         what: is trained, for the message of a failure.
+        micro_batches: of the training; None: each batch in one piece, whatever memory it takes.
         after_step: called with (steps done, steps of the epoch).
     """
     device, n, image_size = labels.device, len(pixels), pixels.image_size
@@ -147,18 +183,49 @@ def train_epoch(
             images, y = augment.apply(raw, batch_rows), labels[batch]
             if cut is not None:
                 images = cut.apply(images)
-            if second_pass:
-                with torch.no_grad():
-                    network(images)
-            loss = loss_of(network(images), images, y, cut)
-            optimiser.zero_grad()
-            loss.backward()
+            while True:
+                optimiser.zero_grad()
+                at_once = len(images) if micro_batches is None else micro_batches.size
+                try:
+                    losses[step] = _backward(network, images, y, cut, loss_of, at_once, second_pass)
+                    break
+                except RuntimeError as error:
+                    if micro_batches is None or not micro_batches.halve(network, error):
+                        raise
+                torch.cuda.empty_cache()
             optimiser.step()
-            losses[step] = loss.detach()
             if after_step is not None:
                 after_step(step + 1, len(sizes))
     where = f"epoch {epoch} (learning rate {optimiser.param_groups[0]['lr']:g})"
     return EpochLosses(Arriving(losses), sizes, where, what)
+
+
+def _backward(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    cut: Cut | None,
+    loss_of: Loss,
+    at_once: int,
+    second_pass: bool,
+) -> Tensor:
+    """The mean loss of a batch, whose gradient is summed over parts of `at_once` images."""
+    n, losses = len(images), []
+    for start in range(0, n, at_once):
+        here = slice(start, start + at_once)
+        x, y, mixed = images[here], labels[here], cut
+        if cut is not None and len(x) < n:
+            y = torch.cat([y, labels[cut.partners[here]]])
+            mixed = cut._replace(partners=torch.arange(len(x), len(y), device=y.device))
+        if second_pass:
+            with torch.no_grad():
+                network(x)
+        loss = loss_of(network(x), x, y, mixed)
+        if len(x) < n:
+            loss = loss * (len(x) / n)
+        loss.backward()
+        losses.append(loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def _leaves_one_out(network: nn.Module, n: int, batch_size: int) -> bool:

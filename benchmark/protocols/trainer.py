@@ -30,6 +30,7 @@ from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import (
     EpochLosses,
     Loss,
+    MicroBatches,
     SoftLabels,
     build_optimiser,
     cross_entropy,
@@ -76,6 +77,9 @@ class StudentResult:
     train_seconds: float
     """Seconds of training, summed over attempts, like `test_seconds`."""
     test_seconds: float
+    oom_batch_sizes: tuple[int, ...]
+    """Images of a batch that passed through the network at once when GPU memory ran out, in this attempt; half of them
+    did from then on."""
     determinism: dict[str, Any] | None
     """`environment.determinism` while it trained."""
 
@@ -123,6 +127,8 @@ def train_student(
         UsageError: a student that the protocol does not train, or that cannot work at this side; a variable
             $DDBENCH_CHECKPOINT_SECONDS that is no number.
         ValueError: arrays that do not fit the protocol or each other; a teacher where none belongs, or none.
+        torch.OutOfMemoryError: GPU memory ran out, and the student cannot take its batch in parts (`MicroBatches`), or
+            not even one image fits; `gpu_errors` lists its other names.
         RunError: a loss that is not finite; a checkpoint of another training, or one that cannot be read.
         OSError: a checkpoint that cannot be written.
     """
@@ -156,6 +162,7 @@ def train_student(
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
         progress = saved.load()
 
+    micro_batches = MicroBatches(min(batch_size, len(train)))
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
@@ -176,6 +183,7 @@ def train_student(
                 streams=partial(seeds.stream, seed),
                 epoch=epoch,
                 second_pass=bool(protocol.second_pass),
+                micro_batches=micro_batches,
             )
             saving = saved is not None and time.monotonic() - saved_at >= save_seconds
             # A GPU gets the next epoch's work before its host reads this one's losses, but where the host waits anyway.
@@ -211,6 +219,7 @@ def train_student(
         steps=epochs * steps_of_epoch(network, len(train_images), batch_size),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
+        oom_batch_sizes=tuple(micro_batches.too_large),
         determinism=determinism,
     )
 

@@ -98,6 +98,19 @@ def test_a_student_on_a_full_gpu_streams_its_images_and_is_the_same(
     assert on_full.metrics == student.metrics
 
 
+def test_a_student_that_does_not_fit_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_out(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported elsewhere")
+
+    monkeypatch.setattr("ddbench.benchmark.cells.evaluate.train_student", runs_out)
+    with pretend.gpu(), pytest.raises(AssertionError):
+        run_here(tmp_path, "cuda:0")
+    (student,) = (cell.result() for cell in Store(tmp_path).cell_dirs() if cell.id.startswith("evaluate"))
+    assert student is not None
+    assert student.status == "oom"
+    assert "out of memory: CUDA error: out of memory. A step needs about " in str(student.reason)
+
+
 # Priors with an autoencoder -------------------------------------------------------------------------------------------
 
 
