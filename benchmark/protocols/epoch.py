@@ -192,7 +192,9 @@ def train_epoch(
                 except RuntimeError as error:
                     if micro_batches is None or not micro_batches.halve(network, error):
                         raise
-                torch.cuda.empty_cache()
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats(device)  # the cell's peak is that of what fits
             optimiser.step()
             if after_step is not None:
                 after_step(step + 1, len(sizes))

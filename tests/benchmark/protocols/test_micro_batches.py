@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pretend
 import pytest
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,16 @@ def test_loss_and_gradient_are_the_batchs(mixed: bool, soft: bool, at_once: int)
     whole, parts = found(10), found(at_once)
     assert len(whole) > 10
     assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in zip(whole, parts, strict=True))
+
+
+def test_a_gpus_peak_is_of_the_parts(room_for: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    room_for(5)
+    with pretend.gpu():
+        resets: list[torch.device] = []
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+        assert train(QUICK, "convnet3", device="cuda:0").oom_batch_sizes == (16, 8)
+        monkeypatch.undo()
+    assert [device.type for device in resets] == ["cuda", "cuda"]
 
 
 def test_batch_norm_needs_its_batch_whole(room_for: Callable[[int], list[int]]) -> None:
