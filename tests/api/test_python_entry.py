@@ -18,6 +18,7 @@ import pytest
 
 import ddbench
 from ddbench import lists, runs
+from ddbench.benchmark.core.registry import METHODS
 from ddbench.benchmark.planning.listing import KINDS
 from ddbench.benchmark.planning.run_spec import RunSpec
 
@@ -196,7 +197,8 @@ def test_messages_are_those_of_the_command_line(
     assert said.stderr.removeprefix("error: ").split() == str(raised.value).split()
 
 
-def test_failed_cells_raise_with_the_outcome_or_are_in_it(tmp_path: Path) -> None:
+def test_failed_cells_raise_with_the_outcome_or_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS.entries()))  # the plugin is this test's alone
     (tmp_path / "failing.py").write_text(FAILING)
     options = {**SHORT, "methods": ["failing", "random"], "seeds": [0], "plugins": tmp_path / "failing.py"}
     with pytest.raises(ddbench.CellsFailed, match="failing · digits · IPC 1 · set 0 .*not my day") as raised:
