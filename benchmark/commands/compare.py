@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ddbench.benchmark.commands import reading
+from ddbench.benchmark.commands.options import AsJson
 
 compare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,7 +24,7 @@ def compare(
     protocol: reading.Protocols = None,
     student: reading.Students = None,
     margin: reading.Margin = 1.0,
-    as_json: reading.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the first method with each of the others: difference, interval, equivalence, and what could be seen."""
     from ddbench.reports.output import compare_text

@@ -29,7 +29,6 @@ Datasets = Annotated[str | None, typer.Option("--dataset", "-d", help="Only thes
 Ipcs = Annotated[str | None, typer.Option("--ipc", help="Only these images per class: 1,10 or 1-3.")]
 Protocols = Annotated[str | None, typer.Option("--protocol", help="Only these protocols: quick, or name@version.")]
 Students = Annotated[str | None, typer.Option("--student", help="Only these student networks.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 Margin = Annotated[float, typer.Option("--margin", help="Points within which two methods count as equal.")]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from ddbench.benchmark.commands import reading
+from ddbench.benchmark.commands.options import AsJson
 
 status_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -18,7 +19,7 @@ def status(
     ipc: reading.Ipcs = None,
     protocol: reading.Protocols = None,
     student: reading.Students = None,
-    as_json: reading.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """What was asked for and where each cell stands: progress, attempts, failures and their reasons."""
     from ddbench.reports.output import status as report

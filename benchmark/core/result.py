@@ -187,7 +187,7 @@ class DistillResult(Result):
     shards: list[ShardRecord] = []
     """The shards that made this set; empty where it was made in one piece."""
     guidance: dict[str, list[float]] = {}
-    """Guidance term -> path KL in nats by image index, averaged over classes (dmgd.md section 3)."""
+    """Guidance term -> path KL in nats by image index, averaged over classes."""
     recorded: dict[str, Any] = {}
     """What the method recorded of its run (`task.record`); its documentation says what the keys mean. From several
     shards: one value where they agree, else the list of theirs."""

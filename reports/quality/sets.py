@@ -124,5 +124,5 @@ def _foreign(store: Store, cell: EvaluateCell, problems: list[Problem]) -> Finis
         ipc=cell.spec.ipc,
         maker=Maker(label=cell.label, method=cell.spec.images.image_set_sha256),
         subset=launch.subset,
-        data_dir=None if launch.data_dir is None else Path(launch.data_dir),
+        data_dir=launch.data_dir,
     )

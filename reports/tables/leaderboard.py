@@ -1,6 +1,6 @@
 """Leaderboards as data: one table per ranking, every number unrounded. Imports no torch.
 
-How numbers become a row (architecture.md section 6): students of one set are averaged, n counts sets; rows rank by
+How numbers become a row: students of one set are averaged, n counts sets; rows rank by
 what a test over sets and test images can tell apart; an incomplete row ranks below complete ones and never vanishes.
 """
 
