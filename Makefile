@@ -28,7 +28,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --benchmark-disable
+	$(BIN)/pytest --benchmark-disable --numprocesses logical --maxprocesses 8 --dist loadfile
 
 speed: install
 	$(BIN)/pytest tests/speed --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage_guard import CoverageGuard
 
 # Before torch is imported: spinning OpenMP threads make tests crawl on a machine that does anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -18,6 +19,7 @@ GOLDEN = Path(os.environ.get("DDBENCH_GOLDEN") or Path(__file__).parents[2] / "s
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "golden(kind): run the test for every case folder of that kind")
+    config.pluginmanager.register(CoverageGuard("tests/conformance/"), "coverage guard")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

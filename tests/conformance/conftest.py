@@ -1,9 +1,8 @@
-"""What `bench check` finds on registered methods, once a session; and sees to it that contracts really are tested."""
+"""What `bench check` finds on registered methods, once a session."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -51,37 +50,3 @@ def judged(planted: Any) -> Callable[[str], Judged]:
             return Judged(report, subject.reference, fewer)
 
     return judge
-
-
-# Tests over registries could pass by testing nothing: a test of which every case was skipped fails the session.
-
-_outcomes = pytest.StashKey[dict[str, Counter[str]]]()
-
-
-def untested(outcomes: Mapping[str, Counter[str]]) -> list[str]:
-    """The tests of which every case was skipped, as for a registry without entries."""
-    return [name for name, counts in outcomes.items() if set(counts) == {"skipped"}]
-
-
-@pytest.fixture
-def find_untested() -> Any:
-    return untested
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    report = yield
-    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-        outcomes = item.config.stash.setdefault(_outcomes, defaultdict(Counter))
-        outcomes[item.nodeid.partition("[")[0]][report.outcome] += 1
-    return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if untested(session.config.stash.get(_outcomes, {})) and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name in untested(terminalreporter.config.stash.get(_outcomes, {})):
-        terminalreporter.write_line(f"FAILED {name} - every case was skipped, so nothing was tested", red=True)
