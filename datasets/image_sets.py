@@ -20,6 +20,7 @@ from PIL import Image
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.files import whole_folder, write_json
 from ddbench.benchmark.core.subsets import How, SubsetOf
+from ddbench.datasets.float_images import FloatImages
 from ddbench.datasets.image_files import read_8bit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -45,7 +46,7 @@ class ImageSet(SetRecord):
 
     pixels: Sequence[np.ndarray]
     """Images: N arrays (H, W, C) uint8, whose sizes may differ in sets made elsewhere; fitted: one (N, S, S, C)
-    array."""
+    array. Of a set of floats (`float_images.py`): float32, 0 black and 1 white."""
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
@@ -196,6 +197,8 @@ def _read(
     """Decode each image of a set and hand it to `take`, with its row among the files of all."""
     files = list(enumerate(_files(folder, class_ids, subset)))
     rows = [(class_index, path) for class_index, here in files for path in here]
+    floats = FloatImages.at(folder)
+    read = read_image if floats is None else floats.read
     paths = [path for _, path in rows]
     problems: list[str] = []
     index_in_class = [0] * len(class_ids)
@@ -203,7 +206,7 @@ def _read(
     def digests() -> Iterator[tuple[str, int, str]]:
         for row, (class_index, path) in enumerate(rows):
             try:
-                image = read_image(path, channels)
+                image = read(path, channels)
             except UsageError as error:
                 problems.append(str(error))
                 continue
@@ -250,10 +253,15 @@ def _files(folder: Path, class_ids: Sequence[str], subset: SubsetOf | None) -> l
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one sub-folder per class, named by class id")
     problems: list[str] = []
-    folders = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    floats = FloatImages.at(folder)
+    if floats is None:
+        folders = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    else:
+        folders = floats.class_ids
     for unknown in sorted(folders - set(class_ids)):
         problems.append(f"{folder / unknown}: no class has this id")
-    files = [image_files(folder / c) if c in folders else [] for c in class_ids]
+    of_class = floats.files if floats is not None else lambda class_id: image_files(folder / class_id)
+    files = [of_class(class_id) if class_id in folders else [] for class_id in class_ids]
     missing = [class_id for class_id, here in zip(class_ids, files, strict=True) if not here]
     if missing:
         problems.append(f"{folder}: no images for {len(missing)} of {len(class_ids)} classes: {_some(missing)}")

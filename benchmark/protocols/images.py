@@ -1,4 +1,4 @@
-"""Images on their way in: from any size to a protocol's side, as uint8."""
+"""Images on their way in: from any size to a protocol's side, in the 0 … 255 of uint8."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ def fit(protocol: Protocol, images: np.ndarray, resolution: int, *, test: bool =
     processors. Images whose shorter side is right keep their pixels.
 
     Args:
-        images: (H, W, C) or (N, H, W, C) uint8, C = 1 or 3.
+        images: (H, W, C) or (N, H, W, C) uint8, C = 1 or 3; or float32, 0 black and 1 white, which is neither rounded
+            nor clipped.
         resolution: the dataset's, which a protocol without a side of its own uses.
         test: they are test images, whose shorter side some protocols leave larger than the crop.
 
     Returns:
-        (S, S, C') or (N, S, S, C') uint8; S is the protocol's side; C' = 3 where the protocol is for RGB, else C.
+        (S, S, C') or (N, S, S, C'), uint8, or float32 where 255 is white; S is the protocol's side; C' = 3 where the
+        protocol is for RGB, else C.
 
     Raises:
         UsageError: an array that is not such images.
     """
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] not in (1, 3) or 0 in images.shape:
+    right_shape = images.ndim in (3, 4) and images.shape[-1] in (1, 3) and 0 not in images.shape
+    if images.dtype not in (np.uint8, np.float32) or not right_shape:
         raise UsageError(
-            "expected images as uint8 arrays of shape (H, W, C) or (N, H, W, C) with 1 or 3 channels, "
+            "expected images as uint8 or float32 arrays of shape (H, W, C) or (N, H, W, C) with 1 or 3 channels, "
             f"got {images.dtype} of shape {images.shape}"
         )
     if images.ndim == 3:
@@ -47,6 +50,8 @@ def fit(protocol: Protocol, images: np.ndarray, resolution: int, *, test: bool =
 
 def _fit(protocol: Protocol, images: np.ndarray, shorter: int, image_size: int) -> np.ndarray:
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))  # (n, C, H, W)
+    if images.dtype == np.float32:
+        pixels = pixels * 255
     if min(pixels.shape[-2:]) != shorter:
         resized = F.resize(
             pixels.float(),
@@ -54,7 +59,7 @@ def _fit(protocol: Protocol, images: np.ndarray, shorter: int, image_size: int) 
             interpolation=InterpolationMode(protocol.interpolation),
             antialias=protocol.antialias,
         )
-        pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
+        pixels = resized.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == np.uint8 else resized
     pixels = F.center_crop(pixels, [image_size, image_size])
     if protocol.channels is not None and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, protocol.channels, -1, -1)

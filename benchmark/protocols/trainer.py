@@ -108,7 +108,7 @@ def train_student(
     to the order in which its kernels add.
 
     Args:
-        train_images: (N, S, S, C) uint8 at the protocol's side (`images.fit`).
+        train_images: (N, S, S, C) uint8 at the protocol's side, or float32 where 255 is white (`images.fit`).
         train_labels: (N,) class indices.
         test_images: (M, S, S, C) uint8, or what reads them.
         test_labels: (M,) class indices.
@@ -322,7 +322,8 @@ def _on(device: torch.device, images: np.ndarray | Pixels, *, stream: bool = Fal
 
 
 def _checked(images: np.ndarray | Pixels, part: str) -> np.ndarray | Pixels:
-    if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0):
+    kinds = (np.uint8, np.float32) if part == "training" else (np.uint8,)
+    if isinstance(images, np.ndarray) and (images.dtype not in kinds or images.ndim != 4 or len(images) == 0):
         raise ValueError(f"expected {part} images (N, S, S, C) uint8, got {images.dtype} of shape {images.shape}")
     return images
 

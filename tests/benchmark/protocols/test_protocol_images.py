@@ -62,8 +62,23 @@ def test_batches_equal_single_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [noise(8, 8), noise(2, 8, 8, 4), noise(8, 8, 3).astype(np.float32), np.empty((0, 8, 8, 3), np.uint8)]
+    "bad", [noise(8, 8), noise(2, 8, 8, 4), noise(8, 8, 3).astype(np.float64), np.empty((0, 8, 8, 3), np.uint8)]
 )
 def test_other_arrays_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match="expected images as uint8"):
         images.fit(HARD, bad, resolution=8)
+
+
+def test_floats_are_neither_rounded_nor_clipped() -> None:
+    whole = np.random.default_rng(0).normal(0.5, 1, (3, 16, 16, 1)).astype(np.float32)
+    assert np.array_equal(images.fit(quick.PROTOCOL, whole, 16), whole * 255)
+    # A constant stays one under any resize, whatever its value.
+    beyond = images.fit(quick.PROTOCOL, np.full((1, 40, 48, 3), 1.7321, np.float32), 16)
+    assert beyond.dtype == np.float32
+    assert np.allclose(beyond, 1.7321 * 255, rtol=1e-6)
+
+
+def test_floats_that_are_8_bit_values_give_what_uint8_gives_before_its_rounding() -> None:
+    pixels = noise(2, 40, 48, 3)
+    floats = images.fit(quick.PROTOCOL, (pixels / 255).astype(np.float32), 16)
+    assert np.abs(floats - images.fit(quick.PROTOCOL, pixels, 16)).max() <= 0.5 + 1e-3
