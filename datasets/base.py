@@ -140,7 +140,8 @@ class Dataset(ABC):
     prior: ClassVar[str | None] = None
     """Name of the prior that diffusion methods use when nothing is said."""
     method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {}
-    """This dataset's defaults: base method name -> parameter -> value and reason."""
+    """This dataset's defaults: method name -> parameter -> value and reason. A base method's hold for its variants too,
+    where those say nothing else; a variant's own replace what it is registered with."""
 
     @abstractmethod
     def load(self, split: str, data_dir: Path | None, resolution: int) -> SplitData:

@@ -71,10 +71,7 @@ class Digits(Dataset):
         "minimax": {"flip": Default(False, "a mirrored digit is not of its class")},
         "herding": CLASSIFIER,
         "k-center": CLASSIFIER,
-        "rded": {
-            **CLASSIFIER,
-            "factor": Default(1, "the program's for small images: four digits of 4×4 pixels in one image say nothing"),
-        },
+        "rded": CLASSIFIER,
         "cao2": CLASSIFIER,
         "igd": {
             **{key: default for key, default in CLASSIFIER.items() if key != "epochs"},

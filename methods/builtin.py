@@ -190,18 +190,24 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "igd-minimax",
-        summary="igd on the prior that minimax tunes, with the paper's k for ImageWoof and ImageNet-1K there",
+        summary="igd on the prior that minimax tunes, with the paper's k and γ for each dataset there",
         tags=("main", "fine-tunes"),
         variant_of="igd",
-        overrides={"influence_scale": 10.0},
+        overrides={"influence_scale": 10.0, "deviation_scale": "100"},
         prior_tuned_by="minimax",
     ),
     Entry(
         "igd-minimax-small",
-        summary="igd-small on the prior that minimax-small tunes, with the paper's k as igd-minimax",
+        summary="igd-small on the prior that minimax-small tunes, with the paper's k and γ as igd-minimax",
         tags=("ablation", "small", "fine-tunes"),
         variant_of="igd",
-        overrides={"network": "convnet3", "checkpoints": "1+5", "real_images": 50, "influence_scale": 10.0},
+        overrides={
+            "network": "convnet3",
+            "checkpoints": "1+5",
+            "real_images": 50,
+            "influence_scale": 10.0,
+            "deviation_scale": "100",
+        },
         prior_tuned_by="minimax-small",
     ),
     Entry(

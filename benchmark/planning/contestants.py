@@ -85,7 +85,7 @@ def contestants(
     found, problems = [], Collector()
     for values in itertools.product(*swept.values()):
         own = shared | dict(zip(swept, values, strict=True))
-        given = parameters.in_order(method.name, dataset, entry.overrides, own)
+        given = parameters.in_order(method.name, dataset, entry.overrides, own, name=name)
         try:
             params = method.Params.model_validate(given).model_dump(mode="json")
         except ValidationError as error:
@@ -107,7 +107,7 @@ def _label(
     name: str, own: Mapping[str, Scalar], params: Mapping[str, Scalar], method: type[Method], dataset: type[Dataset]
 ) -> str:
     def resolved(entry: Entry) -> dict[str, Any]:
-        given = parameters.in_order(method.name, dataset, entry.overrides)
+        given = parameters.in_order(method.name, dataset, entry.overrides, name=entry.name)
         return method.Params.model_validate(given).model_dump(mode="json")
 
     here = METHODS.entry(name)

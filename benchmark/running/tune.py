@@ -121,7 +121,7 @@ def selectors(method: str, dataset: str, tried: Sequence[Mapping[str, Scalar]]) 
     problems = Collector()
     for values in tried:
         try:
-            known.Params.model_validate(in_order(known.name, declaring, entry.overrides, values))
+            known.Params.model_validate(in_order(known.name, declaring, entry.overrides, values, name=method))
         except ValidationError as error:
             problems.add(*describe(error, prefix=f"{method}{brackets(values)}: "))
     problems.raise_any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -10,8 +12,8 @@ from ddbench.methods.classifier import ClassifierRecipe, Network
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps, at_the_same_times, check_window
 from ddbench.methods.observer_params import ClassifierParams, CutMix, PixelStatistics
 
-PAPER_DEVIATION = {10: 50.0, 50: 120.0}
-"""IPC -> γ of DiT-IGD on ImageNette and ImageWoof; 100 has that of 50."""
+STEP = re.compile(r"(?P<low>[^@+]+)@(?P<ipc>[0-9]+)\+(?P<high>[^@+]+)")
+"""`low@ipc+high`: one value up to an IPC, another above."""
 
 
 class IGDParams(ClassifierParams):
@@ -29,14 +31,14 @@ class IGDParams(ClassifierParams):
         ),
     ] = 5.0
     deviation_scale: Annotated[
-        float | None,
+        str,
         Field(
-            ge=0,
-            description="γ of the shift -γ·∇cos(z, nearest finished latent); 0 switches it off. Null: the paper's "
-            "for DiT (Table 7), 50 up to IPC 10 and 120 above; it has 120 throughout on ImageNet-1K, and for the "
-            "prior that Minimax tunes 10 on ImageNette, 50 (IPC 10) and 100 on ImageWoof, 100 on ImageNet-1K.",
+            coerce_numbers_to_str=True,
+            description="γ of the shift -γ·∇cos(z, nearest finished latent): a number, 0 to switch it off, or "
+            "low@ipc+high, one up to an IPC and another above. Paper (Table 7): 50@10+120 for DiT, 120 on ImageNet-1K; "
+            "for the prior that Minimax tunes 10 on ImageNette, 50@10+100 on ImageWoof, 100 on ImageNet-1K.",
         ),
-    ] = None
+    ] = "50@10+120"
     memory: Annotated[
         int,
         Field(ge=1, description="The most finished latents of a class that deviation looks at: the latest ones."),
@@ -94,12 +96,24 @@ class IGDParams(ClassifierParams):
 
     def deviation_at(self, ipc: int) -> float:
         """γ."""
-        return PAPER_DEVIATION[10 if ipc <= 10 else 50] if self.deviation_scale is None else self.deviation_scale
+        low, limit, high = _parts(self.deviation_scale)
+        return low if ipc <= limit else high
 
     def recipe(self, image_size: int) -> ClassifierRecipe:
         """How the surrogate is trained."""
         *kept, last = self.epochs
         return self.classifier_recipe(image_size, last, schedule="constant", keep_epochs=tuple(kept))
+
+    @field_validator("deviation_scale")
+    @classmethod
+    def _number_or_step(cls, given: str) -> str:
+        try:
+            low, _, high = _parts(given)
+        except ValueError:
+            low = high = math.nan
+        if not (0 <= low < math.inf and 0 <= high < math.inf):
+            raise ValueError(f"expected a number of at least 0, or low@ipc+high such as 50@10+120, got {given!r}")
+        return f"{low:g}" if low == high else given
 
     @field_validator("checkpoints")
     @classmethod
@@ -117,3 +131,10 @@ class IGDParams(ClassifierParams):
     def _window_in_order(self) -> IGDParams:
         check_window(self, "window_first", "window_last")
         return self
+
+
+def _parts(written: str) -> tuple[float, float, float]:
+    """(value up to the IPC, the IPC, value above); ValueError where it is written otherwise."""
+    if found := STEP.fullmatch(written):
+        return float(found["low"]), float(found["ipc"]), float(found["high"])
+    return float(written), math.inf, float(written)

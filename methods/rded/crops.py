@@ -36,7 +36,7 @@ def best_crops(
         `images` (N,), positions in `source`; `boxes` (N, 4), top, left, height, width in its pixels; `losses` (N,),
         ascending.
     """
-    class_id = task.class_ids[class_index]
+    class_id, factor = task.class_ids[class_index], params.factor_at(side)
 
     def make() -> dict[str, np.ndarray]:
         indices = task.train.of_class(class_index)
@@ -60,7 +60,7 @@ def best_crops(
             for i in block
         ]
         boxes = np.stack(drawn)  # (block, crops, 4)
-        cut_out = cut(pixels.repeat_interleave(params.crops, 0), boxes.reshape(-1, 4), side // params.factor)
+        cut_out = cut(pixels.repeat_interleave(params.crops, 0), boxes.reshape(-1, 4), side // factor)
         losses = score(observer, cut_out, class_index, side).reshape(len(block), params.crops)
         best = losses.argmin(1)
         rows = np.arange(len(block))
@@ -72,7 +72,8 @@ def best_crops(
         "classifier": observer.sha256,
         "device": task.device.type,
         "seed": task.seed,
-        **params.model_dump(include={"pool", "crops", "min_scale", "factor", "source_scale"}),
+        "factor": factor,
+        **params.model_dump(include={"pool", "crops", "min_scale", "source_scale"}),
     }
     return task.cache.arrays("crops", key, make)
 

@@ -1,7 +1,8 @@
 """RDED: Realistic, Diverse and Efficient Dataset distillation (Sun et al., CVPR 2024). Selects crops.
 
 Of many random crops, the ones that a classifier (the observer) finds most like their class are put together, four to an
-image. The paper's soft labels are the protocol's part (`soft-rded-shuffle`), with the same classifier as the teacher.
+image (small images are one crop). The paper's soft labels are the protocol's part (`soft-rded-shuffle`), with the same
+classifier as the teacher.
 
 The program draws images and crops without a seed; here they are of named streams. It cuts crops out of the files at
 their own size; here they come from the centre squares that every method sees, at the run's side, where crops of less
@@ -32,11 +33,11 @@ class RDED(Method):
     Params = RDEDParams
 
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
-        p = self.params
-        if ipc is not None and ipc * p.factor**2 > p.pool:
+        p, crops_per_image = self.params, self.params.factor_at(dataset.resolution) ** 2
+        if ipc is not None and ipc * crops_per_image > p.pool:
             return (
-                f"IPC {ipc} takes {ipc * p.factor**2} crops of different images (factor² an image), and pool={p.pool} "
-                "are looked at"
+                f"IPC {ipc} takes {ipc * crops_per_image} crops of different images (factor² an image), and "
+                f"pool={p.pool} are looked at"
             )
         return p.unsupported(dataset)
 
@@ -52,7 +53,8 @@ class RDED(Method):
         from ddbench.methods.observer import image_size_of, observer
 
         assert task.ipc is not None
-        factor, image_size = self.params.factor, image_size_of(task.train)
+        image_size = image_size_of(task.train)
+        factor = self.params.factor_at(image_size)
         if image_size % factor:
             raise UsageError(
                 f"rded: {image_size} px cannot be divided by factor={factor}; choose another factor or resolution"
@@ -64,7 +66,7 @@ class RDED(Method):
             f"the {crops} crops that {task.ipc} images of factor={factor} take",
             lambda found: f"choose --ipc {found // factor**2} or less, or a smaller factor",
         )
-        self._image_size, self._observer = image_size, observer(task, self.params)
+        self._image_size, self._factor, self._observer = image_size, factor, observer(task, self.params)
         scale = self.params.source_scale
         self._source = task.train if scale == 1 else task.train_at(scale * image_size)
 
@@ -77,6 +79,6 @@ class RDED(Method):
             if not missing:
                 continue
             best = best_crops(task, self.params, self._source, self._image_size, self._observer, class_index)
-            images = collages(self._source, best, task.ipc, self.params.factor, self._image_size, task.device)
+            images = collages(self._source, best, task.ipc, self._factor, self._image_size, task.device)
             finish = through_jpeg if self.params.jpeg else lambda image: image
             yield [DistilledImage(class_index, i, finish(images[i])) for i in missing]

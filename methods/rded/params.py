@@ -9,6 +9,9 @@ from pydantic import Field
 from ddbench.methods.classifier import Network
 from ddbench.methods.observer_params import ObserverParams
 
+LARGEST_SINGLE = 64
+"""Side in pixels up to which an image is one crop."""
+
 
 class RDEDParams(ObserverParams):
     pool: Annotated[
@@ -19,9 +22,13 @@ class RDEDParams(ObserverParams):
         float, Field(gt=0, le=1, description="Least area of a crop, as a fraction of the image; the most is 1.")
     ] = 0.08
     factor: Annotated[
-        int,
-        Field(ge=1, description="Crops along each side of a collage; 1, single crops, for images of 64 px or less."),
-    ] = 2
+        int | None,
+        Field(
+            ge=1,
+            description="Crops along each side of a collage. Null: the program's for the run's side, 1 (single crops) "
+            "up to 64 px and 2 above.",
+        ),
+    ] = None
     source_scale: Annotated[
         int, Field(ge=1, description="Side of the images that are cropped, as a multiple of the run's.")
     ] = 1
@@ -36,3 +43,7 @@ class RDEDParams(ObserverParams):
         Network,
         Field(description="Network of the observer, at the run's side."),
     ] = "resnet18_bn"
+
+    def factor_at(self, image_size: int) -> int:
+        """Crops along each side of a collage of that side in pixels."""
+        return self.factor or (1 if image_size <= LARGEST_SINGLE else 2)

@@ -88,15 +88,18 @@ def origin(label: str, spec: MethodSpec | None, dataset: str) -> Origin:
     name = label.partition("[")[0]
     entry = METHODS.entries().get(name)
     variant = entry.overrides if entry is not None else {}
-    usual = in_order(spec.name, declaring, variant)
+    usual = in_order(spec.name, declaring, variant, name=name)
     changed = []
     for key, value in spec.params.items():
         if key not in own or value == own[key]:
             continue
-        source: Source = (
-            "user" if key not in usual or usual[key] != value else "variant" if key in variant else "dataset"
-        )
-        declared = declaring.method_defaults[spec.name][key] if source == "dataset" else Default(value, "")
+        declared = declaring.method_defaults.get(name, {}).get(key)
+        if declared is None and key not in variant:
+            declared = declaring.method_defaults.get(spec.name, {}).get(key)
+        source: Source = "dataset" if declared is not None else "variant"
+        if key not in usual or usual[key] != value:
+            declared, source = None, "user"
+        declared = declared or Default(value, "")
         changed.append(Changed(key, value, own[key], source, declared.reason, declared.on_validation))
     return Origin(known=True, changed=changed, tags=entry.tags if entry is not None else ())
 

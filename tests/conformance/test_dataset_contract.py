@@ -13,6 +13,7 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.planning.run_prior import check_prior
 from ddbench.benchmark.protocols.network_names import find
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets import hashing
 from ddbench.datasets.base import Dataset, ImageSource, SplitData, Subset
 from ddbench.methods.diffusion.priors.files import bundled_priors, find_prior
@@ -91,9 +92,8 @@ def test_headline_can_be_run(name: str) -> None:
 def test_own_defaults_of_methods_are_valid_and_give_a_reason(name: str) -> None:
     dataset: type[Dataset] = DATASETS.load(name)
     for method, defaults in dataset.method_defaults.items():
-        assert METHODS.entry(method).variant_of is None, "defaults are given to the base method"
-        params = METHODS.load(method).Params
-        params.model_validate({key: default.value for key, default in defaults.items()})
+        entry, known = METHODS.entry(method), METHODS.load(method)
+        known.Params.model_validate(in_order(known.name, dataset, entry.overrides, name=method))
         for key, default in defaults.items():
             assert len(default.reason.split()) >= 3, f"{method}.{key}: why this value?"
 

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from ddbench.benchmark.planning.contestants import contestants
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.imagenet.subsets import ImageNet1K, Nette, Woof
+from ddbench.datasets.imagenet.subsets import ImageNet1K, ImageNetSubset, Nette, Woof
 from ddbench.methods.base import DistilledImage, Method
 from ddbench.methods.diffusion.guidance import State, Step
 from ddbench.methods.diffusion.noise import ImageKey
@@ -259,7 +260,11 @@ def test_images_of_a_class_know_those_before_them(make_prior: MakePrior, make_ta
 
 def test_parameters() -> None:
     assert [IGD.Params().deviation_at(ipc) for ipc in (1, 10, 11, 50, 100)] == [50, 50, 120, 120, 120]
-    assert IGD.Params(deviation_scale=0).deviation_at(10) == 0
+    assert IGD.Params(deviation_scale=0).deviation_at(10) == 0  # type: ignore[arg-type] - as --set reads it
+    assert IGD.Params(deviation_scale=7).deviation_scale == IGD.Params(deviation_scale="7.0").deviation_scale  # type: ignore[arg-type]
+    for wrong in ("", "a", "-1", "nan", "inf", "50@10", "50@10+-1", "1@2+3@4+5"):
+        with pytest.raises(ValidationError, match="low@ipc\\+high"):
+            IGD.Params(deviation_scale=wrong)
     assert IGD.Params(checkpoints=5).epochs == (5,)  # type: ignore[arg-type] - as YAML reads it
     recipe = IGD.Params().recipe(256)
     assert (recipe.epochs, recipe.keep_epochs, recipe.schedule) == (40, (0, 2, 11), "constant")
@@ -273,6 +278,26 @@ def test_parameters() -> None:
     assert (scaled.window_first, scaled.window_last) == (60, 90)
     checkpoints = {d.name: d.method_defaults["igd"]["checkpoints"].value for d in (Woof, ImageNet1K)}
     assert checkpoints == {"woof": "0+5+16+40", "imagenet-1k": "0+5+18+52"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "plain", "k", "tuned"),
+    [
+        (Nette, [50, 120, 120], 15, [10, 10, 10]),
+        (Woof, [50, 120, 120], 10, [50, 100, 100]),
+        (ImageNet1K, [120, 120, 120], 10, [100, 100, 100]),
+    ],
+)
+def test_its_scales_are_those_of_the_papers_table_7(
+    dataset: type[ImageNetSubset], plain: list[float], k: float, tuned: list[float]
+) -> None:
+    def of(name: str) -> Any:
+        (found,) = contestants(name, dataset, {}, set())
+        return found.instance().params
+
+    for name, influence, deviation in (("igd", 5, plain), ("igd-minimax", k, tuned), ("igd-minimax-small", k, tuned)):
+        assert of(name).influence_scale == influence
+        assert [of(name).deviation_at(ipc) for ipc in (10, 50, 100)] == deviation
 
 
 def test_what_it_asks_for() -> None:

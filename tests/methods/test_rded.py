@@ -69,13 +69,13 @@ def rded_task(make_task: Make, random_images: Callable[..., ArraySource]) -> Mak
 
 
 def run(task: DistillTask, **given: Any) -> dict[tuple[int, int], DistilledImage]:
-    method = RDED(RDED.Params(**given))
+    method = RDED(RDED.Params(**{"factor": 2, **given}))
     method.prepare(task)
     return {(i.class_index, i.image_index): i for finished in method.distill(task) for i in finished}
 
 
 def best(task: DistillTask, **given: Any) -> Any:
-    params = RDED.Params(**given)
+    params = RDED.Params(**{"factor": 2, **given})
     return crops.best_crops(task, params, task.train, SIDE, task.trained_classifier(params.recipe(SIDE)), 1)
 
 
@@ -239,6 +239,18 @@ def test_the_observer_is_a_resnet18_at_the_runs_side(rded_task: Make) -> None:
     task = dataclasses.replace(rded_task(None), trained_classifier=lambda recipe: recipes.append(recipe) or Planted())
     run(task)
     assert [(recipe.network, recipe.image_size) for recipe in recipes] == [("resnet18_bn", SIDE)]
+
+
+@pytest.mark.parametrize(("image_size", "factor"), [(8, 1), (32, 1), (64, 1), (65, 2), (96, 2), (224, 2)])
+def test_small_images_are_one_crop(image_size: int, factor: int) -> None:
+    assert RDED.Params().factor_at(image_size) == factor
+    assert RDED.Params(factor=3).factor_at(image_size) == 3
+
+
+def test_an_image_of_the_default_factor_is_one_crop_of_one_image(rded_task: Make) -> None:
+    task = rded_task(Planted())
+    for key, image in run(task, factor=None).items():
+        np.testing.assert_array_equal(image.pixels, run(task, factor=1)[key].pixels)
 
 
 def test_what_it_cannot_do_is_said(rded_task: Make) -> None:

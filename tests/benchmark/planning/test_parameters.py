@@ -11,16 +11,18 @@ from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets.base import Default
 from ddbench.datasets.digits import Digits
 
-LAYERS = ("dataset", "variant", "user")
+LAYERS = ("dataset", "variant", "dataset's variant", "user")
 
 
 @pytest.mark.parametrize("saying", [s for n in range(4) for s in itertools.combinations(LAYERS, n)])
 def test_the_last_who_says_something_wins(saying: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    declared = {"m": {"key": Default("dataset", "measured")}, "other": {"key": Default("nobody", "of another method")}}
-    monkeypatch.setattr(Digits, "method_defaults", declared if "dataset" in saying else {})
-    said = {layer: {"key": layer} if layer in saying else {} for layer in LAYERS}
+    names = {"dataset": "m", "dataset's variant": "m-variant"}
+    declared = {names[layer]: {"key": Default(layer, "measured")} for layer in saying if layer in names}
+    declared["other"] = {"key": Default("nobody", "of another method")}
+    monkeypatch.setattr(Digits, "method_defaults", declared)
+    said = {layer: {"key": layer} if layer in saying else {} for layer in ("variant", "user")}
     expected = {"key": saying[-1]} if saying else {}
-    assert in_order("m", Digits, said["variant"], said["user"]) == expected
+    assert in_order("m", Digits, said["variant"], said["user"], name="m-variant") == expected
 
 
 def test_without_a_dataset_none_is_asked() -> None:
