@@ -75,6 +75,17 @@ class HalfCosine(Data):
         return [initial * (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2 for epoch in range(epochs)]
 
 
+class Cosine(Data):
+    """The learning rate falls to 0 along a cosine, by epoch: ½ (1 + cos(π e / E)) of the initial one in epoch e = 0, 1,
+    … of E."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def learning_rates(self, initial: float, epochs: int) -> list[float]:
+        """The learning rate of each of the `epochs` epochs."""
+        return [initial * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs)]
+
+
 class BatchTable(Data):
     """Images per step by images per class."""
 
@@ -200,6 +211,18 @@ class Teacher(Data):
     """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here."""
 
 
+class StoredLabels(Data):
+    """The labels that come with a distilled set: one row of K values an image, whatever is drawn for it.
+
+    The loss is the Kullback-Leibler divergence of the student's outputs from the labels, KL(p ‖ softmax(student / T)),
+    summed over classes and averaged over the batch, without a factor T² and without hard labels. p is softmax(z / T) of
+    logits z; of probabilities q, the same of log q, so that they are themselves at T = 1. Under CutMix an image has two
+    labels, weighted by the area.
+    """
+
+    temperature: float = Field(gt=0)
+
+
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "epochs": (Annotated[int, Field(ge=1, le=100_000)], "epochs at every IPC, 1 to 100000"),
     "batch_size": (Annotated[int, Field(ge=1, le=65_536)], "images per step at any class count, 1 to 65536"),
@@ -210,15 +233,15 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "looks": (Annotated[int, Field(ge=1, le=100_000)], "looks at the test set, 1 to 100000"),
     "cutmix": (bool, "CutMix in every batch, true or false"),
     "augmentation": (bool, "augmentation of training images, true (the protocol's own) or false"),
-    "temperature": (Annotated[float, Field(gt=0, le=10_000)], "T of the teacher's and the student's outputs, above 0"),
+    "temperature": (Annotated[float, Field(gt=0, le=10_000)], "T of soft labels and of the student's outputs, above 0"),
     "teacher": (str, "the teacher's network, see `bench list networks`"),
     "second_pass": (bool, "a second forward pass in training mode on every batch, true or false"),
 }
 """What a user may change of a protocol: key -> type and range, and what it says. The copy is marked as modified."""
 
 
-OF_TEACHERS = ("temperature", "teacher", "second_pass")
-"""Overrides of protocols with soft labels only."""
+OF_TEACHERS = ("teacher", "second_pass")
+"""Overrides of protocols with a teacher only; those of stored labels have a temperature too."""
 
 
 class Protocol(Data):
@@ -264,7 +287,7 @@ class Protocol(Data):
     for a student with BatchNorm)."""
     batch_size_beyond_100_classes: int | None = None
     """Images per step with more than 100 classes; None: the same."""
-    schedule: MultiStep | HalfCosine = MultiStep()
+    schedule: MultiStep | HalfCosine | Cosine = MultiStep()
     epochs: EpochTable
     augmentation: Augmentation | None
     """What is drawn for every training image. None: they are normalised and no more."""
@@ -273,9 +296,11 @@ class Protocol(Data):
     area."""
     cutmix_box: Literal["even-side"] = "even-side"
     """CutMix's box: twice ⌊cut/2⌋ on each axis around a pixel, clipped, where cut = ⌊side · √(1 − λ)⌋."""
-    loss: Literal["cross-entropy", "kl-to-teacher"] = "cross-entropy"
-    """What the student's outputs are held against: the images' classes, or a teacher's outputs."""
+    loss: Literal["cross-entropy", "kl-to-teacher", "kl-to-stored"] = "cross-entropy"
+    """What the student's outputs are held against: the images' classes, a teacher's outputs, or the set's own soft
+    labels."""
     teacher: Teacher | None = None
+    stored: StoredLabels | None = None
     second_pass: bool | None = None
     """Whether the student sees a batch once more before its step, without gradients and in training mode: that changes
     nothing but BatchNorm's running statistics, which move twice a step. None: it does not."""
@@ -305,8 +330,9 @@ class Protocol(Data):
             raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
         for student in self.students:
             network_names.find(student)
-        if (self.loss == "kl-to-teacher") != (self.teacher is not None):
-            raise ValueError("soft labels and a teacher go together: loss is kl-to-teacher where teacher is given")
+        given = ("kl-to-teacher", self.teacher), ("kl-to-stored", self.stored)
+        if any((self.loss == loss) != (labels is not None) for loss, labels in given):
+            raise ValueError("loss and labels go together: kl-to-teacher with teacher, kl-to-stored with stored")
         return self
 
     @property
@@ -334,6 +360,11 @@ class Protocol(Data):
         if not self.cutmix:
             left_out.add("cutmix_box")
         return digest(self.model_dump(mode="json", exclude=left_out, exclude_none=True))
+
+    @property
+    def labels(self) -> str:
+        """What students are trained with: hard labels, a teacher's outputs, or the set's own soft labels."""
+        return {"kl-to-teacher": "a teacher's labels", "kl-to-stored": "stored labels"}.get(self.loss, "hard labels")
 
     @property
     def default_student(self) -> str:
@@ -430,7 +461,8 @@ class Protocol(Data):
                 allowed = "; ".join(f"{name} ({meaning})" for name, (_, meaning) in OVERRIDES.items())
                 problems.append(f"protocol {self.id} has nothing called {key!r} to override; allowed: {allowed}.")
                 continue
-            if key in OF_TEACHERS and self.teacher is None:
+            soft = self.teacher or (self.stored if key == "temperature" else None)
+            if key in (*OF_TEACHERS, "temperature") and soft is None:
                 problems.append(f"protocol {self.id} has no teacher, so it has no {key} to override.")
                 continue
             kind, meaning = OVERRIDES[key]
@@ -474,6 +506,8 @@ class Protocol(Data):
                 fields[key] = value or None
             case "augmentation":
                 fields[key] = self.augmentation if value else None
+            case "temperature" if self.stored is not None:
+                fields = {"stored": self.stored.model_copy(update={key: value})}
             case "temperature" | "teacher":
                 of_teacher: dict[str, Any] = {"network" if key == "teacher" else key: value}
                 fields = {"teacher": self.teacher and self.teacher.model_copy(update=of_teacher)}

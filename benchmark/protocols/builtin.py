@@ -47,4 +47,9 @@ ENTRIES: list[Entry] = [
         "soft labels, 224 px, 300 epochs; crops of 8 % or more of whole images (D3HR)",
         tags=("paper",),
     ),
+    Entry(
+        "soft-stored",
+        "ddbench.benchmark.protocols.soft_stored:PROTOCOL",
+        "the soft labels that come with a set made elsewhere, one an image, at the dataset's own resolution",
+    ),
 ]

@@ -42,8 +42,8 @@ class Loss(Protocol):
         Args:
             logits: (B, K) of `images`.
             images: (B, C, S, S) as the network took them: augmented, normalised, mixed.
-            labels: (B or more,) of the images before they were mixed; behind B come those of images that `cut` has
-                partners in and that are not among these.
+            labels: (B or more,) classes, or (B or more, K) probabilities, of the images before they were mixed; behind
+                B come those of images that `cut` has partners in and that are not among these.
             cut: how they were mixed; None: they were not.
         """
 
@@ -72,6 +72,21 @@ class SoftLabels:
             target = F.log_softmax(self.teacher(images) / self.temperature, dim=1)
         given = F.log_softmax(logits / self.temperature, dim=1)
         return F.kl_div(given, target, reduction="batchmean", log_target=True)
+
+
+class KlToStored:
+    """`Loss` against the soft labels of the images (`base.StoredLabels`), which are probabilities here."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
+        given = F.log_softmax(logits / self.temperature, dim=1)
+        loss = F.kl_div(given, labels[: len(logits)], reduction="batchmean")
+        if cut is None:
+            return loss
+        own = cut.own_share(images.shape[-1])
+        return own * loss + (1 - own) * F.kl_div(given, labels[cut.partners], reduction="batchmean")
 
 
 EACH_IMAGE_ALONE = (
@@ -155,7 +170,7 @@ def train_epoch(
     A last batch of a single image is left out where the network has BatchNorm.
 
     Args:
-        labels: (N,) on the device.
+        labels: (N,) classes, or what else `loss_of` takes, on the device.
         streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
         what: is trained, for the message of a failure.

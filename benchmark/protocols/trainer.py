@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddbench.benchmark.core import environment, seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
@@ -29,6 +29,7 @@ from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import (
     EpochLosses,
+    KlToStored,
     Loss,
     MicroBatches,
     SoftLabels,
@@ -97,6 +98,7 @@ def train_student(
     seed: int,
     device: torch.device | str = "cpu",
     teacher: nn.Module | None = None,
+    soft_labels: np.ndarray | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
     stream: bool = False,
@@ -115,7 +117,8 @@ def train_student(
         num_classes: K; it decides the recipe where a protocol has another one beyond 100 classes.
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
-        teacher: on the device, in evaluation mode; for protocols with soft labels, and for no others.
+        teacher: on the device, in evaluation mode; for protocols with a teacher, and for no others.
+        soft_labels: (N, K) logits, or logarithms of probabilities; for protocols with stored labels, and for no others.
         on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look or a checkpoint.
         checkpoint: a file that holds the state after an epoch, of once a minute (`checkpoint_seconds`); a training that
             was killed goes on from it and ends with the same result. It is left in place, for the caller to delete once
@@ -147,7 +150,7 @@ def train_student(
     optimiser = build_optimiser(recipe, network, device)
     rates = protocol.schedule.learning_rates(recipe.learning_rate, epochs)
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
-    labels = torch.from_numpy(train_labels.astype(np.int64)).to(device)
+    labels = _targets(protocol, train_labels, soft_labels).to(device)
     augment = augmentation.build(protocol, device)
     normalise = augmentation.Normalise(protocol.mean, protocol.std, device)
     loss_of = _loss(protocol, teacher)
@@ -157,7 +160,7 @@ def train_student(
     save_seconds, saved_at = checkpoint_seconds(), time.monotonic()
     if checkpoint is not None:
         training = [protocol.hash, student, num_classes, epochs, seed, device.type]
-        arrays = [train_images, train_labels, test_images, test_labels]
+        arrays = [train_images, train_labels, test_images, test_labels, soft_labels]
         fingerprint = _fingerprint(training, *(array for array in arrays if isinstance(array, np.ndarray)))
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
         progress = saved.load()
@@ -350,12 +353,28 @@ def _check(
             )
 
 
+def _targets(protocol: Protocol, classes: np.ndarray, soft_labels: np.ndarray | None) -> Tensor:
+    """(N,) classes, or (N, K) probabilities where the protocol has stored labels."""
+    if (protocol.stored is None) != (soft_labels is None):
+        raise ValueError(
+            f"protocol {protocol.label} trains with {protocol.labels}: soft_labels were given, or were not"
+        )
+    if protocol.stored is None or soft_labels is None:
+        return torch.from_numpy(classes.astype(np.int64))
+    if soft_labels.ndim != 2 or len(soft_labels) != len(classes):
+        raise ValueError(f"expected {len(classes)} rows of soft labels, got shape {soft_labels.shape}")
+    logits = torch.from_numpy(soft_labels.astype(np.float64)) / protocol.stored.temperature
+    return logits.softmax(1).float()
+
+
 def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
     if (protocol.teacher is None) != (teacher is None):
         raise ValueError(
-            f"protocol {protocol.label} has {'soft' if protocol.teacher else 'hard'} labels, and "
+            f"protocol {protocol.label} trains with {protocol.labels}, and "
             f"{'no teacher' if teacher is None else 'a teacher'} was given"
         )
+    if protocol.stored is not None:
+        return KlToStored(protocol.stored.temperature)
     if protocol.teacher is None or teacher is None:
         return cross_entropy
     return SoftLabels(teacher, protocol.teacher.temperature)

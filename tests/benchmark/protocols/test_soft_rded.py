@@ -238,10 +238,10 @@ def test_teacher_is_not_updated() -> None:
 def test_soft_labels_need_a_teacher_and_hard_ones_take_none() -> None:
     images, labels = sets()
     given: dict[str, Any] = {"num_classes": 10, "ipc": 2, "seed": 0}
-    with pytest.raises(ValueError, match="has soft labels, and no teacher was given"):
+    with pytest.raises(ValueError, match="trains with a teacher's labels, and no teacher was given"):
         train_student(SMALL, "convnet3", images, labels, images, labels, **given)
     hard = PROTOCOLS.load("hard-minimax-sgd").with_overrides({"epochs": 1, "image_size": 16})
-    with pytest.raises(ValueError, match="has hard labels, and a teacher was given"):
+    with pytest.raises(ValueError, match="trains with hard labels, and a teacher was given"):
         train_student(hard, "resnet18", images, labels, images, labels, **given, teacher=teacher_of())
 
 
