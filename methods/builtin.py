@@ -218,7 +218,7 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "cao2-program",
-        summary="CaO2 with the program's classifier input and its mismatch of noise level and time",
+        summary="CaO2 with the program's raw input and mismatch of noise and time; not its classifier of 1000 classes",
         tags=("ablation", "needs-classifier"),
         variant_of="cao2",
         overrides={"classifier_input": "raw", "refine_time": "index"},

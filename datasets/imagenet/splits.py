@@ -125,7 +125,8 @@ def _listed(part: str, odd: Mapping[str, str], classes: int) -> list[str]:
 
 def validation_part(names: Sequence[str], labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Indices of the validation part: of each class's training images the 50 (at most a tenth of them) whose names
-    have the smallest SHA-256. It depends on names alone, so every source has the same."""
+    hash lowest (the first eight bytes of the SHA-256 of `validation part/<name>`). It depends on names alone, so every
+    source has the same."""
     chosen = []
     for label in range(num_classes):
         start, end = np.searchsorted(labels, [label, label + 1])

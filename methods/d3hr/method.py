@@ -1,4 +1,5 @@
-"""D3HR: distillation by inversion statistics and group sampling (ICML 2025). Training-free.
+"""D3HR: Taming Diffusion for Dataset Distillation with High Representativeness (ICML 2025, arXiv 2505.18399).
+Training-free.
 
 The real latents of a class are taken up to a noise level by DDIM inversion, where they are nearly Gaussian (domain
 mapping). Groups of IPC latents are drawn from the Gaussian with their mean and variance, the group whose own statistics

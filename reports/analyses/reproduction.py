@@ -35,6 +35,8 @@ class Contradiction(Record):
     text: str
     sources: list[str]
     methods: tuple[str, ...] = ()
+    printed: tuple[str, ...] = ()
+    """Methods that are not here, as their sources print them."""
     datasets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     ipc: tuple[int, ...] = ()
@@ -44,6 +46,8 @@ class Contradiction(Record):
         """Args:
         protocol: a registered name without version.
         """
+        if self.printed and not self.methods:
+            return False
         family = "soft-rded" if protocol.startswith("soft-rded") else protocol
         named = ((self.methods, method), (self.datasets, dataset), (self.protocols, family))
         return all(not names or value in names for names, value in named) and (not self.ipc or ipc in self.ipc)

@@ -14,6 +14,7 @@ from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.analyses import reproduction
 from ddbench.reports.analyses.reproduction import Reproduction, combined_standard_error, contradictions
 from ddbench.reports.results import groups, rows
+from ddbench.reports.results.paper_numbers import all_published
 from ddbench.reports.tables.statistics import Summary
 
 SGD = "hard-minimax-sgd"
@@ -149,6 +150,7 @@ def test_contradictions_stand_at_the_cells_that_they_concern(woof: Any) -> None:
     assert "mgd3-woof-std" not in notes["mgd3"]  # it is about IPC 50
     assert "random-is-first" in notes["random"]
     assert "mgd3-woof" not in notes["random"]
+    assert not any("fadrm" in id for ids in notes.values() for id in ids), "about methods that are not here"
     concerned = set.union(*notes.values())
     assert {note.id for note in found.contradictions[: len(concerned)]} == concerned
 
@@ -158,8 +160,10 @@ def test_contradictions_name_things_that_exist() -> None:
     methods, datasets = {entry.name for entry in METHODS}, {entry.name for entry in DATASETS}
     protocols = {entry.name for entry in PROTOCOLS} | {"soft-rded"}
     assert len({note.id for note in found}) == len(found)
+    printed = {number.printed_as for key, number in all_published() if not key[0]}
     for note in found:
         assert set(note.methods) <= methods
+        assert set(note.printed) <= printed
         assert set(note.datasets) <= datasets
         assert set(note.protocols) <= protocols
         assert note.sources
