@@ -3,8 +3,8 @@
 More images of a class are sampled than are wanted; those that a classifier is surest of are kept (`selection.py`), and
 their latents optimised until the prior denoises them well without a label (`refinement.py`). Defaults are the
 program's for ImageNet-1K and ImageWoof; its ImageNette script samples fewer and refines none, which is that dataset's
-default here. The program's classifier is torchvision's ResNet-18 of 1000 classes, for ImageWoof and ImageNette too; here
-a classifier of the dataset's own classes looks (`observer.py`), in `cao2-program` as well.
+default here. The program's classifier is torchvision's ResNet-18 of 1000 classes, for ImageWoof and ImageNette too;
+here a classifier of the dataset's own classes looks (`observer.py`), in `cao2-program` as well.
 """
 
 from __future__ import annotations
