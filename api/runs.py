@@ -156,6 +156,8 @@ def evaluate(
     ipc: int | None = None,
     subset: How | None = None,
     subset_seed: int = 0,
+    class_order: str | None = None,
+    flatten: str | None = None,
     dry_run: bool = False,
     progress: bool | None = None,
     check: bool = True,
@@ -170,6 +172,8 @@ def evaluate(
         ipc: images per class that count. None: all.
         subset: which, where there are more: first by number, first by file name as text, or drawn at random.
         subset_seed: seed of `subset="random"`.
+        class_order: which class is which, where folders are not named by class id: a file, or imagenet, sorted, dataset.
+        flatten: what lies behind transparent pixels: white, black or R,G,B. None: such images are refused.
         dry_run: run nothing; the outcome says which cells there would be, and which exist.
         progress: show it. None: on a terminal and in a notebook, nowhere else.
         check: raise if a cell fails; else the outcome alone says so.
@@ -179,7 +183,16 @@ def evaluate(
     """
     spec, reporter = run_spec({}, {**options, "methods": ["images"], "datasets": [dataset]}), _reporter(progress)
     planned = plan_images(
-        spec, Path(images), reporter, name=name, ipc=ipc, subset=subset, subset_seed=subset_seed, dry_run=dry_run
+        spec,
+        Path(images),
+        reporter,
+        name=name,
+        ipc=ipc,
+        subset=subset,
+        subset_seed=subset_seed,
+        class_order=class_order,
+        flatten=flatten,
+        dry_run=dry_run,
     )
     return _run(spec, planned, reporter, dry_run=dry_run, check=check)
 

@@ -19,11 +19,12 @@ from PIL import Image
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.files import whole_folder, write_json
-from ddbench.benchmark.core.subsets import How, SubsetOf
+from ddbench.benchmark.core.reading import AS_IT_IS, Reading
+from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.datasets.float_images import FloatImages
 from ddbench.datasets.image_files import read_8bit
+from ddbench.datasets.set_layout import first_of, layout_of
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 PNG_LEVEL = 1
 """Compression level of zlib: 4.6 ms for a natural image of 256 px, where the usual level 6 takes 16 ms to save 1.4 %
 (docs/performance.md)."""
@@ -38,6 +39,8 @@ class SetRecord:
     sha256: str
     ipc: int
     """The largest number of images of a class."""
+    skipped: Mapping[str, int]
+    """Kind -> how many things in its folders are no images of it."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,17 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(png(pixels))
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
+def read_image(path: Path, channels: int, flatten: str | None = None) -> np.ndarray:
     """Decode one file to (H, W, channels) uint8.
 
+    Args:
+        flatten: what lies behind transparent pixels; None: such an image is refused.
+
     Raises:
-        UsageError: not an image, a truncated one, or one of more than 8 bits a channel.
+        UsageError: not an image, a truncated one, or one that 8 opaque bits a channel do not hold (`read_8bit`).
     """
     try:
-        pixels = np.array(read_8bit(path, "L" if channels == 1 else "RGB"))
+        pixels = np.array(read_8bit(path, "L" if channels == 1 else "RGB", flatten))
     except (ValueError, OSError) as error:
         raise UsageError(f"{path}: {error}") from error
     return pixels[..., None] if channels == 1 else pixels
@@ -140,17 +146,20 @@ def describe_set(
     channels: int,
     *,
     subset: SubsetOf | None = None,
+    reading: Reading | None = None,
     look: Callable[[Path, np.ndarray], None] = lambda path, pixels: None,
 ) -> SetRecord:
     """Check and hash a distilled set, one image at a time.
 
     Args:
+        subset: which images count; None: all.
+        reading: how its folder is read; None: as it stands.
         look: called with each image, so that whoever wants more of it decodes nothing twice.
 
     Raises:
         Problems: as `read_set`.
     """
-    return _read(folder, class_ids, channels, subset, lambda row, paths, pixels: look(paths[row], pixels))
+    return _read(folder, class_ids, channels, subset, reading, lambda row, paths, pixels: look(paths[row], pixels))
 
 
 def read_set(
@@ -160,12 +169,14 @@ def read_set(
     *,
     fit: Callable[[np.ndarray], np.ndarray] | None = None,
     subset: SubsetOf | None = None,
+    reading: Reading | None = None,
 ) -> ImageSet:
     """Read and hash a distilled set.
 
     Args:
         fit: brings one image to the common side; the images then come as one array, and are in memory once.
         subset: which images count; None: all.
+        reading: how its folder is read; None: as it stands.
 
     Raises:
         Problems: all that is wrong with the layout or the files, at once.
@@ -182,9 +193,9 @@ def read_set(
             fitted.append(np.empty((len(paths), *image.shape), image.dtype))
         fitted[0][row] = image
 
-    record = _read(folder, class_ids, channels, subset, take)
+    record = _read(folder, class_ids, channels, subset, reading, take)
     pixels: Any = listed if fit is None else fitted[0]
-    return ImageSet(record.labels, record.sha256, record.ipc, pixels)
+    return ImageSet(record.labels, record.sha256, record.ipc, record.skipped, pixels)
 
 
 def _read(
@@ -192,13 +203,19 @@ def _read(
     class_ids: Sequence[str],
     channels: int,
     subset: SubsetOf | None,
+    reading: Reading | None,
     take: Callable[[int, Sequence[Path], np.ndarray], None],
 ) -> SetRecord:
     """Decode each image of a set and hand it to `take`, with its row among the files of all."""
-    files = list(enumerate(_files(folder, class_ids, subset)))
+    layout = layout_of(folder, class_ids, subset, reading)
+    files = list(enumerate(layout.files))
     rows = [(class_index, path) for class_index, here in files for path in here]
     floats = FloatImages.at(folder)
-    read = read_image if floats is None else floats.read
+    flatten = (reading or AS_IT_IS).flatten
+
+    def read(path: Path, channels: int) -> np.ndarray:
+        return read_image(path, channels, flatten) if floats is None else floats.read(path, channels)
+
     paths = [path for _, path in rows]
     problems: list[str] = []
     index_in_class = [0] * len(class_ids)
@@ -216,97 +233,8 @@ def _read(
 
     sha256 = set_sha256(digests())
     if problems:
-        raise Problems([*first_of(problems), "convert, replace or remove these files"])
-    return SetRecord(np.array([label for label, _ in rows], np.int64), sha256, max(len(here) for _, here in files))
-
-
-def choose_subset(
-    folder: Path, class_ids: Sequence[str], ipc: int | None, how: How | None, seed: int
-) -> SubsetOf | None:
-    """The subset that a request means; None where every image counts. Decodes nothing.
-
-    Raises:
-        Problems: all that is wrong with the layout.
-        UsageError: fewer images than `ipc` of some class; more, without a word on which; `how` without `ipc`.
-    """
-    if ipc is None:
-        if how is not None:
-            raise UsageError(f"--subset {how}: of how many images? Say it with --ipc")
-        return None
-    counts = [len(here) for here in _files(folder, class_ids, None)]
-    if max(counts) == ipc == min(counts):
-        return None
-    if max(counts) > ipc and how is None:
-        raise UsageError(
-            f"{folder} holds up to {max(counts)} images of a class, more than --ipc {ipc}; say which count with "
-            "--subset first (by number), lexicographic (by file name as text, as published loaders do) or random"
-        )
-    return SubsetOf(how=how or "first", ipc=ipc, seed=seed if how == "random" else 0)
-
-
-def _files(folder: Path, class_ids: Sequence[str], subset: SubsetOf | None) -> list[list[Path]]:
-    """The image files that count, sorted, for each class in label order.
-
-    Raises:
-        Problems: all that is wrong with the layout.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; expected one sub-folder per class, named by class id")
-    problems: list[str] = []
-    floats = FloatImages.at(folder)
-    if floats is None:
-        folders = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    else:
-        folders = floats.class_ids
-    for unknown in sorted(folders - set(class_ids)):
-        problems.append(f"{folder / unknown}: no class has this id")
-    of_class = floats.files if floats is not None else lambda class_id: image_files(folder / class_id)
-    files = [of_class(class_id) if class_id in folders else [] for class_id in class_ids]
-    missing = [class_id for class_id, here in zip(class_ids, files, strict=True) if not here]
-    if missing:
-        problems.append(f"{folder}: no images for {len(missing)} of {len(class_ids)} classes: {_some(missing)}")
-    if problems:
-        expected = f"expected one folder per class id: {_some(list(class_ids))}"
-        raise Problems([*first_of(problems), *_layout_hints(folder, folders, class_ids), expected])
-    if subset is None:
-        return files
-    few = [f"{class_ids[c]} ({len(here)})" for c, here in enumerate(files) if len(here) < subset.ipc]
-    if few:
-        raise UsageError(f"{folder}: {len(few)} classes have fewer than {subset.ipc} images: {_some(few)}")
-    return [subset.pick(here, class_id) for class_id, here in zip(class_ids, files, strict=True)]
-
-
-def _layout_hints(folder: Path, folders: set[str], class_ids: Sequence[str]) -> list[str]:
-    """What the folder seems to be instead."""
-    hints = []
-    deeper = [name for name in sorted(folders) if any((folder / name / class_id).is_dir() for class_id in class_ids)]
-    if deeper:
-        hints.append(f"the class folders seem to lie one level deeper; try --images {folder / deeper[0]}")
-    loose = sum(1 for _ in _images(folder))
-    if loose:
-        hints.append(f"{loose} images lie in {folder} itself; sort them into folders named by class id")
-    if folders and folders.isdisjoint(class_ids) and all(name.isdigit() for name in folders):
-        hints.append(
-            "the folders are numbered; which number is which class is known to the program that wrote them alone: "
-            "rename them by its class list (the method `external` does so with class_order)"
-        )
-    return hints
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Its image files, sorted as text."""
-    return sorted(_images(folder))
-
-
-def _images(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
-
-
-def first_of(problems: list[str], most: int = 10) -> list[str]:
-    """What is shown of a long list, and how many more there are."""
-    rest = len(problems) - most
-    return problems[:most] + ([f"… and {rest} more such problems"] if rest > 0 else [])
+        transparent = any("transparent: " in problem for problem in problems)
+        way = "; or say what lies behind transparent pixels: --flatten white|black|R,G,B" if transparent else ""
+        raise Problems([*first_of(problems), f"convert, replace or remove these files{way}"])
+    labels = np.array([label for label, _ in rows], np.int64)
+    return SetRecord(labels, sha256, max(len(here) for _, here in files), layout.skipped)

@@ -23,7 +23,8 @@ from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.datasets.base import Dataset, ImageSource
 from ddbench.datasets.decoded_cache import fit_image
-from ddbench.datasets.image_sets import first_of, pixels_sha256
+from ddbench.datasets.image_sets import pixels_sha256
+from ddbench.datasets.set_layout import first_of
 
 BLOCK = 256
 """Images hashed at once."""

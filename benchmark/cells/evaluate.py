@@ -149,7 +149,9 @@ def _images(
         assert source is not None
         assert source.image_set_sha256 is not None
         folder, expected = store.set_dir(source.image_set_sha256), source.image_set_sha256
-    images = read_set(folder, dataset.class_ids, dataset.channels, fit=fit, subset=launch.subset)
+    images = read_set(
+        folder, dataset.class_ids, dataset.channels, fit=fit, subset=launch.subset, reading=launch.reading
+    )
     if images.sha256 != expected:
         raise RunError(
             f"the images in {folder} are not the ones that were distilled: expected SHA-256 {expected}, "

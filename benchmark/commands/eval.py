@@ -17,9 +17,7 @@ eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @eval_app.command()
 @run_options(without=("methods", "datasets", "ipc", "seeds", "prior", "precision", "set", "shards", "batch_size"))
 def evaluate(
-    images: Annotated[
-        Path, typer.Option("--images", help="Folder with one sub-folder per class, named by class id, of image files.")
-    ],
+    images: Annotated[Path, typer.Option("--images", help="Folder with one sub-folder per class of image files.")],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose classes and test images count.")],
     given: dict[str, Any],
     name: Annotated[str | None, typer.Option("--name", help="What leaderboards call it; the folder's name.")] = None,
@@ -35,6 +33,20 @@ def evaluate(
         ),
     ] = None,
     subset_seed: Annotated[int, typer.Option("--subset-seed", min=0, help="Seed of --subset random.")] = 0,
+    class_order: Annotated[
+        str | None,
+        typer.Option(
+            "--class-order",
+            metavar="FILE|imagenet|sorted|dataset",
+            help="Which class is which, where folders are not named by class id: a file of lines `folder class-id` (or "
+            "class ids, the first number 0); imagenet: by name, or number in ImageNet's order; sorted: number among "
+            "the sorted class ids; dataset: number in the dataset's own order.",
+        ),
+    ] = None,
+    flatten: Annotated[
+        str | None,
+        typer.Option("--flatten", metavar="white|black|R,G,B", help="What lies behind transparent pixels."),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train students on a distilled set that anything has made."""
@@ -44,6 +56,15 @@ def evaluate(
     spec = run_spec({}, {**given, "methods": ["images"], "datasets": [dataset]})
     shown = reporter()
     planned = plan_images(
-        spec, images, shown, name=name, ipc=ipc, subset=subset, subset_seed=subset_seed, dry_run=dry_run
+        spec,
+        images,
+        shown,
+        name=name,
+        ipc=ipc,
+        subset=subset,
+        subset_seed=subset_seed,
+        class_order=class_order,
+        flatten=flatten,
+        dry_run=dry_run,
     )
     execute(spec, planned, shown, dry_run=dry_run)

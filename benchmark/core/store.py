@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import is_locked, lock_or_refuse, write_json
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.result import RETRIED, SCHEMA_VERSION, DistillResult, EvaluateResult
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
@@ -70,9 +71,13 @@ class Launch(Model):
     """Folder with a foreign distilled set."""
     subset: SubsetOf | None = None
     """Which images of that folder count; None: all."""
+    reading: Reading | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How that folder is read; None: as it stands."""
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
+    cells_at_once: int = Field(default=1, exclude_if=lambda value: value == 1)
+    """Cells that may run side by side on this one's CPU or GPU, itself counted."""
     batch_size: int | None = None
     """Images in flight; None: the cell chooses at its first start and keeps to it."""
     shards: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import (
     DeviceType,
@@ -79,13 +80,20 @@ def planned_sets(
 
 
 def plan_foreign(
-    run: RunSpec, images: Path, sha256: str, ipc: int, label: str, subset: SubsetOf | None = None
+    run: RunSpec,
+    images: Path,
+    sha256: str,
+    ipc: int,
+    label: str,
+    subset: SubsetOf | None = None,
+    reading: Reading | None = None,
 ) -> Planned:
     """Plan students for a distilled set made elsewhere, or for a subset of it.
 
     Args:
         sha256: of the images (`image_sets.describe_set`).
         ipc: images per class that the set counts as.
+        reading: how the folder is read; None: as it stands.
 
     Raises:
         Problems: as `resolve_setting`.
@@ -96,6 +104,7 @@ def plan_foreign(
         label=label,
         images=str(images.resolve()),
         subset=subset,
+        reading=reading,
         **_launch_options(run, resolve_device(run.device), setting.dataset),
     )
     foreign = ForeignImages(image_set_sha256=sha256)
@@ -134,7 +143,7 @@ def _device_type(device: str) -> DeviceType:
 
 
 def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
-    share = max(1, available_cores() // run.jobs)
+    share = max(1, available_cores() // (run.jobs or 1))  # cells that fill the cores take as many threads as one alone
     bounds = (share, dataset.useful_threads, exported_threads())
     return {
         "data_dir": None if run.data is None else run.data.resolve(),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned, plan_foreign
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.image_sets import choose_subset, describe_set
+from ddbench.datasets.foreign.class_folders import class_folders
+from ddbench.datasets.foreign.class_names import named_otherwise
+from ddbench.datasets.image_files import background, counted_kinds
+from ddbench.datasets.image_sets import SetRecord, describe_set
 from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
+from ddbench.datasets.set_layout import choose_subset
 
 
 def plan_images(
@@ -25,10 +32,11 @@ def plan_images(
     ipc: int | None = None,
     subset: How | None = None,
     subset_seed: int = 0,
+    class_order: str | None = None,
+    flatten: str | None = None,
     dry_run: bool = False,
 ) -> Planned:
-    """Load the plugins that are named, and plan students for a folder of images, one sub-folder per class, named by
-    class id.
+    """Load the plugins that are named, and plan students for a folder of images, one sub-folder per class.
 
     Args:
         spec: names the one dataset whose classes and test images count.
@@ -36,6 +44,8 @@ def plan_images(
         ipc: images per class that count; None: all.
         subset: which, where there are more.
         subset_seed: seed of `subset="random"`.
+        class_order: which folder is which class (`class_folders`); None: they are named by class id.
+        flatten: what lies behind transparent pixels; None: such images are refused.
         dry_run: decode nothing to look for test images; their names are looked for all the same.
 
     Raises:
@@ -44,21 +54,42 @@ def plan_images(
     for file in spec.plugins:
         load_plugin(file)
     declared: type[Dataset] = DATASETS.load(spec.datasets[0])
-    chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed)
+    if flatten is not None:
+        background(flatten)
+    folders = class_folders(images, declared.class_ids, class_order)
+    reading = Reading(class_folders=folders, flatten=flatten) if folders or flatten else None
+    chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed, reading)
     image_size = spec.resolution or declared.resolution
     prints: dict[Path, str | None] = {}
 
     def look(path: Path, pixels: np.ndarray) -> None:
         prints[path] = pixel_print(pixels, image_size)
 
-    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen, look=look)
-    planned = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen)
+    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen, reading=reading, look=look)
+    planned = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen, reading)
     (setting,) = planned.settings
     if spec.reuse != "only-cache":  # which shows what is there, and needs no data for it
         with reporter.progress() as progress:
             refuse_test_images(prints, declared(), setting.spec, spec.data, None if dry_run else progress)
+    return planned._replace(notes=[*planned.notes, *_notes(found, prints, folders)])
+
+
+def _notes(found: SetRecord, files: Iterable[Path], folders: Mapping[str, str]) -> list[str]:
+    """What a user may not know of the set."""
+    notes = []
     counts = np.bincount(found.labels)
     if counts.min() < counts.max():
-        note = f"classes have {counts.min()} to {counts.max()} images; the set counts as IPC {found.ipc}"
-        return planned._replace(notes=[note])
-    return planned
+        notes.append(f"classes have {counts.min()} to {counts.max()} images; the set counts as IPC {found.ipc}")
+    if found.skipped:
+        notes.append(f"left out, since they are no images: {counted_kinds(found.skipped)}")
+    class_of = {folder: class_id for class_id, folder in folders.items()}
+    strange = []
+    for folder, here in groupby(files, key=lambda path: path.parent.name):
+        class_id = class_of.get(folder, folder)
+        strange += [f"{class_id}/{file}" for file in named_otherwise([path.name for path in here], class_id)]
+    if strange:
+        notes.append(
+            f"warning: {len(strange)} files are named as images of other classes than their folder's, such as "
+            f"{strange[0]}; is the order of classes right?"
+        )
+    return notes

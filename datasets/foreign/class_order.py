@@ -89,7 +89,7 @@ def _candidates(order: str, class_ids: Sequence[str]) -> Iterator[Mapping[int, s
 def read_list(file: str, class_ids: Sequence[str]) -> dict[str, str]:
     """A file's folder names or numbers -> class ids.
 
-    Lines are a class id each, whose number is its line's from 0 (words may follow: `n01440764 tench`); or a folder's
+    Lines are a class id each, whose number is its line's from 0 (words may follow a wnid: `n01440764 tench`); or a folder's
     name or number and a class id, with a space, tab or comma between; or a class id and its number.
 
     Raises:
@@ -130,6 +130,8 @@ def _row(file: str, line: str, class_ids: Sequence[str]) -> tuple[str | None, st
         return before.strip(" \t,"), words[last]
     if len(words) == 2 and words[1].isdecimal():
         return words[1], words[0]
+    if len(words) > 1 and not WNID.fullmatch(words[0]):
+        raise UsageError(f"--class-order {file}: {line!r}: expected a class id, or `folder class-id`")
     return None, words[0]
 
 

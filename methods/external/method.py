@@ -13,13 +13,14 @@ import shlex
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
-from ddbench.methods.external.folders import class_folders, export_training_images
+from ddbench.methods.external.folders import export_training_images
 from ddbench.methods.external.params import ExternalParams, source_sha256
 from ddbench.methods.external.program import Program
 
@@ -33,7 +34,8 @@ class External(Method):
     """An author's own program, run as a method; its images are harvested from the folder that it writes.
 
     It records `peak_mib` (of the program and all its children together, proportional set sizes), `seconds`,
-    `exit_status`, `command`, `image_sizes` and, with `program`, `program_sha256`.
+    `exit_status`, `command`, `image_sizes`; with `program`, `program_sha256`; `skipped`, what else than images lay in
+    its class folders, if anything did.
     """
 
     name = "external"
@@ -144,17 +146,23 @@ class External(Method):
     def _harvest(self, task: DistillTask, root: Path) -> dict[int, list[Path]]:
         """Class index -> its IPC image files."""
         from ddbench.benchmark.core.subsets import SubsetOf
-        from ddbench.datasets.image_sets import image_files
+        from ddbench.datasets.foreign.class_folders import class_folders
+        from ddbench.datasets.image_files import Listing, list_images
 
         if not root.is_dir():
             raise RunError(f"the program left no folder {root}; say where its images are with images='{{out}}/…'")
-        folder_of = class_folders(self.params.class_order, root)
+        try:
+            folders = class_folders(root, task.class_ids, self.params.class_order or None)
+        except UsageError as error:
+            raise RunError(f"{error}\n(of `external`, the order is its parameter: --set class_order=…)") from error
         found: dict[int, list[Path]] = {}
-        problems = []
+        problems, skipped = [], Counter[str]()
         for c in task.class_indices:
             class_id, ipc = task.class_ids[c], task.ipc or 0
-            folder = folder_of(class_id)
-            files = image_files(folder) if folder is not None and folder.is_dir() else []
+            folder = root / folders.get(class_id, class_id)
+            listing = list_images(folder) if folder.is_dir() else Listing()
+            files, skipped = listing.files, skipped + listing.skipped
+            problems += listing.problems
             if len(files) > ipc and self.params.surplus != "refuse":
                 files = SubsetOf(how=self.params.surplus, ipc=ipc).pick(files, class_id)
             if len(files) != ipc:
@@ -165,6 +173,8 @@ class External(Method):
             hint = "; surplus=first keeps the first of too many" if any(map(len, found.values())) else ""
             more = f" … ({len(problems)} classes in all)" if len(problems) > 3 else ""
             raise RunError(f"{'; '.join(problems[:3])}{more}. {root} holds {', '.join(there[:5]) or 'nothing'}{hint}")
+        if skipped:
+            task.record("skipped", dict(skipped))
         return found
 
 

@@ -54,8 +54,9 @@ class ExternalParams(base.Params):
     class_order: Annotated[
         str,
         Field(
-            description="A file that says which of its folders is which class: lines `folder class-id`, or class "
-            "ids alone for folders numbered from 0. Empty: folders are named by class id."
+            description="Which of its folders is which class: a file of lines `folder class-id`, or of class ids alone "
+            "for folders numbered from 0; `imagenet`, `sorted` or `dataset`, as `bench eval --class-order`. Empty: "
+            "folders are named by class id."
         ),
     ] = ""
     surplus: Annotated[

@@ -21,7 +21,9 @@ from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.image_sets import image_files, read_set
+from ddbench.datasets.float_images import FloatImages
+from ddbench.datasets.image_sets import read_set
+from ddbench.datasets.set_layout import layout_of
 from ddbench.reports.quality import features as feature_extractors
 from ddbench.reports.quality import neighbours, spread, transport
 from ddbench.reports.quality.features import Extractor
@@ -132,7 +134,12 @@ class Measuring:
             return fit(quick.PROTOCOL, pixels, self.resolution)
 
         images = read_set(
-            made.folder, self.dataset.class_ids, self.dataset.channels, fit=at_that_size, subset=made.subset
+            made.folder,
+            self.dataset.class_ids,
+            self.dataset.channels,
+            fit=at_that_size,
+            subset=made.subset,
+            reading=made.reading,
         )
         if images.sha256 != made.image_set_sha256:
             raise RunError(
@@ -203,12 +210,9 @@ class Measuring:
         return found
 
     def _stored_bytes(self, made: FinishedSet) -> int:
-        total = 0
-        for class_id in self.dataset.class_ids:
-            files = image_files(made.folder / class_id)
-            chosen = files if made.subset is None else made.subset.pick(files, class_id)
-            total += sum(path.stat().st_size for path in chosen)
-        return total
+        listed = layout_of(made.folder, self.dataset.class_ids, made.subset, made.reading).files
+        files, floats = [path for here in listed for path in here], FloatImages.at(made.folder)
+        return sum(path.stat().st_size for path in files) if floats is None else floats.stored_bytes(files)
 
 
 def open_measuring(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.result import DatasetRecord
 from ddbench.benchmark.core.spec import ForeignImages, digest
 from ddbench.benchmark.core.store import State, Store
@@ -40,6 +41,7 @@ class FinishedSet:
     ipc: int
     maker: Maker
     subset: SubsetOf | None = None
+    reading: Reading | None = None
     data_dir: Path | None = None
 
 
@@ -124,5 +126,6 @@ def _foreign(store: Store, cell: EvaluateCell, problems: list[Problem]) -> Finis
         ipc=cell.spec.ipc,
         maker=Maker(label=cell.label, method=cell.spec.images.image_set_sha256),
         subset=launch.subset,
+        reading=launch.reading,
         data_dir=launch.data_dir,
     )

@@ -19,7 +19,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.image_sets import image_files, pixels_sha256, read_image, set_sha256
+from ddbench.datasets.image_files import list_images
+from ddbench.datasets.image_sets import pixels_sha256, read_image, set_sha256
 from ddbench.reports.results.paths import LEADS_OUT, leads_out
 from ddbench.reports.results.rows import Problem, printable
 
@@ -122,7 +123,7 @@ def _read(source: Path, dataset: Dataset) -> tuple[dict[tuple[int, int], np.ndar
 
     def digests() -> Iterator[tuple[str, int, str]]:
         for class_index, class_id in enumerate(dataset.class_ids):
-            for image_index, file in enumerate(image_files(source / class_id)):
+            for image_index, file in enumerate(list_images(source / class_id).files):
                 pixels = read_image(file, dataset.channels)
                 if class_index < CLASSES and image_index < IMAGES:
                     image_size = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))

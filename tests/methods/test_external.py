@@ -136,7 +136,7 @@ def test_labels_go_by_the_programs_own_class_list(
     for (c, _), image in made.items():
         assert image.pixels.tobytes() in {pixels.tobytes() for pixels in train.read(train.of_class(c))}
     (tmp_path / "order").write_text("7\n0 zero\n")
-    with pytest.raises(RunError, match="expected distinct lines `folder class-id`, or one class id a line"):
+    with pytest.raises(RunError, match="expected a class id, or `folder class-id`"):
         runs(planted, tmp_path / "again", command=command, class_order=str(tmp_path / "order")).run()
 
 

@@ -15,7 +15,8 @@ from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.datasets.digits import Digits
-from ddbench.datasets.image_sets import choose_subset, describe_set, read_set, write_png
+from ddbench.datasets.image_sets import describe_set, read_set, write_png
+from ddbench.datasets.set_layout import choose_subset
 
 CLASSES = ("a", "b")
 
@@ -85,7 +86,7 @@ def test_wrong_layouts_are_told_what_they_seem_to_be(twelve: Path, tmp_path: Pat
     with pytest.raises(Problems) as error:
         describe_set(numbered, CLASSES, 3)
     assert "1 images lie in" in str(error.value)
-    assert "the folders are numbered" in str(error.value)
+    assert "--class-order FILE" in str(error.value)
 
 
 def test_a_subset_is_in_the_label_and_in_the_result(tmp_path: Path) -> None:
