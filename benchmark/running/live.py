@@ -202,7 +202,9 @@ def describe_setting(setting: Setting, *, students: bool = True) -> str:
     first stage uses."""
     parts = [setting.spec.name, f"split {setting.spec.split}", f"{setting.spec.resolution} px"]
     if students:
-        parts += [f"protocol {setting.protocol_spec.label}", f"student {setting.student}"]
+        seen = setting.protocol.image_size_for(setting.spec.resolution)
+        at = "" if seen == setting.spec.resolution else f" at {seen} px"
+        parts += [f"protocol {setting.protocol_spec.label}", f"student {setting.student}{at}"]
     parts.append(f"IPC {', '.join(map(str, setting.ipc))}")
     parts.append(f"{len(setting.set_seeds)} sets" + (f" × {setting.repeats} students" if students else ""))
     lines = [" · ".join(parts)]

@@ -52,7 +52,7 @@ def _arena(store: Store, members: Sequence[groups.Table]) -> Arena:
     setups = [where(table) for table in members]
     names = names_of(row for table in members for row in table.rows if takes_part(row))
     tables = [entrants(store, table, names) for table in members]
-    title = groups.title_of(key.dataset, key.split, key.ipc, key.resolution)
+    title = groups.title_of(key.dataset, key.split, key.ipc, f"{key.resolution} px")
     return Arena(
         title=title,
         dataset=key.dataset,

@@ -28,7 +28,10 @@ def setting(tables: Sequence[TableView]) -> str:
     first, rows = tables[0], [row for table in tables for row in table.rows]
     ipcs = [str(table.ipc) for table in tables if table.ipc is not None]
     ipc = f"{counted(', '.join(ipcs), 'image')} per class" if ipcs else "the whole training set"
-    how = [f"protocol {first.protocol}", f"student {first.student}", f"{first.resolution} px"]
+    how = [
+        f"protocol {first.protocol}",
+        f"student {first.student} at {first.student_image_size or first.resolution} px",
+    ]
     how += [] if first.n_test is None else [f"{first.n_test:,} test images"]
     how += [replication(tables), *(item for item in first.settings if all(item in table.settings for table in tables))]
     sentences = [f"{first.dataset} ({first.split} split), {ipc}", ", ".join(how)]

@@ -127,7 +127,7 @@ def _table(found: Sequence[tuple[FinishedSet, QualityRecord]], sets: Sequence[Fi
     caveats = dict.fromkeys(printable(caveat) for record in records for caveat in record.caveats)
     data = first.dataset
     return QualityTable(
-        title=printable(groups.title_of(data.name, data.split, first.ipc, data.resolution)),
+        title=printable(groups.title_of(data.name, data.split, first.ipc, f"{data.resolution} px")),
         dataset=data.name,
         split=data.split,
         resolution=data.resolution,

@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.result import DistillResult, PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec, digest
+from ddbench.benchmark.planning.run_spec import parse_selector
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.rows import EvaluateCell, Results, Student, printable
 from ddbench.reports.results.words import told_apart
@@ -46,6 +49,25 @@ class TableKey:
     """Hash of the split's file names; none where no evaluation has finished."""
     content_hash: str | None = None
     """Hash of the split's images; none where no evaluation has finished."""
+
+    @property
+    def student_image_size(self) -> int | None:
+        """Side in pixels at which students see the images; None for a protocol that is not installed."""
+        try:
+            name, given = parse_selector(self.protocol.rpartition("@")[0])
+            protocol = PROTOCOLS.load(name)
+            if given:
+                protocol = protocol.with_overrides({key: values[0] for key, values in given.items()})
+            size: int = protocol.image_size_for(self.resolution)
+        except (UsageError, ValueError):
+            return None
+        return size
+
+    @property
+    def pixels(self) -> str:
+        """`224 px`, with the side that students saw where their protocol resizes to another."""
+        seen = self.student_image_size or self.resolution
+        return f"{self.resolution} px" + ("" if seen == self.resolution else f", students at {seen} px")
 
     def conditions(self, protocol: str, *, whole_set: bool = False) -> dict[str, Any]:
         """What published numbers are looked up by (`paper_numbers.published`).
@@ -201,9 +223,9 @@ def group(results: Results) -> list[Table]:
     return tables
 
 
-def title_of(dataset: str, split: str, ipc: int | None, resolution: int, *evaluated: str) -> str:
+def title_of(dataset: str, split: str, ipc: int | None, pixels: str, *evaluated: str) -> str:
     """What a table is called; `evaluated` are protocol and student, where it is one of accuracies."""
-    return " · ".join([f"{dataset} ({split} split)", ipc_text(ipc), *evaluated, f"{resolution} px"])
+    return " · ".join([f"{dataset} ({split} split)", ipc_text(ipc), *evaluated, pixels])
 
 
 def ipc_text(ipc: int | None) -> str:
@@ -212,7 +234,7 @@ def ipc_text(ipc: int | None) -> str:
 
 def _titles(keys: Sequence[TableKey]) -> list[str]:
     """Hashes are added only where two would be called the same."""
-    plain = [title_of(key.dataset, key.split, key.ipc, key.resolution, key.protocol, key.student) for key in keys]
+    plain = [title_of(key.dataset, key.split, key.ipc, key.pixels, key.protocol, key.student) for key in keys]
     hashes = [
         f"data {(key.content_hash or 'unknown')[:8]} · protocol hash {key.protocol_hash[:8]}"
         + ("" if key.teacher_sha256 is None else f" · teacher {key.teacher_sha256[:8]}")

@@ -69,6 +69,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
     view = TableView(
         title=table.title,
         **{name: value for name, value in asdict(key).items() if name != "teacher_sha256"},
+        student_image_size=key.student_image_size,
         modified_protocol=modified,
         teacher=teacher,
         n_train=students[0].data.n_train if students else None,

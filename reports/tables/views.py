@@ -123,6 +123,8 @@ class TableView(Record):
     split_hash: str | None
     content_hash: str | None
     resolution: int
+    student_image_size: int | None
+    """Side in pixels at which students saw the images; None for a protocol that is not installed."""
     ipc: int | None
     protocol: str
     protocol_hash: str

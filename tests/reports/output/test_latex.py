@@ -116,7 +116,7 @@ def test_ties_are_said_where_bold_might_mislead(folder: Any) -> None:
 
 def test_the_caption_says_what_was_run(board: Leaderboard) -> None:
     caption = re.findall(r"\\caption\{(.*)\}\n", latex.tables(board))[1]
-    for said in ("digits (default split), 10 images per class", "quick@1", "convnet3, 8 px", "500 test images"):
+    for said in ("digits (default split), 10 images per class", "quick@1", "convnet3 at 8 px", "500 test images"):
         assert said in caption
     assert r"1--3 distilled sets $\times$ 1--2 students" in caption
     assert "Hardware: Testing CPU." in caption

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ddbench.benchmark.core.spec import ProtocolSpec
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.results import rows
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.leaderboard import build
@@ -376,3 +377,26 @@ def test_hardware_is_told_of_rows_and_not_of_names(folder: Any) -> None:
     (note,) = [note for note in table.notes if "Students trained" in note]
     assert "Testing CPU" in note
     assert "Other CPU" in note
+
+
+@pytest.mark.parametrize(
+    ("protocol", "resolution", "said"),
+    [
+        ("hard-minimax-sgd", 224, "224 px"),
+        ("hard-minimax-sgd[epochs=60,image_size=32]", 224, "224 px, students at 32 px"),
+        ("hard-minimax-sgd[epochs=60]", 32, "32 px, students at 224 px"),
+        ("quick", 32, "32 px"),
+    ],
+)
+def test_a_title_says_what_students_saw(
+    protocol: str, resolution: int, said: str, tmp_path: Path, make_folder: Any
+) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=resolution)
+    folder.method("random", [[31.0]], protocol=resolve_protocol(protocol)[1])
+    assert table(folder).title.rpartition(" · ")[2] == said
+
+
+def test_a_protocol_that_is_not_here_says_nothing_of_its_side(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs")
+    folder.method("random", [[31.0]], protocol=ProtocolSpec(name="of-a-plugin", version=1, overrides={}, hash="0" * 64))
+    assert table(folder).student_image_size is None
