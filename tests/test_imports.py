@@ -44,6 +44,11 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
         *("benchmark.core", "benchmark.planning", "benchmark.cells"),
         *("datasets", *CONTRACTS),
     ),
+    # Results of other machines: checked, merged, and trained again.
+    "benchmark.transfer": (
+        *("benchmark.core", "benchmark.protocols", "benchmark.planning", "benchmark.cells", "benchmark.engines"),
+        *("datasets",),
+    ),
     # What people read. Measuring a set trains the classifier that cells train, on the images that methods see.
     "reports.results": ("benchmark.core", *SPECIFICATIONS, "datasets", *CONTRACTS, PRIORS),
     "reports.tables": ("benchmark.core", "reports.results"),

@@ -21,8 +21,9 @@ from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.gpu_errors import is_busy, memory_ran_out
+from ddbench.benchmark.core.provenance import PROVENANCE
 from ddbench.benchmark.core.registry import load_plugin
-from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status, utc_now
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store
 
@@ -38,7 +39,8 @@ def run_cell(path: Path, *, forked: bool = False) -> int:
     cell, store = CellDir(path), Store(path.parent.parent)
     with cell.lock():
         spec, launch = cell.spec(), cell.launch()
-        (path / "result.json").unlink(missing_ok=True)
+        for of_an_earlier_one in ("result.json", PROVENANCE):
+            (path / of_an_earlier_one).unlink(missing_ok=True)
         try:
             result = _run(cell, spec, launch, store, forked=forked)
         except (Exception, KeyboardInterrupt) as error:
@@ -93,7 +95,7 @@ def _run(
     progress.flush()
     seen |= result.environment or {}  # a student's flags are its protocol's, which held while it trained
     write_json(cell.path / "environment.json", seen)
-    return result.model_copy(update={"environment": seen, "plugins": plugins})
+    return result.model_copy(update={"environment": seen, "plugins": plugins, "finished_at": utc_now()})
 
 
 def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ddbench.benchmark.core.files import write_json
-from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status, utc_now
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 
@@ -21,7 +21,7 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
     spec = cell.spec()
     kind = DistillResult if isinstance(spec, DistillSpec) else EvaluateResult
     known = identity(cell, spec, cell.launch())
-    result = kind(**known, status=status, reason=reason, retriable=retriable, dataset=None)
+    result = kind(**known, status=status, reason=reason, retriable=retriable, dataset=None, finished_at=utc_now())
     try:
         write_json(cell.path / "result.json", result.model_dump(mode="json"))
     except OSError as error:

@@ -28,5 +28,8 @@ ENTRIES: list[Entry] = [
     _verb("report", "Build a static site from a results folder."),
     _verb("figures", "Draw figures for a paper, as SVG and PDF."),
     _verb("quality", "Measure the distilled sets themselves."),
+    _verb("bundle", "Put results, with all that proves them, into one file."),
+    _verb("merge", "Take over results from bundles that others have made, once they are checked."),
+    _verb("verify-results", "Recompute what can be of a results folder's numbers."),
     _verb("status", "What was asked for and where each cell stands."),
 ]

@@ -26,6 +26,14 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help=RunSpec.mod
 Split = Annotated[
     str | None, typer.Option("--split", help=RunSpec.model_fields["split"].description, show_default="its first")
 ]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder or archive with the dataset's files.",
+        show_default="$DDBENCH_DATA, else what `bench prepare` found",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the cells and which of them exist; run nothing.")]
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from typer.core import TyperCommand
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.shown_progress import ShownProgress
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
 from ddbench.reports.output.files import as_json
 from ddbench.reports.results import rows
@@ -52,10 +54,10 @@ def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, stude
         ipcs = tuple(integers(ipc)) if ipc else ()
     except ValueError as error:
         raise UsageError(f"--ipc: {error}") from error
-    return Filters(datasets=_names(dataset), ipcs=ipcs, protocols=_names(protocol), students=_names(student))
+    return Filters(datasets=names(dataset), ipcs=ipcs, protocols=names(protocol), students=names(student))
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def names(text: str | None) -> tuple[str, ...]:
     return tuple(split_outside_brackets(text or ""))
 
 
@@ -65,6 +67,12 @@ def show(found: Record, draw: Callable[[Any, Console], None], *, json: bool) -> 
         sys.stdout.write(as_json(found))
     else:
         draw(found, console())
+
+
+def progress() -> AbstractContextManager[Callable[[str, int, int], None]]:
+    """Called with (what, done, total): a bar on a terminal; other output has results only."""
+    err = Console(stderr=True)
+    return ShownProgress(err) if err.is_terminal else nullcontext(lambda what, done, total: None)
 
 
 def console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -22,6 +23,14 @@ RETRIED = ("oom", "timeout", "killed")
 
 
 class Record(BaseModel):
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+"""How times are written: UTC, ISO 8601."""
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).strftime(TIME)
+
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -202,6 +211,8 @@ class EvaluateResult(Result):
     protocol: ProtocolSpec
     protocol_label: str
     """`name@version`, or `name[epochs=60]@version` for a modified protocol."""
+    finished_at: str | None = None
+    """When the cell ended, UTC, ISO 8601: `2026-11-29T12:00:00Z`."""
     modified_protocol: bool
     student: str
     teacher: TeacherRecord | None = None
@@ -228,3 +239,20 @@ def mean_guidance(images: Iterable[tuple[tuple[int, int], Mapping[str, float]]])
         term: [total / count for _, (total, count) in sorted(by_image.items())]
         for term, by_image in sorted(sums.items())
     }
+def impossible(result: DistillResult | EvaluateResult) -> str | None:
+    """What a finished cell cannot have, in numbers that tables and charts rely on; None where all is possible."""
+    cost = result.cost
+    if cost is not None and not (0 <= cost.seconds < math.inf and 0 <= cost.cold_seconds < math.inf):
+        return "expected costs of zero or more seconds"
+    if isinstance(result, DistillResult):
+        return None
+    if result.metrics is None or result.dataset is None:
+        return "it says ok, but has no metrics or no dataset"
+    metrics = result.metrics
+    accuracies = [metrics.acc_last, metrics.acc_best, *(look.accuracy for look in metrics.curve)]
+    accuracies += [] if metrics.top5_last is None else [metrics.top5_last]
+    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
+        return "expected accuracies between 0 and 100 percent"
+    return None
+
+

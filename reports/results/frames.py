@@ -228,10 +228,10 @@ def _set_facts(store: Store, distill: DistillCell | None, student: EvaluateCell 
 
 
 def _folder(store: Store, distill: DistillCell | None, student: EvaluateCell | None, sha256: str | None) -> str | None:
-    folder = None
-    if distill is not None:
-        folder = store.set_dir(sha256) if sha256 is not None and distill.spec.ipc is not None else None
-    elif student is not None:
+    cell = student if distill is None else distill
+    # Images made elsewhere lie in the results folder where a bundle has brought them.
+    folder = store.set_dir(sha256) if sha256 is not None and cell is not None and cell.spec.ipc is not None else None
+    if distill is None and student is not None and (folder is None or not folder.is_dir()):
         with suppress(OSError, ValueError):
             folder = Path(store.cell(student.id).launch().images or os.devnull)
     return str(folder) if folder is not None and folder.is_dir() else None

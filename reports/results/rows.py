@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.result import SCHEMA_VERSION, DatasetRecord, DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.result import (
+    SCHEMA_VERSION,
+    DatasetRecord,
+    DistillResult,
+    EvaluateResult,
+    Metrics,
+    impossible,
+)
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
 from ddbench.benchmark.core.store import OF_SCHEMA_1, CellDir, State, Store
 from ddbench.benchmark.planning.plan import Plan
@@ -250,7 +256,7 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
         return None, str(State.UNREADABLE), why
     if result is not None and (result.cell != folder.id or not folder.id.startswith(result.kind)):
         return None, str(State.UNREADABLE), f"it is the result of {printable(result.cell)}, not of this cell"
-    if result is not None and result.status == "ok" and (problem := _impossible(result)) is not None:
+    if result is not None and result.status == "ok" and (problem := impossible(result)) is not None:
         return None, str(State.UNREADABLE), problem
     if result is not None and result.status == "ok":
         return result, str(State.OK), None
@@ -260,23 +266,6 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
         # A folder that is not ours to write: its locks cannot be tried, so a living cell looks like an interrupted one.
         state = str(State.INTERRUPTED if result is None else result.status)
     return result, state, printable(result.reason) if result and result.reason else None
-
-
-def _impossible(result: DistillResult | EvaluateResult) -> str | None:
-    """What a finished cell cannot have, in numbers that tables and charts rely on."""
-    cost = result.cost
-    if cost is not None and not (0 <= cost.seconds < math.inf and 0 <= cost.cold_seconds < math.inf):
-        return "expected costs of zero or more seconds"
-    if isinstance(result, DistillResult):
-        return None
-    if result.metrics is None or result.dataset is None:
-        return "it says ok, but has no metrics or no dataset"
-    metrics = result.metrics
-    accuracies = [metrics.acc_last, metrics.acc_best, *(look.accuracy for look in metrics.curve)]
-    accuracies += [] if metrics.top5_last is None else [metrics.top5_last]
-    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
-        return "expected accuracies between 0 and 100 percent"
-    return None
 
 
 def schema_problem(file: Path, readable: int = SCHEMA_VERSION) -> str | None:

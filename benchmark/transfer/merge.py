@@ -1,0 +1,258 @@
+"""Merging bundles: looked at as a whole in a folder of its own first, then each cell taken over in one rename.
+
+What lies in the results folder stays as it is: a cell that is there already is compared, never replaced.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from pydantic import ValidationError
+
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.files import is_locked, lock, write_json
+from ddbench.benchmark.core.provenance import PROVENANCE, Origin, Provenance, provenance_of
+from ddbench.benchmark.core.result import EvaluateResult, Result
+from ddbench.benchmark.core.spec import DistillSpec, digest
+from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.planning.plan import Plan
+from ddbench.benchmark.transfer import texts
+from ddbench.benchmark.transfer.bundle import file_sha256
+from ddbench.benchmark.transfer.contents import Index, without_folders
+from ddbench.benchmark.transfer.data_at_hand import DataAtHand, same_arrays, test_labels_file
+from ddbench.benchmark.transfer.proof import Proof, prove
+from ddbench.benchmark.transfer.unpack import LIMITS, Limits, unpack
+
+STAGING = ".ddbench-merging-"
+"""How the folder begins in which a bundle is looked at, beside the results folder."""
+
+
+@dataclass
+class Merged:
+    """What became of a bundle's cells."""
+
+    bundle: Path
+    origin: Origin
+    added: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    """The very result is here already."""
+    agreeing: list[str] = field(default_factory=list)
+    """The cell was run here too, and gave the same numbers; the one from here stays."""
+    conflicts: list[str] = field(default_factory=list)
+    """Cells that are here with other numbers, and what differs; those from here stay."""
+    unfinished: list[str] = field(default_factory=list)
+    """Cells that are begun here; they stay."""
+    sets: int = 0
+    proof: Proof = field(default_factory=Proof)
+
+
+def merge(
+    bundle: Path,
+    store: Store,
+    *,
+    data: DataAtHand | None = None,
+    dry_run: bool = False,
+    limits: Limits = LIMITS,
+    done: Callable[[int, int], None] = lambda done, total: None,
+) -> Merged:
+    """Take over a bundle's cells, sets, plans and test labels.
+
+    Args:
+        data: the datasets of this machine, by which it is checked.
+        dry_run: check and compare, and change nothing.
+        done: called with (cells that were checked, cells).
+
+    Raises:
+        UsageError: it is no bundle, or one that was made to do harm.
+        RunError: something in it is wrong; nothing is merged. Or another process is writing to the folder.
+    """
+    if not bundle.is_file():
+        raise UsageError(f"{bundle}: no such file")
+    with _staging(store) as folder:
+        index, staged = unpack(bundle, folder, limits), Store(folder)
+        _read_texts(bundle, staged, index)
+        cells, data = staged.cell_dirs(), data or DataAtHand()
+        seen = iter(range(1, len(cells) + 1))
+        proof = prove(staged, cells, data, lambda: done(next(seen), len(cells)))
+        wrong = [*map(str, proof.wrong), *_strays(staged, cells)]
+        if wrong:
+            raise RunError("\n".join([f"{bundle}: nothing is merged, since not all of it is right:", *wrong]))
+        origin = Origin(bundle=bundle.name, sha256=file_sha256(bundle), by=index.by, made_at=index.made_at)
+        merged = Merged(bundle, origin, proof=proof)
+        if dry_run:
+            _take_over(staged, store, merged, dry_run=True)
+        else:
+            store.create()
+            with store.run_lock():
+                _take_over(staged, store, merged, dry_run=False)
+    return merged
+
+
+@contextmanager
+def _staging(store: Store) -> Iterator[Path]:
+    """An empty folder on the disk of the results folder, that is gone afterwards, whatever happens."""
+    there = store.out.absolute().parent
+    while not there.exists():
+        there = there.parent
+    for old in there.glob(f"{STAGING}*"):
+        if not is_locked(old / "lock"):  # of a merge that was killed
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(mkdtemp(prefix=STAGING, dir=there))
+    try:
+        with lock(folder / "lock"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_texts(bundle: Path, staged: Store, index: Index) -> None:
+    """Every JSON file once, strictly, before anything else reads it."""
+    try:
+        if index.by is not None:
+            texts.check(index.by, "by")
+        for name in index.members:
+            texts.check(name, "a file's name")
+            if name.endswith(".json"):
+                _plain_label(texts.parse((staged.out / name).read_bytes(), name), name)
+        for path in sorted(staged.plans.glob("*.json")) if staged.plans.is_dir() else ():
+            try:
+                plan = Plan.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise UsageError(f"plans/{path.name}: not a plan: {texts.shown(error.errors()[0]['msg'])}") from error
+            if digest(plan.model_dump(mode="json"))[:16] != path.stem:
+                raise UsageError(f"plans/{path.name}: its name is not its hash: edited")
+            if any(planned.launch != without_folders(planned.launch) for planned in plan.sets):
+                raise UsageError(f"plans/{path.name}: it names files of another machine")
+        for cell in staged.cell_dirs():
+            _read_cell(cell)
+    except UsageError as error:
+        raise UsageError(f"{bundle}: {error}") from error
+
+
+def _plain_label(value: Any, name: str) -> None:
+    """Names stand in tables: one line without angle brackets."""
+    label = value.get("label") if isinstance(value, dict) else None
+    if isinstance(label, str) and (not label.isprintable() or set("<>") & set(label)):
+        raise UsageError(f"{name}: a label with line breaks or angle brackets: {texts.shown(label)}")
+
+
+def _read_cell(cell: CellDir) -> None:
+    where = f"cells/{cell.id}"
+    if not (cell.path / "spec.json").is_file():
+        raise UsageError(f"{where}: it has no spec.json")
+    if cell.result() is None:
+        problem = (cell.problem() or "").partition("result.json: ")[2] or "not there"
+        raise UsageError(f"{where}/result.json: {texts.shown(problem, 200)}")
+    try:
+        launch = cell.launch()
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{where}/launch.json: not there, or not one that is read here") from error
+    if launch != without_folders(launch):
+        raise UsageError(f"{where}/launch.json: it names files of another machine")
+    if (cell.path / PROVENANCE).exists() and provenance_of(cell.path) is None:
+        raise UsageError(f"{where}/{PROVENANCE}: it does not say where the cell comes from")
+
+
+def _strays(staged: Store, cells: list[CellDir]) -> Iterator[str]:
+    """Sets, labels and predictions that belong to no cell of the bundle."""
+    results = [result for cell in cells if (result := cell.result()) is not None]
+    sets = {staged.set_dir(r.image_set_sha256).name for r in results if r.image_set_sha256 and r.status == "ok"}
+    labels = {test_labels_file(staged, r.dataset.content_hash).name for r in results if r.dataset is not None}
+    for folder, known in ((staged.sets, sets), (staged.artefacts / "test-labels", labels)):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name not in known:
+                yield f"{path.relative_to(staged.out)}: belongs to no cell of the bundle"
+    for cell in cells:
+        result = cell.result()
+        named = isinstance(result, EvaluateResult) and result.predictions == "predictions.npy"
+        if (cell.path / "predictions.npy").exists() and not named:
+            yield f"cells/{cell.id}/predictions.npy: its result names none"
+
+
+def _take_over(staged: Store, store: Store, merged: Merged, *, dry_run: bool) -> None:
+    """What cells need comes before them, and plans last: whoever stops it in between has whole cells."""
+    _labels(staged, store, dry_run=dry_run)
+    for folder in sorted(staged.sets.iterdir()) if staged.sets.is_dir() else ():
+        if not (store.sets / folder.name).exists():
+            merged.sets += 1
+            if not dry_run:
+                folder.rename(store.sets / folder.name)
+    # By name: sets come before students.
+    for cell in staged.cell_dirs():
+        _cell(cell, store, merged, dry_run=dry_run)
+    for path in sorted(staged.plans.glob("*.json")) if staged.plans.is_dir() and not dry_run else ():
+        if not (store.plans / path.name).exists():
+            path.rename(store.plans / path.name)
+
+
+def _labels(staged: Store, store: Store, *, dry_run: bool) -> None:
+    folder = staged.artefacts / "test-labels"
+    target = store.artefacts / "test-labels"
+    new = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in new:
+        if (target / path.name).exists() and not same_arrays(path, target / path.name):
+            raise RunError(
+                f"the test labels {path.name} that came along are not those that are here, though both say that they "
+                "are of the same images; nothing is merged"
+            )
+    for path in new if not dry_run else ():
+        if not (target / path.name).exists():
+            target.mkdir(exist_ok=True)
+            path.rename(target / path.name)
+
+
+def _cell(cell: CellDir, store: Store, merged: Merged, *, dry_run: bool) -> None:
+    here, theirs = store.cell(cell.id), cell.result()
+    assert theirs is not None
+    if here.path.exists():
+        ours = here.result()
+        if ours is None:
+            merged.unfinished.append(cell.id)
+        elif ours == theirs and _same_predictions(here, cell):
+            merged.same.append(cell.id)
+        elif differences := _differences(here, cell, ours, theirs):
+            merged.conflicts.append(f"{cell.id} ({theirs.label}): {'; '.join(differences)}")
+        else:
+            merged.agreeing.append(cell.id)
+        return
+    merged.added.append(cell.id)
+    if dry_run:
+        return
+    origin = merged.origin.model_copy(update={"unverified": merged.proof.unverified(cell.id)})
+    earlier = provenance_of(cell.path)
+    origins = (*(() if earlier is None else earlier.origins), origin)
+    write_json(cell.path / PROVENANCE, Provenance(origins=origins).model_dump(mode="json"))
+    if isinstance(cell.spec(), DistillSpec) and theirs.image_set_sha256 is not None:
+        made = store.set_dir(theirs.image_set_sha256)
+        if made.is_dir():
+            (cell.path / "images").symlink_to(f"../../sets/{made.name}")
+    cell.path.rename(here.path)
+
+
+def _same_predictions(here: CellDir, there: CellDir) -> bool:
+    files = here.path / "predictions.npy", there.path / "predictions.npy"
+    return not any(file.exists() for file in files) or same_arrays(*files)
+
+
+def _differences(here: CellDir, there: CellDir, ours: Result, theirs: Result) -> list[str]:
+    """What of two results of one cell are not the same numbers; costs and machines may differ."""
+    found = []
+    for key in ("status", "image_set_sha256", "method"):
+        a, b = getattr(ours, key), getattr(theirs, key)
+        if a != b:
+            found.append(f"{key} is {texts.shown(str(a), 40)} here and {texts.shown(str(b), 40)} there")
+    if ours.dataset is not None and theirs.dataset is not None and ours.dataset != theirs.dataset:
+        found.append("it saw other images of the dataset")
+    if isinstance(ours, EvaluateResult) and isinstance(theirs, EvaluateResult) and ours.metrics and theirs.metrics:
+        a, b = ours.metrics.acc_last, theirs.metrics.acc_last
+        if a != b:
+            found.append(f"acc_last is {a:.2f} here and {b:.2f} there")
+        elif ours.metrics != theirs.metrics or not _same_predictions(here, there):
+            found.append("the same acc_last with other predictions or another curve")
+    return found
