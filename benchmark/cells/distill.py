@@ -138,7 +138,12 @@ def distill(
             link.unlink(missing_ok=True)
             link.symlink_to(f"../../sets/{target.name}")
     meter.save()
-    cost = meter.cost(batch_size=plan.batch_size, threads=plan.threads, oom_batch_sizes=plan.oom_batch_sizes)
+    cost = meter.cost(
+        batch_size=plan.batch_size,
+        threads=plan.threads,
+        cells_at_once=launch.cells_at_once,
+        oom_batch_sizes=plan.oom_batch_sizes,
+    )
     if shards:
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)

@@ -55,7 +55,7 @@ def evaluate(
     found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
     train = np.asarray(images.pixels)
-    train_fits, test_fits, step_mib = _room(protocol, spec, len(dataset.class_ids), device, train)
+    train_fits, test_fits, step_mib = _room(protocol, spec, len(dataset.class_ids), launch, train)
     with meter.phase("load data"):
         test = hold(
             _test_source(protocol, spec, launch, dataset, split.test),
@@ -110,6 +110,7 @@ def evaluate(
         ),
     )
 
+            cells_at_once=launch.cells_at_once,
 
 def _protocol(spec: EvaluateSpec) -> Protocol:
     protocol: Protocol = PROTOCOLS.load(spec.protocol.name)
@@ -171,7 +172,7 @@ def _test_source(
 
 
 def _room(
-    protocol: Protocol, spec: EvaluateSpec, n_classes: int, device: torch.device, train: np.ndarray
+    protocol: Protocol, spec: EvaluateSpec, n_classes: int, launch: Launch, train: np.ndarray
 ) -> tuple[bool, Callable[[int], bool] | None, float | None]:
     """Whether the training images may lie on the device; what says it of so many bytes of test images beside them
     (None: they have no bound but that of any images); and the MiB of a step (None: not on a GPU)."""
@@ -187,7 +188,8 @@ def _room(
     teacher = None if protocol.teacher is None else unused(protocol.teacher.network, None)
     shape = batch_size, channels, image_size, image_size
     step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher)
-    free_bytes, _ = torch.cuda.mem_get_info(device)
+    free_bytes, all_bytes = torch.cuda.mem_get_info(device)
+    free_bytes = min(free_bytes, all_bytes // launch.cells_at_once)  # neighbours that begin now see it as free too
     room_for = partial(memory.resident, free_bytes, step, train.nbytes)
     return room_for(0)[0], lambda test_bytes: room_for(test_bytes)[1], step / MIB
 
@@ -200,6 +202,7 @@ def _telling(step_mib: float | None) -> Iterator[None]:
     except RuntimeError as error:
         if step_mib is None or not memory_ran_out(error):
             raise
+    device = torch.device(launch.device)
         said = str(error).partition("\n")[0].rstrip(".")
         raise torch.OutOfMemoryError(f"{said}. A step needs about {step_mib:,.0f} MiB beside all images.") from error
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddbench.benchmark.core.environment import ask_nvml
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
 
@@ -149,7 +150,9 @@ class Meter:
             },
         )
 
-    def cost(self, *, batch_size: int, threads: int, oom_batch_sizes: Sequence[int] = ()) -> Cost:
+    def cost(
+        self, *, batch_size: int, threads: int, cells_at_once: int = 1, oom_batch_sizes: Sequence[int] = ()
+    ) -> Cost:
         phases = [Phase(name=name, seconds=round(seconds, 4)) for name, seconds in self._seconds.items()]
         phases += [
             Phase(name=name, seconds=0.0, cached_from=artefact, cold_seconds=round(cold, 4))
@@ -170,7 +173,8 @@ class Meter:
             batch_size=batch_size,
             oom_batch_sizes=list(oom_batch_sizes),
             threads=threads,
-            exclusive_gpu=None if self._gpu is None else self._gpu.exclusive(),
+            cells_at_once=cells_at_once,
+            exclusive_gpu=None if self._gpu is None else cells_at_once == 1 and self._gpu.exclusive(),
             attempts=self.attempts,
             measured=self._measured,
         )
@@ -197,21 +201,11 @@ class _Gpu:
         # In a container NVML gives the host's process ids: this process is the one that has come since.
         self._own = after & {os.getpid()} or after - before
         self._neighboured = bool((before | after) - self._own) or len(self._own) > 1
-        self._energy_start_mj = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
-
-    def _ask_nvml(self, question: str) -> Any:
-        """What a function of NVML says of this GPU; None where it does not tell."""
-        import pynvml
-
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlInit()  # counts its calls and does no more after the first
-            uuid = self._torch.cuda.get_device_properties(self._device).uuid
-            return getattr(pynvml, question)(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
-        return None
+        self._energy_start_mj = ask_nvml("nvmlDeviceGetTotalEnergyConsumption", device)
 
     def _processes(self) -> set[int]:
         """Ids of the processes on this GPU as NVML sees them; none where it does not tell."""
-        return {process.pid for process in self._ask_nvml("nvmlDeviceGetComputeRunningProcesses") or ()}
+        return {process.pid for process in ask_nvml("nvmlDeviceGetComputeRunningProcesses", self._device) or ()}
 
     def exclusive(self) -> bool | None:
         """Whether no other process was there at the start and is there now; None: NVML does not see even this one."""
@@ -220,7 +214,7 @@ class _Gpu:
         return not self._neighboured and self._processes() <= self._own
 
     def energy_joules(self) -> float | None:
-        now = self._ask_nvml("nvmlDeviceGetTotalEnergyConsumption")
+        now = ask_nvml("nvmlDeviceGetTotalEnergyConsumption", self._device)
         return None if now is None or self._energy_start_mj is None else (now - self._energy_start_mj) / 1000
 
     def synchronize(self) -> None:

@@ -88,6 +88,7 @@ def merged_cost(merging: Cost, shards: Sequence[Cost], made: Collection[str]) ->
             "energy_joules": _sum([cost.energy_joules for cost in costs]),
             "batch_size": min(cost.batch_size for cost in shards),
             "oom_batch_sizes": sorted({size for cost in costs for size in cost.oom_batch_sizes}, reverse=True),
+            "cells_at_once": max(cost.cells_at_once for cost in costs),
             "exclusive_gpu": None if None in alone else all(alone),
             "measured": {
                 name: max(cost.measured[name] for cost in costs if name in cost.measured)

@@ -101,6 +101,18 @@ def gpus(device: str = "cpu") -> list[dict[str, Any]]:
     return [{"name": name, "memory_mib": size // (1024 * 1024), "driver": driver} for name, size in cards]
 
 
+def ask_nvml(question: str, device: Any) -> Any:
+    """What a function of NVML says of one of the GPUs that PyTorch may use; None where it does not tell."""
+    import pynvml
+    import torch
+
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()  # counts its calls and does no more after the first
+        uuid = torch.cuda.get_device_properties(device).uuid
+        return getattr(pynvml, question)(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+    return None
+
+
 def determinism() -> dict[str, Any] | None:
     """PyTorch's flags that decide which sums are done, as they are now; None before PyTorch is imported."""
     import sys

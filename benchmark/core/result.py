@@ -73,8 +73,11 @@ class Cost(Record):
     threads: int
     """CPU threads that the cell computed with."""
     exclusive_gpu: bool | None
-    """Whether no other process was on the GPU when the cell began and when it ended; None on a CPU, or where NVML does
-    not tell."""
+    cells_at_once: int = 1
+    """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU; this
+    one is counted."""
+    """Whether the run had no other cell on the GPU, and nobody else a process when the cell began and when it ended;
+    None on a CPU, or where NVML does not tell."""
     attempts: int
     """Starts of this cell until it finished; the times include those of earlier attempts."""
     measured: dict[str, float] = {}

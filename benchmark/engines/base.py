@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where one cell runs at a time."""
+    """A place where one cell runs at a time, or on a GPU as many students as a run asks for."""
 
     index: int
     device: str

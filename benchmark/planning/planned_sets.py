@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddbench.benchmark.core.reading import Reading
+from ddbench.benchmark.core.result import SetSource, SoftLabelsRecord
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import (
     DeviceType,
@@ -79,35 +81,51 @@ def planned_sets(
     return planned
 
 
-def plan_foreign(
-    run: RunSpec,
-    images: Path,
-    sha256: str,
-    ipc: int,
-    label: str,
-    subset: SubsetOf | None = None,
-    reading: Reading | None = None,
-) -> Planned:
-    """Plan students for a distilled set made elsewhere, or for a subset of it.
-
-    Args:
-        sha256: of the images (`image_sets.describe_set`).
-        ipc: images per class that the set counts as.
-        reading: how the folder is read; None: as it stands.
+def foreign_setting(run: RunSpec) -> Setting:
+    """The setting of students of a set made elsewhere, whose IPC `plan_foreign` says.
 
     Raises:
         Problems: as `resolve_setting`.
     """
+    return resolve_setting(run.model_copy(update={"seeds": [0]}), run.datasets[0])
+
+
+def plan_foreign(
+    run: RunSpec,
+    setting: Setting,
+    images: Path,
+    sha256: str,
+    ipc: int,
+    label: str,
+    *,
+    subset: SubsetOf | None = None,
+    reading: Reading | None = None,
+    source: SetSource | None = None,
+    soft_labels: SoftLabelsRecord | None = None,
+) -> Planned:
+    """Plan students for a distilled set made elsewhere, or for a subset of it.
+
+    Args:
+        setting: `foreign_setting` of the run.
+        sha256: of the images (`image_sets.describe_set`).
+        ipc: images per class that the set counts as.
+        reading: how the folder is read; None: as it stands.
+        source: where the set came from, if not from a folder on this machine.
+        soft_labels: soft labels that came with it, used or not.
+    """
     label += "" if subset is None else subset.label
-    setting = resolve_setting(run.model_copy(update={"ipc": [ipc], "seeds": [0]}), run.datasets[0])
+    setting = replace(setting, ipc=(ipc,), assumed=tuple(one for one in setting.assumed if not one.startswith("IPC ")))
     launch = Launch(
         label=label,
         images=str(images.resolve()),
         subset=subset,
         reading=reading,
+        source=source,
+        soft_labels=soft_labels,
         **_launch_options(run, resolve_device(run.device), setting.dataset),
     )
-    foreign = ForeignImages(image_set_sha256=sha256)
+    used = soft_labels.sha256 if soft_labels is not None and soft_labels.used else None
+    foreign = ForeignImages(image_set_sha256=sha256, soft_labels_sha256=used)
     planned = PlannedSet(
         label=label,
         spec=None,

@@ -52,7 +52,16 @@ class RunSpec(BaseModel):
     out: Path = Field(default=Path("runs"), description="Results folder.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:0.")
     engine: str = Field(default="local", description="Where cells run; see `bench list engines`.")
-    jobs: int = Field(default=1, ge=1, description="Cells at once; on GPUs, one GPU each.")
+    jobs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Cells at once; on GPUs, one GPU each. Default: as many as a CPU's cores hold; one GPU.",
+    )
+    per_gpu: int = Field(
+        default=1,
+        ge=1,
+        description="Students at once on each GPU, where its memory allows; a distill cell has it to itself.",
+    )
     shards: int = Field(
         default=1,
         ge=1,
@@ -225,7 +234,10 @@ def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") ->
 
 
 def available_cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: those of its affinity, and no more than its container's share of time."""
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def exported_threads() -> int | None:

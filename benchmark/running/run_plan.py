@@ -16,6 +16,7 @@ from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running import live
+from ddbench.benchmark.running.at_once import AtOnce, cells_at_once
 from ddbench.benchmark.running.estimate import estimate
 from ddbench.benchmark.running.prepare import before_run, check_room, present_contents
 from ddbench.benchmark.running.reporter import Reporter
@@ -150,29 +151,34 @@ class _Run:
                 f"{self.store.superseded}, and {stale[1]} of its present images are back"
             )
         runner.settle()
-        waiting = any(item.fate is Fate.WAITING for item in runner.items)
-        if waiting:
-            before_run(others, spec.data, self.reporter)
-            check_room(self.store, runner.items, self.planned.settings, spec.data)
-            self._foretell()
-        slots = engine.open(jobs=spec.jobs, device=self.planned.plan.sets[0].launch.device) if waiting else []
+        if not runner.waiting():
+            self.planned.plan.save(self.store)
+            return
+        before_run(others, spec.data, self.reporter)
+        check_room(self.store, runner.items, self.planned.settings, spec.data)
+        at_once = self._foretell()
+        slots = engine.open(jobs=at_once.jobs, device=self.planned.plan.sets[0].launch.device)
         for note in engine.notes:
             self._say(note)
         self.planned.plan.save(self.store)
-        if waiting:
-            try:
-                with self.reporter.view(runner.items) as view:
-                    runner.run(slots, view)
-            finally:
-                engine.close()
+        runner.per_gpu = at_once.per_gpu
+        try:
+            with self.reporter.view(runner.items) as view:
+                runner.run(slots, view)
+        finally:
+            engine.close()
 
-    def _foretell(self) -> None:
-        """Say how long it will take, as far as anything measured tells."""
+    def _foretell(self) -> AtOnce:
+        """Say how long it will take, as far as anything measured tells; returns how many cells run at once."""
+        at_once = cells_at_once(self.spec, self.runner.waiting(), self.store)
+        if at_once.note is not None:
+            self._say(at_once.note)
         expected = estimate(self.runner.items, self.store, probe=True)
-        for line in expected.lines(self.spec.jobs):
+        for line in expected.lines(at_once.jobs):
             self._say(line)
-        if warning := expected.warning(self.spec.jobs):
+        if warning := expected.warning(at_once.jobs):
             self.reporter.warn(warning)
+        return at_once
 
     def _say(self, text: str) -> None:
         self.notes.append(text)

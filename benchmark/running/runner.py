@@ -123,6 +123,8 @@ class Runner:
     reuse: Reuse = "missing"
     retry_failed: bool = False
     timeout_seconds: float | None = None
+    per_gpu: int = 1
+    """Students at once in a slot on a GPU."""
     contents: Mapping[DatasetSpec, str] = field(default_factory=dict)
     """`SplitData.content_hash` of datasets as they are now; a cell that was run on other images is run again. Of a
     dataset that is not named here, every cell counts as current."""
@@ -201,18 +203,17 @@ class Runner:
         self.observer = observer
         if self.reuse == "never":
             self._clear()
-        free, running = list(reversed(slots)), list[_Running]()
+        running: list[_Running] = []
         with _signals(self._interrupt):
             while True:
                 if not self.interrupted:
-                    self._start_ready(free, running)
-                if not running and (self.interrupted or not self._waiting()):
+                    self._start_ready(slots, running)
+                if not running and (self.interrupted or not self.waiting()):
                     break
                 time.sleep(POLL_SECONDS)
                 for live in list(running):
                     if self._ended(live):
                         running.remove(live)
-                        free.append(live.slot)
                 observer.tick()
         for item in self.items:
             if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
@@ -222,15 +223,16 @@ class Runner:
         self._kill_now = self.interrupted
         self.interrupted = True
 
-    def _waiting(self) -> list[Item]:
+    def waiting(self) -> list[Item]:
+        """The cells that this run has still to run."""
         return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
 
-    def _start_ready(self, free: list[Slot], running: list[_Running]) -> None:
+    def _start_ready(self, slots: list[Slot], running: list[_Running]) -> None:
         self._block_all()
-        for item in self._waiting():
-            if not free:
+        for item in self.waiting():
+            if len(running) >= len(slots) * self.per_gpu:
                 return
-            if not self._ready(item):
+            if not self._ready(item) or (slot := self._slot_for(item, slots, running)) is None:
                 continue
             if item.cell.running():
                 self._change(item, Fate.ELSEWHERE)
@@ -240,12 +242,29 @@ class Runner:
                 continue
             if self._reused(item):  # its set had to be made again, and is the one it was trained on
                 continue
-            slot = free.pop()
-            shards = tuple(shard.cell.id for shard in self._sources(item)) if item.merges else ()
-            self.store.add(item.spec, item.planned.launch.model_copy(update={"device": slot.device, "shards": shards}))
+            self.store.add(
+                item.spec,
+                item.planned.launch.model_copy(
+                    update={
+                        "device": slot.device,
+                        "shards": tuple(shard.cell.id for shard in self._sources(item)) if item.merges else (),
+                        "cells_at_once": len(slots) if slot.device == "cpu" else self._most_in(slot, item),
+                    }
+                ),
+            )
             item.began = time.monotonic()
             running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
             self._change(item, Fate.RUNNING)
+
+    def _slot_for(self, item: Item, slots: list[Slot], running: list[_Running]) -> Slot | None:
+        """The emptiest slot that may take it: with nothing in it, or with students only where it is one too."""
+        there = {slot: [live.item for live in running if live.slot == slot] for slot in slots}
+        takes = [s for s in slots if len(there[s]) < min(self._most_in(s, other) for other in (item, *there[s]))]
+        return min(takes, key=lambda slot: len(there[slot]), default=None)
+
+    def _most_in(self, slot: Slot, item: Item) -> int:
+        """The most cells in a slot where this one is."""
+        return self.per_gpu if isinstance(item.spec, EvaluateSpec) and slot.device != "cpu" else 1
 
     def _sources(self, item: Item) -> list[Item]:
         """The cells that must be done before: the distill cell that makes a student's images, the shards of a set."""

@@ -111,6 +111,12 @@ def _cost_notes(table: TableView) -> list[str]:
     shared = [row.name for row in table.rows if row.cost.shared_gpu]
     if shared:
         found.append(f"Costs measured on a GPU that others were using are left out: {', '.join(shared)}.")
+    beside = sorted({count for row in table.rows for count in row.cost.cells_at_once})
+    if len(beside) > 1:
+        found.append(
+            f"Times were measured with {' or '.join(map(str, beside))} cells side by side, which share a CPU's clock "
+            "and memory: compare them with care (`--jobs 1` measures alone)."
+        )
     batches = [
         (row.name, row.cost.distill_batch_sizes)
         for row in table.rows

@@ -72,6 +72,7 @@ def _cost(row: Row, distills: Sequence[DistillResult]) -> CostRecord:
         distill_gpu_seconds=_mean(c.gpu_seconds for c in alone),
         distill_energy_joules=_mean(c.energy_joules for c in alone),
         distill_batch_sizes=sorted({c.batch_size for c in alone}),
+        cells_at_once=sorted({c.cells_at_once for c in (*alone, *trained_alone)}),
         distill_hardware=hardware(d.environment for d in distills),
         evaluate_hardware=hardware(s.environment for s in students),
         shared_gpu=any(map(_shared, [*made, *trained])),

@@ -50,6 +50,8 @@ class CostRecord(Record):
     """Mean energy that the GPU took for a set."""
     distill_batch_sizes: list[int]
     """The distinct batch sizes of its sets."""
+    cells_at_once: list[int]
+    """How many cells may have run side by side on the CPU of its sets and students."""
     distill_hardware: list[str]
     """Models of the devices that made the sets."""
     evaluate_hardware: list[str]

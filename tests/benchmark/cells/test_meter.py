@@ -208,7 +208,11 @@ def test_who_else_is_on_the_gpu(
         lambda handle: [SimpleNamespace(pid=pid) for pid in next(answers)],
     )
     with pretend.gpu():
-        assert cost(Meter(torch.device("cuda:0"), tmp_path / "spent.json")).exclusive_gpu is alone
+        meter = Meter(torch.device("cuda:0"), tmp_path / "spent.json")
+        assert cost(meter).exclusive_gpu is alone
+        # A neighbour of the same run may come and go between the two looks.
+        shared = meter.cost(batch_size=1, threads=1, cells_at_once=3)
+    assert (shared.exclusive_gpu, shared.cells_at_once) == (False, 3)
 
 
 def test_a_cell_is_measured_before_it_is_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

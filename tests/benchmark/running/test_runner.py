@@ -144,6 +144,40 @@ def test_jobs_run_side_by_side(store: Store, plan: Plan) -> None:
     assert len(engine.started) == len(set(engine.started)) == 6
 
 
+class GpuEngine(FakeEngine):
+    """Two GPUs; keeps what ran together on each."""
+
+    def __init__(self) -> None:
+        super().__init__({"distill": (3, 0, finish_well), "evaluate": (5, 0, finish_well)})
+        self.together: list[list[str]] = []
+        self.there: dict[int, list[FakeCell]] = {0: [], 1: []}
+        self.told: list[tuple[str, str, int]] = []
+
+    def open(self, *, jobs: int, device: str) -> list[Slot]:
+        return [Slot(i, f"cuda:{i}") for i in range(jobs)]
+
+    def start(self, cell: Path, slot: Slot) -> Handle:
+        handle = super().start(cell, slot)
+        assert isinstance(handle, FakeCell)
+        self.there[slot.index] = [*(h for h in self.there[slot.index] if h.polls > 0), handle]
+        self.together.append([h.cell.spec().kind for h in self.there[slot.index]])
+        launch = CellDir(cell).launch()
+        self.told.append((CellDir(cell).spec().kind, launch.device, launch.cells_at_once))
+        return handle
+
+
+def test_students_share_a_gpu_and_a_distill_cell_has_one_to_itself(store: Store) -> None:
+    given = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0-4", "repeats": 4, "device": "cpu"}
+    engine = GpuEngine()
+    runner = run(store, plan_run(run_spec({}, given))[0], engine, jobs=2, per_gpu=3)
+    assert {item.fate for item in runner.items} == {Fate.DONE}
+    assert all(there in (["distill"], ["evaluate"] * len(there)) for there in engine.together)
+    assert max(map(len, engine.together)) == 3
+    assert {device for _, device, _ in engine.told} == {"cuda:0", "cuda:1"}
+    # What a cell records does not depend on who was there when it began.
+    assert {(kind, most) for kind, _, most in engine.told} == {("distill", 1), ("evaluate", 3)}
+
+
 def test_a_second_run_starts_nothing(store: Store, plan: Plan) -> None:
     run(store, plan, FakeEngine())
     engine = FakeEngine()

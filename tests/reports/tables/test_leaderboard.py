@@ -241,6 +241,13 @@ def test_mixed_hardware_and_batch_sizes_are_said(folder: Any, make_folder: Any) 
     assert any("different batch sizes: dit 10, dmgd 20" in note for note in notes)
 
 
+def test_times_of_cells_side_by_side_and_of_one_alone_are_said(folder: Any) -> None:
+    folder.method("dit", [[80.0]])
+    assert not any("side by side" in note for note in table(folder).notes)
+    folder.method("dmgd", [[80.0]], distill={"cost": folder.cost(1.0, cells_at_once=2)})
+    assert any("with 1 or 2 cells side by side" in note for note in table(folder).notes)
+
+
 # Ranks
 
 
