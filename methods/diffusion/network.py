@@ -61,6 +61,13 @@ class DenoisingNetwork(nn.Module):
         """(N, C, H, W) and (N, D), time + label -> (N, C or 2C, H, W): ε, then v if the prior has it."""
         return self.transformer(x, timestep=None, class_labels=conditioning, return_dict=False)[0]
 
+    def hold_in_bf16(self) -> None:
+        """Keep the weights in bf16 that autocast casts at every pass: what comes out is the same, bit for bit. The
+        embedder, which is asked outside autocast, and the position table stay in float32."""
+        for module in self.transformer.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(torch.bfloat16)
+
     def to_diffusers(self) -> Any:
         """A plain DiTTransformer2DModel with equal embedder copies, sharing nothing with this network."""
         transformer = copy.deepcopy(self.transformer)

@@ -22,6 +22,7 @@ from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 from ddbench.methods.diffusion.priors.random_prior import random_networks
+from ddbench.methods.diffusion.priors.weight_checks import weight_problems
 from ddbench.methods.diffusion.schedule import Respaced, respace
 
 Encoder = Literal["vae", "vae_ema"]
@@ -37,7 +38,8 @@ class Prior:
         network: the denoiser; moved to `device`, put in evaluation mode, its gradients switched off.
         metadata: what the weights do not say.
         autoencoder: an AutoencoderKL, or None for a pixel prior.
-        precision: `fp32`, or `bf16`: autocast of network and autoencoder; what they return is float32 either way.
+        precision: `fp32`, or `bf16`: autocast of network and autoencoder; what they return is float32 either way. The
+            network's weights are held in bf16 from the first `predict` on.
         sha256: names the prior in artefact keys; None for one that was never saved.
         latents_of: names its latents in artefact keys, where another prior has the same autoencoder; else `sha256`.
         load_ema: loads the further autoencoder that can encode; None where there is none.
@@ -58,7 +60,8 @@ class Prior:
         self.metadata, self.sha256, self.precision = metadata, sha256, precision
         self.latents_of = latents_of or sha256
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval().requires_grad_(False)
+        self._network = network.to(self.device).eval().requires_grad_(False)
+        self._in_bf16 = False
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval().requires_grad_(False)
         self._load_ema = load_ema
         config = network.transformer.config
@@ -103,6 +106,17 @@ class Prior:
             load_ema=self._load_ema,
         )
 
+    @property
+    def network(self) -> DenoisingNetwork:
+        """The denoiser in float32, to tune it or to save it.
+
+        Raises:
+            RuntimeError: it has predicted in bf16, so its float32 weights are gone: load it anew.
+        """
+        if self._in_bf16:
+            raise RuntimeError("expected a prior that has not predicted yet: this one holds its weights in bf16 now")
+        return self._network
+
     def schedule(self, steps: int) -> Respaced:
         """The chain of `steps` steps as float64 tables."""
         return respace(self.metadata.schedule, steps)
@@ -117,12 +131,12 @@ class Prior:
 
     def embed_labels(self, labels: Tensor) -> Tensor:
         """Labels of any shape (…) -> (…, D)."""
-        return self.network.embed_labels(send(labels, self.device))
+        return self._network.embed_labels(send(labels, self.device))
 
     def embed_time(self, t: int) -> Tensor:
         """An original timestep -> (1, D); computed once."""
         if t not in self._time:
-            self._time[t] = self.network.embed_time(torch.full((1,), t, device=self.device))
+            self._time[t] = self._network.embed_time(torch.full((1,), t, device=self.device))
         return self._time[t]
 
     def predict(self, x: Tensor, t: int | Tensor, label_embedding: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -136,10 +150,13 @@ class Prior:
         Returns:
             ε (N, C, h, w), and v of the same shape or None for a prior without it.
         """
-        time = self.embed_time(t) if isinstance(t, int) else self.network.embed_time(send(t, self.device))
+        time = self.embed_time(t) if isinstance(t, int) else self._network.embed_time(send(t, self.device))
         conditioning = time + label_embedding
+        if self.precision == "bf16" and not self._in_bf16:
+            self._network.hold_in_bf16()
+            self._in_bf16 = True
         with self._autocast():
-            output = self.network(x, conditioning)
+            output = self._network(x, conditioning)
         output = output.float()
         if not self.metadata.learned_variance:
             return output, None

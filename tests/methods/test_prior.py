@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.methods.diffusion.network import DenoisingNetwork
@@ -129,6 +131,39 @@ def test_bf16_is_close_and_returns_float32(make_prior: MakePrior) -> None:
     assert epsilon.dtype == torch.float32
     assert not torch.equal(epsilon, expected)
     torch.testing.assert_close(epsilon, expected, rtol=0.05, atol=0.05)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the numbers that are cast from float32 to bf16."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and made.dtype == torch.bfloat16:
+            self.count += made.numel()
+        return made
+
+
+def test_weights_held_in_bf16_give_what_autocast_gives_and_are_cast_once(make_prior: MakePrior) -> None:
+    files = find_prior(make_prior())
+    exact, fast = Prior.load(files), Prior.load(files, precision="bf16")
+    x, labels = inputs(exact)
+    weights = sum(p.numel() for p in exact.network.transformer.parameters())
+    with torch.no_grad():
+        conditioning = exact.embed_time(500) + exact.embed_labels(labels)
+        with Casts() as by_autocast, torch.autocast("cpu", torch.bfloat16):
+            expected = exact.network(x, conditioning).float()
+        assert by_autocast.count > 0.9 * weights
+        assert fast.network.transformer.dtype == torch.float32  # until then, to be tuned
+        fast.predict(x, 500, fast.embed_labels(labels))
+        with Casts() as held:
+            epsilon, v = fast.predict(x, 500, fast.embed_labels(labels))
+    assert held.count < by_autocast.count - 0.9 * weights
+    torch.testing.assert_close(epsilon if v is None else torch.cat([epsilon, v], 1), expected, rtol=0, atol=0)
+    assert torch.equal(fast.embed_labels(labels), exact.embed_labels(labels))
+    with pytest.raises(RuntimeError, match="holds its weights in bf16 now"):
+        _ = fast.network
 
 
 @pytest.fixture
