@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack, get_type_hints
+from typing import Literal, TypedDict, TypeVar, Unpack, get_type_hints
 
 from rich.console import Console
 
@@ -158,6 +158,9 @@ def evaluate(
     subset_seed: int = 0,
     class_order: str | None = None,
     flatten: str | None = None,
+    normalisation: str | None = None,
+    set_index: int | None = None,
+    labels: Literal["probabilities", "logits"] | None = None,
     dry_run: bool = False,
     progress: bool | None = None,
     check: bool = True,
@@ -166,14 +169,18 @@ def evaluate(
     """Train students on a distilled set that anything has made, as `bench eval`.
 
     Args:
-        images: folder with one sub-folder per class, named by class id, of image files.
+        images: folder with one sub-folder per class of image files; file of tensors; or `hf:OWNER/NAME` on the hub.
         dataset: the dataset whose classes and test images count.
-        name: what leaderboards call the set. None: the folder's name.
+        name: what leaderboards call the set. None: the name of its folder, file or repository.
         ipc: images per class that count. None: all.
         subset: which, where there are more: first by number, first by file name as text, or drawn at random.
         subset_seed: seed of `subset="random"`.
-        class_order: which class is which, where folders are not named by class id: a file, or imagenet, sorted, dataset.
+        class_order: which class is which, where folders are not named by class id: imagenet, sorted, dataset or a file.
         flatten: what lies behind transparent pixels: white, black or R,G,B. None: such images are refused.
+        normalisation: how the floats of a file of tensors were made from pixels in 0…1: none, imagenet, cifar10 or
+            "mean=…,std=…".
+        set_index: which set of a file of tensors that holds several.
+        labels: what the set's soft labels are. None: probabilities, else it must be said.
         dry_run: run nothing; the outcome says which cells there would be, and which exist.
         progress: show it. None: on a terminal and in a notebook, nowhere else.
         check: raise if a cell fails; else the outcome alone says so.
@@ -184,7 +191,7 @@ def evaluate(
     spec, reporter = run_spec({}, {**options, "methods": ["images"], "datasets": [dataset]}), _reporter(progress)
     planned = plan_images(
         spec,
-        Path(images),
+        images,
         reporter,
         name=name,
         ipc=ipc,
@@ -192,6 +199,9 @@ def evaluate(
         subset_seed=subset_seed,
         class_order=class_order,
         flatten=flatten,
+        normalisation=normalisation,
+        set_index=set_index,
+        labels=labels,
         dry_run=dry_run,
     )
     return _run(spec, planned, reporter, dry_run=dry_run, check=check)

@@ -31,6 +31,7 @@ from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
 from ddbench.datasets.base import Dataset, ImageSource
+from ddbench.datasets.foreign.soft_labels import SoftLabels
 from ddbench.datasets.image_sets import ImageSet, read_set
 
 PREDICTIONS = "predictions.npy"
@@ -83,6 +84,7 @@ def evaluate(
             seed=spec.seed,
             device=device,
             teacher=teacher,
+            soft_labels=_soft_labels(protocol, spec, launch, store),
             on_epoch=on_epoch,
             checkpoint=cell.path / "checkpoint.pt",
             stream=not train_fits,
@@ -102,15 +104,17 @@ def evaluate(
         environment={"determinism": outcome.determinism},
         metrics=Metrics.model_validate(outcome, from_attributes=True),
         subset=launch.subset,
+        source=launch.source,
+        soft_labels=launch.soft_labels,
         predictions=PREDICTIONS,
         cost=meter.cost(
             batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),
             threads=plan.threads,
+            cells_at_once=launch.cells_at_once,
             oom_batch_sizes=outcome.oom_batch_sizes,
         ),
     )
 
-            cells_at_once=launch.cells_at_once,
 
 def _protocol(spec: EvaluateSpec) -> Protocol:
     protocol: Protocol = PROTOCOLS.load(spec.protocol.name)
@@ -161,6 +165,27 @@ def _images(
     return images
 
 
+def _soft_labels(protocol: Protocol, spec: EvaluateSpec, launch: Launch, store: Store) -> np.ndarray | None:
+    """The set's own labels as `train_student` takes them, checked against the hash that names them; None under a
+    protocol that does not train with them."""
+    if protocol.stored is None:
+        return None
+    known = launch.soft_labels
+    if not isinstance(spec.images, ForeignImages) or known is None or known.kind is None:
+        raise RunError(f"protocol {protocol.label} trains with a set's own soft labels, and this cell was given none")
+    file = store.soft_labels(known.sha256)
+    try:
+        labels = SoftLabels(np.load(file, allow_pickle=False), known.kind, known.n_bytes or 0, known.source)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file}: the set's soft labels cannot be read ({error}); plan the run again") from error
+    if labels.sha256 != spec.images.soft_labels_sha256:
+        raise RunError(
+            f"{file} holds other soft labels than this cell was planned with: expected SHA-256 "
+            f"{spec.images.soft_labels_sha256}, found {labels.sha256}. Remove it and run again."
+        )
+    return labels.logits()
+
+
 def _test_source(
     protocol: Protocol, spec: EvaluateSpec, launch: Launch, dataset: Dataset, test: ImageSource
 ) -> ImageSource:
@@ -176,6 +201,7 @@ def _room(
 ) -> tuple[bool, Callable[[int], bool] | None, float | None]:
     """Whether the training images may lie on the device; what says it of so many bytes of test images beside them
     (None: they have no bound but that of any images); and the MiB of a step (None: not on a GPU)."""
+    device = torch.device(launch.device)
     if device.type != "cuda":
         return True, None, None
     n, image_size, _, channels = train.shape
@@ -202,7 +228,6 @@ def _telling(step_mib: float | None) -> Iterator[None]:
     except RuntimeError as error:
         if step_mib is None or not memory_ran_out(error):
             raise
-    device = torch.device(launch.device)
         said = str(error).partition("\n")[0].rstrip(".")
         raise torch.OutOfMemoryError(f"{said}. A step needs about {step_mib:,.0f} MiB beside all images.") from error
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,10 +16,18 @@ eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @eval_app.command()
 @run_options(without=("methods", "datasets", "ipc", "seeds", "prior", "precision", "set", "shards", "batch_size"))
 def evaluate(
-    images: Annotated[Path, typer.Option("--images", help="Folder with one sub-folder per class of image files.")],
+    images: Annotated[
+        str,
+        typer.Option(
+            "--images",
+            metavar="FOLDER|FILE|hf:OWNER/NAME",
+            help="Folder with one sub-folder per class of image files; file of tensors (.pt, .pth, .npz, .npy, "
+            ".safetensors); or hf:OWNER/NAME\\[@revision]\\[:path] on the hub (`bench list sets`).",
+        ),
+    ],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose classes and test images count.")],
     given: dict[str, Any],
-    name: Annotated[str | None, typer.Option("--name", help="What leaderboards call it; the folder's name.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What leaderboards call it; its own name.")] = None,
     ipc: Annotated[
         int | None, typer.Option("--ipc", min=1, help="Images per class that count.", show_default="all")
     ] = None,
@@ -47,6 +54,21 @@ def evaluate(
         str | None,
         typer.Option("--flatten", metavar="white|black|R,G,B", help="What lies behind transparent pixels."),
     ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(
+            "--normalisation",
+            metavar="none|imagenet|cifar10|mean=…,std=…",
+            help="How the floats of a file of tensors were made from pixels in 0…1.",
+        ),
+    ] = None,
+    set_index: Annotated[
+        int | None, typer.Option("--set-index", min=0, help="Which set of a file of tensors that holds several.")
+    ] = None,
+    labels: Annotated[
+        Literal["probabilities", "logits"] | None,
+        typer.Option("--labels", help="What the set's soft labels are.", show_default="probabilities, where they are"),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train students on a distilled set that anything has made."""
@@ -65,6 +87,9 @@ def evaluate(
         subset_seed=subset_seed,
         class_order=class_order,
         flatten=flatten,
+        normalisation=normalisation,
+        set_index=set_index,
+        labels=labels,
         dry_run=dry_run,
     )
     execute(spec, planned, shown, dry_run=dry_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -22,7 +23,6 @@ RETRIED = ("oom", "timeout", "killed")
 """Statuses that `--reuse missing` runs again; a `failed` cell would fail the same way and stays unless asked for."""
 
 
-class Record(BaseModel):
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 """How times are written: UTC, ISO 8601."""
 
@@ -31,6 +31,7 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime(TIME)
 
 
+class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -72,10 +73,10 @@ class Cost(Record):
     network in parts of that size, whose gradients it summed."""
     threads: int
     """CPU threads that the cell computed with."""
-    exclusive_gpu: bool | None
     cells_at_once: int = 1
     """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU; this
     one is counted."""
+    exclusive_gpu: bool | None
     """Whether the run had no other cell on the GPU, and nobody else a process when the cell began and when it ended;
     None on a CPU, or where NVML does not tell."""
     attempts: int
@@ -134,6 +135,41 @@ class TeacherRecord(Record):
     """How the teacher was trained."""
 
 
+class SetSource(Record):
+    """Where a set made elsewhere came from, and what was said of it."""
+
+    address: str
+    """What the user gave: a file, or an address on the hub."""
+    revision: str | None = None
+    """Commit of the hub's repository."""
+    files: dict[str, str] = {}
+    """File name -> SHA-256 of the files of tensors that it was decoded from."""
+    layout: str | None = None
+    """How images and labels lay in them."""
+    normalisation: str | None = None
+    """What was taken back from the values of floats."""
+    class_order: str | None = None
+    """Which class a number was said to be."""
+    learned_learning_rate: float | None = None
+    """A learning rate that came with the set; no protocol uses it."""
+
+
+class SoftLabelsRecord(Record):
+    """Soft labels that came with a set made elsewhere, used or not."""
+
+    source: str
+    """Where they lay."""
+    used: bool
+    """Whether students were trained with them; else with hard labels, or a teacher's."""
+    sha256: str
+    """Hash of what they are and of their values; where they were not used and cannot be read as they lie, of their
+    files."""
+    kind: Literal["probabilities", "logits"] | None = None
+    """None, as the next, where they cannot be read."""
+    n_bytes: int | None = None
+    """What their values take as they are stored."""
+
+
 class Look(Record):
     """One look at the test set."""
 
@@ -177,6 +213,8 @@ class Result(Record):
     """SHA-256 of the distilled set, over decoded pixels, class id and index."""
     cost: Cost | None = None
     environment: dict[str, Any] | None = None
+    finished_at: str | None = None
+    """When the cell ended, UTC, ISO 8601: `2026-11-29T12:00:00Z`."""
     plugins: dict[str, str] = {}
     """File name -> SHA-256 of the plugin files that were loaded."""
 
@@ -214,8 +252,6 @@ class EvaluateResult(Result):
     protocol: ProtocolSpec
     protocol_label: str
     """`name@version`, or `name[epochs=60]@version` for a modified protocol."""
-    finished_at: str | None = None
-    """When the cell ended, UTC, ISO 8601: `2026-11-29T12:00:00Z`."""
     modified_protocol: bool
     student: str
     teacher: TeacherRecord | None = None
@@ -225,23 +261,14 @@ class EvaluateResult(Result):
     metrics: Metrics | None = None
     subset: SubsetOf | None = None
     """Which images of a folder made elsewhere counted; None: all, or a set that was distilled here."""
+    source: SetSource | None = None
+    """Where the set came from; None for a folder on the machine that ran it, or a set that was distilled here."""
+    soft_labels: SoftLabelsRecord | None = None
+    """Soft labels that came with the set; None: it has none."""
     predictions: str | None = None
     """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
 
 
-def mean_guidance(images: Iterable[tuple[tuple[int, int], Mapping[str, float]]]) -> dict[str, list[float]]:
-    """Path KL averaged over classes: ((class index, image index), term -> nats) of the images, by class, becomes
-    term -> nats by image index."""
-    sums: dict[str, dict[int, tuple[float, int]]] = {}
-    for (_, image_index), terms in images:
-        for term, nats in terms.items():
-            by_image = sums.setdefault(term, {})
-            total, count = by_image.get(image_index, (0.0, 0))
-            by_image[image_index] = total + nats, count + 1
-    return {
-        term: [total / count for _, (total, count) in sorted(by_image.items())]
-        for term, by_image in sorted(sums.items())
-    }
 def impossible(result: DistillResult | EvaluateResult) -> str | None:
     """What a finished cell cannot have, in numbers that tables and charts rely on; None where all is possible."""
     cost = result.cost
@@ -259,3 +286,16 @@ def impossible(result: DistillResult | EvaluateResult) -> str | None:
     return None
 
 
+def mean_guidance(images: Iterable[tuple[tuple[int, int], Mapping[str, float]]]) -> dict[str, list[float]]:
+    """Path KL averaged over classes: ((class index, image index), term -> nats) of the images, by class, becomes
+    term -> nats by image index."""
+    sums: dict[str, dict[int, tuple[float, int]]] = {}
+    for (_, image_index), terms in images:
+        for term, nats in terms.items():
+            by_image = sums.setdefault(term, {})
+            total, count = by_image.get(image_index, (0.0, 0))
+            by_image[image_index] = total + nats, count + 1
+    return {
+        term: [total / count for _, (total, count) in sorted(by_image.items())]
+        for term, by_image in sorted(sums.items())
+    }

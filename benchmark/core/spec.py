@@ -136,6 +136,9 @@ class ForeignImages(Model):
     """The images were made elsewhere; their hash is their name."""
 
     image_set_sha256: str
+    soft_labels_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Hash of the soft labels that came with the set, whether students are trained with them or not: numbers of hard
+    labels, where soft ones were at hand, are told from others. None: there are none, and it is left out of the JSON."""
 
 
 class EvaluateSpec(Model):

@@ -26,7 +26,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import is_locked, lock_or_refuse, write_json
 from ddbench.benchmark.core.reading import Reading
-from ddbench.benchmark.core.result import RETRIED, SCHEMA_VERSION, DistillResult, EvaluateResult
+from ddbench.benchmark.core.result import (
+    RETRIED,
+    SCHEMA_VERSION,
+    DistillResult,
+    EvaluateResult,
+    SetSource,
+    SoftLabelsRecord,
+)
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
 
@@ -73,6 +80,10 @@ class Launch(Model):
     """Which images of that folder count; None: all."""
     reading: Reading | None = Field(default=None, exclude_if=lambda value: value is None)
     """How that folder is read; None: as it stands."""
+    source: SetSource | None = None
+    """Where that set came from, if not from a folder on this machine."""
+    soft_labels: SoftLabelsRecord | None = None
+    """Soft labels that came with it; those that are used lie in `Store.soft_labels`."""
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
@@ -291,6 +302,10 @@ class Store:
     def set_dir(self, image_set_sha256: str) -> Path:
         """Where a distilled set lies: 16 hexadecimal digits of its hash name it."""
         return self.sets / image_set_sha256[:16]
+
+    def soft_labels(self, sha256: str) -> Path:
+        """Where soft labels that students are trained with lie: (N, K) float32, rows in the set's order."""
+        return self.artefacts / "soft-labels" / f"{sha256[:16]}.npy"
 
     def require(self) -> None:
         """Raises UsageError if this is not a results folder, or one of another schema."""

@@ -124,8 +124,7 @@ def plan_foreign(
         soft_labels=soft_labels,
         **_launch_options(run, resolve_device(run.device), setting.dataset),
     )
-    used = soft_labels.sha256 if soft_labels is not None and soft_labels.used else None
-    foreign = ForeignImages(image_set_sha256=sha256, soft_labels_sha256=used)
+    foreign = ForeignImages(image_set_sha256=sha256, soft_labels_sha256=soft_labels and soft_labels.sha256)
     planned = PlannedSet(
         label=label,
         spec=None,

@@ -100,7 +100,13 @@ def plan_run(
         prior_is, why_prior = prior_name(run, dataset)
         setting: Setting | None = None
         with problems.hindering(f"{run.protocol or 'all'} on {name}", "protocol", "student", "split", "resolution"):
-            setting = resolve_setting(run, name, pixel_prior_size(run, dataset, prior_is, selectors))
+            found = resolve_setting(run, name, pixel_prior_size(run, dataset, prior_is, selectors))
+            if found.protocol.stored is not None and students:
+                raise UsageError(
+                    f"protocol {found.protocol.label} trains with soft labels that come with a set (`bench eval "
+                    "--images`); sets that are distilled here have hard labels"
+                )
+            setting = found
         entered: list[tuple[Contestant, bool]] = []
         for selector, explicit in selectors:
             with problems.hindering(selector, "methods"):

@@ -10,22 +10,28 @@ import numpy as np
 
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
+from ddbench.benchmark.core.result import SoftLabelsRecord
+from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import How
-from ddbench.benchmark.planning.planned_sets import Planned, plan_foreign
+from ddbench.benchmark.planning.planned_sets import Planned, foreign_setting, plan_foreign
 from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.running.brought_set import TensorOptions, brought, own_labels
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.datasets.base import Dataset
+from ddbench.datasets.float_images import as_uint8
 from ddbench.datasets.foreign.class_folders import class_folders
 from ddbench.datasets.foreign.class_names import named_otherwise
+from ddbench.datasets.foreign.soft_labels import Kind
 from ddbench.datasets.image_files import background, counted_kinds
 from ddbench.datasets.image_sets import SetRecord, describe_set
 from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
-from ddbench.datasets.set_layout import choose_subset
+from ddbench.datasets.set_layout import choose_subset, layout_of
 
 
 def plan_images(
     spec: RunSpec,
-    images: Path,
+    images: Path | str,
     reporter: Reporter,
     *,
     name: str | None = None,
@@ -34,44 +40,74 @@ def plan_images(
     subset_seed: int = 0,
     class_order: str | None = None,
     flatten: str | None = None,
+    normalisation: str | None = None,
+    set_index: int | None = None,
+    labels: Kind | None = None,
     dry_run: bool = False,
 ) -> Planned:
-    """Load the plugins that are named, and plan students for a folder of images, one sub-folder per class.
+    """Load the plugins that are named, and plan students for a set made elsewhere: a folder of images, one sub-folder
+    per class; a file of tensors; or an address on the hub.
 
     Args:
         spec: names the one dataset whose classes and test images count.
-        name: what leaderboards call it; None: the folder's name.
+        name: what leaderboards call it; None: the name of its folder, file or repository.
         ipc: images per class that count; None: all.
         subset: which, where there are more.
         subset_seed: seed of `subset="random"`.
-        class_order: which folder is which class (`class_folders`); None: they are named by class id.
+        class_order: which folder, label or column is which class (`class_folders`, `class_order`); None: they are named
+            by class id, or come in the dataset's order where that is the usual one.
         flatten: what lies behind transparent pixels; None: such images are refused.
+        normalisation: how the floats of a file of tensors were made from pixels (`foreign.normalisation`).
+        set_index: which set of a file that holds several.
+        labels: what the set's soft labels are; None: probabilities, else it must be said.
         dry_run: decode nothing to look for test images; their names are looked for all the same.
 
     Raises:
-        UsageError: no such set, too few images, or test images among them.
+        UsageError: no such set, too few images, what must be said of it, or test images among them.
     """
     for file in spec.plugins:
         load_plugin(file)
     declared: type[Dataset] = DATASETS.load(spec.datasets[0])
     if flatten is not None:
         background(flatten)
-    folders = class_folders(images, declared.class_ids, class_order)
-    reading = Reading(class_folders=folders, flatten=flatten) if folders or flatten else None
-    chosen = choose_subset(images, declared.class_ids, ipc, subset, subset_seed, reading)
-    image_size = spec.resolution or declared.resolution
-    prints: dict[Path, str | None] = {}
+    setting = foreign_setting(spec)
+    options = TensorOptions(normalisation, set_index)
+    with brought(str(images), declared, spec.out, options, class_order, keep=not dry_run) as given:
+        class_ids, folder = declared.class_ids, given.folder
+        folders = {} if given.tensors else class_folders(folder, class_ids, given.class_order)
+        reading = Reading(class_folders=folders, flatten=flatten) if folders or flatten else None
+        chosen = choose_subset(folder, class_ids, ipc, subset, subset_seed, reading)
+        image_size = spec.resolution or declared.resolution
+        prints: dict[Path, str | None] = {}
 
-    def look(path: Path, pixels: np.ndarray) -> None:
-        prints[path] = pixel_print(pixels, image_size)
+        def look(path: Path, pixels: np.ndarray) -> None:
+            prints[path] = pixel_print(as_uint8(pixels), image_size)
 
-    found = describe_set(images, declared.class_ids, declared.channels, subset=chosen, reading=reading, look=look)
-    planned = plan_foreign(spec, images, found.sha256, found.ipc, name or images.resolve().name, chosen, reading)
-    (setting,) = planned.settings
-    if spec.reuse != "only-cache":  # which shows what is there, and needs no data for it
-        with reporter.progress() as progress:
-            refuse_test_images(prints, declared(), setting.spec, spec.data, None if dry_run else progress)
-    return planned._replace(notes=[*planned.notes, *_notes(found, prints, folders)])
+        found = describe_set(folder, class_ids, declared.channels, subset=chosen, reading=reading, look=look)
+        everything = layout_of(folder, class_ids, None, reading).files
+        soft = own_labels(
+            given, everything, list(prints), class_ids,
+            order=given.class_order, kind=labels, protocol=setting.protocol, store=None if dry_run else Store(spec.out),
+        )  # fmt: skip
+        planned = plan_foreign(
+            spec, setting, folder, found.sha256, found.ipc, name or given.name,
+            subset=chosen, reading=reading, source=given.source, soft_labels=soft,
+        )  # fmt: skip
+        if spec.reuse != "only-cache":  # which shows what is there, and needs no data for it
+            with reporter.progress() as progress:
+                refuse_test_images(prints, declared(), setting.spec, spec.data, None if dry_run else progress)
+    said = [] if soft is None else [_of_labels(soft, setting.protocol)]
+    return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders), *said])
+
+
+def _of_labels(soft: SoftLabelsRecord, protocol: Protocol) -> str:
+    size = "" if soft.n_bytes is None else f", {soft.n_bytes:,} bytes"
+    if soft.used:
+        return f"students are trained with the set's own soft labels: {soft.source} ({soft.kind}{size})"
+    return (
+        f"soft labels come with the set and are not used ({soft.source}{size}): {protocol.label} trains with "
+        f"{protocol.labels}; --protocol soft-stored trains with them"
+    )
 
 
 def _notes(found: SetRecord, files: Iterable[Path], folders: Mapping[str, str]) -> list[str]:

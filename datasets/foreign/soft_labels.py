@@ -8,6 +8,7 @@ mapping from file names to rows.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.datasets.float_images import LABELS as CLASSES
+from ddbench.datasets.float_images import FloatImages
 from ddbench.datasets.foreign.class_order import class_order
 from ddbench.datasets.foreign.tensors import LABELS, SOFT, SUFFIXES, load
 
@@ -44,6 +47,11 @@ class SoftLabels:
         """Of kind, shape and values."""
         head = f"{self.kind}\0{'x'.join(map(str, self.values.shape))}\0".encode()
         return hashlib.sha256(head + np.ascontiguousarray(self.values).tobytes()).hexdigest()
+
+    def logits(self) -> np.ndarray:
+        """(N, K) float64 of which softmax gives the probabilities."""
+        with np.errstate(divide="ignore"):
+            return self.values.astype(np.float64) if self.kind == "logits" else np.log(self.values.astype(np.float64))
 
     def rows(self, chosen: Sequence[int]) -> SoftLabels:
         """Of some of the images."""
@@ -76,7 +84,8 @@ def labels_beside(folder: Path, images: Sequence[Path]) -> Beside | None:
     of_set = [
         entry
         for entry in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if entry.suffix.lower() in SUFFIXES and ("label" in entry.name.lower() or "logit" in entry.name.lower())
+        if entry.suffix.lower() in SUFFIXES and re.search("label|logit", entry.name, re.IGNORECASE)
+        if entry.name != CLASSES or FloatImages.at(folder) is None
     ]
     return Beside(of_images, tuple(of_set)) if of_images or of_set else None
 

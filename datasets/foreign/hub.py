@@ -1,0 +1,206 @@
+"""Distilled sets on the Hugging Face hub: `hf:OWNER/NAME`, `hf:OWNER/NAME@revision`, `hf:OWNER/NAME@revision:path`.
+
+A repository holds a folder of images, a file of tensors, an archive, or parquet files with a picture and a class number
+in each row. What is fetched is a commit, whose hash every result keeps.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.files import check_free, whole_folder
+from ddbench.benchmark.core.spec import digest
+from ddbench.datasets.cache import cache_dir
+
+PREFIX = "hf:"
+EXPECTED = "expected hf:OWNER/NAME, with @revision and :path behind it where they are meant"
+NUMBERS = ("class_id", "label")
+"""Columns of parquet files that hold a class number."""
+ROWS = 256
+KINDS = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
+"""How an image file begins, and its ending."""
+
+
+@dataclass(frozen=True)
+class Address:
+    repo: str
+    revision: str | None = None
+    path: str | None = None
+
+    def __str__(self) -> str:
+        revision, path = (f"@{self.revision}" if self.revision else "", f":{self.path}" if self.path else "")
+        return f"{PREFIX}{self.repo}{revision}{path}"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    folder: Path
+    """A folder of class folders or of tensors, or a file of tensors."""
+    commit: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published set, or a family of them that differ in IPC."""
+
+    name: str
+    address: str
+    """With `{ipc}` in a family's."""
+    ipc: tuple[int, ...]
+    dataset: str
+    class_order: str | None
+    """Which class a number is, where its programs say so."""
+    layout: str
+    summary: str
+
+    @property
+    def addresses(self) -> list[str]:
+        """One for each IPC of a family."""
+        return [self.address.format(ipc=ipc) for ipc in self.ipc] if "{ipc}" in self.address else [self.address]
+
+
+def parse(text: str) -> Address:
+    """Raises UsageError if it is no address of this form."""
+    said = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([^:]+))?", text)
+    if said is None:
+        raise UsageError(f"{text}: {EXPECTED}")
+    path = said[3] and said[3].strip("/")
+    if path and (".." in PurePosixPath(path).parts or PurePosixPath(path).is_absolute()):
+        raise UsageError(f"{text}: the path must lie in the repository")
+    return Address(said[1], said[2], path or None)
+
+
+def published_sets() -> list[PublishedSet]:
+    """What is known of sets on the hub, as data (`published_sets.csv`)."""
+    with Path(__file__).with_name("published_sets.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            PublishedSet(
+                **{**row, "ipc": tuple(map(int, row["ipc"].split())), "class_order": row["class_order"] or None}
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def known_order(address: Address) -> str | None:
+    """The class order of a published set; None where none is known."""
+    for one in published_sets():
+        if address.repo in {parse(known).repo for known in one.addresses}:
+            return one.class_order
+    return None
+
+
+def fetch(address: Address) -> Fetched:
+    """Bring a set onto this machine, or find it there.
+
+    Raises:
+        UsageError: no such repository, revision or path, or no way to the hub; in one message.
+    """
+    snapshot, online = _snapshot(address)
+    found = snapshot / address.path if address.path else snapshot
+    if not found.exists():
+        raise UsageError(f"{address}: there is no {address.path} in it; it holds {_some(snapshot)}")
+    commit = snapshot.name
+    unpacked = cache_dir() / "hub-sets" / digest([address.repo, commit, address.path])[:16]
+    if found.suffix == ".zip":
+        found = _unpacked(unpacked, _zip_members(found))
+    elif found.is_dir() and (tables := [*sorted(found.glob("*.parquet")), *sorted(found.glob("data/*.parquet"))]):
+        found = _unpacked(unpacked, _parquet_images(tables))
+    note = f"{address.repo} at commit {commit}"
+    if not online:
+        note += "; the hub was not asked: these are the files that lie in its cache on this machine"
+    return Fetched(found, commit, note)
+
+
+def _snapshot(address: Address) -> tuple[Path, bool]:
+    """(a commit's folder, whether the hub said what belongs in it)."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = [address.path, f"{address.path}/**"] if address.path else None
+    problems: list[Exception] = []
+    for kind in ("dataset", "model"):
+        try:
+            given: Any = {"repo_type": kind, "revision": address.revision, "allow_patterns": patterns}
+            return Path(snapshot_download(address.repo, **given)), not constants.HF_HUB_OFFLINE
+        except (RepositoryNotFoundError, LocalEntryNotFoundError) as error:
+            problems.append(error)
+        except Exception as error:  # the client raises errors of several libraries: HTTP, the system, its own
+            problems.append(error)
+            break
+    missing = all(isinstance(error, RepositoryNotFoundError) for error in problems)
+    why = str(problems[0] if missing else problems[-1]).strip().partition("\n")[0]
+    if missing:
+        raise UsageError(f"{address}: no such repository, neither of a dataset nor of a model, or no access to it")
+    raise UsageError(
+        f"{address} cannot be had from the hub, nor is it whole in the hub's cache on this machine "
+        f"({constants.HF_HUB_CACHE}): {why} Where the hub can be reached, run `hf download {address.repo} --repo-type "
+        "dataset --local-dir DIR`, copy DIR here and give --images DIR"
+    )
+
+
+def _unpacked(target: Path, files: Iterator[tuple[str, bytes]]) -> Path:
+    if not target.is_dir():
+        with whole_folder(target, existing="keep") as folder:
+            for name, data in files:
+                check_free(folder, len(data), "unpacking a set of the hub")
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(data)
+    inside = list(target.iterdir())
+    # An archive's one folder is the set, if it holds folders itself.
+    one = inside[0] if len(inside) == 1 else None
+    return one if one is not None and one.is_dir() and any(entry.is_dir() for entry in one.iterdir()) else target
+
+
+def _zip_members(file: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                path = PurePosixPath(member.filename)
+                if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
+                    continue
+                if ".." in path.parts or path.is_absolute() or "\\" in member.filename:
+                    raise UsageError(f"{file} is not safe to unpack: it holds the path {member.filename!r}")
+                yield str(path), archive.read(member)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise UsageError(f"{file} is damaged or not a zip archive ({error}); get it again") from error
+
+
+def _parquet_images(tables: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Images as files in folders of their class numbers: `00003/00000.jpg`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    counts: dict[int, int] = {}
+    try:
+        for table in tables:
+            with pyarrow.parquet.ParquetFile(table) as opened:
+                column = next((name for name in NUMBERS if name in opened.schema_arrow.names), None)
+                if column is None or "image" not in opened.schema_arrow.names:
+                    raise UsageError(
+                        f"{table}: expected the columns image and {' or '.join(NUMBERS)}, got "
+                        f"{', '.join(opened.schema_arrow.names)}"
+                    )
+                for batch in opened.iter_batches(batch_size=ROWS, columns=["image", column]):
+                    for row in batch.to_pylist():
+                        image = row["image"]
+                        data, number = image.get("bytes") if isinstance(image, dict) else image, row[column]
+                        if not isinstance(data, bytes) or not isinstance(number, int) or number < 0:
+                            raise UsageError(f"{table}: a row without the bytes of an image or a class number")
+                        suffix = next((suffix for begin, suffix in KINDS if data.startswith(begin)), ".png")
+                        yield f"{number:05d}/{counts.setdefault(number, 0):05d}{suffix}", data
+                        counts[number] += 1
+    except pyarrow.ArrowException as error:
+        raise UsageError(f"{tables[0].parent}: damaged parquet files ({error})") from error
+
+
+def _some(folder: Path) -> str:
+    names = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:8]) + (f" … ({len(names)} in all)" if len(names) > 8 else "")
