@@ -19,13 +19,13 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "hard-dmgd-adamw",
-        "ddbench.benchmark.protocols.hard_dmgd_adamw:PROTOCOL",
+        "ddbench.benchmark.protocols.hard_adamw:DMGD",
         "hard labels, 224 px, AdamW, 2000 epochs at IPC 10 (the released DMGD program)",
         tags=("paper",),
     ),
     Entry(
         "hard-igd-adamw",
-        "ddbench.benchmark.protocols.hard_igd_adamw:PROTOCOL",
+        "ddbench.benchmark.protocols.hard_adamw:IGD",
         "hard labels, 256 px, AdamW, 2000 epochs at IPC 10 (the released IGD program, DAP)",
         tags=("paper",),
     ),

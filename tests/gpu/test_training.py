@@ -14,7 +14,7 @@ import torch
 from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
 from ddbench.benchmark.planning import teacher_files
-from ddbench.benchmark.protocols import hard_dmgd_adamw, hard_minimax_sgd, networks, quick, soft_rded, trainer
+from ddbench.benchmark.protocols import hard_adamw, hard_minimax_sgd, networks, quick, soft_rded, trainer
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import to_device
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
@@ -28,7 +28,7 @@ SHORT = {"epochs": 5, "looks": 2, "batch_size": 8, "image_size": 16}
 CASES = {
     "quick": (quick.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
     "hard-minimax-sgd": (hard_minimax_sgd.PROTOCOL, SHORT | {"width": 4}, "resnet_ap10"),
-    "hard-dmgd-adamw": (hard_dmgd_adamw.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
+    "hard-dmgd-adamw": (hard_adamw.DMGD, SHORT | {"width": 4}, "convnet3"),
     "batchnorm": (hard_minimax_sgd.PROTOCOL, SHORT, "resnet18_bn"),
     "soft": (soft_rded.CROP, SHORT | {"teacher": "convnet3"}, "resnet18_bn"),
 }

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.protocols import augmentation, base, hard_igd_adamw, hard_minimax_sgd, quick
+from ddbench.benchmark.protocols import augmentation, base, hard_adamw, hard_minimax_sgd, quick
 
 CPU = torch.device("cpu")
 MEAN, STD = np.array(base.IMAGENET_MEAN), np.array(base.IMAGENET_STD)
@@ -301,7 +301,7 @@ def test_protocols_take_their_own_normalisation() -> None:
     scaled = images[0].numpy() / 255
     for protocol, mean, std in (
         (hard_minimax_sgd.PROTOCOL, MEAN[:, None, None], STD[:, None, None]),
-        (hard_igd_adamw.PROTOCOL, 0.5, 0.5),
+        (hard_adamw.IGD, 0.5, 0.5),
     ):
         ours = augmentation.build(protocol, CPU).apply(images, rows)[0].numpy()
         np.testing.assert_allclose(ours, (scaled - mean) / std, rtol=0, atol=1e-5)

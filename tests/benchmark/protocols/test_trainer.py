@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.protocols import augmentation, base, hard_dmgd_adamw, hard_minimax_sgd, networks, quick, trainer
+from ddbench.benchmark.protocols import augmentation, base, hard_adamw, hard_minimax_sgd, networks, quick, trainer
 from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
@@ -28,9 +28,7 @@ QUICK = quick.PROTOCOL.with_overrides({"epochs": 6, "looks": 3, "width": 8, "bat
 SGD = hard_minimax_sgd.PROTOCOL.with_overrides(
     {"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "image_size": 16}
 )
-ADAMW = hard_dmgd_adamw.PROTOCOL.with_overrides(
-    {"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "image_size": 16}
-)
+ADAMW = hard_adamw.DMGD.with_overrides({"epochs": 6, "looks": 3, "width": 4, "batch_size": 16, "image_size": 16})
 CASES = [(QUICK, "convnet3"), (SGD, "resnet_ap10"), (ADAMW, "resnet18")]
 
 
