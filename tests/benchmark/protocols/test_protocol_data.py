@@ -29,6 +29,7 @@ PUBLISHED = {
     "soft-rded-shuffle@1": "07ea9c496dd20597cdbc297f111c17c379ee819e65502d7a3f79a3813438684c",
     "soft-rded-half@1": "c58a40426086c34613287863cf9fbd66a4bec682eeb14e54eb18193378e84f13",
     "soft-rded-crop@1": "8d791aa3486f119658cde64e1668c76a65c324f9931db007205b60564bb2a045",
+    "soft-stored@1": "320e1541a07865efbc5eff9acf9d00c24c8fe6e0dfef2e86443ed439a0af0965",
 }
 
 
