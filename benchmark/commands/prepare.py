@@ -34,10 +34,12 @@ def prepare(
         Path | None,
         typer.Option(
             "--from",
-            "--data",
-            help="Folder or archive with a dataset's files; of a prior: a diffusers folder or an original .pt.",
+            help="Folder or archive with a dataset's files; of a prior: a diffusers folder or a checkpoint.",
             show_default="$DDBENCH_DATA, else what was prepared before; of a prior: the hub",
         ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="As --from; of a prior: files of the dataset of --check-on.")
     ] = None,
     split: Split = None,
     resolution: Annotated[
@@ -51,6 +53,21 @@ def prepare(
     ] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Commit of a prior on the hub, instead of the pinned one.")
+    ] = None,
+    class_ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-ids", help="File of a prior's class list: a class id a line in label order, or `label class-id`."
+        ),
+    ] = None,
+    check_on: Annotated[
+        str | None,
+        typer.Option(
+            "--check-on",
+            metavar="DATASET|FOLDER|none",
+            help="Real images on which a prior's class list is checked.",
+            show_default="a dataset of its classes that is at hand",
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -68,11 +85,16 @@ def prepare(
             raise UsageError("bench prepare prior NAME: give the name of a prior; `bench list priors` shows them")
         if split is not None or resolution is not None or skip_corrupt:
             raise UsageError("--split, --resolution and --skip-corrupt are for datasets, not for priors")
-        _prepare_prior(prior, source, vae, revision)
+        _prepare_prior(prior, source, vae, revision, class_ids=class_ids, check_on=check_on, data=data)
         return
-    if prior is not None or vae is not None or revision is not None:
-        raise UsageError(f"a second name, --vae and --revision are for priors: bench prepare prior {prior or 'NAME'} …")
-    _prepare(dataset, split, source, resolution, skip_corrupt=skip_corrupt)
+    if any(given is not None for given in (prior, vae, revision, class_ids, check_on)):
+        raise UsageError(
+            "a second name, --vae, --revision, --class-ids and --check-on are for priors: bench prepare prior "
+            f"{prior or 'NAME'} …"
+        )
+    if source is not None and data is not None:
+        raise UsageError("--from and --data name the same thing for a dataset; give one of them")
+    _prepare(dataset, split, source or data, resolution, skip_corrupt=skip_corrupt)
 
 
 def _prepare(name: str, split: str | None, source: Path | None, resolution: int | None, *, skip_corrupt: bool) -> None:
@@ -98,11 +120,21 @@ def _prepare(name: str, split: str | None, source: Path | None, resolution: int 
         typer.echo(f"Warning: {prepared.warning}")
 
 
-def _prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None) -> None:
-    from ddbench.methods.diffusion.priors.install import install
+def _prepare_prior(
+    name: str,
+    source: Path | None,
+    vae: Path | None,
+    revision: str | None,
+    *,
+    class_ids: Path | None,
+    check_on: str | None,
+    data: Path | None,
+) -> None:
+    from ddbench.methods.diffusion.priors.install import LabelSource, install
 
-    files = install(name, source, vae, revision, say=typer.echo)
-    typer.echo(f"{name}: {files.metadata.resolution} px, {len(files.metadata.class_ids)} classes, in {files.folder}")
+    files = install(name, source, vae, revision, labels=LabelSource(class_ids, check_on, data), say=typer.echo)
+    known = sum(class_id is not None for class_id in files.metadata.class_ids)
+    typer.echo(f"{name}: {files.metadata.resolution} px, {known} classes, in {files.folder}")
     typer.echo(f"SHA-256 {files.sha256}")
     typer.echo(f"trained on {files.trained_on}")
     typer.echo(f"`bench run --prior {name} …` uses it; export DDBENCH_PRIOR={name} makes it the default.")

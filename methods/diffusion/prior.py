@@ -22,7 +22,7 @@ from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 from ddbench.methods.diffusion.priors.random_prior import random_networks
-from ddbench.methods.diffusion.priors.weight_checks import weight_problems
+from ddbench.methods.diffusion.priors.weight_files import weight_problems
 from ddbench.methods.diffusion.schedule import Respaced, respace
 
 Encoder = Literal["vae", "vae_ema"]
@@ -221,28 +221,33 @@ class Prior:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def load_strictly(model_class: Any, folder: Path, *, use_safetensors: bool = True, **config: Any) -> Any:
+def load_strictly(model_class: Any, folder: Path, **config: Any) -> Any:
     """`from_pretrained` in float32, strictly: every weight of the network from the file, and none left over.
 
     Raises:
-        UsageError: files that are not exactly this network's.
+        UsageError: files that are not exactly this network's, or weights that no training left.
     """
     try:
         model, found = model_class.from_pretrained(
             folder,
             torch_dtype=torch.float32,
-            use_safetensors=use_safetensors,
+            use_safetensors=True,
             local_files_only=True,
             low_cpu_mem_usage=False,
             output_loading_info=True,
             **config,
         )
-    except (RuntimeError, ValueError, OSError, TypeError) as error:
-        raise UsageError(f"{folder} does not load as a {model_class.__name__}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of a foreign config and foreign weights `diffusers` raises whatever it stumbles over
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{folder} does not load as a {model_class.__name__}: {said}") from None
     wrong = {kind: keys for kind, keys in found.items() if keys}
     if wrong:
         listed = "; ".join(
             f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))}" for kind, keys in wrong.items()
         )
         raise UsageError(f"{folder} does not hold the weights of its {model_class.__name__}: {listed}")
+    if problems := weight_problems(model.state_dict()):
+        raise UsageError(f"{folder}: {'; '.join(problems)}")
     return model

@@ -22,12 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.datasets.cache import cache_dir
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, WITH_RANDOM_WEIGHTS, KnownPrior
+from ddbench.methods.diffusion.priors.class_labels import class_list
+from ddbench.methods.diffusion.priors.configs import (
+    read_autoencoder_config,
+    read_transformer_config,
+    shape_problems,
+    validated,
+)
+from ddbench.methods.diffusion.priors.file_kinds import check_kind, read_object
 from ddbench.methods.diffusion.priors.hashes import file_sha256
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
@@ -38,8 +44,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 TRANSFORMER = "transformer"
 VAE, VAE_EMA = "vae", "vae_ema"
 RANDOM = "random:"
-CHECKSUMS = "checksums"
-"""Key in an installed prior's metadata of file -> SHA-256 when it was installed."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +104,24 @@ def find_prior(name_or_path: str | Path) -> PriorFiles:
     folder = _folder_of(name)
     metadata = read_metadata(folder / METADATA)
     transformer = folder if (folder / CONFIG).is_file() else folder / TRANSFORMER
-    autoencoder, autoencoder_ema = (path if (path := folder / vae).is_dir() else None for vae in (VAE, VAE_EMA))
-    config = _read_json(transformer / CONFIG)
-    problems = _contradictions(metadata, config, autoencoder, autoencoder_ema)
-    if problems:
+    parts = {"transformer": transformer}
+    for role, place in (("autoencoder", VAE), ("autoencoder_ema", VAE_EMA)):
+        if (folder / place).is_dir():
+            parts[role] = folder / place
+    if problems := _contradictions(metadata, parts):
         raise Problems([f"prior {folder}: {problem}" for problem in problems])
 
     content: dict[str, Any] = {"metadata": metadata.what_makes_images()}
-    parts = {"transformer": transformer, "autoencoder": autoencoder, "autoencoder_ema": autoencoder_ema}
     for role, part in parts.items():
-        if part is not None:
-            check_safetensors(part / WEIGHTS)
-            settings = {k: v for k, v in _read_json(part / CONFIG).items() if not k.startswith("_")}
-            content[role] = [settings, file_sha256(part / WEIGHTS)]
+        shapes = check_safetensors(part / WEIGHTS)
+        if problems := shape_problems(part / CONFIG, shapes):
+            raise Problems([f"prior {folder}: {problem}" for problem in problems])
+        settings = {k: v for k, v in read_object(part / CONFIG).items() if not k.startswith("_")}
+        content[role] = [settings, file_sha256(part / WEIGHTS)]
     _check_checksums(folder, metadata)
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, autoencoder_ema)
+    autoencoder, ema = parts.get("autoencoder"), parts.get("autoencoder_ema")
+    return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, ema)
 
 
 def _folder_of(name: str) -> Path:
@@ -162,7 +168,7 @@ def random_sha256(name: str) -> str:
 
 def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
     """Raises UsageError if files are not those that were installed; nothing to compare where none were noted."""
-    for name, expected in ((metadata.model_extra or {}).get(CHECKSUMS) or {}).items():
+    for name, expected in metadata.checksums.items():
         path = folder / name
         found = file_sha256(path) if path.is_file() else "no such file"
         if found != expected:
@@ -172,30 +178,42 @@ def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
             )
 
 
-def read_metadata(path: Path) -> PriorMetadata:
+def read_metadata(path: Path, class_ids: list[str] | dict[str, Any] | None = None) -> PriorMetadata:
     """Read a `prior.json`.
 
+    Args:
+        class_ids: instead of the file's own, as `read_class_ids` gives them.
+
     Raises:
-        UsageError: no such file, not JSON, or missing and ill-valued fields, all of them in one message.
+        UsageError: no such file, not JSON, or missing and ill-typed fields, all of them in one message.
     """
-    try:
-        return PriorMetadata.model_validate(_read_json(path))
-    except ValidationError as error:
-        raise Problems(
-            [f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
-        ) from None
+    content = read_object(path)
+    if class_ids is not None:
+        content["class_ids"] = class_ids
+    if isinstance(content.get("class_ids"), dict):
+        content["class_ids"] = class_list(content["class_ids"], content.get("null_label"))
+    return validated(PriorMetadata, content, path)
 
 
-def check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> dict[str, list[int]]:
     """Check that a safetensors file is as long as its header says, without reading its tensors.
+
+    Returns:
+        The shape of each tensor by its name.
 
     Raises:
         UsageError: missing, truncated, or not a safetensors file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(
-            f"{path.name} is missing from {path.parent}. Copy it there again; weights in another format are "
-            "converted by loading them with diffusers and calling save_pretrained(folder)."
+            f"{path.name} is missing from {path.parent}. Copy it there again; weights in another format, in several "
+            f"files or under another name are converted by bench prepare prior NAME --from {path.parent}"
+        )
+    head = check_kind(path)
+    if head[:2] in (b"PK", b"\x80\x02"):
+        raise UsageError(
+            f"{path} holds pickled tensors under the name of safetensors; bench prepare prior NAME --from "
+            f"{path.parent} converts them"
         )
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -205,26 +223,23 @@ def check_safetensors(path: Path) -> None:
             raise UsageError(f"{path} is truncated ({size} bytes, its header is incomplete); copy it again")
         try:
             header: Mapping[str, Any] = json.loads(file.read(header_bytes))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        except (ValueError, TypeError, KeyError, AttributeError):
+            tensors = {key: tensor for key, tensor in header.items() if key != "__metadata__"}
+            ends = [int(tensor["data_offsets"][1]) for tensor in tensors.values()]
+            shapes = {key: [int(number) for number in tensor["shape"]] for key, tensor in tensors.items()}
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             raise UsageError(f"{path} is not a safetensors file (its header is not the expected JSON)") from None
     expected = 8 + header_bytes + max(ends, default=0)
     if size != expected:
         raise UsageError(f"{path} is damaged: expected {expected} bytes, found {size}; copy it again")
+    return shapes
 
 
-def _contradictions(
-    metadata: PriorMetadata, config: Mapping[str, Any], autoencoder: Path | None, autoencoder_ema: Path | None
-) -> Sequence[str]:
-    """What in the metadata cannot be true of the network that the config describes."""
-    if config.get("_class_name") != "DiTTransformer2DModel":
-        return [f"expected the config of a DiTTransformer2DModel, got {config.get('_class_name')!r}"]
-    absent = [key for key in ("in_channels", "sample_size", "num_embeds_ada_norm") if key not in config]
-    if absent:
-        return [f"{CONFIG} lacks {', '.join(absent)}; write it with save_pretrained"]
+def _contradictions(metadata: PriorMetadata, parts: Mapping[str, Path]) -> Sequence[str]:
+    """What in the metadata cannot be true of the networks that the configs describe."""
+    network = read_transformer_config(parts["transformer"] / CONFIG)
     problems = []
-    channels, image_size = config["in_channels"], config["sample_size"]
-    out_channels = config.get("out_channels") or channels
+    channels = network.in_channels
+    out_channels = network.out_channels or channels
     expected_out = channels * (2 if metadata.learned_variance else 1)
     if out_channels != expected_out:
         problems.append(
@@ -233,31 +248,28 @@ def _contradictions(
         )
     if metadata.guided_channels != "all" and metadata.guided_channels > channels:
         problems.append(f"guided_channels is {metadata.guided_channels}, but the network has {channels} channels")
-    if problem := class_list_problem(metadata, config["num_embeds_ada_norm"]):
+    if problem := class_list_problem(metadata, network.num_embeds_ada_norm):
         problems.append(problem)
     pixels = metadata.of_pixels
-    if pixels and autoencoder is not None:
+    if pixels and "autoencoder" in parts:
         problems.append("space is pixels, but there is an autoencoder in vae/; remove it or correct the metadata")
-    if not pixels and autoencoder is None:
+    if not pixels and "autoencoder" not in parts:
         problems.append("space is latents, but there is no autoencoder in vae/; add it")
     scale = 1
-    for folder in (autoencoder_ema, autoencoder):
-        if folder is None:
+    for role in ("autoencoder_ema", "autoencoder"):
+        if role not in parts:
             continue
-        coder = _read_json(folder / CONFIG)
-        if coder.get("_class_name") != "AutoencoderKL":
-            return [
-                *problems,
-                f"expected the config of an AutoencoderKL in {folder.name}/, got {coder.get('_class_name')!r}",
-            ]
-        if coder.get("latent_channels") != channels:
+        coder = read_autoencoder_config(parts[role] / CONFIG)
+        if coder.latent_channels != channels:
             problems.append(
-                f"the autoencoder in {folder.name}/ has {coder.get('latent_channels')} latent channels, the network "
+                f"the autoencoder in {parts[role].name}/ has {coder.latent_channels} latent channels, the network "
                 f"{channels}; they do not belong together"
             )
-        scale = 2 ** (len(coder["block_out_channels"]) - 1)
-    if metadata.resolution != image_size * scale:
-        problems.append(f"resolution is {metadata.resolution}, but the network's images have side {image_size * scale}")
+        scale = 2 ** (len(coder.block_out_channels) - 1)
+    if metadata.resolution != network.sample_size * scale:
+        problems.append(
+            f"resolution is {metadata.resolution}, but the network's images have side {network.sample_size * scale}"
+        )
     if pixels and metadata.latent_scale != 1:
         problems.append(f"latent_scale is {metadata.latent_scale}, but a pixel prior has none: expected 1")
     return problems
@@ -281,17 +293,3 @@ def class_list_problem(metadata: PriorMetadata, n_classes: int) -> str | None:
         f"class_ids and null_label {metadata.null_label}. Correct {METADATA}: list the classes that a run does not use "
         "too"
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(
-            f"{path.name} is missing from {path.parent}; a prior is a folder with {METADATA}, {CONFIG} and {WEIGHTS}"
-        )
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content

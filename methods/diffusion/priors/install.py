@@ -6,20 +6,20 @@ which licence, and their checksums, which are compared whenever the prior is use
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, lock, whole_folder, write_json
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, HubFolder, KnownPrior
+from ddbench.methods.diffusion.priors.class_labels import read_class_ids
+from ddbench.methods.diffusion.priors.configs import read_autoencoder_config, read_transformer_config
+from ddbench.methods.diffusion.priors.file_kinds import check_kind, read_object
 from ddbench.methods.diffusion.priors.files import (
-    CHECKSUMS,
     CONFIG,
     METADATA,
     RANDOM,
@@ -29,19 +29,18 @@ from ddbench.methods.diffusion.priors.files import (
     WEIGHTS,
     PriorFiles,
     bundled_priors,
+    check_safetensors,
     class_list_problem,
     find_prior,
     installed_folder,
     read_metadata,
 )
 from ddbench.methods.diffusion.priors.hashes import file_sha256
+from ddbench.methods.diffusion.priors.hub import PICKLED, download
+from ddbench.methods.diffusion.priors.label_images import label_images
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
-PICKLED = "diffusion_pytorch_model.bin"
-"""Weight files that older hub repositories hold instead of safetensors."""
-CHECKPOINTS = (".pt", ".pth", ".ckpt")
-HEADS = "num_heads"
-"""Key in the `prior.json` beside an original checkpoint of its attention heads, which no tensor's shape tells."""
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass
@@ -59,8 +58,26 @@ class Parts:
     """What came from where, in words."""
 
 
+@dataclass(frozen=True)
+class LabelSource:
+    """What is said of the class list, beside what the files say."""
+
+    class_ids: Path | None = None
+    """File of the class list, instead of that in `prior.json`."""
+    check_on: str | None = None
+    """Real images that it is compared with (`label_images`)."""
+    data: Path | None = None
+    """Where the files of that dataset lie."""
+
+
 def install(
-    name: str, source: Path | None, vae: Path | None, revision: str | None, *, say: Callable[[str], None]
+    name: str,
+    source: Path | None,
+    vae: Path | None,
+    revision: str | None,
+    *,
+    labels: LabelSource = LabelSource(),
+    say: Callable[[str], None],
 ) -> PriorFiles:
     """Install a prior under a name, or find that it is installed and whole.
 
@@ -68,10 +85,12 @@ def install(
         source: folder or checkpoint with its files; None: from the hub.
         vae: folder of its autoencoder, where it does not lie in `source`.
         revision: of the hub's repository of the network, instead of the pinned one.
+        labels: of its class list and how it is checked.
         say: shows a line.
 
     Raises:
-        UsageError: a name that cannot be used, files that are missing or not this prior's, or no way to the hub.
+        UsageError: a name that cannot be used, files that are missing or not this prior's, weights that no training
+            left, labels that fit no better than chance, or no way to the hub.
         RunError: too little free disk.
     """
     known, target = KNOWN.get(name), installed_folder() / name
@@ -91,14 +110,15 @@ def install(
         if known is not None:
             say(f"Licence of {name}: {known.licence}.")
         if known is not None and source is None:
-            parts = _download(known, vae, revision, say)
+            parts = _from_hub(known, vae, revision, say)
         else:
             assert source is not None
             if revision is not None:
                 raise UsageError("--revision names a commit on the hub; it does not go with --from")
-            parts = _local(name, known, source.expanduser(), None if vae is None else vae.expanduser())
+            parts = _local(name, known, source.expanduser(), None if vae is None else vae.expanduser(), labels)
         with whole_folder(target, existing="refuse", locked=True) as partial:
             _write(name, known, parts, partial, say)
+            _check_labels(find_prior(partial), labels, say)
     return find_prior(name)
 
 
@@ -111,8 +131,6 @@ def _check_name(name: str) -> None:
 
 def _write(name: str, known: KnownPrior | None, parts: Parts, folder: Path, say: Callable[[str], None]) -> None:
     """Write a prior's folder and check it as a run would: every weight in its place, and none left over."""
-    from ddbench.methods.diffusion.prior import Prior
-
     files = [parts.transformer, *parts.autoencoders.values()]
     check_free(folder, sum(_bytes_of(path) for path in files), f"installing prior {name}")
     say("writing the network …")
@@ -120,30 +138,48 @@ def _write(name: str, known: KnownPrior | None, parts: Parts, folder: Path, say:
     for role, path in parts.autoencoders.items():
         say(f"writing {role} …")
         _write_autoencoder(path, folder / role)
-    config = _config(folder / TRANSFORMER)
+    config = read_object(folder / TRANSFORMER / CONFIG)
     if known is not None:
         _check_network(known, config)
-    n_classes = config.get("num_embeds_ada_norm")  # where it is absent, `find_prior` says so
-    if n_classes is not None and (problem := class_list_problem(parts.metadata, n_classes)):
+    n_classes = read_transformer_config(folder / TRANSFORMER / CONFIG).num_embeds_ada_norm
+    if problem := class_list_problem(parts.metadata, n_classes):
         raise UsageError(f"prior {name}, from {parts.transformer}: {problem}")
     written = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(
         folder / METADATA,
         {
-            **parts.metadata.model_dump(mode="json", exclude={CHECKSUMS, HEADS, "source", "licence"}),
-            "licence": known.licence if known is not None else (parts.metadata.model_extra or {}).get("licence"),
+            **parts.metadata.model_dump(mode="json", exclude={"num_heads", "source", "licence", "checksums"}),
+            "licence": parts.metadata.licence if known is None else known.licence,
             "source": parts.source,
-            CHECKSUMS: {str(path.relative_to(folder)): file_sha256(path) for path in written},
+            "checksums": {str(path.relative_to(folder)): file_sha256(path) for path in written},
         },
     )
+
+
+def _check_labels(files: PriorFiles, labels: LabelSource, say: Callable[[str], None]) -> None:
+    """Load the prior, and compare its class list with real images where some are at hand."""
+    import torch
+
+    from ddbench.methods.diffusion.prior import Prior
+    from ddbench.methods.diffusion.priors.label_check import LEAST_CLASSES, check_labels
+
     say("loading it once, to see that it is whole …")
-    Prior.load(find_prior(folder))
+    prior = Prior.load(files, device="cuda" if torch.cuda.is_available() else "cpu")
+    found = label_images(files.metadata, prior.image_shape[2], labels.check_on, labels.data)
+    if found is None:
+        say("class list not checked: no images of its classes are at hand; --check-on DATASET or FOLDER names some")
+        return
+    where, images = found
+    if check_labels(prior, images, say) is None:
+        say(f"class list not checked: {where} have {len(images)} of its classes, which takes {LEAST_CLASSES} at least")
+    else:
+        say(f"class list checked on {where}: it fits")
 
 
 def _bytes_of(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return next((file.stat().st_size for file in (path / WEIGHTS, path / PICKLED) if file.is_file()), 0)
+    from ddbench.methods.diffusion.priors.weight_files import weight_files
+
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else weight_files(path)))
 
 
 def _check_network(known: KnownPrior, config: Mapping[str, Any]) -> None:
@@ -170,27 +206,47 @@ def _write_transformer(parts: Parts, target: Path) -> None:
         if parts.num_heads is None:
             raise UsageError(
                 f"{source} does not say how many attention heads it has; write it into the {METADATA} beside it: "
-                f'"{HEADS}": 16 (16 for DiT-XL and DiT-L, 12 for DiT-B, 6 for DiT-S)'
+                '"num_heads": 16 (16 for DiT-XL and DiT-L, 12 for DiT-B, 6 for DiT-S)'
             )
         load_dit_checkpoint(source, num_heads=parts.num_heads).save_pretrained(target)
-    elif (source / WEIGHTS).is_file() and _config(source).get("_class_name") == "DiTTransformer2DModel":
+        return
+    config, files = read_object(source / CONFIG), _weights_in(source)
+    if config.get("_class_name") == "DiTTransformer2DModel" and "pos_embed.proj.weight" in _plain_names(source, files):
         _copy(source, target)
     else:
-        weights = next((path for path in (source / WEIGHTS, source / PICKLED) if path.is_file()), source / WEIGHTS)
-        load_diffusers_dit(_config(source), weights).save_pretrained(target)
+        load_diffusers_dit(config, *files).save_pretrained(target)
 
 
 def _write_autoencoder(source: Path, target: Path) -> None:
-    if not (source / CONFIG).is_file() or not _bytes_of(source):
+    from safetensors.torch import save_file
+
+    from ddbench.methods.diffusion.priors.weight_files import read_weights
+
+    if not (source / CONFIG).exists():
         raise UsageError(f"{source} is no autoencoder: expected {CONFIG} and {WEIGHTS} in it")
-    if (source / WEIGHTS).is_file():
+    read_autoencoder_config(source / CONFIG)
+    files = _weights_in(source)
+    if _plain_names(source, files):
         _copy(source, target)
         return
-    from diffusers import AutoencoderKL
+    target.mkdir()
+    shutil.copyfile(source / CONFIG, target / CONFIG)
+    weights = {name: tensor.contiguous() for name, tensor in read_weights(files).items()}
+    save_file(weights, target / WEIGHTS, {"format": "pt"})
 
-    from ddbench.methods.diffusion.prior import load_strictly
 
-    load_strictly(AutoencoderKL, source, use_safetensors=False).save_pretrained(target)
+def _weights_in(folder: Path) -> list[Path]:
+    from ddbench.methods.diffusion.priors.weight_files import weight_files
+
+    if files := weight_files(folder):
+        return files
+    raise UsageError(f"{WEIGHTS} is missing from {folder}; expected it there, in shards, or pickled as {PICKLED}")
+
+
+def _plain_names(folder: Path, files: list[Path]) -> set[str]:
+    """The tensors' names, where all lie in the one file of safetensors that a prior has; else none."""
+    plain = files == [folder / WEIGHTS] and check_kind(files[0])[8:9] == b"{"
+    return set(check_safetensors(files[0])) if plain else set()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -199,24 +255,28 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source / file, target / file)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / CONFIG} cannot be read: {error}") from None
-    return dict(found)
+def _from_hub(known: KnownPrior, vae: Path | None, revision: str | None, say: Callable[[str], None]) -> Parts:
+    roles = {TRANSFORMER, VAE, VAE_EMA} - ({VAE} if vae is not None else set())
+    found, source = download(known, roles, revision, say)
+    if vae is not None:
+        found[VAE], source[VAE] = vae.expanduser(), str(vae)
+    transformer = found.pop(TRANSFORMER)
+    return Parts(transformer, known.metadata, known.network["num_attention_heads"], found, source)
 
 
 # Local files ----------------------------------------------------------------------------------------------------------
 
 
-def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None) -> Parts:
+def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None, labels: LabelSource) -> Parts:
     """The parts in a folder, or a checkpoint with its parts beside it."""
     if not source.exists():
         raise UsageError(f"--from {source}: no such folder or file")
     transformer = _transformer_in(source)
+    if known is not None and labels.class_ids is not None:
+        raise UsageError(f"{name}'s class list is known; weights with another are installed under a name of their own")
     beside = source if source.is_dir() else source.parent
-    own = read_metadata(beside / METADATA) if (beside / METADATA).is_file() else None
+    class_ids = None if labels.class_ids is None else read_class_ids(labels.class_ids.expanduser())
+    own = read_metadata(beside / METADATA, class_ids) if (beside / METADATA).exists() else None
     if known is None and own is None:
         raise UsageError(
             f"{beside} has no {METADATA}, which says what weights do not: resolution, classes in label order, noise "
@@ -229,7 +289,6 @@ def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None) 
         )
     metadata = own if known is None else known.metadata
     assert metadata is not None
-    extra = {} if own is None else own.model_extra or {}
     autoencoders = {} if vae is None else {VAE: vae}
     if vae is None and (beside / VAE).is_dir():
         _check_own_autoencoder(name, known, beside)
@@ -241,9 +300,11 @@ def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None) 
             f"{name} works in latents, and {beside} has no {VAE}/; name its autoencoder with --vae DIR "
             f"(a folder with {CONFIG} and {WEIGHTS}{'' if known is None else f', {_hub_words(known.vae)}'})"
         )
-    heads = extra.get(HEADS) if known is None else known.network["num_attention_heads"]
+    heads = metadata.num_heads if known is None else known.network["num_attention_heads"]
     said = {TRANSFORMER: str(transformer), **{role: str(path) for role, path in autoencoders.items()}}
-    before = {f"{part}, before": str(place) for part, place in dict(extra.get("source") or {}).items()}
+    said_before = own.source if own is not None else {}
+    earlier = said_before if isinstance(said_before, dict) else {TRANSFORMER: said_before}
+    before = {f"{part}, before": place for part, place in earlier.items()}
     return Parts(transformer, metadata, heads, autoencoders, {**said, **before})
 
 
@@ -272,119 +333,6 @@ def _check_own_autoencoder(name: str, known: KnownPrior | None, folder: Path) ->
             f"decode with. Name that one: --vae DIR, {_hub_words(known.vae)}; or take the pipeline's own: "
             f"--vae {folder / VAE}"
         )
-
-
-# The hub --------------------------------------------------------------------------------------------------------------
-
-
-def _download(known: KnownPrior, vae: Path | None, revision: str | None, say: Callable[[str], None]) -> Parts:
-    """The parts from the hub, or from its own cache on this machine; a broken download goes on where it stopped."""
-    assert known.transformer is not None
-    network = known.transformer
-    if revision is not None:
-        network = HubFolder(network.repo, revision, network.folder)
-    if network.revision is None:
-        say(
-            f"WARNING: no revision of {network.repo} is pinned in this version of ddbench, so what its main branch is "
-            "now is taken. The commit is noted in prior.json; give it with --revision to get the same files again."
-        )
-    wanted = {TRANSFORMER: network}
-    if vae is None and known.vae is not None:
-        wanted[VAE] = known.vae
-    if known.vae_ema is not None:
-        wanted[VAE_EMA] = known.vae_ema
-    found, source = dict[str, Path](), dict[str, str]()
-    with _quiet_hub():
-        for role, hub in wanted.items():
-            inside = f", {hub.folder}/" if hub.folder else ""
-            say(f"{role}: {hub.repo}{inside} …")
-            try:
-                found[role], commit = _fetch(hub)
-            except _no_access() as error:
-                raise UsageError("\n".join(_offline(known, network, error))) from None
-            source[role] = f"{hub.repo}@{commit}{inside}"
-    if vae is not None:
-        found[VAE] = vae.expanduser()
-        source[VAE] = str(vae)
-    heads = known.network["num_attention_heads"]
-    transformer = found.pop(TRANSFORMER)
-    return Parts(transformer, known.metadata, heads, found, source)
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without a line for every attempt to reach the hub; what failed in the end is told once."""
-    from huggingface_hub import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _fetch(hub: HubFolder) -> tuple[Path, str]:
-    """A folder of the hub on this machine, and the commit that it is of."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    prefix = f"{hub.folder}/" if hub.folder else ""
-    config = Path(hf_hub_download(hub.repo, prefix + CONFIG, revision=hub.revision))
-    commit = config.parents[len(PurePosixPath(hub.folder).parts)].name  # …/snapshots/<commit>/<folder>/config.json
-    for weights in (WEIGHTS, PICKLED):
-        try:
-            _check_room(hub, prefix + weights, commit)
-            hf_hub_download(hub.repo, prefix + weights, revision=commit)
-            break
-        except EntryNotFoundError as error:
-            missing = error
-    else:
-        raise missing
-    return config.parent, commit
-
-
-def _check_room(hub: HubFolder, file: str, commit: str) -> None:
-    """Raises RunError if the hub's cache has no room for a file that is still to be downloaded."""
-    from huggingface_hub import constants, hf_hub_download
-
-    plan = hf_hub_download(hub.repo, file, revision=commit, dry_run=True)
-    cache = Path(constants.HF_HUB_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache).free
-    if plan.will_download and plan.file_size is not None and free < plan.file_size:
-        raise RunError(
-            f"{hub.repo}/{file} needs {plan.file_size / 2**30:.2f} GiB in {cache}, where {free / 2**30:.2f} GiB are "
-            "free; make room, or put that cache on another disk: export HF_HOME=/path/with/room"
-        )
-
-
-def _no_access() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    return HfHubHTTPError, OfflineModeIsEnabled, FileNotFoundError, ConnectionError, TimeoutError
-
-
-def _offline(known: KnownPrior, network: HubFolder, error: Exception) -> Iterator[str]:
-    """What is said where the hub could not be reached: what to copy where."""
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    yield f"prior {known.name} is not on this machine, and could not be downloaded ({said})."
-    yield "On a machine that reaches the hub, put its files into one folder DIR:"
-    yield _get(network, "DIR", f"--include '{network.folder}/*'")
-    for hub, folder in ((known.vae, VAE), (known.vae_ema, VAE_EMA)):
-        if hub is not None:
-            yield _get(hub, f"DIR/{folder}", f"{CONFIG} {WEIGHTS}")
-    yield "copy DIR to this machine, and install it:"
-    yield f"  bench prepare prior {known.name} --from DIR"
-    yield f"DIR then holds {TRANSFORMER}/, {VAE}/ and {VAE_EMA}/ (the last for methods that encode with it), each with"
-    yield f"{CONFIG} and {WEIGHTS} (or {PICKLED}). The original checkpoint will do too:"
-    yield f"  bench prepare prior {known.name} --from DiT.pt --vae DIR/{VAE}"
-    yield "Files that lie in the hub's own cache on this machine (HF_HOME) are found without a network."
-
-
-def _get(hub: HubFolder, folder: str, files: str) -> str:
-    pinned = "" if hub.revision is None else f" --revision {hub.revision}"
-    return f"  hf download {hub.repo} {files}{pinned} --local-dir {folder}"
 
 
 def _hub_words(hub: HubFolder | None) -> str:

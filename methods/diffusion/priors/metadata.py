@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,13 +23,23 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.base import Resize
 
 
+def _below_the_folder(file: str) -> str:
+    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+        raise ValueError(f"{file!r} is not below the prior's folder")
+    return file
+
+
+def _absent(value: Any) -> bool:
+    return not value
+
+
 class NoiseScheduleMetadata(BaseModel):
     """The training noise schedule: `steps` values of β, equally spaced from `beta_start` to `beta_end`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["linear"] = "linear"
-    steps: Annotated[int, Field(ge=2)] = 1000
+    steps: Annotated[int, Field(ge=2, le=10**6)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
@@ -34,7 +47,7 @@ class NoiseScheduleMetadata(BaseModel):
 class PriorMetadata(BaseModel):
     """`prior.json`: what a prior's weights and config do not say. Further, descriptive keys are kept and ignored."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     space: Annotated[str, Field(pattern="^(pixels|latents)\\b")]
     """What the network denoises: "pixels…" (images scaled to [-1, 1], no autoencoder) or "latents…"."""
@@ -55,8 +68,9 @@ class PriorMetadata(BaseModel):
     """Whether x̂0 is clipped to [-1, 1] in the posterior mean."""
     latent_scale: PositiveFloat
     """Factor from the autoencoder's output to the latent; 1 for a pixel prior."""
-    class_ids: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Ids of all classes of the network, in label order: a class's label is its position here."""
+    class_ids: Annotated[tuple[str | None, ...], Field(min_length=1)]
+    """Ids of all classes of the network, in label order: a class's label is its position here. None: a label whose
+    class is not known; a file may give a map instead, class id -> label (`class_labels.py`)."""
     null_label: NonNegativeInt
     """The label of "no class", for classifier-free guidance: the one after the last class's."""
     trained_on: str = "unknown"
@@ -69,13 +83,22 @@ class PriorMetadata(BaseModel):
     """Dataset splits (`SplitData.split_hash`) of which the network saw the training part and no test image."""
     seen_test_split_hashes: tuple[str, ...] = ()
     """Dataset splits of whose test images the network saw some: runs on those are refused."""
+    num_heads: PositiveInt | None = Field(default=None, exclude_if=_absent)
+    """Attention heads, beside an original checkpoint only: no tensor's shape tells them."""
+    licence: str | None = Field(default=None, exclude_if=_absent)
+    source: dict[str, str] | str = Field(default={}, exclude_if=_absent)
+    """Where an installed prior's parts came from, in words."""
+    checksums: dict[Annotated[str, AfterValidator(_below_the_folder)], str] = Field(default={}, exclude_if=_absent)
+    """File below the folder -> SHA-256 when it was installed."""
 
     @field_validator("class_ids")
     @classmethod
-    def _distinct(cls, class_ids: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({c for c in class_ids if class_ids.count(c) > 1})
+    def _distinct(cls, class_ids: tuple[str | None, ...]) -> tuple[str | None, ...]:
+        repeated = sorted(c for c, times in Counter(class_ids).items() if c is not None and times > 1)
         if repeated:
             raise ValueError(f"expected distinct class ids, got {', '.join(repeated)} more than once")
+        if not any(class_ids):
+            raise ValueError("expected the id of at least one class")
         return class_ids
 
     def label_of(self, class_id: str) -> int:
@@ -87,15 +110,15 @@ class PriorMetadata(BaseModel):
         try:
             return self._labels[class_id]
         except KeyError:
-            known = ", ".join(self.class_ids[:5]) + (", …" if len(self.class_ids) > 5 else "")
+            known = ", ".join([*self._labels][:5]) + (", …" if len(self._labels) > 5 else "")
             raise UsageError(
-                f"the prior does not know class {class_id!r}; it knows {len(self.class_ids)} classes ({known}). "
+                f"the prior does not know class {class_id!r}; it knows {len(self._labels)} classes ({known}). "
                 "Choose a prior trained on this dataset's classes."
             ) from None
 
     @cached_property
     def _labels(self) -> dict[str, int]:
-        return {class_id: label for label, class_id in enumerate(self.class_ids)}
+        return {class_id: label for label, class_id in enumerate(self.class_ids) if class_id is not None}
 
     def saw_test_images(self, split_hash: str) -> bool | None:
         """Whether the prior was trained on test images of this split; None where its metadata does not say."""
@@ -117,4 +140,5 @@ class PriorMetadata(BaseModel):
     def what_makes_images(self) -> dict[str, Any]:
         """The fields that can change an image: the metadata's part of the prior's hash."""
         described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "seen_test_split_hashes"}
+        described |= {"num_heads", "licence", "source", "checksums"}
         return self.model_dump(mode="json", include=set(type(self).model_fields) - described)
