@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddbench.benchmark.core.transfers import send
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,), (0.5,))}
 
@@ -38,7 +40,8 @@ class Normalisation:
 
 def unit_range(images: np.ndarray, device: torch.device) -> Tensor:
     """(N, S, S, C) uint8 -> (N, C, S, S) float32 in [0, 1] on the device."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    pixels = send(torch.from_numpy(np.ascontiguousarray(images)), device)
+    return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 def to_levels(images: Tensor) -> np.ndarray:

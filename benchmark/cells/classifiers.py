@@ -22,6 +22,7 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.spec import digest
+from ddbench.benchmark.core.transfers import send
 from ddbench.benchmark.protocols import augmentation, hard_minimax_sgd, networks, quick
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
 from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch
@@ -130,6 +131,8 @@ class _Classifiers:
         task, channels = self.task, self._image_shape[-1]
         generator = task.stream("network", name, *key)
         network = networks.build(name, len(task.class_ids), image_size, channels, generator=generator)
+        # A method may ask for one at every step: the host does not wait for it to arrive.
+        network.load_state_dict({n: send(t, task.device) for n, t in network.state_dict().items()}, assign=True)
         return to_device(network, task.device).train()
 
     def trained_classifier(self, recipe: ClassifierRecipe) -> Classifier:

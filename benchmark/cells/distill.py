@@ -93,6 +93,7 @@ def distill(
             dataset.channels,
             classes=classes,
             adopted=[shard.path / "rounds" for shard, _ in shards],
+            threads=plan.threads,
         )
     prior = planned_prior(spec, launch)
     method_class: type[Method] = METHODS.load(spec.method.name)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Rounds(Mapping[Key, DistilledImage]):
         channels: of the dataset's images.
         classes: the class indices of a shard; None: all of them.
         adopted: the `rounds` folders of finished shards, whose images count as this cell's own; they stay as they are.
+        threads: that encode a round's images side by side.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Rounds(Mapping[Key, DistilledImage]):
         *,
         classes: range | None = None,
         adopted: Sequence[Path] = (),
+        threads: int = 1,
     ) -> None:
         self.folder, self.ipc, self.channels = folder, ipc, channels
         self.classes = range(n_classes) if classes is None else classes
+        self._map = map if threads == 1 else ThreadPoolExecutor(threads).map
         self._images: dict[Key, _Committed] = {}
         self._known_terms: dict[tuple[str, ...], tuple[str, ...]] = {}
         for shard in adopted:
@@ -76,7 +80,7 @@ class Rounds(Mapping[Key, DistilledImage]):
         self._next = max((int(path.name) for path in folder.iterdir()), default=-1) + 1
 
     def commit(self, images: list[DistilledImage]) -> None:
-        """Check a round and make it visible.
+        """Check a round and make it visible, before it returns: what a method yielded is on disk when it goes on.
 
         Raises:
             RunError: an image outside the grid, one that was already committed, or pixels of the wrong kind: a defect
@@ -95,15 +99,14 @@ class Rounds(Mapping[Key, DistilledImage]):
     def _write(self, images: Sequence[DistilledImage], folder: Path) -> list[dict[str, Any]]:
         """Write a round's files and its marker, of which this returns what is noted of the images."""
         noted = []
-        for image in images:
-            file = png(image.pixels)
+        for image, file, sha256, file_sha256 in self._map(_encoded, images):
             (folder / f"{_name(image.class_index, image.image_index)}.png").write_bytes(file)
             noted.append(
                 {
                     "class_index": image.class_index,
                     "image_index": image.image_index,
-                    "pixels_sha256": pixels_sha256(image.pixels),
-                    "file_sha256": hashlib.sha256(file).hexdigest(),
+                    "pixels_sha256": sha256,
+                    "file_sha256": file_sha256,
                     "has_latent": image.latent is not None,
                     "guidance_nats": dict(image.guidance_nats),
                 }
@@ -113,12 +116,12 @@ class Rounds(Mapping[Key, DistilledImage]):
             for i in images
             if i.latent is not None
         }
-        sha256 = None
+        latents_sha256 = None
         if latents:
             file = save(latents)  # save_file hides the system's error number
             (folder / LATENTS).write_bytes(file)
-            sha256 = hashlib.sha256(file).hexdigest()
-        write_json(folder / "round.json", {"latents_sha256": sha256, "images": noted})
+            latents_sha256 = hashlib.sha256(file).hexdigest()
+        write_json(folder / "round.json", {"latents_sha256": latents_sha256, "images": noted})
         return noted
 
     def __getitem__(self, key: Key) -> DistilledImage:
@@ -199,6 +202,12 @@ class Rounds(Mapping[Key, DistilledImage]):
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
+
+
+def _encoded(image: DistilledImage) -> tuple[DistilledImage, bytes, str, str]:
+    """An image, its PNG file, and the hashes of its pixels and of that file."""
+    file = png(image.pixels)
+    return image, file, pixels_sha256(image.pixels), hashlib.sha256(file).hexdigest()
 
 
 def _folders(rounds: Path) -> list[Path]:

@@ -5,6 +5,7 @@ Legend: n = IPC vectors in a group, D numbers in a latent, G groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.transfers import send
+from ddbench.methods.diffusion.ahead import begun_ahead
 
 BLOCK_NUMBERS = 1 << 22
 """Numbers drawn at once: it bounds memory, and belongs to what determines a draw."""
@@ -59,8 +61,15 @@ def best_group(
     in_block = max(1, BLOCK_NUMBERS // (size * len(mean)))
     lowest = torch.full((), torch.inf, device=mean.device)
     best = torch.zeros(shape, device=mean.device)
-    for block, first in enumerate(range(0, groups, in_block)):
-        noise = torch.randn(min(in_block, groups - first), *shape, generator=draw(block))
+
+    def drawn(block: int) -> Tensor:
+        count = min(in_block, groups - block * in_block)
+        return torch.randn(count, *shape, generator=draw(block))
+
+    # One block is drawn by one thread; a class of ImageNet at the paper's numbers has thousands of them.
+    threads = torch.get_num_threads()
+    threads = threads if threads > 1 or mean.is_cuda else 0
+    for noise in begun_ahead(drawn, range(math.ceil(groups / in_block)), threads):
         block_groups = torch.addcmul(mean, send(noise, mean.device), std)
         score, at = group_scores(block_groups, mean, std, skew_weight).min(0, keepdim=True)
         better = score < lowest  # chosen where the groups lie: the host draws the next block meanwhile

@@ -1,12 +1,15 @@
-"""Work on one class after the other, spread over threads: started ahead of being asked for, results as in a loop."""
+"""Work that threads start ahead of being asked for: on one class after the other, or on whatever follows. Results are
+those of a loop."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +17,32 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from ddbench.methods.base import Made
+
+Asked = TypeVar("Asked")
+Got = TypeVar("Got")
+
+
+def begun_ahead(work: Callable[[Asked], Got], of: Iterable[Asked], threads: int) -> Iterator[Got]:
+    """`map(work, of)`, of which threads work out at most `2 · threads` results ahead of the one that is asked for.
+
+    Args:
+        threads: beside the calling one; 0: that one does it all, when it is asked.
+    """
+    if not threads:
+        yield from map(work, of)
+        return
+    begun: deque[Future[Got]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for one in of:
+                begun.append(pool.submit(work, one))
+                if len(begun) > 2 * threads:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 class Ahead:

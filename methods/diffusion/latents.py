@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask, Made
+from ddbench.methods.diffusion.ahead import begun_ahead
 from ddbench.methods.diffusion.prior import Encoder, Prior
 
 Posterior = Literal["mean", "sample"]
@@ -74,14 +77,16 @@ def kept_latents(
     """
     source, class_id = real_images(task, prior), task.class_ids[class_index]
 
-    def encode() -> Iterator[np.ndarray]:
+    def encode() -> Iterator[Tensor]:
         indices = source.of_class(class_index)
-        for start in range(0, len(indices), task.batch_size):
-            block = indices[start : start + task.batch_size]
-            task.progress(f"encoding class {class_id}: {start} of {len(indices)} images")
-            images = source.read(block)
+        blocks = np.split(indices, range(task.batch_size, len(indices), task.batch_size))
+        done = 0
+        # The next images are read while these are encoded, and the host waits for none of it.
+        for block, images in zip(blocks, begun_ahead(source.read, blocks, threads=1), strict=True):
+            task.progress(f"encoding class {class_id}: {done} of {len(indices)} images")
+            done += len(block)
             if posterior == "mean":
-                yield prior.encode(images, encoder)[0].cpu().numpy()
+                yield prior.encode(images, encoder)[0]
                 continue
             streams = [task.stream("support latents", source.names[i]) for i in block]
             flips = [bool(torch.randint(2, (), generator=stream)) for stream in streams]
@@ -89,11 +94,11 @@ def kept_latents(
             mean, std = prior.encode(images, encoder)
             if std is not None:
                 noise = torch.stack([torch.randn(prior.latent_shape, generator=stream) for stream in streams])
-                mean = mean + std * noise.to(mean.device)
-            yield mean.cpu().numpy()
+                mean = mean + std * send(noise, mean.device)
+            yield mean
 
     def make() -> Made:
-        latents = np.concatenate(list(encode()))
+        latents = torch.cat(list(encode())).cpu().numpy()
         return Made({"latents": latents}) if prior.metadata.of_pixels else _in_float16(latents, class_id)
 
     # The autoencoder alone makes latents: a tuned prior's are its base's.

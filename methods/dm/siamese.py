@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddbench.benchmark.core.transfers import send
+
 Augmentation = Callable[[Tensor], Tensor]
 
 CROP_PADDING = 0.125
@@ -88,6 +90,6 @@ def resample(images: Tensor, matrix: tuple[tuple[float, float], tuple[float, flo
     A factor above 1 shrinks the content.
     """
     (xx, xy), (yx, yy) = matrix
-    theta = images.new_tensor([[xx, xy, 0], [yx, yy, 0]]).expand(len(images), 2, 3)
+    theta = send(torch.tensor([[xx, xy, 0], [yx, yy, 0]], dtype=images.dtype), images.device).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)

@@ -22,11 +22,15 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.protocols import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import train_student
+from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
+from ddbench.methods.base import ArtefactCache, DistillTask
 from ddbench.methods.d3hr.groups import best_group
+from ddbench.methods.diffusion.latents import Posterior, kept_latents
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.diffusion.priors.training import PriorTraining, train_prior
 from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.minimax import tune
 
@@ -40,6 +44,9 @@ WAITS = {
     "25 of them: the look at their losses": 1,
     "a refinement step of CaO2": 0,
     "a block of D3HR's groups": 0,
+    "an iteration of DM": 0,
+    "a batch of real images that is encoded": 0,
+    "a step of training a prior, for the step before": 1,
     "a training step": 0,
     "an epoch": 1,
     "an epoch with CutMix": 1,
@@ -140,6 +147,52 @@ def test_d3hr(monkeypatch: pytest.MonkeyPatch) -> None:
         best_group(partial(seeds.stream, 0, "group"), mean, std, size=2, groups=blocks, skew_weight=0.5)
 
     assert waits_of_one_more(run, 3, 9) == WAITS["a block of D3HR's groups"]
+
+
+def test_dm(distill: Any) -> None:
+    """With images, augmentation and a network of its own, each of which comes from the host."""
+
+    def run(iterations: int) -> None:
+        distill("dm", "shared", {"iterations": iterations, "network_image_size": 8})
+
+    run_once(run, 1)
+    assert waits_of_one_more(run, 2, 6) == WAITS["an iteration of DM"]
+
+
+class NothingKept(ArtefactCache):
+    def arrays(self, kind: str, key: Mapping[str, Any], make: Callable[[], Any]) -> Mapping[str, np.ndarray]:
+        return make()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("posterior", ["mean", "sample"])
+def test_real_images(posterior: Posterior, tmp_path: Path) -> None:
+    """Through an autoencoder; another thread reads the next batch."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    train = ArraySource(pixels, np.zeros(12, np.int64), [f"{i}.png" for i in range(12)])
+    nothing: Any = None
+
+    def run(batches: int) -> None:
+        prior = Prior.load(find_prior("random:tiny"), device=CUDA)
+        task = DistillTask(
+            class_ids=("n01440764",), class_indices=(0,), ipc=1, seed=0, train=train, train_hash="noise", device=CUDA,
+            precision="fp32", batch_size=12 // batches, scratch=tmp_path, done={}, load_prior=nothing,
+            cache=NothingKept(), phase=nothing, progress=lambda note: None,
+            train_at=lambda image_size, resize="": train,
+        )  # fmt: skip
+        kept_latents(task, prior, 0, posterior)
+
+    assert waits_of_one_more(run, 2, 4) == WAITS["a batch of real images that is encoded"]
+
+
+def test_a_priors_training(tmp_path: Path) -> None:
+    split = Digits().load("default", None, 8)
+
+    def run(steps: int) -> None:
+        settings = PriorTraining(hidden=8, heads=2, layers=1, batch=4, steps=steps, warmup_steps=1)
+        out = tmp_path / f"{steps} steps"
+        train_prior(split, Digits.class_ids, settings, out, seed=0, trained_on="digits", device=CUDA)
+
+    assert waits_of_one_more(run, 2, 6) == WAITS["a step of training a prior, for the step before"]
 
 
 def trained(protocol: Protocol, *, images: int, epochs: int, looks: int) -> None:

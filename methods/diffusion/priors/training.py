@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.files import whole_folder
+from ddbench.benchmark.core.transfers import Arriving, send
 from ddbench.datasets.base import ImageSource, SplitData, Subset
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.network import DenoisingNetwork
@@ -225,6 +226,7 @@ def _optimise(
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _learning_rate_factor(step, settings))
     draw = {what: seeds.stream(seed, "prior training", what) for what in ("image", "mirror", "label", "time", "noise")}
+    before: Arriving | None = None
     for step in range(settings.steps):
         rows = torch.randint(len(images), (settings.batch,), generator=draw["image"])
         x, y = images[rows], labels[rows]
@@ -235,9 +237,11 @@ def _optimise(
         t = torch.randint(SCHEDULE.steps, (len(x),), generator=draw["time"])
         noise = torch.randn(x.shape, generator=draw["noise"])
 
-        predicted = predict_noise(network, add_noise(x, noise, signal[t]).to(device), t.to(device), y.to(device))
-        error = (predicted - noise.to(device)).square().flatten(1).mean(1)
-        loss = (weight[t].float().to(device) * error).mean()
+        noisy, of_step, t_on, y_on, noise_on = (
+            send(one, device) for one in (add_noise(x, noise, signal[t]), weight[t].float(), t, y, noise)
+        )
+        error = (predict_noise(network, noisy, t_on, y_on) - noise_on).square().flatten(1).mean(1)
+        loss = (of_step * error).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -245,7 +249,11 @@ def _optimise(
         with torch.no_grad():
             keep = min(settings.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
-        on_step(step + 1, settings.steps, loss.item())
+        if before is not None:  # read a step late, so that a GPU never waits to be asked for more
+            on_step(step, settings.steps, before.tolist()[0])
+        before = Arriving(loss.detach()[None])
+    if before is not None:
+        on_step(settings.steps, settings.steps, before.tolist()[0])
 
 
 def _learning_rate_factor(step: int, settings: PriorTraining) -> float:

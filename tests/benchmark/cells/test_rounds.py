@@ -1,5 +1,6 @@
 """Commits of a distill cell: whole rounds survive, everything else is made again."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,25 @@ def test_committed_rounds_come_back_bit_for_bit(tmp_path: Path) -> None:
         else:
             assert np.array_equal(again[key].latent, expected.latent)
     assert dict(again.digests()) == dict(rounds.digests())
+
+
+def test_threads_encode_a_round_side_by_side_into_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_of = [image(c, i) for c in range(2) for i in range(3)]
+    open_rounds(tmp_path / "one").commit(round_of)
+    both, encode = threading.Barrier(2, timeout=30), rounds_module.png
+
+    def png(pixels: np.ndarray) -> bytes:
+        both.wait()  # until another thread encodes too
+        return encode(pixels)
+
+    monkeypatch.setattr(rounds_module, "png", png)
+    rounds = Rounds(tmp_path / "two", n_classes=2, ipc=3, channels=1, threads=2)
+    rounds.commit(round_of)
+    files = [{p.name: p.read_bytes() for p in (tmp_path / of / "000000").iterdir()} for of in ("one", "two")]
+    assert files[0] == files[1]
+    assert list(rounds) == [(c, i) for c in range(2) for i in range(3)]
 
 
 def test_a_round_that_was_never_renamed_is_thrown_away(tmp_path: Path) -> None:
