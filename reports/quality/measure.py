@@ -21,7 +21,7 @@ from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.float_images import FloatImages
+from ddbench.datasets.float_images import FloatImages, as_uint8
 from ddbench.datasets.image_sets import read_set
 from ddbench.datasets.set_layout import layout_of
 from ddbench.reports.quality import features as feature_extractors
@@ -131,7 +131,7 @@ class Measuring:
 
         def at_that_size(pixels: np.ndarray) -> np.ndarray:
             shapes.append(pixels.shape)
-            return fit(quick.PROTOCOL, pixels, self.resolution)
+            return fit(quick.PROTOCOL, as_uint8(pixels), self.resolution)
 
         images = read_set(
             made.folder,

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.core.result import DistillResult, PriorRecord
-from ddbench.benchmark.core.spec import MethodSpec, digest
+from ddbench.benchmark.core.result import DistillResult, PriorRecord, SoftLabelsRecord
+from ddbench.benchmark.core.spec import ForeignImages, MethodSpec, digest
 from ddbench.benchmark.planning.run_spec import parse_selector
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.rows import EvaluateCell, Results, Student, printable
@@ -102,11 +102,13 @@ class RowKey:
     """Type of the device that made the sets: cpu, cuda; none for images made elsewhere."""
     evaluate_device: str
     """Type of the device that trained the students."""
+    labels_sha256: str | None = None
+    """Hash of soft labels that came with images made elsewhere, used or not; none where there are none."""
 
     @property
     def id(self) -> str:
         """The same in every table."""
-        return digest(asdict(self))[:12]
+        return digest({k: v for k, v in asdict(self).items() if k != "labels_sha256" or v is not None})[:12]
 
     @property
     def images(self) -> str | None:
@@ -160,6 +162,19 @@ class Row:
         """None for a method without one, and where no result names it yet."""
         results = [*self.distilled, *(student.result for student in self.finished)]
         return next((result.prior for result in results if result.prior is not None), None)
+
+    @property
+    def soft_labels(self) -> SoftLabelsRecord | None:
+        """Soft labels that came with its images; None where there are none, and where no student has finished."""
+        return next((s.result.soft_labels for s in self.finished if s.result.soft_labels is not None), None)
+
+    @property
+    def trained_with(self) -> str | None:
+        """What its students were trained with instead of the soft labels that came with its images; else None."""
+        soft = self.soft_labels
+        if soft is None or soft.used:
+            return None
+        return "hard labels" if self.cells[0].spec.teacher_sha256 is None else "a teacher's labels"
 
     @cached_property
     def sets(self) -> list[DistilledSet]:
@@ -312,4 +327,5 @@ def _row_key(cell: EvaluateCell) -> RowKey:
         precision=None if distill is None else distill.precision,
         distill_device=None if distill is None else distill.device_type,
         evaluate_device=cell.spec.device_type,
+        labels_sha256=cell.spec.images.soft_labels_sha256 if isinstance(cell.spec.images, ForeignImages) else None,
     )

@@ -7,7 +7,8 @@ that the result names. It is named by that hash and by its layout, so one that i
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.image_files import list_images
-from ddbench.datasets.image_sets import pixels_sha256, read_image, set_sha256
+from ddbench.datasets.float_images import as_uint8
+from ddbench.datasets.image_sets import describe_set
 from ddbench.reports.results.paths import LEADS_OUT, leads_out
 from ddbench.reports.results.rows import Problem, printable
 
@@ -120,18 +121,18 @@ def _there(to: Path, path: str, dataset: Dataset) -> Sheet | None:
 def _read(source: Path, dataset: Dataset) -> tuple[dict[tuple[int, int], np.ndarray], str]:
     """Tiles of the images that are shown, by class and index, and the hash of the whole set, from the same pixels."""
     tiles: dict[tuple[int, int], np.ndarray] = {}
+    index_of = {class_id: class_index for class_index, class_id in enumerate(dataset.class_ids)}
+    index_in_class = Counter[int]()
 
-    def digests() -> Iterator[tuple[str, int, str]]:
-        for class_index, class_id in enumerate(dataset.class_ids):
-            for image_index, file in enumerate(list_images(source / class_id).files):
-                pixels = read_image(file, dataset.channels)
-                if class_index < CLASSES and image_index < IMAGES:
-                    image_size = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))
-                    tiles[class_index, image_index] = _tile(pixels, image_size)
-                yield class_id, image_index, pixels_sha256(pixels)
+    def look(path: Path, pixels: np.ndarray) -> None:
+        class_index = index_of[path.parent.name]
+        image_index = index_in_class[class_index]
+        index_in_class[class_index] += 1
+        if class_index < CLASSES and image_index < IMAGES:
+            image_size = len(next(iter(tiles.values()))) if tiles else min(SIDE, max(pixels.shape[:2]))
+            tiles[class_index, image_index] = _tile(as_uint8(pixels), image_size)
 
-    sha256 = set_sha256(digests())
-    return tiles, sha256
+    return tiles, describe_set(source, dataset.class_ids, dataset.channels, look=look).sha256
 
 
 def _tile(pixels: np.ndarray, image_size: int) -> np.ndarray:
