@@ -96,6 +96,12 @@ EACH_IMAGE_ALONE = (
 """Layers in which no image of a batch meets another, and which draw nothing; an empty sequence is one."""
 
 
+def each_image_alone(network: nn.Module) -> bool:
+    """Whether all its layers are such."""
+    layers = (module for module in network.modules() if not any(True for _ in module.children()))
+    return all(isinstance(each, EACH_IMAGE_ALONE) for each in layers)
+
+
 class MicroBatches:
     """How many images of a batch pass through the network at once. Where GPU memory runs out, half as many do: the
     gradient is still the whole batch's, up to the order of sums, as long as each layer takes each image alone.
@@ -107,12 +113,7 @@ class MicroBatches:
 
     def halve(self, network: nn.Module, error: RuntimeError) -> bool:
         """Whether it can go on with half, after that error."""
-        layers = (module for module in network.modules() if not any(True for _ in module.children()))
-        if (
-            self.size == 1
-            or not memory_ran_out(error)
-            or not all(isinstance(each, EACH_IMAGE_ALONE) for each in layers)
-        ):
+        if self.size == 1 or not memory_ran_out(error) or not each_image_alone(network):
             return False
         self.too_large.append(self.size)
         self.size //= 2
@@ -163,6 +164,7 @@ def train_epoch(
     second_pass: bool = False,
     what: str = "the student",
     micro_batches: MicroBatches | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
     after_step: Callable[[int, int], None] | None = None,
 ) -> EpochLosses:
     """One pass over the reshuffled images, last partial batch included. The host waits for a GPU nowhere in it.
@@ -175,6 +177,7 @@ def train_epoch(
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
         what: is trained, for the message of a failure.
         micro_batches: of the training; None: each batch in one piece, whatever memory it takes.
+        forward: gives the network's logits; None: the network does.
         after_step: called with (steps done, steps of the epoch).
     """
     device, n, image_size = labels.device, len(pixels), pixels.image_size
@@ -182,7 +185,7 @@ def train_epoch(
     rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
-    sizes = [len(batch) for batch in order.split(batch_size)]
+    sizes = batches_of_epoch(network, n, batch_size)
     cuts = _draw_cuts(sizes, image_size, streams("cutmix", epoch), device) if cutmix else [None] * len(sizes)
     losses = torch.empty(len(sizes), device=device)
     network.train()
@@ -202,7 +205,7 @@ def train_epoch(
                 optimiser.zero_grad()
                 at_once = len(images) if micro_batches is None else micro_batches.size
                 try:
-                    losses[step] = _backward(network, images, y, cut, loss_of, at_once, second_pass)
+                    losses[step] = _backward(network, forward or network, images, y, cut, loss_of, at_once, second_pass)
                     break
                 except RuntimeError as error:
                     if micro_batches is None or not micro_batches.halve(network, error):
@@ -219,6 +222,7 @@ def train_epoch(
 
 def _backward(
     network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     cut: Cut | None,
@@ -237,7 +241,7 @@ def _backward(
         if second_pass:
             with torch.no_grad():
                 network(x)
-        loss = loss_of(network(x), x, y, mixed)
+        loss = loss_of(forward(x), x, y, mixed)
         if len(x) < n:
             loss = loss * (len(x) / n)
         loss.backward()
@@ -250,9 +254,18 @@ def _leaves_one_out(network: nn.Module, n: int, batch_size: int) -> bool:
     return n > 1 and n % batch_size == 1 and _has_batchnorm(network)
 
 
-def steps_of_epoch(network: nn.Module, n: int, batch_size: int) -> int:
-    """The steps that `train_epoch` takes over n images."""
-    return math.ceil((n - _leaves_one_out(network, n, batch_size)) / batch_size)
+def batches_of_epoch(network: nn.Module, n: int, batch_size: int) -> list[int]:
+    """Images of each step that `train_epoch` takes over n images."""
+    return _split(n - _leaves_one_out(network, n, batch_size), batch_size)
+
+
+def batches_of_test(n: int) -> list[int]:
+    """Images of each forward pass in which `top_classes` looks at n images."""
+    return _split(n, TEST_BATCH)
+
+
+def _split(n: int, size: int) -> list[int]:
+    return [min(size, n - start) for start in range(0, n, size)]
 
 
 def _draw_rows(augment: augmentation.Augmentation, n: int, image_size: int, generator: torch.Generator) -> Tensor:
@@ -276,12 +289,18 @@ def _drawing_layers(generator: torch.Generator, device: torch.device) -> Iterato
 
 
 @torch.inference_mode()
-def top_classes(network: nn.Module, normalise: augmentation.Normalise, pixels: Pixels, most: int = 5) -> np.ndarray:
-    """(N, min(most, K)) class indices by falling logit, in evaluation mode."""
+def top_classes(
+    network: nn.Module,
+    normalise: augmentation.Normalise,
+    pixels: Pixels,
+    most: int = 5,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> np.ndarray:
+    """(N, min(most, K)) class indices by falling logit, in evaluation mode; `forward` as `train_epoch` takes it."""
     network.eval()
     top = []
     for raw in pixels.batches(torch.arange(len(pixels)), TEST_BATCH):
-        logits = network(normalise(raw))
+        logits = (forward or network)(normalise(raw))
         top.append(logits.topk(min(most, logits.shape[1]), dim=1).indices)
     return torch.cat(top).cpu().numpy()
 

@@ -10,9 +10,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
 from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.compiled import Call, Choice, Forward, as_decided, calls_of, decide
 from ddbench.benchmark.protocols.epoch import (
     EpochLosses,
     KlToStored,
     Loss,
     MicroBatches,
     SoftLabels,
+    batches_of_epoch,
+    batches_of_test,
     build_optimiser,
     cross_entropy,
-    steps_of_epoch,
     to_device,
     top_classes,
     train_epoch,
@@ -82,7 +84,7 @@ class StudentResult:
     """Images of a batch that passed through the network at once when GPU memory ran out, in this attempt; half of them
     did from then on."""
     determinism: dict[str, Any] | None
-    """`environment.determinism` while it trained."""
+    """`environment.determinism` while it trained, and which calls of the network were `compiled`."""
 
 
 def train_student(
@@ -102,6 +104,7 @@ def train_student(
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
     stream: bool = False,
+    compile: Choice = "no",
 ) -> StudentResult:
     """Train one student under `protocol` and test it.
 
@@ -125,6 +128,8 @@ def train_student(
             the result is safe.
         stream: bring the training images to the device batch by batch, where together they do not fit beside a step
             (`memory.resident`). The result is the same.
+        compile: whether the network goes through `torch.compile`, which rounds in other places; a training that was
+            killed keeps to what it began with.
 
     Raises:
         UsageError: a student that the protocol does not train, or that cannot work at this side; a variable
@@ -153,6 +158,7 @@ def train_student(
     labels = _targets(protocol, train_labels, soft_labels).to(device)
     augment = augmentation.build(protocol, device)
     normalise = augmentation.Normalise(protocol.mean, protocol.std, device)
+    batches = batches_of_epoch(network, len(train), batch_size)
     loss_of = _loss(protocol, teacher)
 
     progress = _Progress()
@@ -169,7 +175,9 @@ def train_student(
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
-        determinism = environment.determinism()
+        calls = calls_of(batches, epochs, batches_of_test(len(test)), len(looks))
+        forward = _forward(network, compile, calls, (train.channels, *train.shape[1:3]), progress, saved)
+        determinism = {**(environment.determinism() or {}), **forward.arithmetic}
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
             for group in optimiser.param_groups:
@@ -187,6 +195,7 @@ def train_student(
                 epoch=epoch,
                 second_pass=bool(protocol.second_pass),
                 micro_batches=micro_batches,
+                forward=forward,
             )
             saving = saved is not None and time.monotonic() - saved_at >= save_seconds
             # A GPU gets the next epoch's work before its host reads this one's losses, but where the host waits anyway.
@@ -199,7 +208,7 @@ def train_student(
             progress.epoch = epoch
             accuracy = None
             if epoch in looks:
-                outputs = top_classes(network, normalise, test)
+                outputs = top_classes(network, normalise, test, forward=forward)
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
                 progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=read[-1][1]))
@@ -210,7 +219,7 @@ def train_student(
                 for done, train_loss in read:
                     on_epoch(EpochReport(done, epochs, train_loss, accuracy if done == epoch else None))
         if outputs is None:
-            outputs = top_classes(network, normalise, test)
+            outputs = top_classes(network, normalise, test, forward=forward)
 
     return StudentResult(
         acc_last=progress.curve[-1].accuracy,
@@ -219,12 +228,38 @@ def train_student(
         curve=tuple(progress.curve),
         predictions=outputs[:, 0].astype(np.uint16),
         epochs=epochs,
-        steps=epochs * steps_of_epoch(network, len(train_images), batch_size),
+        steps=epochs * len(batches),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
         oom_batch_sizes=tuple(micro_batches.too_large),
         determinism=determinism,
     )
+
+
+def _forward(
+    network: nn.Module,
+    choice: Choice,
+    calls: Mapping[Call, int],
+    image_shape: tuple[int, int, int],
+    progress: _Progress,
+    saved: _Checkpoint | None,
+) -> Forward:
+    """The network as this training takes it: what is decided of a new one is saved before its first step."""
+    began = time.perf_counter()
+    if progress.epoch or progress.compiled is not None:
+        forward = as_decided(network, [Call(bool(kind), size) for kind, size in progress.compiled or ()], image_shape)
+        if forward.problem is not None:
+            forward = replace(forward, problem=f"compiled up to epoch {progress.epoch}, then not: {forward.problem}")
+    else:
+        decided = decide(network, choice, calls, image_shape)
+        if decided is None:
+            return Forward(network)
+        forward, progress.compiled = decided, [[int(call.training), call.images] for call in decided.calls]
+        if saved is not None:
+            saved.save(progress)
+    if progress.compiled:
+        progress.train_seconds += time.perf_counter() - began
+    return forward
 
 
 def checkpoint_seconds() -> float:
@@ -261,6 +296,8 @@ class _Progress:
     curve: list[Look] = field(default_factory=list)
     train_seconds: float = 0.0
     test_seconds: float = 0.0
+    compiled: list[list[int]] | None = None
+    """The calls of the network that are compiled; None: nothing was measured to decide it."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_every_image_counts_once_and_a_lonely_one_not_under_batchnorm(n: int, ba
     }[n]  # fmt: skip
     total = len(found.seen)
     assert found.steps == [(step, total) for step in range(1, total + 1)]
-    assert epoch.steps_of_epoch(net, n, 3) == total
+    assert len(epoch.batches_of_epoch(net, n, 3)) == total
     weighted = sum(loss * len(batch) for loss, batch in zip(found.losses, found.seen, strict=True))
     assert found.mean_loss == pytest.approx(weighted / len(counted), rel=1e-6)
 
