@@ -103,7 +103,7 @@ def test_loss_and_gradient_are_the_batchs(mixed: bool, soft: bool, at_once: int)
 
     def found(size: int) -> list[Tensor]:
         network.zero_grad()
-        loss = _backward(network, images, labels, cut, loss_of, size, second_pass=False)
+        loss = _backward(network, network, images, labels, cut, loss_of, size, second_pass=False)
         return [loss, *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
     whole, parts = found(10), found(at_once)
