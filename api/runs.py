@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, get_type_hints
 
 from rich.console import Console
 
-from ddbench.benchmark.core.spec import Precision, Scalar
+from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.planner import plan_request
@@ -43,6 +43,7 @@ class StudentOptions(TypedDict, total=False):
     repeats: int | None
     protocol: str | None
     student: str | None
+    compile: Compile
 
 
 class DistillOptions(CellOptions, total=False):
@@ -161,6 +162,8 @@ def evaluate(
     normalisation: str | None = None,
     set_index: int | None = None,
     labels: Literal["probabilities", "logits"] | None = None,
+    allow_test_images: bool = False,
+    same_method_as: str | None = None,
     dry_run: bool = False,
     progress: bool | None = None,
     check: bool = True,
@@ -181,6 +184,8 @@ def evaluate(
             "mean=…,std=…".
         set_index: which set of a file of tensors that holds several.
         labels: what the set's soft labels are. None: probabilities, else it must be said.
+        allow_test_images: take a set with test images in it; it is never ranked.
+        same_method_as: name of another set of the same method, in whose row this one counts. None: a row of its own.
         dry_run: run nothing; the outcome says which cells there would be, and which exist.
         progress: show it. None: on a terminal and in a notebook, nowhere else.
         check: raise if a cell fails; else the outcome alone says so.
@@ -202,6 +207,8 @@ def evaluate(
         normalisation=normalisation,
         set_index=set_index,
         labels=labels,
+        allow_test_images=allow_test_images,
+        same_method_as=same_method_as,
         dry_run=dry_run,
     )
     return _run(spec, planned, reporter, dry_run=dry_run, check=check)

@@ -90,6 +90,7 @@ def evaluate(
             stream=not train_fits,
         )
     save_array(cell.path / PREDICTIONS, outcome.predictions)
+    counts = np.bincount(images.labels, minlength=len(dataset.class_ids))
     labels = store.artefacts / "test-labels" / f"{record.content_hash[:16]}.npy"
     if not labels.exists():
         labels.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,9 @@ def evaluate(
         subset=launch.subset,
         source=launch.source,
         soft_labels=launch.soft_labels,
+        test_images=launch.test_images,
+        n_images=len(images.labels),
+        images_per_class=(int(counts.min()), int(counts.max())),
         predictions=PREDICTIONS,
         cost=meter.cost(
             batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),

@@ -69,6 +69,17 @@ def evaluate(
         Literal["probabilities", "logits"] | None,
         typer.Option("--labels", help="What the set's soft labels are.", show_default="probabilities, where they are"),
     ] = None,
+    allow_test_images: Annotated[
+        bool, typer.Option("--allow-test-images", help="Take a set with test images in it; it is never ranked.")
+    ] = False,
+    same_method_as: Annotated[
+        str | None,
+        typer.Option(
+            "--same-method-as",
+            metavar="NAME",
+            help="Another set of the method of the set called NAME: one row of two sets. Else each set is a row.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train students on a distilled set that anything has made."""
@@ -90,6 +101,8 @@ def evaluate(
         normalisation=normalisation,
         set_index=set_index,
         labels=labels,
+        allow_test_images=allow_test_images,
+        same_method_as=same_method_as,
         dry_run=dry_run,
     )
     execute(spec, planned, shown, dry_run=dry_run)

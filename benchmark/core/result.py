@@ -265,6 +265,12 @@ class EvaluateResult(Result):
     """Where the set came from; None for a folder on the machine that ran it, or a set that was distilled here."""
     soft_labels: SoftLabelsRecord | None = None
     """Soft labels that came with the set; None: it has none."""
+    test_images: int | None = None
+    """Test images among a set's images that was taken with them (`with_test_images`); None: not looked for."""
+    n_images: int | None = None
+    """Images in the set."""
+    images_per_class: tuple[int, int] | None = None
+    """The fewest and the most images of a class."""
     predictions: str | None = None
     """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
 

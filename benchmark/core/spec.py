@@ -139,6 +139,10 @@ class ForeignImages(Model):
     soft_labels_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Hash of the soft labels that came with the set, whether students are trained with them or not: numbers of hard
     labels, where soft ones were at hand, are told from others. None: there are none, and it is left out of the JSON."""
+    with_test_images: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the set was taken although test images may be among its own; it then takes no rank."""
+    same_method_as: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Image hash of the first set of the same method, in whose row this one counts; None: a row of its own."""
 
 
 class EvaluateSpec(Model):

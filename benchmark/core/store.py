@@ -80,6 +80,8 @@ class Launch(Model):
     """Which images of that folder count; None: all."""
     reading: Reading | None = Field(default=None, exclude_if=lambda value: value is None)
     """How that folder is read; None: as it stands."""
+    test_images: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Test images among those that count, where the set was taken with them; None: not looked for."""
     source: SetSource | None = None
     """Where that set came from, if not from a folder on this machine."""
     soft_labels: SoftLabelsRecord | None = None

@@ -102,6 +102,9 @@ def plan_foreign(
     reading: Reading | None = None,
     source: SetSource | None = None,
     soft_labels: SoftLabelsRecord | None = None,
+    with_test_images: bool = False,
+    test_images: int | None = None,
+    same_method_as: str | None = None,
 ) -> Planned:
     """Plan students for a distilled set made elsewhere, or for a subset of it.
 
@@ -112,6 +115,9 @@ def plan_foreign(
         reading: how the folder is read; None: as it stands.
         source: where the set came from, if not from a folder on this machine.
         soft_labels: soft labels that came with it, used or not.
+        with_test_images: whether it is taken although test images may be among its own, and never ranked.
+        test_images: how many were found.
+        same_method_as: image hash of the first set of the same method.
     """
     label += "" if subset is None else subset.label
     setting = replace(setting, ipc=(ipc,), assumed=tuple(one for one in setting.assumed if not one.startswith("IPC ")))
@@ -122,9 +128,15 @@ def plan_foreign(
         reading=reading,
         source=source,
         soft_labels=soft_labels,
+        test_images=test_images,
         **_launch_options(run, resolve_device(run.device), setting.dataset),
     )
-    foreign = ForeignImages(image_set_sha256=sha256, soft_labels_sha256=soft_labels and soft_labels.sha256)
+    foreign = ForeignImages(
+        image_set_sha256=sha256,
+        soft_labels_sha256=soft_labels and soft_labels.sha256,
+        with_test_images=with_test_images,
+        same_method_as=same_method_as,
+    )
     planned = PlannedSet(
         label=label,
         spec=None,

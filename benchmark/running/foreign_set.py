@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.result import SoftLabelsRecord
+from ddbench.benchmark.core.spec import EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned, foreign_setting, plan_foreign
@@ -23,9 +26,9 @@ from ddbench.datasets.float_images import as_uint8
 from ddbench.datasets.foreign.class_folders import class_folders
 from ddbench.datasets.foreign.class_names import named_otherwise
 from ddbench.datasets.foreign.soft_labels import Kind
+from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
 from ddbench.datasets.image_files import background, counted_kinds
 from ddbench.datasets.image_sets import SetRecord, describe_set
-from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
 from ddbench.datasets.set_layout import choose_subset, layout_of
 
 
@@ -43,6 +46,8 @@ def plan_images(
     normalisation: str | None = None,
     set_index: int | None = None,
     labels: Kind | None = None,
+    allow_test_images: bool = False,
+    same_method_as: str | None = None,
     dry_run: bool = False,
 ) -> Planned:
     """Load the plugins that are named, and plan students for a set made elsewhere: a folder of images, one sub-folder
@@ -60,6 +65,8 @@ def plan_images(
         normalisation: how the floats of a file of tensors were made from pixels (`foreign.normalisation`).
         set_index: which set of a file that holds several.
         labels: what the set's soft labels are; None: probabilities, else it must be said.
+        allow_test_images: take a set with test images in it; it is never ranked.
+        same_method_as: name of a set in the results folder whose method made this one too; None: another method.
         dry_run: decode nothing to look for test images; their names are looked for all the same.
 
     Raises:
@@ -78,10 +85,10 @@ def plan_images(
         reading = Reading(class_folders=folders, flatten=flatten) if folders or flatten else None
         chosen = choose_subset(folder, class_ids, ipc, subset, subset_seed, reading)
         image_size = spec.resolution or declared.resolution
-        prints: dict[Path, str | None] = {}
+        prints: dict[Path, Print] = {}
 
         def look(path: Path, pixels: np.ndarray) -> None:
-            prints[path] = pixel_print(as_uint8(pixels), image_size)
+            prints[path] = print_of(as_uint8(pixels), image_size)
 
         found = describe_set(folder, class_ids, declared.channels, subset=chosen, reading=reading, look=look)
         everything = layout_of(folder, class_ids, None, reading).files
@@ -89,15 +96,53 @@ def plan_images(
             given, everything, list(prints), class_ids,
             order=given.class_order, kind=labels, protocol=setting.protocol, store=None if dry_run else Store(spec.out),
         )  # fmt: skip
-        planned = plan_foreign(
-            spec, setting, folder, found.sha256, found.ipc, name or given.name,
-            subset=chosen, reading=reading, source=given.source, soft_labels=soft,
-        )  # fmt: skip
+        leaked: dict[Path, str] = {}
         if spec.reuse != "only-cache":  # which shows what is there, and needs no data for it
             with reporter.progress() as progress:
-                refuse_test_images(prints, declared(), setting.spec, spec.data, None if dry_run else progress)
+                shown = None if dry_run else progress
+                leaked = find_test_images(prints, found.labels, declared(), setting.spec, spec.data, shown)
+        if leaked and not allow_test_images:
+            raise refusal(leaked, len(prints), declared(), setting.spec.split)
+        founder = None if same_method_as is None else _founder(Store(spec.out), same_method_as, setting.spec.name)
+        planned = plan_foreign(
+            spec, setting, folder, found.sha256, found.ipc, name or same_method_as or given.name,
+            subset=chosen, reading=reading, source=given.source, soft_labels=soft,
+            with_test_images=allow_test_images, test_images=len(leaked) if allow_test_images and not dry_run else None,
+            same_method_as=None if founder == found.sha256 else founder,
+        )  # fmt: skip
+    if allow_test_images:
+        among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else "no test image was found"
+        given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
     return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders), *said])
+
+
+def _founder(store: Store, name: str, dataset: str) -> str:
+    """Image hash of the first set of the method that a set of this name is of.
+
+    Raises:
+        UsageError: the results folder has no such set, or several of different methods.
+    """
+    known: dict[str, set[str]] = {}
+    for cell in store.cell_dirs():
+        try:
+            spec, label = cell.spec(), cell.launch().label
+        except (RunError, OSError, ValueError):  # reports list what cannot be read
+            continue
+        if isinstance(spec, EvaluateSpec) and isinstance(spec.images, ForeignImages) and spec.dataset.name == dataset:
+            known.setdefault(label, set()).add(spec.images.same_method_as or spec.images.image_set_sha256)
+    found = known.get(name, set())
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        hashes = ", ".join(sorted(sha256[:8] for sha256 in found))
+        raise UsageError(
+            f"--same-method-as {name}: {len(found)} sets in {store.out} are called so and are not of one method "
+            f"({hashes}); evaluate the one that is meant under a --name of its own"
+        )
+    raise UsageError(
+        f"--same-method-as {name}: no set made elsewhere is called so in {store.out}; {did_you_mean(name, known)}"
+    )
 
 
 def _of_labels(soft: SoftLabelsRecord, protocol: Protocol) -> str:

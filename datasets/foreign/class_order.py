@@ -89,8 +89,8 @@ def _candidates(order: str, class_ids: Sequence[str]) -> Iterator[Mapping[int, s
 def read_list(file: str, class_ids: Sequence[str]) -> dict[str, str]:
     """A file's folder names or numbers -> class ids.
 
-    Lines are a class id each, whose number is its line's from 0 (words may follow a wnid: `n01440764 tench`); or a folder's
-    name or number and a class id, with a space, tab or comma between; or a class id and its number.
+    Lines are a class id each, whose number is its line's from 0 (words may follow a wnid: `n01440764 tench`); or a
+    folder's name or number and a class id, with a space, tab or comma between; or a class id and its number.
 
     Raises:
         UsageError: no such file, a line without a class id, a mixture of these, or one of them twice.

@@ -16,22 +16,24 @@ from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.file_dataset import silent
+from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
 from ddbench.datasets.image_sets import describe_set, write_png
-from ddbench.datasets.leaked_images import pixel_print, refuse_test_images
 
 
 def refuse(
     folder: Path, dataset: Dataset, data: Path | None, image_size: int, split: str, *, pixels: bool = True
 ) -> None:
-    prints: dict[Path, str | None] = {}
-    describe_set(
+    prints: dict[Path, Print] = {}
+    described = describe_set(
         folder,
         dataset.class_ids,
         dataset.channels,
-        look=lambda path, image: prints.update({path: pixel_print(image, image_size)}),
+        look=lambda path, image: prints.update({path: print_of(image, image_size)}),
     )
     spec = DatasetSpec(name=dataset.name, split=split, resolution=image_size)
-    refuse_test_images(prints, dataset, spec, data, silent if pixels else None)
+    found = find_test_images(prints, described.labels, dataset, spec, data, silent if pixels else None)
+    if found:
+        raise refusal(found, len(prints), dataset, split)
 
 
 def digits_set(folder: Path, *, leaked: int = 0, inverted: bool = False) -> Path:
