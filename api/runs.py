@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, get_type_hints
 
 from rich.console import Console
 
-from ddbench.benchmark.core.spec import Compile, Precision, Scalar
+from ddbench.benchmark.core.spec import Precision, Scalar
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.planner import plan_request
@@ -43,7 +43,6 @@ class StudentOptions(TypedDict, total=False):
     repeats: int | None
     protocol: str | None
     student: str | None
-    compile: Compile
 
 
 class DistillOptions(CellOptions, total=False):
