@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddbench.benchmark.core.errors import Problems, RunError, UsageError
     from ddbench.benchmark.running.run_plan import CellsFailed, RunOutcome
-    from ddbench.lists import list_datasets, list_methods, list_networks, list_priors, list_protocols, list_studies
+    from ddbench.lists import (
+        list_datasets,
+        list_methods,
+        list_networks,
+        list_priors,
+        list_protocols,
+        list_sets,
+        list_studies,
+    )
     from ddbench.lists import list_protocols as protocols
     from ddbench.runs import distill, evaluate, run
     from ddbench.tables import compare, leaderboard, results, sets
@@ -43,6 +51,7 @@ __all__ = [
     "list_networks",
     "list_priors",
     "list_protocols",
+    "list_sets",
     "list_studies",
     "protocols",
     "results",
@@ -54,7 +63,7 @@ _HOMES = {
     "ddbench.benchmark.core.errors": ("Problems", "RunError", "UsageError"),
     "ddbench.benchmark.running.run_plan": ("CellsFailed", "RunOutcome"),
     "ddbench.lists": (
-        "list_datasets", "list_methods", "list_networks", "list_priors", "list_protocols", "list_studies"
+        "list_datasets", "list_methods", "list_networks", "list_priors", "list_protocols", "list_sets", "list_studies"
     ),
     "ddbench.runs": ("distill", "evaluate", "run"),
     "ddbench.tables": ("compare", "leaderboard", "results", "sets"),

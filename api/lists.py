@@ -43,6 +43,11 @@ def list_studies() -> pd.DataFrame:
     return _frame("studies")
 
 
+def list_sets() -> pd.DataFrame:
+    """One row per published distilled set on the hub, or family of them: name, address, IPC, dataset, layout."""
+    return _frame("sets")
+
+
 def _frame(kind: str, plugins: Sequence[Path | str] = ()) -> pd.DataFrame:
     import pandas as pd
 

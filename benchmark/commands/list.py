@@ -21,7 +21,7 @@ list_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @list_app.command("list")
 def list_(
     kind: Annotated[
-        Literal["methods", "datasets", "protocols", "networks", "priors", "studies", "engines"],
+        Literal["methods", "datasets", "protocols", "networks", "priors", "studies", "engines", "sets"],
         typer.Argument(help="What to list."),
     ],
     name: Annotated[str | None, typer.Argument(help="One of them, in full: its parameters, defaults, classes.")] = None,
@@ -44,7 +44,7 @@ def _show(kind: str, console: Console) -> None:
     table = Table("name", "what it is", box=None, padding=(0, 2, 0, 0), header_style="bold")
     with_tags = any(row.get("tags") for row in listed)
     if with_tags:
-        table.add_column("tags")
+        table.add_column("tags", overflow="fold")
     for row in listed:
         what = f"[red]unavailable:[/] {escape(row['unavailable'])}" if "unavailable" in row else escape(row["summary"])
         tags = [", ".join(row.get("tags", []))] if with_tags else []

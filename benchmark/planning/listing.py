@@ -10,6 +10,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, ENGINES, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.planning.study import find_study, study_names
 from ddbench.benchmark.protocols.network_names import NETWORKS, TIMM
+from ddbench.datasets.foreign.hub import published_sets
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "methods": METHODS,
@@ -19,7 +20,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 
 
-KINDS = (*REGISTRIES, "networks", "priors", "studies")
+KINDS = (*REGISTRIES, "networks", "priors", "studies", "sets")
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -32,6 +33,11 @@ def rows(kind: str) -> list[dict[str, Any]]:
     if kind == "studies":
         studies = [find_study(name) for name in study_names()]
         return [{"name": one.name, "summary": one.title, "tags": [], "source": one.source} for one in studies]
+    if kind == "sets":
+        return [
+            vars(one) | {"ipc": list(one.ipc), "tags": [one.address, *(f"IPC {ipc}" for ipc in one.ipc)]}
+            for one in published_sets()
+        ]
     registry = REGISTRIES[kind]
     listed = [vars(entry) | {"tags": list(entry.tags), "overrides": dict(entry.overrides)} for entry in registry]
     for row in listed:

@@ -164,10 +164,10 @@ def _zip_members(file: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 path = PurePosixPath(member.filename)
-                if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
-                    continue
                 if ".." in path.parts or path.is_absolute() or "\\" in member.filename:
                     raise UsageError(f"{file} is not safe to unpack: it holds the path {member.filename!r}")
+                if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
+                    continue
                 yield str(path), archive.read(member)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
         raise UsageError(f"{file} is damaged or not a zip archive ({error}); get it again") from error
