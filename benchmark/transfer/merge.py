@@ -119,20 +119,25 @@ def _read_texts(bundle: Path, staged: Store, index: Index) -> None:
         for name in index.members:
             texts.check(name, "a file's name")
             if name.endswith(".json"):
-                _plain_label(texts.parse((staged.out / name).read_bytes(), name), name)
-        for path in sorted(staged.plans.glob("*.json")) if staged.plans.is_dir() else ():
-            try:
-                plan = Plan.model_validate_json(path.read_bytes())
-            except ValidationError as error:
-                raise UsageError(f"plans/{path.name}: not a plan: {texts.shown(error.errors()[0]['msg'])}") from error
-            if digest(plan.model_dump(mode="json"))[:16] != path.stem:
-                raise UsageError(f"plans/{path.name}: its name is not its hash: edited")
-            if any(planned.launch != without_folders(planned.launch) for planned in plan.sets):
-                raise UsageError(f"plans/{path.name}: it names files of another machine")
+                value = texts.parse((staged.out / name).read_bytes(), name)
+                _plain_label(value, name)
+                if name.startswith("plans/"):
+                    _read_plan(value, name)
         for cell in staged.cell_dirs():
             _read_cell(cell)
     except UsageError as error:
         raise UsageError(f"{bundle}: {error}") from error
+
+
+def _read_plan(value: Any, name: str) -> None:
+    if digest(value)[:16] != Path(name).stem:
+        raise UsageError(f"{name}: its name is not its hash: edited")
+    try:
+        plan = Plan.model_validate(value)
+    except ValidationError as error:
+        raise UsageError(f"{name}: not a plan: {texts.shown(error.errors()[0]['msg'])}") from error
+    if any(planned.launch != without_folders(planned.launch) for planned in plan.sets):
+        raise UsageError(f"{name}: it names files of another machine")
 
 
 def _plain_label(value: Any, name: str) -> None:

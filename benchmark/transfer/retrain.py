@@ -109,10 +109,12 @@ def _again(student: _Student, students: Sequence[_Student], data_dir: Path | Non
 def _train(student: _Student, store: Store, data_dir: Path | None) -> CellDir:
     """Run the cell again, in another folder; its set stays where it is."""
     launch, cost = student.cell.launch(), student.result.cost
+    arithmetic = (student.result.environment or {}).get("determinism") or {}
     launch = launch.model_copy(
         update={
             "device": student.spec.device_type,
             "threads": launch.threads if cost is None else cost.threads,
+            "compile": "always" if arithmetic.get("compiled") else "never",
             "data_dir": data_dir or launch.data_dir,
         }
     )

@@ -16,6 +16,7 @@ from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.columns import Columns, frame
 from ddbench.reports.results.groups import TableKey, key_with_pixels, table_key
 from ddbench.reports.results.hardware import hardware
+from ddbench.reports.results.origins import Origin, origin_of
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, printable
 
 if TYPE_CHECKING:
@@ -114,20 +115,23 @@ class _Line:
     student: StudentFacts | None = None
     evaluate: EvaluateResult | None = None
     counts: SetCounts | None = None
+    origin: Origin | None = None
 
 
 NOT_IN_CELLS = ("phases", "measured")
 DISTILL_COST = Columns(Cost, lambda line: line.distill and line.distill.cost, leave=NOT_IN_CELLS, prefix="distill_")
+ORIGIN = Columns(Origin, lambda line: line.origin, prefix="origin_")
 STUDENTS = (
     Columns(SetFacts, lambda line: line.made),
     Columns(TableKey, lambda line: line.table, leave=("dataset", "split", "resolution", "ipc")),
     Columns(StudentFacts, lambda line: line.student),
     Columns(Metrics, lambda line: line.evaluate and line.evaluate.metrics, leave=("curve",)),
     Columns(DatasetRecord, lambda line: line.evaluate and line.evaluate.dataset, ("n_train", "n_test")),
+    ORIGIN,
     DISTILL_COST,
     Columns(Cost, lambda line: line.evaluate and line.evaluate.cost, leave=NOT_IN_CELLS, prefix="evaluate_"),
 )
-SETS = (Columns(SetFacts, lambda line: line.made), Columns(SetCounts, lambda line: line.counts), DISTILL_COST)
+SETS = (Columns(SetFacts, lambda line: line.made), Columns(SetCounts, lambda line: line.counts), ORIGIN, DISTILL_COST)
 
 
 def students_frame(results: Results) -> pd.DataFrame:
@@ -165,7 +169,12 @@ def _students(results: Results) -> Iterator[_Line]:
         )
         made = cell.distill.result if cell.distill is not None else None
         yield _Line(
-            _set_facts(results.store, cell.distill, cell), made, key_with_pixels(cell) or table_key(cell), facts, result
+            _set_facts(results.store, cell.distill, cell),
+            made,
+            key_with_pixels(cell) or table_key(cell),
+            facts,
+            result,
+            origin=origin_of([cell, cell.distill]),
         )
 
 
@@ -179,10 +188,12 @@ def _sets(results: Results) -> Iterator[_Line]:
         if spec.shard is None and spec.ipc is not None and not is_tuning(spec.dataset.name):
             n_images = None if distill.result is None else distill.result.n_images
             counts = _counts(students.get(("", distill.id), []), n_images)
-            yield _Line(_set_facts(results.store, distill, None), distill.result, counts=counts)
+            facts, origin = _set_facts(results.store, distill, None), origin_of([distill])
+            yield _Line(facts, distill.result, counts=counts, origin=origin)
     for (sha256, _), cells in students.items():
         if sha256 and not is_tuning(cells[0].spec.dataset.name):
-            yield _Line(_set_facts(results.store, None, cells[0]), None, counts=_counts(cells, None))
+            facts = _set_facts(results.store, None, cells[0])
+            yield _Line(facts, None, counts=_counts(cells, None), origin=origin_of(cells))
 
 
 def _counts(students: list[EvaluateCell], n_images: int | None) -> SetCounts:

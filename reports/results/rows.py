@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.provenance import PROVENANCE, Provenance, provenance_of
 from ddbench.benchmark.core.result import (
     SCHEMA_VERSION,
     DatasetRecord,
@@ -35,7 +36,7 @@ RANDOM_PRIORS = frozenset(random_sha256(name) for name in WITH_RANDOM_WEIGHTS)
 OTHER_SCHEMA = "schema version"
 BLOCKED = "blocked"
 """Standing of a student that cannot be trained because its distilled set failed."""
-CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy")
+CELL_FILES = ("spec.json", "launch.json", "result.json", "predictions.npy", PROVENANCE)
 """Files of a cell's directory that reports read."""
 FAILURES = (State.FAILED, State.OOM, State.TIMEOUT, State.KILLED, State.UNREADABLE)
 
@@ -63,6 +64,8 @@ class Cell(Generic[Spec, Result]):
     reason: str | None = None
     result: Result | None = None
     planned: bool = False
+    provenance: Provenance | None = None
+    """The bundles that it came in; None for a cell that was run here."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,9 @@ def _read_cell(
     kind: Any = DistillCell if isinstance(spec, DistillSpec) else EvaluateCell
     cell = cells.get(folder.id) or kind(folder.id, spec, _launch_label(folder))
     label = cell.label if result is None else printable(result.label)
-    cells[folder.id] = replace(cell, label=label, state=state, reason=reason, result=result)
+    cells[folder.id] = replace(
+        cell, label=label, state=state, reason=reason, result=result, provenance=provenance_of(folder.path)
+    )
 
 
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:

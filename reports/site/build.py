@@ -61,6 +61,7 @@ def build_site(
     filters: Filters = NO_FILTERS,
     public: bool = False,
     margin: float = 1.0,
+    left_out: Sequence[Problem] = (),
     made: str = "",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Built:
@@ -73,6 +74,7 @@ def build_site(
         filters: which cells are shown.
         public: leave out what is not ours to publish: real images, and paths of this machine.
         margin: points within which two methods count as equivalent.
+        left_out: what else is not in it, to be said with the rest.
         made: said at the foot of each page.
         progress: called with (what, done, total).
 
@@ -83,7 +85,8 @@ def build_site(
     if not margin > 0:
         raise UsageError(f"--margin {margin}: expected points above 0")
     before = _written_before(to)
-    site = Site(filters.apply(rows.read(out, follow_links=False)), public, margin)
+    results = filters.apply(rows.read(out, follow_links=False))
+    site = Site(replace(results, problems=[*left_out, *results.problems]), public, margin)
     site = replace(site, sheets=_write_sheets(site, to, progress))
     pages = [page for maker in (*ENTRIES, table_page) for page in maker.pages(site)]
     written, size = set[str](), 0

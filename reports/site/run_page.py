@@ -15,6 +15,7 @@ from ddbench.benchmark.core.result import Phase, Result
 from ddbench.benchmark.core.spec import digest
 from ddbench.reports.results.command_line import command
 from ddbench.reports.results.groups import ipc_text
+from ddbench.reports.results.origins import origin_of
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
 from ddbench.reports.site.charts import Series, line_chart
@@ -112,6 +113,7 @@ def _page(site: Site, run: Run) -> Page:
         SECTION,
         {
             "run": run,
+            "from_bundles": origin_of([distill, *run.students]),
             "spec": spec,
             "origin": origin(run.label, spec, run.spec.dataset.name) if spec is not None else Origin(known=False),
             "result": result,

@@ -85,5 +85,6 @@ def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
         "energy": any(row.cost.distill_energy_joules is not None for row in rows),
         "guidance": any(view.guidance_nats is not None for view in shown),
         "incomplete": any(row.done < row.expected for row in rows),
+        "origin": any(row.origin.bundles for row in rows),
         "prior": any(row.prior is not None for row in rows),
     }

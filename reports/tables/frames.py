@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddbench.reports.results.columns import Columns, frame
 from ddbench.reports.results.groups import RowKey, TableKey
+from ddbench.reports.results.origins import Origin
 from ddbench.reports.tables.compare import Line, Report
 from ddbench.reports.tables.equivalence import Spread
 from ddbench.reports.tables.statistics import Comparison, Summary
@@ -76,6 +77,7 @@ LEADERBOARD = (
     Columns(Summary, lambda line: line[1].acc_best, leave=("n",), prefix="acc_best_"),
     Columns(Summary, lambda line: line[1].top5_last, leave=("n",), prefix="top5_last_"),
     Columns(RowView, lambda line: line[1], ("gap_closed_percent", "has_predictions")),
+    Columns(Origin, lambda line: line[1].origin, prefix="origin_"),
     Columns(CostRecord, lambda line: line[1].cost),
 )
 COMPARISON = (

@@ -7,6 +7,7 @@ from statistics import median
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.store import State
+from ddbench.reports.results.origins import PACKAGES, several_versions
 from ddbench.reports.results.words import counted, extent
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
@@ -19,7 +20,14 @@ def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
         protocol: the registered name of the table's protocol.
         warnings: what the dataset says of this split.
     """
-    return [*_protocol_notes(table, protocol), *warnings, *_row_notes(table), *_power_note(table), *_cost_notes(table)]
+    return [
+        *_protocol_notes(table, protocol),
+        *warnings,
+        *_row_notes(table),
+        *_power_note(table),
+        *_origin_notes(table),
+        *_cost_notes(table),
+    ]
 
 
 def _protocol_notes(table: TableView, protocol: str) -> list[str]:
@@ -94,6 +102,21 @@ def _power_note(table: TableView) -> list[str]:
         f"Power: with {table.n_test:,} test images and {counted(sets, 'set')} a method, a true "
         f"difference below {median(visible):.1f} points is missed more than one time in five (median over the pairs)."
     ]
+
+
+def _origin_notes(table: TableView) -> list[str]:
+    """Cells of several versions, and what was taken from others as they say it."""
+    found = []
+    origins = [(row.name, row.origin) for row in table.rows]
+    for package in PACKAGES:
+        if names_of := several_versions(origins, package):
+            which = "; ".join(f"{', '.join(names)} with {version}" for version, names in names_of.items())
+            found.append(f"Mixed versions of {package}, which may round or do a step otherwise: {which}.")
+    for name, origin in origins:
+        if origin.unverified:
+            by = f" by {', '.join(origin.by)}" if origin.by else ""
+            found.append(f"{name}: from others{by}, not all of it recomputed here: {'; '.join(origin.unverified)}.")
+    return found
 
 
 def _cost_notes(table: TableView) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
 from ddbench.benchmark.core.result import Cost, DistillResult
 from ddbench.reports.results.groups import Row
 from ddbench.reports.results.hardware import hardware
+from ddbench.reports.results.origins import origin_of
 from ddbench.reports.tables.scores import summary_of
 from ddbench.reports.tables.statistics import SetScore
 from ddbench.reports.tables.views import CostRecord, Guidance, RowView, SetRecord
@@ -42,6 +44,7 @@ def row_view(row: Row, scores: Sequence[SetScore], qualifiers: list[str], *, ran
         top5_last=summary_of(row, "top5_last"),
         gap_closed_percent=None,
         cost=_cost(row, distills),
+        origin=origin_of(chain.from_iterable((cell, cell.distill) for cell in row.cells)),
         guidance=_guidance(distills),
         sets=[
             SetRecord(

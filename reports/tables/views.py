@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ddbench.benchmark.core.result import PriorRecord, Record, TeacherRecord
 from ddbench.benchmark.core.spec import MethodSpec
+from ddbench.reports.results.origins import Origin
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables.statistics import Comparison, Summary
@@ -99,6 +100,8 @@ class RowView(Record):
     papers: tuple[PaperNumber, ...] = ()
     """Published numbers for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
     cost: CostRecord
+    origin: Origin
+    """Who ran its cells, when and with what."""
     guidance: dict[str, Guidance]
     sets: list[SetRecord]
     has_predictions: bool

@@ -1,0 +1,78 @@
+"""Where cells come from: who ran them, when, with which versions, and whether that was recomputed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ddbench.benchmark.core.provenance import Provenance
+from ddbench.benchmark.core.result import Record, Result
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, printable
+
+PACKAGES = ("torch", "ddbench")
+"""What decides a number besides the machine: cells of several versions share a table, and a note says so."""
+
+
+class Origin(Record):
+    """Where one or more cells come from."""
+
+    bundles: list[str]
+    """Bundles that brought cells, `name (first 8 digits of its SHA-256)`; empty where all were run in this folder."""
+    by: list[str]
+    """Who made those bundles, in their own words."""
+    finished_at: str | None
+    """When the last of the cells was finished, UTC, ISO 8601; where results do not say it, as their bundles have it."""
+    torch: list[str]
+    """Versions of PyTorch that cells ran with."""
+    ddbench: list[str]
+    """Versions of ddbench that cells ran with."""
+    unverified: list[str]
+    """What could not be recomputed of cells from bundles, and why; empty where everything was that can be."""
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether all that can be recomputed of cells from bundles was, and agreed; None where none is from one."""
+        return not self.unverified if self.bundles else None
+
+
+def origin_of(cells: Iterable[EvaluateCell | DistillCell | None]) -> Origin:
+    """Of finished and unfinished cells together."""
+    known = {cell.id: cell for cell in cells if cell is not None}.values()
+    came = [cell.provenance for cell in known if cell.provenance is not None]
+    firsts = [provenance.first for provenance in came]
+    unverified = (why for provenance in came for why in provenance.last.unverified)
+    finished = (_finished_at(cell.result, cell.provenance) for cell in known)
+    return Origin(
+        bundles=_once(f"{first.bundle} ({first.sha256[:8]})" for first in firsts),
+        by=_once(first.by for first in firsts),
+        finished_at=max(filter(None, finished), default=None),
+        unverified=_once(unverified),
+        torch=_versions(known, "torch"),
+        ddbench=_versions(known, "ddbench"),
+    )
+
+
+def _versions(cells: Iterable[EvaluateCell | DistillCell], package: str) -> list[str]:
+    found: list[str | None] = []
+    for cell in cells:
+        noted = ((cell.result.environment if cell.result is not None else None) or {}).get("versions")
+        found.append(str(noted[package]) if isinstance(noted, dict) and noted.get(package) else None)
+    return _once(found)
+
+
+def _finished_at(result: Result | None, provenance: Provenance | None) -> str | None:
+    if result is None:
+        return None
+    return result.finished_at or (None if provenance is None else provenance.first.made_at)
+
+
+def _once(texts: Iterable[str | None]) -> list[str]:
+    return sorted({printable(text) for text in texts if text})
+
+
+def several_versions(origins: Sequence[tuple[str, Origin]], package: str) -> dict[str, list[str]]:
+    """Version -> the names that have it; empty where there is one version."""
+    names: dict[str, list[str]] = {}
+    for name, origin in origins:
+        for version in getattr(origin, package):
+            names.setdefault(version, []).append(name)
+    return dict(sorted(names.items())) if len(names) > 1 else {}
