@@ -66,7 +66,7 @@ class FloatImages:
         Raises:
             UsageError: another number of channels.
         """
-        image = np.ascontiguousarray(self._images[self._rows[name]].transpose(1, 2, 0))
+        image = np.array(self._images[self._rows[name]].transpose(1, 2, 0), order="C")
         if image.shape[-1] != channels:
             raise UsageError(f"{name}: expected {channels} channels, got {image.shape[-1]}")
         return image

@@ -20,9 +20,9 @@ KNOWN: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name -> mean and standard deviation by channel (one: of every channel); CIFAR-10's are those of DC, DM and MTT."""
 EXPECTED = "expected none, imagenet, cifar10 or mean=…,std=…, such as mean=0.5,0.5,0.5,std=0.5,0.5,0.5"
-MOST_OUTSIDE = 1 / 3
-"""Share of a set's values that may lie outside 0…1 when its normalisation is taken back. Learnt values leave that range
-here and there; of values that were normalised otherwise, most do."""
+FAR, MOST_FAR = 0.25, 1 / 3
+"""How far outside 0…1 a set's values may lie when its normalisation is taken back, and what share of them farther.
+Learnt values leave that range, whole backgrounds by a little; values that were normalised otherwise lie far off."""
 ROUNDING = 1e-3
 """What a value may lie beyond 0…1 and count as in it: arithmetic in half precision."""
 
@@ -95,10 +95,10 @@ def undo(values: np.ndarray, text: str | None, where: str) -> tuple[np.ndarray, 
             "to; say --normalisation none"
         )
     pixels = chosen.undo(values)
-    outside = _outside(pixels)
-    if outside > MOST_OUTSIDE:
+    outside, far = _outside(pixels, ROUNDING), _outside(pixels, FAR)
+    if far > MOST_FAR:
         raise UsageError(
-            f"{found}. Without the normalisation {text}, {100 * outside:.0f} % of them lie outside 0…1, so this is not "
+            f"{found}. Without the normalisation {text}, {100 * far:.0f} % of them lie far outside 0…1, so this is not "
             f"how they were normalised: {_proposal(values)}"
         )
     kept = f", {100 * outside:.2f} % of them outside 0…1, which are kept" if outside else ""
@@ -106,8 +106,8 @@ def undo(values: np.ndarray, text: str | None, where: str) -> tuple[np.ndarray, 
     return pixels, f"pixels from {first} to {last}, normalisation {text} taken back{kept}"
 
 
-def _outside(pixels: np.ndarray) -> float:
-    return float(np.mean((pixels < -ROUNDING) | (pixels > 1 + ROUNDING)))
+def _outside(pixels: np.ndarray, by: float) -> float:
+    return float(np.mean((pixels < -by) | (pixels > 1 + by)))
 
 
 def _proposal(values: np.ndarray) -> str:
@@ -116,7 +116,7 @@ def _proposal(values: np.ndarray) -> str:
     if low >= 0 and high <= 1:
         return "none, if these are pixels in 0…1"
     usual = [name for name in KNOWN if name != "none" and channels == 3] + ["mean=0.5,std=0.5"]
-    fitting = [name for name in usual if _outside(parse(name, channels).undo(values)) <= MOST_OUTSIDE]
+    fitting = [name for name in usual if _outside(parse(name, channels).undo(values), FAR) <= MOST_FAR]
     if not fitting:
         return f"none of the usual ones fits ({', '.join(usual)}); {EXPECTED}"
     return f"{' or '.join(fitting)} would fit; what the program used is in its data loading"

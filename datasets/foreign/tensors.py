@@ -177,7 +177,7 @@ def _arrays(value: Any) -> Any:
 
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()
-        return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     if isinstance(value, Mapping):
         return {key: _arrays(item) for key, item in value.items()}
     return [_arrays(item) for item in value] if isinstance(value, list | tuple) else value
