@@ -119,7 +119,7 @@ def plan_foreign(
         test_images: how many were found.
         same_method_as: image hash of the first set of the same method.
     """
-    label += "" if subset is None else subset.label
+    label += "" if subset is None or same_method_as is not None else subset.label
     setting = replace(setting, ipc=(ipc,), assumed=tuple(one for one in setting.assumed if not one.startswith("IPC ")))
     launch = Launch(
         label=label,

@@ -139,7 +139,8 @@ def _by_looks(prints: Mapping[Path, Print], test: ImageSource, progress: Progres
     near = NearCopies(np.stack([picture(image) for _, image in _images(test)]))
     found = {}
     for done, (path, image) in enumerate(pictures.items()):
-        progress("comparing with test images", done, len(pictures))
+        if done and done % BLOCK == 0:
+            progress("comparing with test images", done, len(pictures))
         match = near.find(image)
         if match is not None:
             found[path] = match

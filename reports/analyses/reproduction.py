@@ -165,7 +165,7 @@ def build(tables: Sequence[groups.Table]) -> Reproduction:
         for row in table.rows:
             # The whole training set stands in every IPC's table and is one cell.
             same = (table.key.dataset, table.key.student, table.key.protocol_hash, table.key.teacher_sha256)
-            key = (*same, None if row.reference else table.key.ipc, row.key)
+            key = (*same, None if row.whole_set else table.key.ipc, row.key)
             if key not in cells and row.finished and (found := _reproduced(table, row)) is not None:
                 cells[key] = found
     ordered = sorted(cells.values(), key=lambda c: (c.dataset, c.protocol, c.student, c.ipc or math.inf, c.method))
@@ -204,8 +204,8 @@ def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
     spec, key = row.cells[0].spec, table.key
     if spec.protocol.overrides:
         return None
-    ipc = None if row.reference else key.ipc
-    papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.reference))
+    ipc = None if row.whole_set else key.ipc
+    papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.whole_set))
     if not papers:
         return None
     best = statistics.summary(row.accuracies("acc_best"))

@@ -41,6 +41,7 @@ def columns(table: TableView, *, best: bool) -> list[Column]:
         Column("interval", "95 % interval", lambda row: _interval(row.acc_last), keep=1),
         *([Column("best", "best acc %", lambda row: _spread(row.acc_best))] if best else []),
         *([Column("paper", "paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
+        *([Column("images", "images", images)] if counts_differ(table) else []),
         Column("replication", "sets×st.", _replication, keep=2),
         Column("gap", "gap %", lambda row: number(row.gap_closed_percent, 1)),
         Column("distill_seconds", "distill s", _distill_seconds, keep=3),
@@ -52,8 +53,21 @@ def columns(table: TableView, *, best: bool) -> list[Column]:
 
 def rank(row: RowView) -> str:
     if row.reference:
-        return "ref"
-    return NONE if row.rank is None else f"{row.rank}{'=' if row.tied else ''}"
+        return "ref" if row.whole_set else "test"
+    if row.rank is None:
+        return NONE
+    return f"{row.rank}" if row.rank == row.last_rank else f"{row.rank}–{row.last_rank}"
+
+
+def counts_differ(table: TableView) -> bool:
+    """Whether the numbers of images are to be seen: rows of one IPC differ in them, or their classes do."""
+    rows = [row for row in table.rows if not row.whole_set]
+    uneven = any(len(set(row.images_per_class or ())) > 1 for row in rows)
+    return uneven or len({count for row in rows for count in row.n_images}) > 1
+
+
+def images(row: RowView) -> str:
+    return extent(row.n_images) if row.n_images else NONE
 
 
 def method_name(row: RowView) -> str:

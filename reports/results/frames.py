@@ -64,6 +64,8 @@ class SetFacts:
     """What kind of work the method does: selection, training-free, needs-classifier, fine-tunes."""
     image_set_sha256: str | None
     """Hash of the set: over decoded pixels, class and index."""
+    with_test_images: bool
+    """The set, made elsewhere, was taken although there may be test images in it: its accuracies say nothing."""
     distill_cell: str | None
     """Id of the cell that made the set; missing for images made elsewhere."""
     distill_state: str | None
@@ -193,7 +195,8 @@ def _sets(results: Results) -> Iterator[_Line]:
     for (sha256, _), cells in students.items():
         if sha256 and not is_tuning(cells[0].spec.dataset.name):
             facts = _set_facts(results.store, None, cells[0])
-            yield _Line(facts, None, counts=_counts(cells, None), origin=origin_of(cells))
+            n_images = next((cell.result.n_images for cell in cells if cell.result is not None), None)
+            yield _Line(facts, None, counts=_counts(cells, n_images), origin=origin_of(cells))
 
 
 def _counts(students: list[EvaluateCell], n_images: int | None) -> SetCounts:
@@ -232,6 +235,7 @@ def _set_facts(store: Store, distill: DistillCell | None, student: EvaluateCell 
         distill_hardware=hardware([None if made is None else made.environment]),
         cost_class=None if made is None else made.cost_class,
         image_set_sha256=sha256,
+        with_test_images=student is not None and student.with_test_images,
         distill_cell=None if distill is None else distill.id,
         distill_state=None if distill is None else distill.standing,
         set_folder=_folder(store, distill, student, sha256),

@@ -8,7 +8,7 @@ prior, precision, device. Numbers from two rows are never averaged. So a method 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -93,7 +93,8 @@ class RowKey:
     method: str
     """Digest of the method's specification, or the name given to images made elsewhere."""
     images_sha256: str | None
-    """Hash of images made elsewhere: another set is another row, since a folder's name says nothing of who made it."""
+    """Hash of images made elsewhere: another set is another row, since a folder's name says nothing of who made it. Of
+    several sets of one method, where somebody says so, the first one's."""
     prior_sha256: str | None
     """Hash of the prior's files; none for a method without one."""
     precision: str | None
@@ -136,8 +137,35 @@ class Row:
     key: RowKey
     label: str
     reference: bool
-    """A companion that stands in every IPC's table and takes no rank: the whole training set."""
+    """It takes no rank: the whole training set, a companion in every IPC's table; or a set with test images in it."""
     cells: list[EvaluateCell]
+
+    @property
+    def whole_set(self) -> bool:
+        """Trained on the whole training set."""
+        return self.cells[0].spec.ipc is None
+
+    @property
+    def with_test_images(self) -> bool:
+        """A set that was taken although there may be test images in it."""
+        return self.reference and not self.whole_set
+
+    @property
+    def test_images(self) -> int | None:
+        """How many there are; None where nothing says it."""
+        return max((s.result.test_images for s in self.finished if s.result.test_images is not None), default=None)
+
+    @property
+    def n_images(self) -> tuple[int, ...]:
+        """The distinct numbers of images of its sets."""
+        made = [result.n_images for result in (*self.distilled, *(student.result for student in self.finished))]
+        return tuple(sorted({count for count in made if count is not None}))
+
+    @property
+    def images_per_class(self) -> tuple[int, int] | None:
+        """The fewest and the most images of a class in its sets; None where nothing says it."""
+        told = [s.result.images_per_class for s in self.finished if s.result.images_per_class is not None]
+        return (min(few for few, _ in told), max(most for _, most in told)) if told else None
 
     @property
     def finished(self) -> list[Student]:
@@ -225,7 +253,8 @@ def group(results: Results) -> list[Table]:
     members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
     for cell in evaluates:
         members[key_with_pixels(cell) or _likeliest_pixels(table_key(cell), finished)].append(cell)
-    groups = {key: Table(key, _rows(cells)) for key, cells in members.items()}
+    leaked = {cell.images_sha256 for cell in evaluates if cell.with_test_images}
+    groups = {key: Table(key, _rows(cells, leaked)) for key, cells in members.items()}
     whole = {key: table for key, table in groups.items() if key.ipc is None}
     for key, table in groups.items():
         companion = whole.get(replace(key, ipc=None))
@@ -297,11 +326,21 @@ def _order(key: TableKey) -> tuple[Any, ...]:
     return (key.dataset, key.split, key.resolution, key.protocol, key.protocol_hash, key.student, ipc, *hashes)
 
 
-def _rows(cells: Iterable[EvaluateCell]) -> list[Row]:
+def _rows(cells: Iterable[EvaluateCell], leaked: Collection[str | None]) -> list[Row]:
+    """Rows of one table.
+
+    Args:
+        leaked: hashes of sets with test images in them, wherever that was seen.
+    """
     by_key: dict[RowKey, list[EvaluateCell]] = defaultdict(list)
     for cell in cells:
         by_key[_row_key(cell)].append(cell)
-    return [Row(key, _row_label(members), members[0].spec.ipc is None, members) for key, members in by_key.items()]
+    rows = []
+    for key, members in by_key.items():
+        with_test_images = any(cell.images_sha256 is not None and cell.images_sha256 in leaked for cell in members)
+        label = _row_label(members) + (" (with test images)" if with_test_images else "")
+        rows.append(Row(key, label, members[0].spec.ipc is None or with_test_images, members))
+    return rows
 
 
 def _row_label(cells: Sequence[EvaluateCell]) -> str:
@@ -322,7 +361,7 @@ def _row_key(cell: EvaluateCell) -> RowKey:
     prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
     return RowKey(
         method=cell.label if method is None else digest(method.model_dump(mode="json")),
-        images_sha256=cell.images_sha256,
+        images_sha256=cell.method_sha256,
         prior_sha256=prior if distill is None else distill.prior_sha256,
         precision=None if distill is None else distill.precision,
         distill_device=None if distill is None else distill.device_type,

@@ -106,6 +106,17 @@ class EvaluateCell(Cell[EvaluateSpec, EvaluateResult]):
         return self.spec.images.image_set_sha256 if isinstance(self.spec.images, ForeignImages) else None
 
     @property
+    def method_sha256(self) -> str | None:
+        """The hash of images made elsewhere that names their method: their own, unless another set's was said."""
+        images = self.spec.images
+        return (images.same_method_as or self.images_sha256) if isinstance(images, ForeignImages) else None
+
+    @property
+    def with_test_images(self) -> bool:
+        """Whether its set was taken although there may be test images in it."""
+        return isinstance(self.spec.images, ForeignImages) and self.spec.images.with_test_images
+
+    @property
     def ok(self) -> bool:
         return self.state == State.OK
 

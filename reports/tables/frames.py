@@ -71,6 +71,7 @@ LEADERBOARD = (
     Columns(TableView, lambda line: line[0], ("modified_protocol", "n_train", "n_test")),
     Columns(RowView, lambda line: line[1], ("rank", "tied", "reference", "method", "qualifiers", "cost_class")),
     Columns(RowKey, lambda line: line[1], BROUGHT),
+    Columns(RowView, lambda line: line[1], ("with_test_images", "test_images", "n_images", "images_per_class")),
     Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set")),
     Columns(RowFacts, lambda line: _row_facts(*line)),
     Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 
 from ddbench.benchmark.core.result import TeacherRecord
 from ddbench.benchmark.core.store import Store
@@ -53,6 +55,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
     }
     ranks = _ranks(members, comparisons)
     settings, qualifiers = settings_of(members)
+    _say_where(store, members, qualifiers)
     teacher = next((student.result.teacher for student in students if student.result.teacher is not None), None)
     if teacher is not None:
         settings.append(_teacher(teacher))
@@ -63,7 +66,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
     gap_notes = close_gaps(built)
     protocol, modified = members[0].cells[0].spec.protocol, table.modified_protocol
     for one in built if not modified else ():
-        one.papers = tuple(published(one.method, **key.conditions(protocol.name, whole_set=one.reference)))
+        one.papers = tuple(published(one.method, **key.conditions(protocol.name, whole_set=one.whole_set)))
     order = sorted(range(len(built)), key=lambda i: _place(built[i]))
     pairs = [Pair(a=order.index(i), b=order.index(j), comparison=pair) for (i, j), pair in comparisons.items()]
     view = TableView(
@@ -84,6 +87,21 @@ def _view(store: Store, table: groups.Table) -> TableView:
     view.legend = legend(view)
     view.notes = [*notes(view, protocol.name, sorted(warnings)), *gap_notes]
     return view
+
+
+def _say_where(store: Store, members: Sequence[groups.Row], qualifiers: Sequence[list[str]]) -> None:
+    """Add the folders of images made elsewhere, as far as they differ, where a hash has to tell namesakes apart."""
+    places = {}
+    for row, marks in zip(members, qualifiers, strict=True):
+        if row.key.images is not None and row.key.images in marks:
+            with suppress(OSError, ValueError):  # the hash will do
+                places[row.key] = Path(rows.printable(store.cell(row.cells[0].id).launch().images or "")).parts
+    for row, marks in zip(members, qualifiers, strict=True):
+        if (parts := places.get(row.key)) is not None and row.key.images is not None:
+            others = [other for key, other in places.items() if key != row.key]
+            ends = range(1, len(parts) + 1)
+            end = next((n for n in ends if all(other[-n:] != parts[-n:] for other in others)), len(parts))
+            marks[marks.index(row.key.images)] = f"{row.key.images[:-1]}, {'/'.join(parts[-end:])})"
 
 
 def _teacher(teacher: TeacherRecord) -> str:

@@ -62,8 +62,10 @@ def legend(table: TableView) -> list[str]:
             "paper: its best look at the test set, and ours minus it; never ranked. i: the paper does not say (all of) "
             "its evaluator; s: read at second hand; +n: n further published numbers (--format json)."
         )
-    if any(row.reference for row in table.rows):
+    if any(row.whole_set for row in table.rows):
         found.append("ref: trained on the whole training set, not ranked.")
+    if any(row.with_test_images for row in table.rows):
+        found.append("test: trained on test images, not ranked.")
     return found
 
 
@@ -83,6 +85,14 @@ def no_predictions(row: RowView) -> bool:
 def _row_notes(table: TableView) -> list[str]:
     found = []
     for row in table.rows:
+        if row.with_test_images:
+            count = "an unknown number" if row.test_images is None else f"{row.test_images}"
+            found.append(
+                f"{row.name}: {count} of its images are test images; what students trained on them score says nothing."
+            )
+        if row.images_per_class is not None and row.images_per_class[0] < row.images_per_class[1]:
+            few, most = row.images_per_class
+            found.append(f"{row.name}: its classes have {few} to {most} images.")
         if row.done < row.expected:
             states = ", ".join(f"{count} {state}" for state, count in row.states.items() if state != State.OK)
             reasons = "; ".join(reason.partition("\n")[0] for reason in row.reasons)

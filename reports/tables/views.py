@@ -69,7 +69,15 @@ class RowView(Record):
     tied: bool
     """Other rows have the same rank."""
     reference: bool
-    """It takes no rank: the whole training set, shown beside every IPC."""
+    """It takes no rank: the whole training set, shown beside every IPC, or a set with test images in it."""
+    with_test_images: bool = False
+    """Test images are or may be in its set: its accuracy says nothing, and it takes no rank."""
+    test_images: int | None = None
+    """How many of its images are test images; None where they were not looked for, as in sets that were made here."""
+    n_images: tuple[int, ...] = ()
+    """The distinct numbers of images of its sets."""
+    images_per_class: tuple[int, int] | None = None
+    """The fewest and the most images of a class; None where no student says it."""
     method: str
     """The method as leaderboards call it: its registered name, or with the parameters that differ."""
     qualifiers: list[str]
@@ -106,6 +114,10 @@ class RowView(Record):
     sets: list[SetRecord]
     has_predictions: bool
     """The per-image predictions of all finished students are there and agree with the recorded accuracies."""
+
+    @property
+    def whole_set(self) -> bool:
+        return self.reference and not self.with_test_images
 
     @property
     def name(self) -> str:

@@ -110,7 +110,7 @@ def against_papers(tables: Sequence[TableView], inches: float) -> Drawing | str:
     found = [
         (
             f"{table.dataset}, {table.protocol}, {table.student}",
-            row.method if row.reference else f"{row.method} {table.ipc}",
+            row.method if row.whole_set else f"{row.method} {table.ipc}",
             row.papers[0],
             row.acc_best,
         )

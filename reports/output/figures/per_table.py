@@ -42,7 +42,7 @@ def accuracy(table: TableView, inches: float) -> Drawing:
         axes.plot(row.acc_last.mean, level, "D" if row.reference else "o", **_mark(row, colour))
         beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "size": SMALL_POINTS}
         axes.text(1.03, level, rank(row), **beside)
-        if row.reference:
+        if row.whole_set:
             axes.axvline(row.acc_last.mean, **DASHED)
     axes.set_yticks(levels, labels)
     axes.set_ylim(-sum(heights), 0)
@@ -66,7 +66,7 @@ def _mark(row: RowView, colour: str) -> dict[str, Any]:
 def _marks_said(rows: Sequence[RowView]) -> str:
     said = ["Hollow: one distilled set."] if any(row.acc_last and row.acc_last.n == 1 for row in rows) else []
     said += ["Grey: not complete."] if any(row.done < row.expected for row in rows) else []
-    said += ["Dashed: trained on the whole training set."] if any(row.reference for row in rows) else []
+    said += ["Dashed: trained on the whole training set."] if any(row.whole_set for row in rows) else []
     return " ".join(said)
 
 
