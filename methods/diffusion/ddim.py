@@ -59,7 +59,7 @@ def walk(
     """
     signal = alpha_bar(prior.metadata.schedule).tolist()
     pair = label_pairs(prior, images)
-    sums = []
+    first, sums = z, []
     for n, (here, there) in enumerate(pairwise(timesteps)):
         t = max(here, there)
         epsilon, _ = guided_prediction(prior, z, t, pair, cfg_scale, z.shape[1])
@@ -68,5 +68,6 @@ def walk(
         sums.append(z.flatten(1).sum(1))
         on_step(Step(n, len(timesteps) - 2 - n, t), z)
     if sums:
-        check_finite(torch.stack(sums), images, [max(pair) for pair in pairwise(timesteps)], "DDIM")
+        noisier = [max(two) for two in pairwise(timesteps)]
+        check_finite(torch.stack(sums), images, noisier, "DDIM", prior=prior, first=first)
     return z

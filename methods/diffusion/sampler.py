@@ -65,7 +65,7 @@ def sample(
 
     Raises:
         UsageError: a class that the prior does not know.
-        RunError: a latent became infinite or NaN; it names the step and the class.
+        RunError: a latent became infinite or NaN; it names the step and the class, and what is at fault.
     """
     chain = prior.schedule(steps)
     label_terms = [term for term in terms if isinstance(term, LabelGuidance)]
@@ -101,7 +101,8 @@ def sample(
         sums.append(z.flatten(1).sum(1))
         on_step(step, z)
 
-    check_finite(torch.stack(sums), images, chain.timesteps[: start.k + 1].flip(0).tolist())
+    timesteps = chain.timesteps[: start.k + 1].flip(0).tolist()
+    check_finite(torch.stack(sums), images, timesteps, prior=prior, first=start.z)
     return SampleOutcome(z, path_kl)
 
 
@@ -133,18 +134,36 @@ def _sigma(chain: Respaced, k: int, v: Tensor | None) -> Tensor:
     return (0.5 * (low + (v + 1) / 2 * (high - low))).exp()
 
 
-def check_finite(sums: Tensor, images: Sequence[ImageKey], timesteps: Sequence[int], what: str = "sampling") -> None:
+def check_finite(
+    sums: Tensor,
+    images: Sequence[ImageKey],
+    timesteps: Sequence[int],
+    what: str = "sampling",
+    *,
+    prior: Prior | None = None,
+    first: Tensor | None = None,
+) -> None:
     """Raise RunError if a latent became infinite or NaN; checked at the end, to wait for a GPU once.
 
     Args:
         sums: (S, B), the sum of each latent after each executed step.
         timesteps: of the S executed steps.
+        prior: with the latents `first` before the first step, (B, C, h, w): if that step failed, whether the network
+            alone fails on them, without any guidance.
     """
     bad = (~sums.isfinite().cpu()).nonzero().tolist()
-    if bad:
-        n, row = bad[0]
-        raise RunError(
-            f"{what} broke down: the latent of class {images[row].class_id}, image {images[row].image_index} is not "
-            f"finite after step {n + 1} of {len(timesteps)} (t = {timesteps[n]}). Lower the "
-            "guidance (cfg_scale, or the weight of the method's terms), or use --precision fp32."
-        )
+    if not bad:
+        return
+    n, row = bad[0]
+    mend = "Lower the guidance (cfg_scale, or the weight of the method's terms), or use --precision fp32."
+    if n == 0 and prior is not None and first is not None:
+        epsilon, _ = prior.predict(first, timesteps[0], label_pairs(prior, images)[:, 0])
+        if not epsilon.isfinite().all():
+            mend = (
+                "The network alone predicts no finite noise there, without any guidance: its weights are at fault"
+                + (", or the precision: use --precision fp32." if prior.precision != "fp32" else "; copy them again.")
+            )
+    raise RunError(
+        f"{what} broke down: the latent of class {images[row].class_id}, image {images[row].image_index} is not "
+        f"finite after step {n + 1} of {len(timesteps)} (t = {timesteps[n]}). {mend}"
+    )

@@ -47,7 +47,7 @@ def unpinned(numbers: Tensor, device: torch.device) -> Tensor:
     return numbers.to(device, non_blocking=True)
 
 
-def read_by_numpy(sums: Tensor, *_: Any) -> None:
+def read_by_numpy(sums: Tensor, *_: Any, **_more: Any) -> None:
     sums.numpy()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.methods.diffusion.ddim import walk
 from ddbench.methods.diffusion.guidance import LabelGuidance, ShiftGuidance, State, Step
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
@@ -209,6 +210,29 @@ def test_a_breakdown_names_step_and_class(make_prior: MakePrior) -> None:
 
     with pytest.raises(RunError, match=r"class b, image 0 is not finite after step 4 of 10 \(t = 666\)"):
         sample(prior, IMAGES, [Breaks()], stream_noise(), steps=10, cfg_scale=2)
+
+
+@pytest.mark.parametrize(("precision", "mend"), [("fp32", "copy them again"), ("bf16", "use --precision fp32")])
+def test_weights_that_break_the_first_step_are_told_from_guidance(
+    make_prior: MakePrior, precision: str, mend: str
+) -> None:
+    files = find_prior(make_prior())
+    prior = Prior.load(files, precision=precision)
+
+    class Breaks(ShiftGuidance):
+        name = "breaks"
+
+        def shift(self, state: State) -> Tensor | None:
+            return torch.full_like(state.z, float("inf"))
+
+    with pytest.raises(RunError, match=r"after step 1 of 10 \(t = 999\)\. Lower the guidance"):
+        sample(prior, IMAGES, [Breaks()], stream_noise(), steps=10, cfg_scale=2)
+    prior = Prior.load(files, precision=precision)
+    prior.network.transformer.proj_out_2.bias[0] = float("nan")
+    with pytest.raises(RunError, match=rf"after step 1 .* without any guidance: its weights are at fault.*{mend}"):
+        sample(prior, IMAGES, [], stream_noise(), steps=10, cfg_scale=2)
+    with pytest.raises(RunError, match=r"DDIM broke down: .* its weights are at fault"):
+        walk(prior, IMAGES, torch.zeros(len(IMAGES), 1, 8, 8), [999, 500], cfg_scale=1)
 
 
 def test_an_unknown_class_is_refused(make_prior: MakePrior) -> None:
