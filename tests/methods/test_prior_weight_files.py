@@ -31,7 +31,8 @@ def prefixed(prefix: str, weights: Mapping[str, Tensor]) -> Weights:
 
 
 def zeros(weights: Mapping[str, Tensor]) -> Weights:
-    return {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    """All but the computed table, which no program keeps an average of."""
+    return {name: tensor if name == "pos_embed" else torch.zeros_like(tensor) for name, tensor in weights.items()}
 
 
 WRAPPED: dict[str, Callable[[Weights], Any]] = {

@@ -291,5 +291,5 @@ def class_list_problem(metadata: PriorMetadata, n_classes: int) -> str | None:
         f"expected class_ids of all {n_classes} classes of the network in label order, and null_label {n_classes} "
         f"(num_embeds_ada_norm in {CONFIG}; an original checkpoint's label table less its last row); found {listed} "
         f"class_ids and null_label {metadata.null_label}. Correct {METADATA}: list the classes that a run does not use "
-        "too"
+        "too, or give a map from class id to label"
     )

@@ -170,10 +170,12 @@ def _check_labels(files: PriorFiles, labels: LabelSource, say: Callable[[str], N
         say("class list not checked: no images of its classes are at hand; --check-on DATASET or FOLDER names some")
         return
     where, images = found
-    if check_labels(prior, images, say) is None:
-        say(f"class list not checked: {where} have {len(images)} of its classes, which takes {LEAST_CLASSES} at least")
+    say(f"comparing the class list with {where} …")
+    fit = check_labels(prior, images)
+    if fit is None:
+        say(f"class list not checked: images of {len(images)} of its classes were found, {LEAST_CLASSES} are needed")
     else:
-        say(f"class list checked on {where}: it fits")
+        say(f"class list checked: it fits {fit.images} images of {fit.classes} classes (p = {fit.p_value:.4f})")
 
 
 def _bytes_of(path: Path) -> int:

@@ -7,7 +7,7 @@ dealt out at random among these classes: a permutation test, exact whatever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +40,7 @@ class LabelFit:
     """Number of classes whose own label denoised their images best."""
 
 
-def check_labels(
-    prior: Prior, images: Mapping[str, np.ndarray], say: Callable[[str], None] = lambda line: None
-) -> LabelFit | None:
+def check_labels(prior: Prior, images: Mapping[str, np.ndarray]) -> LabelFit | None:
     """Compare the prior's labels with real images of its classes, an image of each class at a time until it is plain.
 
     Args:
@@ -67,7 +65,6 @@ def check_labels(
         own = errors.diagonal()
         dealt = errors[torch.arange(len(labels)), deals].sum(1)
         p_value = (1 + int((dealt <= own.sum() + 1e-12).sum())) / (1 + DEALS)
-        say(f"labels against {(i + 1) * len(labels)} images of {len(labels)} classes: p = {p_value:.4f}")
         if p_value <= CERTAIN:
             break
     best = int((errors.argmin(1) == torch.arange(len(labels))).sum())

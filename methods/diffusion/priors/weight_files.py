@@ -212,7 +212,7 @@ def weight_problems(weights: Mapping[str, Tensor]) -> list[str]:
         if weight.numel() == 0:
             continue
         low, high = (bound.item() for bound in torch.aminmax(weight))
-        nothing = nothing and low == high == 0
+        nothing = nothing and (low == high == 0 or name == COMPUTED)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN compares as false
             unlike.setdefault("not finite", []).append(name)
         elif low == high and weight.dim() > 1 and weight.numel() > 1 and name != COMPUTED:
