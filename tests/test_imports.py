@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
     # Results of other machines: checked, merged, and trained again.
     "benchmark.transfer": (
         *("benchmark.core", "benchmark.protocols", "benchmark.planning", "benchmark.cells", "benchmark.engines"),
-        *("datasets",),
+        *("datasets", "reports.results.paths"),
     ),
     # What people read. Measuring a set trains the classifier that cells train, on the images that methods see.
     "reports.results": ("benchmark.core", *SPECIFICATIONS, "datasets", *CONTRACTS, PRIORS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import zstandard
 
 from ddbench.benchmark.core.errors import RunError, UsageError
@@ -21,10 +23,11 @@ from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.transfer import texts
-from ddbench.benchmark.transfer.contents import INDEX, SUFFIX, Index, Member, kind_of, without_folders
+from ddbench.benchmark.transfer.contents import INDEX, SUFFIX, Index, Member, dumped, kind_of
 from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, test_labels_file
 from ddbench.benchmark.transfer.proof import prove
 from ddbench.datasets.image_sets import image_name, read_set, write_png
+from ddbench.reports.results.paths import without_paths
 
 CELL_FILES = ("spec.json", "result.json", "environment.json", PROVENANCE)
 
@@ -97,6 +100,11 @@ def write_bundle(
         first = Path(scratch) / INDEX
         write_json(first, index.model_dump(mode="json"))
         _write(out, {INDEX: first, **files})
+    if paths := sum(map(_names_folders, cells)):
+        made.notes.append(
+            f"{paths} of the results name a folder (in a parameter, a prior, a source or a reason), and travel as they "
+            "are; `bench report --public` shows the last part of such a name"
+        )
     made.cells, made.files, made.sha256 = len(cells), len(files), file_sha256(out)
     return made
 
@@ -141,8 +149,7 @@ def _files(
         where = f"cells/{cell.dir.id}"
         names = [*CELL_FILES, *([cell.result.predictions] if _predictions(cell.result) else [])]
         yield from ((f"{where}/{name}", path) for name in names if (path := cell.dir.path / str(name)).is_file())
-        launch = without_folders(_launch(cell))
-        yield f"{where}/launch.json", _written(scratch / f"{where}/launch.json", launch.model_dump(mode="json"))
+        yield f"{where}/launch.json", _written(scratch / f"{where}/launch.json", dumped(_launch(cell)))
     labels = {cell.result.dataset.content_hash for cell in cells if cell.result.dataset is not None}
     for content_hash in labels:
         path = test_labels_file(store, content_hash)
@@ -151,6 +158,11 @@ def _files(
     yield from _plans(store, {cell.dir.id for cell in cells}, scratch)
     if images:
         yield from _sets(store, cells, scratch, data, made)
+
+
+def _names_folders(cell: _Cell) -> bool:
+    value = json.loads((cell.dir.path / "result.json").read_bytes())
+    return any(without_paths(text) != text for text in texts.strings(value, cell.dir.id))
 
 
 def _predictions(result: DistillResult | EvaluateResult) -> bool:
@@ -178,12 +190,12 @@ def _plans(store: Store, cells: Collection[str], scratch: Path) -> Iterator[tupl
         except ValueError:  # of another version; `bench status` tells
             continue
         sets = [
-            planned.model_copy(update={"launch": without_folders(planned.launch)})
+            planned.model_dump(mode="json", exclude={"launch"}) | {"launch": dumped(planned.launch)}
             for planned in plan.sets
             if planned.id in cells or any(cell_id(student) in cells for student in planned.students)
         ]
         if sets:
-            value = Plan(sets=tuple(sets)).model_dump(mode="json")
+            value = {"sets": sets}
             name = f"plans/{digest(value)[:16]}.json"
             yield name, _written(scratch / name, value)
 
@@ -220,10 +232,12 @@ def _written_set(cell: _Cell, to: Path, at_hand: AtHand | str) -> Path | None:
         return None
     dataset = at_hand.dataset
     try:
-        images = read_set(Path(launch.images), dataset.class_ids, dataset.channels, subset=launch.subset)
+        images = read_set(
+            Path(launch.images), dataset.class_ids, dataset.channels, subset=launch.subset, reading=launch.reading
+        )
     except (UsageError, OSError):
         return None
-    if images.sha256 != cell.result.image_set_sha256:
+    if images.sha256 != cell.result.image_set_sha256 or images.pixels[0].dtype != np.uint8:
         return None
     counts = [0] * len(dataset.class_ids)
     for label, pixels in zip(images.labels.tolist(), images.pixels, strict=True):

@@ -5,7 +5,7 @@
                                                     provenance.json predictions.npy
     plans/<hash>.json                               what was asked for
     artefacts/test-labels/<content hash>.npy        the classes of the test images
-    sets/<hash>/manifest.json <class id>/<00000>.png
+    sets/<hash>/manifest.json <class id>/<00000>.png; images.npy labels.npy of floats
 
 Nothing else may be in one. Names, times, owners and order of the members are fixed, so equal results make equal files.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,7 @@ KINDS = tuple(
         (r"plans/[0-9a-f]{16}\.json", 64),
         (r"artefacts/test-labels/[0-9a-f]{16}\.npy", 64),
         (r"sets/[0-9a-f]{16}/manifest\.json", 1),
+        (r"sets/[0-9a-f]{16}/(?:images|labels)\.npy", 4096),
         (r"sets/[0-9a-f]{16}/[^./\\][^/\\]{0,127}/\d{5,9}\.png", 64),
     )
 )
@@ -84,4 +85,9 @@ def kind_of(name: str) -> Kind | None:
 
 def without_folders(launch: Launch) -> Launch:
     """What of a launch file means something on another machine."""
-    return Launch(label=launch.label, subset=launch.subset)
+    return Launch(label=launch.label, subset=launch.subset, test_images=launch.test_images)
+
+
+def dumped(launch: Launch) -> dict[str, Any]:
+    """As JSON, and only what is said: other versions of ddbench have other fields."""
+    return without_folders(launch).model_dump(mode="json", exclude_defaults=True)

@@ -16,12 +16,14 @@ import numpy as np
 from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, impossible
-from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, cell_id
+from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
 from ddbench.benchmark.core.store import CellDir, Launch, Store
-from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.benchmark.transfer import texts
 from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, array, labels_of
 from ddbench.benchmark.transfer.registered import Unknown, label_problems, protocol_problems
+from ddbench.datasets.file_dataset import silent
+from ddbench.datasets.float_images import as_uint8
+from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of
 from ddbench.datasets.image_sets import describe_set
 
 EXACT = 1e-6
@@ -84,7 +86,7 @@ def prove(
 class _Prover:
     def __init__(self, store: Store, data: DataAtHand) -> None:
         self.store, self.data, self.proof = store, data, Proof()
-        self._sets: dict[tuple[Path, str], str | Exception] = {}
+        self._sets: dict[tuple[Path, str, bool], tuple[str | Exception, dict[Path, str]]] = {}
 
     def look_at(self, cell: CellDir) -> None:
         """Go through everything; a wrong id ends it, since all else is read by it."""
@@ -151,6 +153,10 @@ class _Prover:
             teacher = None if result.teacher is None else result.teacher.sha256
             if result.status == "ok" and teacher != spec.teacher_sha256:
                 yield "its teacher is not that of the specification"
+            soft = None if result.soft_labels is None else result.soft_labels.sha256
+            named = spec.images.soft_labels_sha256 if isinstance(spec.images, ForeignImages) else None
+            if result.status == "ok" and soft != named:
+                yield "its soft labels are not those of the specification"
 
     def _data(self, spec: DatasetSpec, result: DistillResult | EvaluateResult) -> Iterator[str]:
         record = result.dataset
@@ -215,7 +221,7 @@ class _Prover:
             return
         if isinstance(spec, DistillSpec) and spec.shard is not None:
             return  # its images are in the set of the whole
-        folder, subset = self.store.set_dir(said), None
+        folder, launch, foreign = self.store.set_dir(said), Launch(label=""), False
         if isinstance(spec, EvaluateSpec):
             if isinstance(spec.images, DistilledBy):
                 made = self.store.cell(spec.images.cell).result()
@@ -227,27 +233,46 @@ class _Prover:
             if spec.images.image_set_sha256 != said:
                 yield "its images are not those of its specification"
                 return
-            if not folder.is_dir() and (launch := _launch(cell)) is not None and launch.images is not None:
-                folder, subset = Path(launch.images), launch.subset
+            foreign = not spec.images.with_test_images
+            elsewhere = _launch(cell)
+            if not folder.is_dir() and elsewhere is not None and elsewhere.images is not None:
+                folder, launch = Path(elsewhere.images), elsewhere
         if not folder.exists():
             raise Unknown("the set's images are not here")
         at_hand = self.data[spec.dataset]
         if isinstance(at_hand, str):
             raise Unknown(at_hand)
-        found = self._hash_of(folder, at_hand, subset)
+        found, leaked = self._read_set(folder, launch, spec.dataset, at_hand, foreign=foreign)
         if isinstance(found, Exception):
             yield f"the images in {folder} cannot be read: {str(found).partition(chr(10))[0]}"
         elif found != said:
             yield f"the images in {folder} have the hash {found[:16]}, and the result says {said[:16]}"
+        elif leaked:
+            yield f"{len(leaked)} of the images are test images, and it does not say so: {next(iter(leaked.values()))}"
 
-    def _hash_of(self, folder: Path, at_hand: AtHand, subset: SubsetOf | None) -> str | Exception:
-        key = (folder, str(subset))
+    def _read_set(
+        self, folder: Path, launch: Launch, spec: DatasetSpec, at_hand: AtHand, *, foreign: bool
+    ) -> tuple[str | Exception, dict[Path, str]]:
+        """A set's hash, or why it cannot be read; of a set made elsewhere, the test images in it too."""
+        key = (folder, str(launch.subset), foreign)
         if key not in self._sets:
-            dataset = at_hand.dataset
+            dataset, prints = at_hand.dataset, dict[Path, Print]()
+
+            def look(path: Path, pixels: np.ndarray) -> None:
+                if foreign and at_hand.split is not None:
+                    prints[path] = print_of(as_uint8(pixels), spec.resolution)
+
             try:
-                self._sets[key] = describe_set(folder, dataset.class_ids, dataset.channels, subset=subset).sha256
-            except (UsageError, OSError) as error:
-                self._sets[key] = error
+                found = describe_set(
+                    folder, dataset.class_ids, dataset.channels,
+                    subset=launch.subset, reading=launch.reading, look=look,
+                )  # fmt: skip
+                leaked = {}
+                if prints:
+                    leaked = find_test_images(prints, found.labels, dataset, spec, self.data.folder, silent)
+                self._sets[key] = found.sha256, leaked
+            except (UsageError, RunError, OSError) as error:
+                self._sets[key] = error, {}
         return self._sets[key]
 
 

@@ -45,7 +45,7 @@ def parse(data: bytes, name: str) -> Any:
         raise UsageError(f"{name}: nested too deeply") from error
     except ValueError as error:  # also of bytes that are no UTF-8, and of numbers with too many digits
         raise UsageError(f"{name}: not JSON: {shown(str(error))}") from error
-    for text in _texts(value, name, 0):
+    for text in strings(value, name):
         check(text, name)
     return value
 
@@ -64,7 +64,12 @@ def shown(text: str, most: int = 80) -> str:
     return plain if len(plain) <= most else f"{plain[:most]}…"
 
 
-def _texts(value: Any, name: str, depth: int) -> Iterator[str]:
+def strings(value: Any, name: str, depth: int = 0) -> Iterator[str]:
+    """Every text of a JSON value, keys too.
+
+    Raises:
+        UsageError: nesting without end.
+    """
     if depth > DEEPEST:
         raise UsageError(f"{name}: nested more than {DEEPEST} levels deep")
     if isinstance(value, str):
@@ -72,7 +77,7 @@ def _texts(value: Any, name: str, depth: int) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from value
         for one in value.values():
-            yield from _texts(one, name, depth + 1)
+            yield from strings(one, name, depth + 1)
     elif isinstance(value, list):
         for one in value:
-            yield from _texts(one, name, depth + 1)
+            yield from strings(one, name, depth + 1)

@@ -108,6 +108,35 @@ def test_images_made_elsewhere_travel_as_a_folder_of_the_usual_form(runs: Path, 
     assert sorted(p.name for p in (Path(folder) / "3").iterdir()) == ["00000.png", "00001.png"]
 
 
+def test_sets_of_floats_travel_as_they_are(runs: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-0.02, 1.02, (10, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "floats.npz", images=images, labels=np.arange(10))
+    ddbench.evaluate(
+        tmp_path / "floats.npz", "digits", normalisation="none", protocol="quick[epochs=1]", repeats=1, out=runs
+    )
+    (note,) = write_bundle(Store(runs), tmp_path / "a.tar.zst").notes
+    assert note.startswith("1 of the results name a folder")  # the file that the set was read from
+    assert merge(tmp_path / "a.tar.zst", Store(tmp_path / "other")).proof.findings == []
+    assert len(list((tmp_path / "other" / "sets").glob("*/images.npy"))) == 1
+
+
+def test_test_images_that_nobody_named_are_found(runs: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """A set made of test images, by a program that did not look."""
+    from ddbench.datasets.digits import Digits
+
+    test = Digits().load("default", None, 8).test
+    for label in range(10):
+        (tmp_path / "theirs" / str(label)).mkdir(parents=True)
+        pixels = test.read(test.of_class(label)[:1])[0]
+        Image.fromarray(pixels[..., 0]).save(tmp_path / "theirs" / str(label) / "0.png")
+    with monkeypatch.context() as blind:
+        blind.setattr("ddbench.benchmark.running.foreign_set.find_test_images", lambda *_: {})
+        ddbench.evaluate(tmp_path / "theirs", "digits", protocol="quick[epochs=1]", repeats=1, out=runs)
+    with pytest.raises(RunError, match="images wrong: 10 of the images are test images, and it does not say so"):
+        write_bundle(Store(runs), tmp_path / "a.tar.zst")
+
+
 def test_what_is_here_is_never_replaced(runs: Path, tmp_path: Path, members: dict[str, bytes], pack: Any) -> None:
     """Another result of the same cell, true to its own predictions."""
     name = students(runs)[0].name
