@@ -31,5 +31,6 @@ ENTRIES: list[Entry] = [
     _verb("bundle", "Put results, with all that proves them, into one file."),
     _verb("merge", "Take over results from bundles that others have made, once they are checked."),
     _verb("verify-results", "Recompute what can be of a results folder's numbers."),
+    _verb("push", "Put a distilled set on the Hugging Face hub, with a card that has its results."),
     _verb("status", "What was asked for and where each cell stands."),
 ]

@@ -19,7 +19,7 @@ from ddbench.benchmark.core.result import SetSource, SoftLabelsRecord
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.datasets.base import Dataset
-from ddbench.datasets.float_images import store_floats
+from ddbench.datasets.float_images import FloatImages, store_floats
 from ddbench.datasets.foreign import hub
 from ddbench.datasets.foreign.soft_labels import Kind, checked, labels_beside, read_beside
 from ddbench.datasets.foreign.tensors import TensorSet, read_tensors, tensor_file
@@ -81,7 +81,7 @@ def brought(
         source = source.model_copy(update={"revision": fetched.commit})
         if class_order is None and (class_order := hub.known_order(address)) is not None:
             notes.append(f"its class numbers are read as --class-order {class_order}, as its authors' programs do")
-    file = tensor_file(path)
+    file = None if path.is_dir() and FloatImages.at(path) is not None else tensor_file(path)
     if file is None:
         options.refuse(images)
         if path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ def test_floats_and_their_labels_are_trained_on_as_they_are(tmp_path: Path) -> N
     assert np.array_equal(np.load(stored / "images.npy"), FLOATS)
     assert json.loads((stored / "manifest.json").read_text())["class_ids"] == list(Digits.class_ids)
     labels = Store(out).soft_labels(result.soft_labels.sha256)
+    again = tmp_path / "again"
+    shutil.copytree(stored, again)
+    shutil.copyfile(labels, again / "soft_labels.npy")
+    assert spec_of(planned(again, out, "soft-stored[epochs=1]")) == spec_of(plan), "stored sets come back as they are"
     np.save(labels, np.load(labels)[::-1])
     other = spec_of(plan).model_copy(update={"seed": 7})
     cell = Store(out).add(other, plan.plan.sets[0].launch)
