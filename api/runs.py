@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, get_type_hints
 
 from rich.console import Console
 
-from ddbench.benchmark.core.spec import Precision, Scalar
+from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.planner import plan_request
@@ -33,6 +33,7 @@ class CellOptions(TypedDict, total=False):
     jobs: int
     timeout: float | None
     reuse: Reuse
+    per_gpu: int
     retry_failed: bool
     plugins: Path | str | Sequence[Path | str]
 
@@ -46,6 +47,7 @@ class StudentOptions(TypedDict, total=False):
 
 
 class DistillOptions(CellOptions, total=False):
+    compile: Compile
     """What is distilled: fields of `RunSpec`."""
 
     methods: str | Sequence[str]

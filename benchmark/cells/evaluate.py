@@ -88,6 +88,7 @@ def evaluate(
             on_epoch=on_epoch,
             checkpoint=cell.path / "checkpoint.pt",
             stream=not train_fits,
+            compile=launch.compile,
         )
     save_array(cell.path / PREDICTIONS, outcome.predictions)
     counts = np.bincount(images.labels, minlength=len(dataset.class_ids))

@@ -19,6 +19,8 @@ SPEC_VERSION: Literal[1] = 1
 Scalar = bool | int | float | str | None
 DeviceType = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
+Compile = Literal["auto", "always", "never"]
+"""Whether students' networks go through `torch.compile`; never `yes` or `no`, which YAML takes for true and false."""
 
 
 def canonical_json(value: Any) -> str:

@@ -34,7 +34,7 @@ from ddbench.benchmark.core.result import (
     SetSource,
     SoftLabelsRecord,
 )
-from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, EvaluateSpec, Model, cell_id
+from ddbench.benchmark.core.spec import CELL_SPEC, Compile, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
 
 ANY_RESULT: TypeAdapter[DistillResult | EvaluateResult] = TypeAdapter(
@@ -91,6 +91,8 @@ class Launch(Model):
     threads: int = 1
     cells_at_once: int = Field(default=1, exclude_if=lambda value: value == 1)
     """Cells that may run side by side on this one's CPU or GPU, itself counted."""
+    compile: Compile = "never"
+    """Whether a student's network goes through `torch.compile`, until it has begun."""
     batch_size: int | None = None
     """Images in flight; None: the cell chooses at its first start and keeps to it."""
     shards: tuple[str, ...] = ()

@@ -178,6 +178,7 @@ def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[s
         "data_dir": None if run.data is None else run.data.resolve(),
         "device": device,
         "threads": min(bound for bound in bounds if bound is not None),
+        "compile": run.compile,
         "batch_size": run.batch_size,
         "plugins": tuple(str(plugin.resolve()) for plugin in run.plugins),
     }

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
-from ddbench.benchmark.core.spec import Precision, Scalar
+from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 
 Reuse = Literal["missing", "never", "only-cache"]
 MOST_NUMBERS = 100_000
@@ -70,6 +70,11 @@ class RunSpec(BaseModel):
     batch_size: int | None = Field(default=None, ge=1, description="Images in flight while sampling.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds that one cell may take.")
     reuse: Reuse = Field(
+    compile: Compile = Field(
+        default="never",
+        description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
+        "saves time.",
+    )
         default="missing",
         description="missing: run what is absent, killed, out of memory or timed out; never: run all again; "
         "only-cache: run nothing.",

@@ -24,7 +24,10 @@ from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.planning.run_spec import RunSpec, describe
 
 BUNDLED = Path(__file__).parents[1] / "studies"
-ONE_PLACE = ("out", "engine", "jobs", "per_gpu", "device", "reuse", "retry_failed", "timeout", "plugins", "data")
+ONE_PLACE = (
+    "out", "engine", "jobs", "per_gpu", "device", "compile", "reuse", "retry_failed", "timeout", "track", "plugins",
+    "data",
+)  # fmt: skip
 """Options that say where and how cells run; runs of one study cannot differ in them."""
 
 

@@ -20,12 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols.epoch import each_image_alone
 from ddbench.datasets.cache import cache_dir
 
-Choice = Literal["auto", "yes", "no"]
-"""Which calls of the network are compiled. auto: those that save more seconds than they cost, on a CPU and in networks
-that take each image alone, of which students were shown to be as good (docs/performance.md)."""
 TOLERANCE = 5e-3
 """Relative difference from the network's own gradients and logits up to which compiled ones are trusted: TF32 makes
 less, wrong code more."""
@@ -85,12 +83,14 @@ class Forward:
 
 
 def decide(
-    network: nn.Module, choice: Choice, calls: Mapping[Call, int], image_shape: tuple[int, int, int]
+    network: nn.Module, choice: Compile, calls: Mapping[Call, int], image_shape: tuple[int, int, int]
 ) -> Forward | None:
     """What a training is done with: the network, or the network compiled. None where nothing had to be measured to say
     that it is the network as it is.
 
     Args:
+        choice: `auto` compiles calls that save more seconds than they cost, on a CPU and in networks that take each
+            image alone, of which students were shown to be as good (docs/performance.md).
         calls: what the training does, and how often.
         image_shape: (C, S, S).
     """
@@ -98,7 +98,7 @@ def decide(
     proved = _device(network).type == "cpu" and each_image_alone(network)
     if choice == "no" or (choice == "auto" and (not proved or steps < TOO_FEW)):
         return None
-    return _compile(network, calls, image_shape, always=choice == "yes")
+    return _compile(network, calls, image_shape, always=choice == "always")
 
 
 def as_decided(network: nn.Module, calls: Sequence[Call], image_shape: tuple[int, int, int]) -> Forward:

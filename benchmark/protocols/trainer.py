@@ -25,9 +25,10 @@ from ddbench.benchmark.core import environment, seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
+from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols import augmentation, networks
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.compiled import Call, Choice, Forward, as_decided, calls_of, decide
+from ddbench.benchmark.protocols.compiled import Call, Forward, as_decided, calls_of, decide
 from ddbench.benchmark.protocols.epoch import (
     EpochLosses,
     KlToStored,
@@ -104,7 +105,7 @@ def train_student(
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
     stream: bool = False,
-    compile: Choice = "no",
+    compile: Compile = "never",
 ) -> StudentResult:
     """Train one student under `protocol` and test it.
 
@@ -238,7 +239,7 @@ def train_student(
 
 def _forward(
     network: nn.Module,
-    choice: Choice,
+    choice: Compile,
     calls: Mapping[Call, int],
     image_shape: tuple[int, int, int],
     progress: _Progress,

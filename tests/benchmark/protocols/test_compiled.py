@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols import compiled, networks, quick, trainer
 from ddbench.benchmark.protocols.compiled import Call, Forward
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
@@ -49,7 +50,7 @@ def network(layer: nn.Module | None = None) -> nn.Module:
     return made if layer is None else nn.Sequential(layer, made)
 
 
-def train(compile: str, n: int = 40, **given: Any) -> StudentResult:
+def train(compile: Compile, n: int = 40, **given: Any) -> StudentResult:
     images = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
     labels = np.arange(n) % 10
     protocol = given.pop("protocol", PROTOCOL)
@@ -150,10 +151,10 @@ def test_what_saves_less_than_it_costs_is_not_compiled(
 def test_only_what_was_tested_is_compiled_without_being_asked(compiler: Any) -> None:
     compiler(broken)
     often = {Call(True, 16): 10**6}
-    assert compiled.decide(network(), "no", often, SHAPE) is None
+    assert compiled.decide(network(), "never", often, SHAPE) is None
     assert compiled.decide(network(nn.BatchNorm2d(1)), "auto", often, SHAPE) is None
     assert compiled.decide(network().to("meta"), "auto", often, SHAPE) is None
-    asked = compiled.decide(network(nn.BatchNorm2d(1)), "yes", often, SHAPE)
+    asked = compiled.decide(network(nn.BatchNorm2d(1)), "always", often, SHAPE)
     assert asked is not None
     assert "no C++ compiler here" in str(asked.problem)
 
@@ -181,7 +182,7 @@ def test_looking_leaves_no_trace_in_batchnorm(compiler: Any) -> None:
     compiler(scaling(1.0))
     net = network(nn.BatchNorm2d(1))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found = compiled.decide(net, "yes", {Call(True, 16): 1, Call(False, 4): 1}, SHAPE)
+    found = compiled.decide(net, "always", {Call(True, 16): 1, Call(False, 4): 1}, SHAPE)
     assert found is not None
     assert found.calls == (Call(False, 4), Call(True, 16))
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
