@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def decide(
     """
     steps = sum(often for call, often in calls.items() if call.training)
     proved = _device(network).type == "cpu" and each_image_alone(network)
-    if choice == "no" or (choice == "auto" and (not proved or steps < TOO_FEW)):
+    if choice == "never" or (choice == "auto" and (not proved or steps < TOO_FEW)):
         return None
     return _compile(network, calls, image_shape, always=choice == "always")
 

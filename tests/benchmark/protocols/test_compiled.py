@@ -166,11 +166,11 @@ def test_only_what_was_tested_is_compiled_without_being_asked(compiler: Any) -> 
     ("backend", "said"), [(broken, "no C\\+\\+ compiler here"), (scaling(1.02), r"train 16 differs by 0\.\d+")]
 )
 def test_a_compiler_that_fails_or_errs_leaves_a_training_as_it_was(compiler: Any, backend: Any, said: str) -> None:
-    expected = train("no")
+    expected = train("never")
     assert of(expected) == []
     compiler(backend)
     state = torch.get_rng_state()
-    found = train("yes")
+    found = train("always")
     assert torch.equal(torch.get_rng_state(), state)
     assert computed(found) == computed(expected)
     assert of(found) == []
@@ -196,7 +196,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("begun", "asked"), [("yes", "no"), ("no", "yes")])
+@pytest.mark.parametrize(("begun", "asked"), [("always", "never"), ("never", "always")])
 def test_a_killed_training_goes_on_as_it_was_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: Any, begun: str, asked: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_killed_training_goes_on_as_it_was_begun(
         train(begun, checkpoint=file, on_epoch=kill)
     resumed = train(asked, checkpoint=file)
     assert computed(resumed) == computed(undisturbed)
-    assert of(resumed) == of(undisturbed) == (["test 20", "train 8", "train 16"] if begun == "yes" else [])
+    assert of(resumed) == of(undisturbed) == (["test 20", "train 8", "train 16"] if begun == "always" else [])
 
 
 def test_what_was_measured_is_kept_before_the_first_step(
@@ -226,8 +226,8 @@ def test_what_was_measured_is_kept_before_the_first_step(
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "train_epoch", lambda *args, **given: _raise())
         with pytest.raises(Killed):
-            train("yes", checkpoint=file)
-    assert of(train("no", checkpoint=file)) == ["test 20", "train 8", "train 16"]
+            train("always", checkpoint=file)
+    assert of(train("never", checkpoint=file)) == ["test 20", "train 8", "train 16"]
 
 
 def _raise() -> None:
@@ -238,9 +238,9 @@ def test_a_compiler_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
     compiler(scaling(1.001))
     file = tmp_path / "student.pt"
-    train("yes", checkpoint=file)
+    train("always", checkpoint=file)
     compiler(broken)
-    resumed = train("yes", checkpoint=file)
+    resumed = train("always", checkpoint=file)
     assert of(resumed) == []
     assert resumed.determinism is not None
     assert resumed.determinism["not_compiled"].startswith("compiled up to epoch 4, then not: ")
