@@ -17,11 +17,13 @@ import torch
 from ddbench.benchmark.core.environment import cpu_model
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_atomically
+from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.protocols import quick
 from ddbench.benchmark.protocols.images import fit
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import FloatImages, as_uint8
+from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of
 from ddbench.datasets.image_sets import read_set
 from ddbench.datasets.set_layout import layout_of
 from ddbench.reports.quality import features as feature_extractors
@@ -60,6 +62,8 @@ class Measuring:
     real_per_class: int | None
     """The most real images of a class that were looked at; None: all."""
     device: torch.device
+    data: Path | None
+    """Where the dataset's files are."""
 
     def measure(self, made: FinishedSet, store: Store) -> QualityRecord:
         """Measure one set; its record and its sheet are written.
@@ -70,7 +74,7 @@ class Measuring:
         """
         began = time.perf_counter()
         real = self.real
-        pixels, labels, shapes = self._read(made)
+        pixels, labels, shapes, prints = self._read(made)
         features = self.extractor.features(pixels)
         predicted, classes = self.extractor.classes(pixels), len(self.dataset.class_ids)
         found = nearest(pixels, real.source, real.rows, self.device)
@@ -80,6 +84,7 @@ class Measuring:
             if predicted is None
             else 100 * float(np.mean(predicted == labels)),
             **self._by_pixels(found.distance),
+            "test_images": float(len(self._test_images(made, labels, prints))),
             "stored_bytes_per_class": self._stored_bytes(made) / classes,
             "raw_bytes_per_class": sum(int(np.prod(shape)) for shape in shapes) / classes,
         }
@@ -125,12 +130,14 @@ class Measuring:
         write_record(store, record)
         return record
 
-    def _read(self, made: FinishedSet) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
-        """(images at the dataset's side, their classes, the images' own shapes)."""
+    def _read(self, made: FinishedSet) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]], list[Print]]:
+        """(images at the dataset's side, their classes, the images' own shapes, what they are known by)."""
         shapes: list[tuple[int, ...]] = []
+        prints: list[Print] = []
 
         def at_that_size(pixels: np.ndarray) -> np.ndarray:
             shapes.append(pixels.shape)
+            prints.append(print_of(as_uint8(pixels), self.resolution))
             return fit(quick.PROTOCOL, as_uint8(pixels), self.resolution)
 
         images = read_set(
@@ -146,7 +153,13 @@ class Measuring:
                 f"the images are not the ones that were distilled: expected SHA-256 {made.image_set_sha256}, found "
                 f"{images.sha256}"
             )
-        return np.asarray(images.pixels), images.labels, shapes
+        return np.asarray(images.pixels), images.labels, shapes, prints
+
+    def _test_images(self, made: FinishedSet, labels: np.ndarray, prints: Sequence[Print]) -> dict[Path, str]:
+        listed = layout_of(made.folder, self.dataset.class_ids, made.subset, made.reading).files
+        by_file = dict(zip((path for here in listed for path in here), prints, strict=True))
+        spec = DatasetSpec(name=self.dataset.name, split=made.dataset.split, resolution=self.resolution)
+        return find_test_images(by_file, labels, self.dataset, spec, self.data, lambda what, done, total: None)
 
     def _by_pixels(self, distances: np.ndarray) -> dict[str, float | str]:
         """Values, or why they are missing, from the distance of each image to its nearest real one."""
@@ -239,7 +252,8 @@ def open_measuring(
     """
     record = sets[0].dataset
     places = [made.data_dir for made in sets if made.data_dir is not None]
-    split = dataset.load(record.split, data or next(iter(places), None), record.resolution)
+    data = data or next(iter(places), None)
+    split = dataset.load(record.split, data, record.resolution)
     if split.content_hash != record.content_hash:
         raise RunError(
             f"the images of {record.name} are not those that its sets were distilled from: expected content hash "
@@ -257,7 +271,7 @@ def open_measuring(
             store=store, scratch=scratch, device=device, say=say,
         )  # fmt: skip
     real = look_at(dataset, split, extractor, per_class=real_per_class, device=device, show=show)
-    return Measuring(dataset, record.resolution, extractor, space, real, real_per_class, device)
+    return Measuring(dataset, record.resolution, extractor, space, real, real_per_class, device, data)
 
 
 def _device_name(device: torch.device) -> str:

@@ -103,7 +103,7 @@ def _decimals(measure: Measure, value: float) -> int:
             return 1
         case "ratio":
             return 2
-        case "bytes":
+        case "bytes" | "images":
             return 0
         case _:
             return min(8, max(0, 3 - math.floor(math.log10(abs(value))))) if value else 0

@@ -30,7 +30,8 @@ def against_ipc(tables: Sequence[TableView], inches: float) -> Drawing | str:
             (float(some[place].ipc or 0), some[place].rows[index].acc_last) for place, index in sorted(one.rows.items())
         ]
         known = [(ipc, summary) for ipc, summary in at if summary is not None]
-        lines += [(one.name, one.reference, known)] if len(known) > 1 else []
+        leaked = any(some[place].rows[index].with_test_images for place, index in one.rows.items())
+        lines += [(one.name, one.reference, known)] if len(known) > 1 and not leaked else []
     methods = [(name, at) for name, reference, at in lines if not reference]
     if not methods:
         return f"{tables[0].dataset}, {tables[0].protocol}, {tables[0].student}: one IPC, so no accuracy against IPC"
