@@ -48,8 +48,7 @@ class NearCopies:
 
     def __init__(self, pictures: np.ndarray) -> None:
         self.pictures = pictures
-        self._tiny = np.stack([_resized(one, TINY) for one in pictures]) if len(pictures) else np.empty((0, TINY, TINY))
-        self._tiny = _unit(self._tiny.reshape(len(pictures), -1))
+        self._tiny = _unit(np.array([_resized(one, TINY) for one in pictures]).reshape(len(pictures), TINY * TINY))
 
     def find(self, image: np.ndarray) -> Match | None:
         """The image that correlates most with a picture, if they are near copies."""

@@ -4,11 +4,12 @@ Three things give an image away. *Its file's name*, where the dataset's names sa
 lies: ILSVRC's do (`ILSVRC2012_val_00000293`, `n02096294_123`), with any ending and in any class's folder; a name such
 as `00000.png` says nothing, whatever test image bears it too. *Its pixels*, exactly, at the size at which the split is
 decoded: both go through the same resize, so a copy of the test image's file is found, and so is a copy of what was
-decoded from it. *Its looks*, where images are of 32 px or more: a copy that was compressed anew, resized, mirrored,
-squashed or slightly cropped (`near_copies.py`).
+decoded from it. *Its looks*, where images are of 32 px or more: a copy, in its class, that was compressed anew,
+resized, mirrored, squashed or slightly cropped (`near_copies.py`).
 
 Equal pixels and looks are no proof where a training image has them too, at least as much (ImageNet holds doubles, and
-the set may have drawn the training image), nor where an image is of one colour throughout.
+the set may have drawn the training image), nor where an image is of one colour throughout. Nor is it a proof where one
+image in a thousand looks somewhat like a test image: so many do by chance.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from ddbench.datasets.foreign.near_copies import LEAST_SIDE, Match, NearCopies, 
 from ddbench.datasets.image_sets import pixels_sha256
 from ddbench.datasets.set_layout import first_of
 
+CERTAIN, CHANCE = 0.98, 0.001
+"""Correlation from which one near copy in any number of images is none by chance, and the share of a set's images below
+which less alike ones are (docs/foreign-sets.md: of training images 11 in 12,894 at most)."""
 BLOCK = 256
 """Images read at once."""
 Progress = Callable[[str, int, int], None]
@@ -81,10 +85,12 @@ def find_test_images(
     image_size = spec.resolution
     test = dataset.test_at(spec.split, data, image_size, progress) or dataset.load(spec.split, data, image_size).test
     exact = _by_pixels(prints, test)
-    near = _by_looks({path: one for path, one in prints.items() if path not in exact | found}, test, progress)
+    label_of = dict(zip(prints, map(int, labels), strict=True))
+    near = _by_looks({path: one for path, one in prints.items() if path not in exact | found}, label_of, test, progress)
     if exact or near:
         train = dataset.train_at(spec.split, data, image_size, "bilinear", progress)
-        cleared = _cleared(prints, labels, exact, near, test, train)
+        cleared = _cleared(prints, label_of, exact, near, test, train)
+        near = _beyond_chance({path: match for path, match in near.items() if path not in cleared}, len(prints))
     else:
         cleared = set()
     by_pixels = {
@@ -132,24 +138,38 @@ def _by_pixels(prints: Mapping[Path, Print], test: ImageSource) -> dict[Path, in
     return {path: known[one.sha256] for path, one in prints.items() if one.sha256 in known}
 
 
-def _by_looks(prints: Mapping[Path, Print], test: ImageSource, progress: Progress) -> dict[Path, Match]:
-    pictures = {path: one.picture for path, one in prints.items() if one.picture is not None}
-    if not pictures or not len(test):
-        return {}
-    near = NearCopies(np.stack([picture(image) for _, image in _images(test)]))
-    found = {}
-    for done, (path, image) in enumerate(pictures.items()):
-        if done and done % BLOCK == 0:
-            progress("comparing with test images", done, len(pictures))
-        match = near.find(image)
-        if match is not None:
-            found[path] = match
+def _by_looks(
+    prints: Mapping[Path, Print], labels: Mapping[Path, int], test: ImageSource, progress: Progress
+) -> dict[Path, Match]:
+    """File -> the test image of its class that it is a near copy of."""
+    found, done = dict[Path, Match](), 0
+    of_class: dict[int, dict[Path, np.ndarray]] = {}
+    for path, one in prints.items():
+        if one.picture is not None:
+            of_class.setdefault(labels[path], {})[path] = one.picture
+    for class_index, looks in of_class.items():
+        indices = test.of_class(class_index)
+        near = NearCopies(np.array([picture(image) for _, image in _images(test, indices)]))
+        for path, look in looks.items():
+            match = near.find(look)
+            if match is not None:
+                found[path] = match._replace(index=int(indices[match.index]))
+        if done // BLOCK < (done + len(looks)) // BLOCK:
+            progress("comparing with test images", done, len(prints))
+        done += len(looks)
     return found
+
+
+def _beyond_chance(near: Mapping[Path, Match], count: int) -> dict[Path, Match]:
+    """Without likenesses of a middling degree, where so few of a set's `count` images are alike by chance."""
+    doubtful = {path for path, match in near.items() if match.correlation < CERTAIN}
+    by_chance = len(doubtful) <= CHANCE * count
+    return {path: match for path, match in near.items() if not (by_chance and path in doubtful)}
 
 
 def _cleared(
     prints: Mapping[Path, Print],
-    labels: Sequence[int] | np.ndarray,
+    labels: Mapping[Path, int],
     exact: Mapping[Path, int],
     near: Mapping[Path, Match],
     test: ImageSource,
@@ -157,9 +177,8 @@ def _cleared(
 ) -> set[Path]:
     """Those that are training images of their class or the test image's, or look as much like one."""
     accused: dict[int, list[Path]] = {}
-    label_of = dict(zip(prints, labels, strict=True))
     for path, index in [*exact.items(), *((path, match.index) for path, match in near.items())]:
-        for class_index in {int(test.labels[index]), int(label_of[path])}:
+        for class_index in {int(test.labels[index]), labels[path]}:
             accused.setdefault(class_index, []).append(path)
     cleared = set()
     for class_index, paths in accused.items():
