@@ -158,7 +158,7 @@ class Row:
     @property
     def n_images(self) -> tuple[int, ...]:
         """The distinct numbers of images of its sets."""
-        made = [result.n_images for result in (*self.distilled, *(student.result for student in self.finished))]
+        made = [result.n_images for result in self.distilled] + [student.result.n_images for student in self.finished]
         return tuple(sorted({count for count in made if count is not None}))
 
     @property
