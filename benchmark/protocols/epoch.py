@@ -26,6 +26,9 @@ from ddbench.benchmark.protocols.pixels import Pixels
 
 TEST_BATCH = 128
 """Images per forward pass of a test. It changes no result beyond float error, so it is no part of a protocol."""
+TEST_PIXELS = TEST_BATCH * 112**2
+"""Pixels per forward pass of a test on a GPU, which 128 small images would leave idle; 128 of 224 px have four times as
+many. Free memory has no say: it would be another one in the next run."""
 DRAWN_TOGETHER = 1 << 16
 """Images whose augmentation is drawn at once: what bounds the memory of the draws."""
 
@@ -259,9 +262,14 @@ def batches_of_epoch(network: nn.Module, n: int, batch_size: int) -> list[int]:
     return _split(n - _leaves_one_out(network, n, batch_size), batch_size)
 
 
-def batches_of_test(n: int) -> list[int]:
-    """Images of each forward pass in which `top_classes` looks at n images."""
-    return _split(n, TEST_BATCH)
+def most_in_test(pixels: Pixels, device: torch.device) -> int:
+    """The most images of a forward pass in which `top_classes` looks at them."""
+    return TEST_BATCH if device.type == "cpu" else max(TEST_BATCH, TEST_PIXELS // pixels.image_size**2)
+
+
+def batches_of_test(pixels: Pixels, device: torch.device) -> list[int]:
+    """Images of each of those passes."""
+    return _split(len(pixels), most_in_test(pixels, device))
 
 
 def _split(n: int, size: int) -> list[int]:
@@ -299,7 +307,8 @@ def top_classes(
     """(N, min(most, K)) class indices by falling logit, in evaluation mode; `forward` as `train_epoch` takes it."""
     network.eval()
     top = []
-    for raw in pixels.batches(torch.arange(len(pixels)), TEST_BATCH):
+    device = next(network.parameters()).device
+    for raw in pixels.batches(torch.arange(len(pixels)), most_in_test(pixels, device)):
         logits = (forward or network)(normalise(raw))
         top.append(logits.topk(min(most, logits.shape[1]), dim=1).indices)
     return torch.cat(top).cpu().numpy()

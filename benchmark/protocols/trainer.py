@@ -176,7 +176,7 @@ def train_student(
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
-        calls = calls_of(batches, epochs, batches_of_test(len(test)), len(looks))
+        calls = calls_of(batches, epochs, batches_of_test(test, device), len(looks))
         forward = _forward(network, compile, calls, (train.channels, *train.shape[1:3]), progress, saved)
         determinism = {**(environment.determinism() or {}), **forward.arithmetic}
         for epoch in range(progress.epoch + 1, epochs + 1):

@@ -16,7 +16,8 @@ from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols import hard_adamw, hard_minimax_sgd, networks, quick, soft_rded, trainer
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.epoch import to_device
+from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test, to_device
+from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.digits import Digits
 from ddbench.methods.classifier import ClassifierRecipe
@@ -78,6 +79,28 @@ def test_a_student_is_the_cpus(case: str, monkeypatch: pytest.MonkeyPatch) -> No
     losses = ([report.train_loss for report in reports] for reports in (seen["cuda"], seen["cpu"]))
     np.testing.assert_allclose(*losses, rtol=CLOSE)
     assert (here.predictions != there.predictions).mean() <= 0.1
+
+
+def test_a_gpu_looks_at_many_small_test_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the CPU at as many as ever, since its results are equal bit for bit."""
+    seen: list[int] = []
+    batches = Resident.batches
+
+    def noted(self: Resident, order: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
+        seen.append(batch_size)
+        return batches(self, order, batch_size)
+
+    monkeypatch.setattr(Resident, "batches", noted)
+    looks: dict[str, StudentResult] = {}
+    for device, most in ((CPU, 128), (CUDA, 128 * 7**2)):  # at 16 px; at 112 px 128
+        seen.clear()
+        with pretend.gpu():
+            looks[device.type] = trained_on(device, "quick", lambda report: None)
+        assert seen[-1] == most
+    assert (looks["cpu"].predictions != looks["cuda"].predictions).mean() <= 0.1
+    large = Resident(torch.zeros(2, 224, 224, 3, dtype=torch.uint8))
+    assert (most_in_test(large, CPU), most_in_test(large, CUDA)) == (128, 128)
+    assert batches_of_test(Resident(torch.zeros(300, 64, 64, 1, dtype=torch.uint8)), CUDA) == [300]
 
 
 def test_a_student_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
