@@ -30,10 +30,9 @@ class CellOptions(TypedDict, total=False):
     out: Path | str
     device: str
     engine: str
-    jobs: int
+    jobs: int | None
     timeout: float | None
     reuse: Reuse
-    per_gpu: int
     retry_failed: bool
     plugins: Path | str | Sequence[Path | str]
 
@@ -47,6 +46,8 @@ class StudentOptions(TypedDict, total=False):
 
 
 class DistillOptions(CellOptions, total=False):
+    compile: Compile
+    per_gpu: int
     compile: Compile
     """What is distilled: fields of `RunSpec`."""
 

@@ -26,7 +26,7 @@ def run(given: dict[str, Any], config: Config = None, study: StudyName = None, d
 
 
 @distill_app.command()
-@run_options(without=("repeats", "protocol", "student"))
+@run_options(without=("repeats", "protocol", "student", "compile", "per_gpu"))
 def distill(given: dict[str, Any], config: Config = None, study: StudyName = None, dry_run: DryRun = False) -> None:
     """The first stage alone: make distilled sets, train no students."""
     _run(given, config, study, dry_run=dry_run, students=False)
