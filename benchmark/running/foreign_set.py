@@ -111,7 +111,8 @@ def plan_images(
             same_method_as=None if founder == found.sha256 else founder,
         )  # fmt: skip
     if allow_test_images:
-        among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else "no test image was found"
+        among = "test images were not looked for" if spec.reuse == "only-cache" or dry_run else "no test image was found"
+        among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else among
         given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
     return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders), *said])
@@ -146,7 +147,7 @@ def _founder(store: Store, name: str, dataset: str) -> str:
 
 
 def _of_labels(soft: SoftLabelsRecord, protocol: Protocol) -> str:
-    size = "" if soft.n_bytes is None else f", {soft.n_bytes:,} bytes"
+    size = "" if soft.label_bytes is None else f", {soft.label_bytes:,} bytes"
     if soft.used:
         return f"students are trained with the set's own soft labels: {soft.source} ({soft.kind}{size})"
     return (

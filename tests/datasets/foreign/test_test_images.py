@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from smooth_images import smooth_noise
 from typer.testing import CliRunner
 
 from ddbench.benchmark.commands.cli import app
 from ddbench.benchmark.core.errors import Problems
-from ddbench.benchmark.core.spec import DatasetSpec
+from ddbench.benchmark.core.result import EvaluateResult
+from ddbench.benchmark.core.spec import DatasetSpec, EvaluateSpec, ForeignImages
+from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.file_dataset import silent
-from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
+from ddbench.datasets.foreign.near_copies import Match
+from ddbench.datasets.foreign.test_images import Print, _beyond_chance, find_test_images, print_of, refusal
 from ddbench.datasets.image_sets import describe_set, write_png
+from ddbench.reports.results.rows import read
+from ddbench.reports.tables.leaderboard import build
 
 
 def refuse(
@@ -141,3 +147,70 @@ def test_doubles_of_training_images_and_plain_colours_prove_nothing(tiny: Any, t
     (folder / wnid / "2.JPEG").rename(folder / wnid / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(Problems, match="1 of the 8 images"):
         refuse(folder, dataset, source, 16, "imagenet")
+
+
+def near_copy(image: Image.Image, path: Path) -> None:
+    image.resize((90, 90)).save(path, "JPEG", quality=60)
+
+
+@pytest.fixture
+def smooth(tiny: Any) -> Path:
+    """The small ImageNet of images that look like something."""
+    source: Path = tiny.tree()
+    for image, path in zip(smooth_noise(18, 3), sorted(source.glob("*/*/*.JPEG")), strict=True):
+        image.save(path, "JPEG", quality=95)
+    return source
+
+
+def test_near_copies_are_known_in_their_class(tiny: Any, smooth: Path, tmp_path: Path) -> None:
+    dataset = tiny.dataset()
+    for wnid in tiny.classes:
+        (tmp_path / "set" / wnid).mkdir(parents=True)
+        training, test = (sorted((smooth / part / wnid).iterdir())[0] for part in ("train", "val"))
+        near_copy(Image.open(training), tmp_path / "set" / wnid / "0.jpg")
+        near_copy(Image.open(test), tmp_path / "set" / wnid / "1.jpg")
+    with pytest.raises(Problems, match="3 of the 6 images") as error:
+        refuse(tmp_path / "set", dataset, smooth, 48, "imagenet")
+    name = f"{tiny.classes[0]}/ILSVRC2012_val_00000001.JPEG"
+    assert f"1.jpg is a near copy of the test image {name} (correlation " in str(error.value)
+    assert "--allow-test-images" in str(error.value)
+
+
+def test_what_looks_more_like_a_training_image_is_one(tiny: Any, smooth: Path, tmp_path: Path) -> None:
+    wnid = tiny.classes[0]
+    test = Image.open(smooth / "val" / wnid / "ILSVRC2012_val_00000001.JPEG").convert("RGB")
+    twin = smooth / "train" / wnid / f"{wnid}_100.JPEG"  # the same motif, a little off
+    test.crop((4, 4, 96, 96)).resize((96, 96)).save(twin, "JPEG", quality=95)
+    for c in tiny.classes:
+        (tmp_path / "set" / c).mkdir(parents=True)
+        near_copy(Image.open(smooth / "train" / c / f"{c}_100.JPEG"), tmp_path / "set" / c / "0.jpg")
+    refuse(tmp_path / "set", tiny.dataset(), smooth, 48, "imagenet")
+    near_copy(test, tmp_path / "set" / wnid / "1.jpg")
+    with pytest.raises(Problems, match="1 of the 4 images"):
+        refuse(tmp_path / "set", tiny.dataset(), smooth, 48, "imagenet")
+
+
+def test_one_likeness_in_a_thousand_is_chance() -> None:
+    near = {Path("a"): Match(0, 0.96), Path("b"): Match(1, 0.99)}
+    assert set(_beyond_chance(near, 999)) == set(near)
+    assert set(_beyond_chance(near, 1000)) == {Path("b")}
+
+
+def test_a_set_may_be_taken_all_the_same(tmp_path: Path) -> None:
+    folder, out = digits_set(tmp_path / "set", leaked=2), tmp_path / "runs"
+    asked = ["eval", "--images", str(folder), "-d", "digits", "--out", str(out), "--repeats", "1"]
+    asked += ["--protocol", "quick[epochs=1]", "--allow-test-images"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    (cell,) = Store(out).cell_dirs()
+    spec, result = cell.spec(), cell.result()
+    assert isinstance(spec, EvaluateSpec)
+    assert isinstance(result, EvaluateResult)
+    assert isinstance(spec.images, ForeignImages)
+    assert (spec.images.with_test_images, result.test_images, result.n_images) == (True, 2, 20)
+    assert "2 of its 20 images are test images" in done.output
+    (row,) = build(read(out)).tables[0].rows
+    assert (row.name, row.rank, row.test_images) == ("set (with test images)", None, 2)
+    harvest = CliRunner().invoke(app, [*asked, "--reuse", "only-cache"])
+    assert "not looked for" in harvest.output
+    assert len(Store(out).cell_dirs()) == 1, "its id does not hang on what was found"
