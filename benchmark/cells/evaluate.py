@@ -68,7 +68,7 @@ def evaluate(
     def on_epoch(report: EpochReport) -> None:
         progress.update(epoch=report.epoch, epochs=report.epochs)
         if report.accuracy is not None:
-            progress.update(accuracy=report.accuracy)
+            progress.update(accuracy=report.accuracy, looked_at_epoch=report.epoch)
             meter.save()
 
     with meter.phase("train"), _telling(step_mib):
@@ -180,7 +180,7 @@ def _soft_labels(protocol: Protocol, spec: EvaluateSpec, launch: Launch, store: 
         raise RunError(f"protocol {protocol.label} trains with a set's own soft labels, and this cell was given none")
     file = store.soft_labels(known.sha256)
     try:
-        labels = SoftLabels(np.load(file, allow_pickle=False), known.kind, known.n_bytes or 0, known.source)
+        labels = SoftLabels(np.load(file, allow_pickle=False), known.kind, known.label_bytes or 0, known.source)
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: the set's soft labels cannot be read ({error}); plan the run again") from error
     if labels.sha256 != spec.images.soft_labels_sha256:

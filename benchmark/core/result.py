@@ -166,7 +166,7 @@ class SoftLabelsRecord(Record):
     files."""
     kind: Literal["probabilities", "logits"] | None = None
     """None, as the next, where they cannot be read."""
-    n_bytes: int | None = None
+    label_bytes: int | None = None
     """What their values take as they are stored."""
 
 

@@ -193,4 +193,6 @@ def own_labels(
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as opened:
             np.save(opened, soft.values)
-    return SoftLabelsRecord(source=source, used=needed, sha256=soft.sha256, kind=soft.kind, n_bytes=soft.n_bytes)
+    return SoftLabelsRecord(
+        source=source, used=needed, sha256=soft.sha256, kind=soft.kind, label_bytes=soft.label_bytes
+    )

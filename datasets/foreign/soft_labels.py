@@ -38,7 +38,7 @@ class SoftLabels:
     values: np.ndarray
     """(N, K) float32: probabilities, each row summing to 1, or logits."""
     kind: Kind
-    n_bytes: int
+    label_bytes: int
     """What the values take as they are stored: N · K · bytes of a number."""
     source: str
 
@@ -55,7 +55,7 @@ class SoftLabels:
 
     def rows(self, chosen: Sequence[int]) -> SoftLabels:
         """Of some of the images."""
-        share = self.n_bytes // len(self.values)
+        share = self.label_bytes // len(self.values)
         return SoftLabels(self.values[list(chosen)], self.kind, share * len(chosen), self.source)
 
 

@@ -14,7 +14,7 @@ from ddbench.benchmark.core.result import Cost, DatasetRecord, DistillResult, Ev
 from ddbench.benchmark.core.store import Store
 from ddbench.datasets.validation import is_tuning
 from ddbench.reports.results.columns import Columns, frame
-from ddbench.reports.results.groups import TableKey, key_with_pixels, table_key
+from ddbench.reports.results.groups import TableKey, key_with_pixels, table_key, trained_with
 from ddbench.reports.results.hardware import hardware
 from ddbench.reports.results.origins import Origin, origin_of
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, printable
@@ -85,6 +85,12 @@ class StudentFacts:
     """Why it is not ok, in words."""
     modified_protocol: bool
     """The protocol has overrides: compare with its like only."""
+    trained_with: str | None
+    """Labels that the student was trained with: hard labels, a teacher's labels, or own soft labels, the set's; missing
+    where it has not finished."""
+    label_bytes: int | None
+    """What the values of the soft labels that came with the set take as they are stored, used or not; missing where
+    there are none."""
     evaluate_seed: int
     """Seed of the student's training."""
     evaluate_device: str
@@ -163,6 +169,8 @@ def _students(results: Results) -> Iterator[_Line]:
             state=cell.standing,
             reason=cell.why,
             modified_protocol=bool(cell.spec.protocol.overrides),
+            trained_with=None if result is None else trained_with(result),
+            label_bytes=result and result.soft_labels and result.soft_labels.label_bytes,
             evaluate_seed=cell.spec.seed,
             evaluate_device=cell.spec.device_type,
             evaluate_hardware=hardware([None if result is None else result.environment]),

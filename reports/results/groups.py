@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.core.result import DistillResult, PriorRecord, SoftLabelsRecord
+from ddbench.benchmark.core.result import DistillResult, EvaluateResult, PriorRecord, SoftLabelsRecord
 from ddbench.benchmark.core.spec import ForeignImages, MethodSpec, digest
 from ddbench.benchmark.planning.run_spec import parse_selector
 from ddbench.datasets.validation import is_tuning
@@ -197,12 +197,10 @@ class Row:
         return next((s.result.soft_labels for s in self.finished if s.result.soft_labels is not None), None)
 
     @property
-    def trained_with(self) -> str | None:
+    def left_labels_for(self) -> str | None:
         """What its students were trained with instead of the soft labels that came with its images; else None."""
         soft = self.soft_labels
-        if soft is None or soft.used:
-            return None
-        return "hard labels" if self.cells[0].spec.teacher_sha256 is None else "a teacher's labels"
+        return None if soft is None or soft.used else trained_with(self.finished[0].result)
 
     @cached_property
     def sets(self) -> list[DistilledSet]:
@@ -238,6 +236,13 @@ class Table:
     def n_test(self) -> int:
         """Test images; 0 where nothing has finished."""
         return next((student.data.n_test for row in self.rows for student in row.finished), 0)
+
+
+def trained_with(result: EvaluateResult) -> str:
+    """The labels that a student was trained with."""
+    if result.teacher is not None:
+        return "a teacher's labels"
+    return "own soft labels" if result.soft_labels is not None and result.soft_labels.used else "hard labels"
 
 
 def group(results: Results) -> list[Table]:

@@ -22,7 +22,7 @@ def settings_of(members: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     names = {prior.sha256: without_paths(printable(prior.name)) for prior in priors}
     facts = [_facts(row, names) for row in members]
     shared: list[str] = []
-    marks: list[list[str]] = [[] if row.trained_with is None else [row.trained_with] for row in members]
+    marks: list[list[str]] = [[] if row.left_labels_for is None else [row.left_labels_for] for row in members]
     for kind in ("prior", "precision", "distill device", "evaluate device"):
         values = {fact[kind] for fact in facts} - {None}
         shared += [value for value in values if value is not None and len(values) == 1]

@@ -46,7 +46,7 @@ def with_student(runs: Path, folder: Path, *, soft: bool = False) -> str:
         own = checked(0.5 * np.eye(10) + 0.05, LABELS, None, "x")
         store.soft_labels(own.sha256).parent.mkdir(parents=True)
         np.save(store.soft_labels(own.sha256), own.values)
-        labels = SoftLabelsRecord(source="x", used=True, sha256=own.sha256, kind=own.kind, n_bytes=own.n_bytes)
+        labels = SoftLabelsRecord(source="x", used=True, sha256=own.sha256, kind=own.kind, label_bytes=own.label_bytes)
     for seed, accuracy in enumerate((61.25, 63.25)):
         spec = EvaluateSpec(
             images=ForeignImages(image_set_sha256=sha256, soft_labels_sha256=labels and labels.sha256),

@@ -86,7 +86,7 @@ def test_floats_and_their_labels_are_trained_on_as_they_are(tmp_path: Path) -> N
     result = trained(plan, out)
     assert result.label == "made/set.pt"
     assert result.soft_labels is not None
-    assert (result.soft_labels.used, result.soft_labels.kind, result.soft_labels.n_bytes) == (
+    assert (result.soft_labels.used, result.soft_labels.kind, result.soft_labels.label_bytes) == (
         True,
         "probabilities",
         20 * 10 * 2,
@@ -140,7 +140,7 @@ def test_labels_of_a_subset_are_those_of_its_images(tmp_path: Path) -> None:
     kept = [int(path.stem) for path in sorted((tmp_path / "set").glob("*/*.png"))][:1]
     labels = plan.plan.sets[0].launch.soft_labels
     assert labels is not None
-    assert labels.n_bytes == 10 * 10 * 2
+    assert labels.label_bytes == 10 * 10 * 2
     stored = np.load(Store(out).soft_labels(labels.sha256))
     assert stored.shape == (10, 10)
     assert stored.argmax(1).tolist() == list(range(10))

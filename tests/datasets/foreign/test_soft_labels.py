@@ -57,7 +57,7 @@ def test_every_layout_gives_each_image_its_row(tmp_path: Path, layout: str) -> N
     found = read(tmp_path)
     assert found.kind == "probabilities"
     assert np.abs(found.values - VALUES).max() < 1e-6
-    assert found.n_bytes == VALUES.nbytes
+    assert found.label_bytes == VALUES.nbytes
     assert labels_beside(tmp_path / "a", []) is None
 
 
@@ -79,7 +79,7 @@ def test_logits_are_taken_only_where_they_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sum to 3 … 3, so they are no probabilities; .* --labels logits"):
         read(tmp_path)
     found = read(tmp_path, kind="logits")
-    assert (found.kind, found.n_bytes) == ("logits", 6 * 3 * 2)
+    assert (found.kind, found.label_bytes) == ("logits", 6 * 3 * 2)
     with pytest.raises(UsageError, match="--labels probabilities: .* sum to 3"):
         read(tmp_path, kind="probabilities")
     np.save(tmp_path / "labels.npy", VALUES)
