@@ -43,12 +43,11 @@ class StudentOptions(TypedDict, total=False):
     repeats: int | None
     protocol: str | None
     student: str | None
+    compile: Compile
+    per_gpu: int
 
 
 class DistillOptions(CellOptions, total=False):
-    compile: Compile
-    per_gpu: int
-    compile: Compile
     """What is distilled: fields of `RunSpec`."""
 
     methods: str | Sequence[str]
