@@ -37,9 +37,11 @@ from ddbench.methods.diffusion.priors.files import (
 )
 from ddbench.methods.diffusion.priors.hashes import file_sha256
 from ddbench.methods.diffusion.priors.hub import PICKLED, download
-from ddbench.methods.diffusion.priors.label_images import label_images
+from ddbench.methods.diffusion.priors.label_images import NONE, label_images
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
+QUICK_ON_A_CPU = 50_000_000
+"""Weights of the largest network whose labels are checked without being asked to."""
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
@@ -165,9 +167,14 @@ def _check_labels(files: PriorFiles, labels: LabelSource, say: Callable[[str], N
 
     say("loading it once, to see that it is whole …")
     prior = Prior.load(files, device="cuda" if torch.cuda.is_available() else "cpu")
+    size = sum(weight.numel() for weight in prior.network.parameters())
+    if labels.check_on is None and prior.device.type == "cpu" and size > QUICK_ON_A_CPU:
+        say("class list not checked: on a CPU that takes this network minutes; --check-on DATASET or FOLDER does it")
+        return
     found = label_images(files.metadata, prior.image_shape[2], labels.check_on, labels.data)
     if found is None:
-        say("class list not checked: no images of its classes are at hand; --check-on DATASET or FOLDER names some")
+        nothing = "no images of its classes are at hand; --check-on DATASET or FOLDER names some"
+        say(f"class list not checked: {'as asked' if labels.check_on == NONE else nothing}")
         return
     where, images = found
     say(f"comparing the class list with {where} …")

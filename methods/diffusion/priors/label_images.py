@@ -9,7 +9,7 @@ import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS
-from ddbench.datasets.base import Dataset, ImageSource
+from ddbench.datasets.base import Dataset, ImageSource, Resize
 from ddbench.datasets.decoded_cache import fit_image
 from ddbench.datasets.file_dataset import FileDataset
 from ddbench.datasets.image_files import list_images, read_8bit
@@ -43,7 +43,7 @@ def label_images(
     if check_on is not None and check_on not in {entry.name for entry in DATASETS}:
         if not Path(check_on).expanduser().is_dir():
             DATASETS.load(check_on)  # an unknown name: says which there are
-        return f"folder {check_on}", _of_folder(Path(check_on).expanduser(), metadata, channels)
+        return f"images in {check_on}", _of_folder(Path(check_on).expanduser(), metadata, channels)
     for name in [entry.name for entry in DATASETS] if check_on is None else [check_on]:
         try:
             dataset = DATASETS.load(name)()
@@ -54,13 +54,12 @@ def label_images(
                     f"{dataset.channels} channels"
                 )
             split = _split_at_hand(dataset, data, most=UNASKED_IMAGES if check_on is None else None)
-            resize = "bilinear" if metadata.of_pixels else "adm"
-            source = dataset.train_at(split, data, metadata.resolution, resize)  # type: ignore[arg-type]
+            source = dataset.train_at(split, data, metadata.resolution, _resize(metadata))
         except UsageError:
             if check_on is None:
                 continue  # not at hand
             raise
-        return f"{name}'s training images", _of_source(source, dataset.class_ids)
+        return f"training images of {name}", _of_source(source, dataset.class_ids)
     return None
 
 
@@ -88,7 +87,7 @@ def _of_folder(folder: Path, metadata: PriorMetadata, channels: int) -> dict[str
             break
     else:
         raise UsageError(f"--check-on {folder}: expected a folder of images for each class, named such as {known[0]}")
-    found, resize = {}, "bilinear" if metadata.of_pixels else "adm"
+    found = {}
     for row in _spread(len(listed), MOST_CLASSES):
         class_id = [*listed][row]
         images = []
@@ -97,10 +96,14 @@ def _of_folder(folder: Path, metadata: PriorMetadata, channels: int) -> dict[str
                 image = read_8bit(file, "RGB")
             except (ValueError, OSError) as error:
                 raise UsageError(f"--check-on {folder}: {file}: {error}") from None
-            pixels = fit_image(image, metadata.resolution, resize)  # type: ignore[arg-type]
+            pixels = fit_image(image, metadata.resolution, _resize(metadata))
             images.append(pixels[..., :1] if channels == 1 else pixels)
         found[class_id] = np.stack(images)
     return found
+
+
+def _resize(metadata: PriorMetadata) -> Resize:
+    return "bilinear" if metadata.of_pixels else "adm"
 
 
 def _spread(count: int, most: int) -> list[int]:
