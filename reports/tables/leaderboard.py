@@ -95,7 +95,8 @@ def _say_where(store: Store, members: Sequence[groups.Row], qualifiers: Sequence
     for row, marks in zip(members, qualifiers, strict=True):
         if row.key.images is not None and row.key.images in marks:
             with suppress(OSError, ValueError):  # the hash will do
-                places[row.key] = Path(rows.printable(store.cell(row.cells[0].id).launch().images or "")).parts
+                if images := store.cell(row.cells[0].id).launch().images:
+                    places[row.key] = Path(rows.printable(images)).parts
     for row, marks in zip(members, qualifiers, strict=True):
         if (parts := places.get(row.key)) is not None and row.key.images is not None:
             others = [other for key, other in places.items() if key != row.key]
