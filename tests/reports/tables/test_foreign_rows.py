@@ -1,4 +1,4 @@
-"""Sets made elsewhere in tables: a row for each set unless somebody says otherwise, and none with test images ranked."""
+"""Sets made elsewhere in tables: a row for each unless somebody says otherwise, and none with test images ranked."""
 
 from __future__ import annotations
 
