@@ -13,10 +13,12 @@ from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.planner import plan_request
-from ddbench.benchmark.planning.run_spec import Reuse, RunSpec, run_spec
+from ddbench.benchmark.planning.run_spec import Reuse, RunSpec, Track, run_spec
 from ddbench.benchmark.running.foreign_set import plan_images
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.benchmark.running.run_plan import CellsFailed, RunOutcome, run_plan
+from ddbench.benchmark.running.tracking import track_board
+from ddbench.reports.tables.means import means
 
 Function = TypeVar("Function", bound=Callable[..., RunOutcome])
 
@@ -34,6 +36,7 @@ class CellOptions(TypedDict, total=False):
     timeout: float | None
     reuse: Reuse
     retry_failed: bool
+    track: Track | None
     plugins: Path | str | Sequence[Path | str]
 
 
@@ -217,6 +220,8 @@ def evaluate(
 
 def _run(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bool, check: bool) -> RunOutcome:
     outcome = run_plan(spec, planned, reporter, dry_run=dry_run)
+    if spec.track is not None and planned.plan.has_students and not dry_run:
+        track_board(spec.track, spec.out, means(spec.out))
     if outcome.interrupted:
         raise KeyboardInterrupt("Interrupted. The same call goes on where this run stopped.")
     if check and outcome.failed and not dry_run:

@@ -36,6 +36,11 @@ def execute(
         return
     if planned.plan.has_students:
         (show or (lambda: _leaderboards(spec)))()
+        if spec.track is not None:
+            from ddbench.benchmark.running.tracking import track_board
+            from ddbench.reports.tables.means import means
+
+            track_board(spec.track, spec.out, means(spec.out))
     if outcome.interrupted:
         reporter.err.print("Interrupted. The same command goes on where this run stopped.")
         raise typer.Exit(130)

@@ -28,7 +28,9 @@ tune_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @tune_app.command()
-@run_options(without=("methods", "datasets", "engine", "shards", "batch_size", "timeout", "reuse", "retry_failed"))
+@run_options(
+    without=("methods", "datasets", "engine", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track")
+)
 def tune(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method; see `bench list methods`.")],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose validation part is tuned on.")],

@@ -14,6 +14,8 @@ from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 
 Reuse = Literal["missing", "never", "only-cache"]
+Track = Literal["tensorboard", "wandb", "mlflow"]
+"""Programs that follow a run (running/tracking.py)."""
 MOST_NUMBERS = 100_000
 """Most numbers of one range; a longer one is a slip of the keyboard, and would fill the memory."""
 
@@ -68,16 +70,20 @@ class RunSpec(BaseModel):
         description="Distill each set in so many parts of its classes, which --jobs run side by side.",
     )
     batch_size: int | None = Field(default=None, ge=1, description="Images in flight while sampling.")
-    timeout: float | None = Field(default=None, gt=0, description="Seconds that one cell may take.")
-    reuse: Reuse = Field(
     compile: Compile = Field(
         default="never",
         description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
         "saves time.",
     )
+    timeout: float | None = Field(default=None, gt=0, description="Seconds that one cell may take.")
+    reuse: Reuse = Field(
         default="missing",
         description="missing: run what is absent, killed, out of memory or timed out; never: run all again; "
         "only-cache: run nothing.",
+    )
+    track: Track | None = Field(
+        default=None,
+        description="tensorboard, wandb or mlflow: students' curves as they come, and the board, in OUT/tracking.",
     )
     retry_failed: bool = Field(default=False, description="Run cells again that failed.")
     plugins: list[Path] = Field(

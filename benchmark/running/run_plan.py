@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from ddbench.benchmark.running.at_once import AtOnce, cells_at_once
 from ddbench.benchmark.running.estimate import estimate
 from ddbench.benchmark.running.prepare import before_run, check_room, present_contents
 from ddbench.benchmark.running.reporter import Reporter
-from ddbench.benchmark.running.runner import Fate, Item, Runner
+from ddbench.benchmark.running.runner import Fate, Item, Observer, Runner
+from ddbench.benchmark.running.tracking import installed, tracked
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +99,8 @@ class _Run:
         self.notes: list[str] = []
         self.store = Store(spec.out)
         self.store.require_schema()
+        if spec.track is not None:
+            installed(spec.track)
         self.engine: Engine = ENGINES.load(spec.engine)()
         self.runner = Runner(
             self.store,
@@ -153,7 +157,8 @@ class _Run:
         runner.settle()
         if not runner.waiting():
             self.planned.plan.save(self.store)
-            return
+            with self._tracked(Observer()):
+                return
         before_run(others, spec.data, self.reporter)
         check_room(self.store, runner.items, self.planned.settings, spec.data)
         at_once = self._foretell()
@@ -163,10 +168,13 @@ class _Run:
         self.planned.plan.save(self.store)
         runner.per_gpu = at_once.per_gpu
         try:
-            with self.reporter.view(runner.items) as view:
-                runner.run(slots, view)
+            with self.reporter.view(runner.items) as view, self._tracked(view) as observer:
+                runner.run(slots, observer)
         finally:
             engine.close()
+
+    def _tracked(self, shown: Observer) -> AbstractContextManager[Observer]:
+        return tracked(self.spec.track, self.store.out, shown, self.runner.items, self.reporter.warn)
 
     def _foretell(self) -> AtOnce:
         """Say how long it will take, as far as anything measured tells; returns how many cells run at once."""
