@@ -23,8 +23,9 @@ from ddbench.benchmark.running.runner import Item
 MIB = 1024 * 1024
 BESIDE_MIB = 512
 """MiB that a cell is taken to need beside what is counted or was measured: libraries, images, a GPU's context."""
-OF_A_PIXEL = 3000
-"""Bytes of a student's step for one pixel of its batch, roughly and rather too many; until such a one was measured."""
+STEP_MIB, STEP_BYTES_OF_A_PIXEL = 512, 4000
+"""A student's step until such a one was measured: at most, for its weights and their optimiser, and for each pixel of
+its batch (docs/performance.md)."""
 
 
 class AtOnce(NamedTuple):
@@ -113,8 +114,10 @@ def _bound_mib(item: Item) -> float:
     """A student's step; a sampler's weights, and as much again for what passes through them."""
     if isinstance(item.spec, EvaluateSpec):
         protocol, resolution = protocol_of(item.spec), item.spec.dataset.resolution
-        batch = protocol.batch_size_for(len(DATASETS.load(item.spec.dataset.name).class_ids), item.spec.ipc)
-        return batch * protocol.image_size_for(resolution) ** 2 * OF_A_PIXEL / MIB
+        n_classes, ipc = len(DATASETS.load(item.spec.dataset.name).class_ids), item.spec.ipc
+        batch = protocol.batch_size_for(n_classes, ipc)
+        batch = batch if ipc is None else min(batch, n_classes * ipc)
+        return STEP_MIB + batch * protocol.image_size_for(resolution) ** 2 * STEP_BYTES_OF_A_PIXEL / MIB
     if item.planned.launch.prior is None:
         return 0.0
     files = name_prior(item.planned.launch.prior, DATASETS.load(item.spec.dataset.name)).files
