@@ -54,6 +54,8 @@ def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
     assert len(found["step"]["bf16"]["host_seconds"]) == 9
     assert len(found["autoencoder"]) == 9, "encode and decode, two precisions, two batch sizes; and its seconds"
     assert found["prior_files"]["bytes"] > 100_000
+    assert found["student"]["compiled"] == []
+    assert found["compiled_student"]["compiled"] == ["test 50", "train 36", "train 64"]
     for student in (found["student"], found["compiled_student"]):
         parts = [student[part] for part in ("train_seconds", "test_seconds", "other_seconds")]
         assert np.isclose(sum(parts), student["seconds"])
