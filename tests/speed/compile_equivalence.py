@@ -3,8 +3,8 @@
     nice -n 19 python -P tests/speed/compile_equivalence.py digits.jsonl --dataset digits --protocol quick --students 20
 
 trains students of one set of random images in both ways, in turns. Each goes into the file as it ends, and the same
-command goes on from there. Students of one seed begin with equal weights and see equal images: they are pairs. Compiling
-is paid once, since PyTorch's cache keeps it.
+command goes on from there. Students of one seed begin with equal weights and see equal images: they are pairs.
+Compiling is paid once, since PyTorch's cache keeps it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Trained:
         began = time.process_time()
         made = train_student(
             self.protocol, self.asked.student or self.protocol.default_student, self.images, self.labels, self.test,
-            self.split.test.labels, num_classes=self.num_classes, ipc=self.asked.ipc, seed=seed, device=self.asked.device,
-            compile=arm,
+            self.split.test.labels, num_classes=self.num_classes, ipc=self.asked.ipc, seed=seed,
+            device=self.asked.device, compile=arm,
         )  # fmt: skip
         if bool((made.determinism or {}).get("compiled")) != (arm == "always"):
             raise SystemExit(f"expected a student with compile={arm}, got {made.determinism}")
