@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ddbench.benchmark.commands import reading
 from ddbench.benchmark.commands.options import DataFolder, Plugins
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.reports.results.words import counted
 
@@ -30,7 +31,8 @@ def merge(
 ) -> None:
     """Take over results from bundles that others have made, once they are checked.
 
-    A bundle with anything wrong in it is refused as a whole. What lies in the results folder already is never replaced.
+    A bundle with anything wrong in it is refused as a whole; the others are merged. What lies in the results folder
+    already is never replaced. Exit status 1 if a bundle was refused, or contradicts what is here.
     """
     from ddbench.benchmark.core.store import Store
     from ddbench.benchmark.transfer.data_at_hand import DataAtHand
@@ -38,18 +40,24 @@ def merge(
 
     for file in plugin or []:
         load_plugin(file)
-    screen, at_hand, conflicts = reading.console(), DataAtHand(data), 0
+    screen, at_hand, refused, conflicts = reading.console(), DataAtHand(data), list[str](), 0
     for bundle in bundles:
-        with reading.progress() as progress:
-            merged = merge_one(
-                bundle,
-                Store(runs),
-                data=at_hand,
-                dry_run=dry_run,
-                done=lambda done, total, name=bundle.name: progress(f"checking {name}", done, total),
-            )
-        _show(merged, screen, dry_run=dry_run)
-        conflicts += len(merged.conflicts)
+        try:
+            with reading.progress() as progress:
+                merged = merge_one(
+                    bundle,
+                    Store(runs),
+                    data=at_hand,
+                    dry_run=dry_run,
+                    done=lambda done, total, name=bundle.name: progress(f"checking {name}", done, total),
+                )
+        except (UsageError, RunError) as error:
+            refused.append(str(error))
+        else:
+            _show(merged, screen, dry_run=dry_run)
+            conflicts += len(merged.conflicts)
+    if refused:
+        raise RunError("\n".join(refused))
     if conflicts:
         raise typer.Exit(1)
 
