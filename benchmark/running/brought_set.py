@@ -21,7 +21,7 @@ from ddbench.benchmark.protocols.base import Protocol
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import FloatImages, store_floats
 from ddbench.datasets.foreign import hub
-from ddbench.datasets.foreign.soft_labels import Kind, checked, labels_beside, read_beside
+from ddbench.datasets.foreign.soft_labels import Beside, Kind, checked, read_beside
 from ddbench.datasets.foreign.tensors import TensorSet, read_tensors, tensor_file
 from ddbench.datasets.image_sets import image_name, pixels_sha256, set_sha256, write_png
 
@@ -140,6 +140,7 @@ def _store(found: TensorSet, sets: Path, class_ids: tuple[str, ...], source: Set
 
 def own_labels(
     given: BroughtSet,
+    beside: Beside | None,
     everything: Sequence[Sequence[Path]],
     chosen: Sequence[Path],
     class_ids: Sequence[str],
@@ -152,6 +153,7 @@ def own_labels(
     """The soft labels that came with a set; those that students are trained with are put into the results folder.
 
     Args:
+        beside: files of labels beside its images (`labels_beside`).
         everything: all images of the set, for each class in label order.
         chosen: those that count.
         store: None: put them nowhere.
@@ -161,7 +163,6 @@ def own_labels(
     """
     images = [path for here in everything for path in here]
     classes = np.repeat(np.arange(len(everything)), [len(here) for here in everything])
-    beside = None if given.tensors else labels_beside(given.folder, images)
     of_tensors = None if given.tensors is None else given.tensors.soft_labels
     needed = protocol.stored is not None
     if beside is None and of_tensors is None:
@@ -181,8 +182,7 @@ def own_labels(
     except UsageError:
         if needed:
             raise
-        files = [] if beside is None else [*beside.of_images.values(), *beside.of_set]
-        values = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+        values = hashlib.sha256(b"".join(file.read_bytes() for file in (() if beside is None else beside.files)))
         values.update(b"" if of_tensors is None else of_tensors.tobytes())
         return SoftLabelsRecord(source=source, used=False, sha256=values.hexdigest())
     rows = {path: row for row, path in enumerate(images)}

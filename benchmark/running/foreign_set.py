@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import as_uint8
 from ddbench.datasets.foreign.class_folders import class_folders
 from ddbench.datasets.foreign.class_names import named_otherwise
-from ddbench.datasets.foreign.soft_labels import Kind
+from ddbench.datasets.foreign.soft_labels import Beside, Kind, labels_beside
 from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
 from ddbench.datasets.image_files import background, counted_kinds
 from ddbench.datasets.image_sets import SetRecord, describe_set
@@ -92,8 +93,9 @@ def plan_images(
 
         found = describe_set(folder, class_ids, declared.channels, subset=chosen, reading=reading, look=look)
         everything = layout_of(folder, class_ids, None, reading).files
+        beside = None if given.tensors else labels_beside(folder, [path for here in everything for path in here])
         soft = own_labels(
-            given, everything, list(prints), class_ids,
+            given, beside, everything, list(prints), class_ids,
             order=given.class_order, kind=labels, protocol=setting.protocol, store=None if dry_run else Store(spec.out),
         )  # fmt: skip
         leaked: dict[Path, str] = {}
@@ -111,11 +113,13 @@ def plan_images(
             same_method_as=None if founder == found.sha256 else founder,
         )  # fmt: skip
     if allow_test_images:
-        among = "test images were not looked for" if spec.reuse == "only-cache" or dry_run else "no test image was found"
+        among = (
+            "test images were not looked for" if spec.reuse == "only-cache" or dry_run else "no test image was found"
+        )
         among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else among
         given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
-    return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders), *said])
+    return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders, beside), *said])
 
 
 def _founder(store: Store, name: str, dataset: str) -> str:
@@ -156,14 +160,15 @@ def _of_labels(soft: SoftLabelsRecord, protocol: Protocol) -> str:
     )
 
 
-def _notes(found: SetRecord, files: Iterable[Path], folders: Mapping[str, str]) -> list[str]:
-    """What a user may not know of the set."""
+def _notes(found: SetRecord, files: Iterable[Path], folders: Mapping[str, str], beside: Beside | None) -> list[str]:
+    """What a user may not know of the set, besides what is said of its soft labels."""
     notes = []
     counts = np.bincount(found.labels)
     if counts.min() < counts.max():
         notes.append(f"classes have {counts.min()} to {counts.max()} images; the set counts as IPC {found.ipc}")
-    if found.skipped:
-        notes.append(f"left out, since they are no images: {counted_kinds(found.skipped)}")
+    of_labels = Counter(f"{file.suffix.lower()} file" for file in (() if beside is None else beside.files))
+    if skipped := Counter(found.skipped) - of_labels:
+        notes.append(f"left out, since they are no images: {counted_kinds(skipped)}")
     class_of = {folder: class_id for class_id, folder in folders.items()}
     strange = []
     for folder, here in groupby(files, key=lambda path: path.parent.name):

@@ -119,4 +119,4 @@ def _proposal(values: np.ndarray) -> str:
     fitting = [name for name in usual if _outside(parse(name, channels).undo(values), FAR) <= MOST_FAR]
     if not fitting:
         return f"none of the usual ones fits ({', '.join(usual)}); {EXPECTED}"
-    return f"{' or '.join(fitting)} would fit; what the program used is in its data loading"
+    return f"{' or '.join(fitting)} would fit, and which is right stands in the program's data loading"

@@ -69,6 +69,10 @@ class Beside:
     """Files of the whole set."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.of_images.values(), *self.of_set)
+
+    @property
     def source(self) -> str:
         found = [f"a file beside each of {len(self.of_images)} images"] if self.of_images else []
         return " and ".join([*found, *(path.name for path in self.of_set)])

@@ -118,6 +118,7 @@ def test_labels_that_are_not_used_are_named_and_mark_the_row(tmp_path: Path) -> 
     np.save(folder / "labels.npy", SOFT)
     plan = planned(folder, out)
     assert any("soft labels come with the set and are not used (labels.npy, 400 bytes)" in note for note in plan.notes)
+    assert not any("no images" in note for note in plan.notes)
     assert images_of(plan).image_set_sha256 == images_of(bare).image_set_sha256
     assert spec_of(plan) != spec_of(bare)
     result = trained(plan, out)
