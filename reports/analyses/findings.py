@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -14,6 +15,7 @@ from ddbench.reports.analyses.where import Where
 from ddbench.reports.results.groups import RowKey
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import holm_of
+from ddbench.reports.tables.pooling import SetVariance
 from ddbench.reports.tables.statistics import ALPHA, Comparison
 
 Standing = Literal["separated", "same direction", "no difference", "reversed", "reversed and separated"]
@@ -75,8 +77,10 @@ _Pairs = dict[tuple[RowKey, RowKey], tuple[Comparison, float]]
 def _separated(table: Entrants, n_test: int) -> _Pairs:
     """(better, worse) -> the difference and its adjusted p-value, of all pairs that Holm's correction leaves."""
     compared = []
-    for a, b in combinations(table, 2):
-        comparison = statistics.compare(list(table[a].scores.values()), list(table[b].scores.values()), n_test)
+    scores = [list(entrant.scores.values()) for entrant in table.values()]
+    variance = SetVariance(scores)
+    for (i, a), (j, b) in combinations(enumerate(table), 2):
+        comparison = statistics.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
         compared.append(((a, b), comparison) if comparison.difference >= 0 else ((b, a), _turned(comparison)))
     adjusted = holm_of([comparison for _, comparison in compared])
     return {
@@ -88,7 +92,7 @@ def _separated(table: Entrants, n_test: int) -> _Pairs:
 
 def _turned(one: Comparison) -> Comparison:
     low, high = (None if edge is None else -edge for edge in (one.high, one.low))
-    return Comparison(-one.difference, one.standard_error, low, high, one.p_value, one.basis)
+    return Comparison(-one.difference, one.standard_error, low, high, one.p_value, one.basis, one.degrees_of_freedom)
 
 
 def _checks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ddbench.reports.output.number_text import NONE, interval, number, seconds
+from ddbench.reports.output.number_text import NONE, accuracy_interval, number, seconds
 from ddbench.reports.results.words import extent
 from ddbench.reports.tables.notes import marks
 from ddbench.reports.tables.statistics import Summary
@@ -38,7 +38,7 @@ def columns(table: TableView, *, best: bool) -> list[Column]:
         Column("rank", "#", rank, left=True),
         Column("method", "method", method_name, left=True, folds=True),
         Column("accuracy", "acc %", lambda row: _spread(row.acc_last)),
-        Column("interval", "95 % interval", lambda row: _interval(row.acc_last), keep=1),
+        Column("interval", "95 % interval", lambda row: accuracy_text(row.acc_last), keep=1),
         *([Column("best", "best acc %", lambda row: _spread(row.acc_best))] if best else []),
         *([Column("paper", "paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         *([Column("images", "images", images)] if counts_differ(table) else []),
@@ -80,8 +80,17 @@ def _spread(summary: Summary | None) -> str:
     return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
 
 
-def _interval(summary: Summary | None) -> str:
-    return NONE if summary is None else interval(summary.low, summary.high)
+def accuracy_text(summary: Summary | None) -> str:
+    """Its interval, marked where it is of a method that is noisier than its table."""
+    if summary is None:
+        return NONE
+    return accuracy_interval(summary) + (" ~" if summary.basis == "noisier" else "")
+
+
+def gap(row: RowView) -> str:
+    """The share with its interval, `61.3 (52–71)`."""
+    low, high = row.gap_closed_low_percent, row.gap_closed_high_percent
+    return number(row.gap_closed_percent, 1) + ("" if low is None or high is None else f" ({low:.0f}–{high:.0f})")
 
 
 def _paper(row: RowView) -> str:

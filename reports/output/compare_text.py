@@ -54,6 +54,9 @@ def _table(lines: Sequence[Line]) -> Table:
 def _notes(line: Line) -> list[str]:
     name, found = f"{line.a} − {line.b}", line.comparison
     notes = [f"{name}: {found.basis}."]
+    if any(line.sets_left_out):
+        few = " and ".join(f"{count} of {who}" for who, count in zip((line.a, line.b), line.sets_left_out, strict=True))
+        notes.append(f"{name}: left out, since the other has no set of their seeds: {few}.")
     if line.visible is not None:
         few = " and ".join(map(str, dict.fromkeys(line.sets)))
         notes.append(

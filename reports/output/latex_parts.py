@@ -62,8 +62,8 @@ def bold_note(tied: int, *, per_column: bool = False) -> str:
     if tied > 1:
         said = "up to " if per_column else ""
         text += (
-            rf" They are marked by their means alone: {said}{tied} methods share rank 1, where a two-sided 5\,\% test "
-            "finds none better."
+            rf" They are marked by their means alone: {said}for {tied} methods a two-sided 5\,\% test finds none "
+            "better."
         )
     return text
 

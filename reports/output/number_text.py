@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ddbench.reports.tables.statistics import Summary
+
 NONE = "–"
 """Text in place of a number that there is not."""
 NOTHING = "No evaluations yet: `bench run` makes them, `bench status` shows what there is."
@@ -17,8 +22,17 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Of an accuracy, a rank or a score, which is never negative."""
+    """Of a rank or a score, which is never negative."""
     return NONE if low is None or high is None else f"{low:.2f}–{high:.2f}"
+
+
+def accuracy_interval(summary: Summary) -> str:
+    """An end beyond which no accuracy lies, where the interval would go on: `85.20–>100`, `<0–4.10`."""
+    if summary.low is None or summary.high is None:
+        return NONE
+    low = "<0" if summary.cut in ("low", "both") else f"{summary.low:.2f}"
+    high = ">100" if summary.cut in ("high", "both") else f"{summary.high:.2f}"
+    return f"{low}–{high}"
 
 
 def signed_interval(low: float | None, high: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +24,7 @@ from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.equivalence import equivalence_p_value, smallest_visible_difference, spread
 from ddbench.reports.tables.pareto import pareto_front
+from ddbench.reports.tables.pooling import SetVariance
 from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import SetScore
 
@@ -115,6 +117,9 @@ def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: fl
     """
     n_test = view.table.n_test or 0
     ids = [row.id for row in view.table.rows if row.id in scores]
+    references = {row.id for row in view.table.rows if row.reference}
+    places = frozenset(place for place, id in enumerate(ids) if id in references)
+    variance = SetVariance([scores[id] for id in ids], places)
     rows = [
         {"id": row.id, "mean": _short(row.acc_last.mean), "n": row.acc_last.n, "reference": row.reference}
         for row in view.table.rows
@@ -122,7 +127,7 @@ def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: fl
     ]
     pairs = []
     for a, b in combinations(range(len(ids)), 2) if n_test > 1 else ():
-        found = statistics.difference_of(scores[ids[a]], scores[ids[b]], n_test)
+        found = statistics.difference_of(scores[ids[a]], scores[ids[b]], n_test, partial(variance.of_difference, a, b))
         if not found.components:
             pairs.append([a, b, _short(found.difference)])
             continue

@@ -43,7 +43,7 @@ def _is_made(run: Run) -> bool:
 
 @dataclass(frozen=True)
 class Leaders:
-    """The rows of rank 1."""
+    """The rows that no other is better than, so far as the test can tell."""
 
     named: list[RowView]
     more: int

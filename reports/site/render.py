@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddbench.reports.output import number_text
+from ddbench.reports.output import columns, number_text
 from ddbench.reports.results.paths import without_paths
 from ddbench.reports.site.charts import interval_bar
 
@@ -54,6 +54,9 @@ def environment(public: bool) -> Environment:
         "signed": number_text.signed,
         "seconds": number_text.seconds,
         "p": number_text.p_value,
+        "accuracy_interval": columns.accuracy_text,
+        "rank": columns.rank,
+        "gap": columns.gap,
         "interval": lambda of: number_text.interval(of.low, of.high),
         "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
         "bar": interval_bar,

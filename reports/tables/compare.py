@@ -7,6 +7,7 @@ within a margin, and the smallest difference that so many sets and test images c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -28,6 +29,7 @@ from ddbench.reports.tables.equivalence import (
     smallest_visible_difference,
     spread,
 )
+from ddbench.reports.tables.leaderboard import pooled_over
 from ddbench.reports.tables.qualifiers import settings_of
 from ddbench.reports.tables.scores import scores_of
 from ddbench.reports.tables.statistics import ALPHA, Comparison
@@ -54,11 +56,13 @@ class Line(Record):
     b: str
     """The second method, likewise."""
     sets: tuple[int, int]
-    """Distilled sets of each."""
+    """Distilled sets of each that enter the difference: those of common seeds, where there are two or more."""
+    sets_left_out: tuple[int, int]
+    """Sets of each whose seed the other method lacks."""
     n_test: int
     """Test images."""
     accuracy: tuple[float, float]
-    """Means over sets of `acc_last`, percent."""
+    """Means of `acc_last` over the sets that enter the difference, percent."""
     comparison: Comparison
     p_holm: float | None
     """The p-value after Holm's correction over all lines of this comparison."""
@@ -138,8 +142,12 @@ def _name(table: groups.Table, row: groups.Row) -> str:
 def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row], margin: float) -> Line:
     a, b = pair
     n_test = a.finished[0].data.n_test
-    scores_a, scores_b = (scores_of(store, row) for row in pair)
-    found = statistics.difference_of(scores_a, scores_b, n_test)
+    scores = [scores_of(store, row) for row in table.rows]
+    at, beside = (table.rows.index(row) for row in pair)
+    scores_a, scores_b = scores[at], scores[beside]
+    between_sets = partial(pooled_over(table.rows, scores).of_difference, at, beside)
+    found = statistics.difference_of(scores_a, scores_b, n_test, between_sets)
+    entering = statistics.entering([scores_a, scores_b])
     stream = np.random.default_rng(seeds.stream_seed(0, "pigeonhole bootstrap", table.title, a.label, b.label))
     return Line(
         table=table.title,
@@ -147,17 +155,18 @@ def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row]
         ipc=table.key.ipc,
         a=_name(table, a),
         b=_name(table, b),
-        sets=(len(scores_a), len(scores_b)),
+        sets=(len(entering[0]), len(entering[1])),
+        sets_left_out=(len(scores_a) - len(entering[0]), len(scores_b) - len(entering[1])),
         n_test=n_test,
-        accuracy=(statistics.mean_accuracy(scores_a), statistics.mean_accuracy(scores_b)),
-        comparison=statistics.compare(scores_a, scores_b, n_test),
+        accuracy=(statistics.mean_accuracy(entering[0]), statistics.mean_accuracy(entering[1])),
+        comparison=statistics.comparison_of(found),
         p_holm=None,
         bootstrap=pigeonhole_interval(scores_a, scores_b, stream),
         p_equivalent=equivalence_p_value(found, margin),
         visible=smallest_visible_difference(found),
         spread=(spread(scores_a), spread(scores_b)),
         student_pairs=_student_pairs(store, a, b),
-        classes=_classes(store, table, scores_a, scores_b),
+        classes=_classes(store, table, *entering),
     )
 
 

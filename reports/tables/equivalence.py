@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 from ddbench.reports.tables.statistics import ALPHA, CONFIDENCE, Comparison, Difference, SetScore
 
@@ -36,22 +36,38 @@ def equivalence_p_value(found: Difference, margin: float) -> float | None:
 
 
 def smallest_visible_difference(found: Difference, power: float = POWER) -> float | None:
-    """The true difference that the two-sided 5 % test finds with probability `power`, at this spread and replication:
-    its critical value plus a normal quantile of the standard error. None where nothing can be tested."""
+    """The true difference that the two-sided 5 % test finds with probability `power`, at this spread and replication.
+    None where nothing can be tested.
+
+    The standard error is itself an estimate, so the test's statistic is non-central t, with Satterthwaite's degrees of
+    freedom of its parts; its critical value is Banerjee's.
+    """
     if not found.components:
         return None
-    return _visible(math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance), power)
+    critical, error = math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance)
+    return _visible(critical, error, found.degrees_of_freedom, power)
 
 
 def visible_in(found: Comparison, power: float = POWER) -> float | None:
     """The same, of a comparison that has been made."""
-    if found.low is None or found.high is None or found.standard_error is None:
+    if found.low is None or found.high is None or found.standard_error is None or found.degrees_of_freedom is None:
         return None
-    return _visible((found.high - found.low) / 2, found.standard_error, power)
+    return _visible((found.high - found.low) / 2, found.standard_error, found.degrees_of_freedom, power)
 
 
-def _visible(critical: float, standard_error: float, power: float) -> float:
-    return critical + float(special.ndtri(power)) * standard_error
+def _visible(critical: float, standard_error: float, degrees_of_freedom: float, power: float) -> float:
+    if not standard_error:
+        return critical
+
+    def found(sizes: float) -> float:
+        """Probability that the statistic exceeds its critical value, less the power; the other tail is nothing."""
+        missed = float(special.nctdtr(degrees_of_freedom, sizes, critical / standard_error))
+        return 1 - missed - power
+
+    farthest = critical / standard_error + 1
+    while found(farthest) < 0:
+        farthest *= 2
+    return standard_error * float(optimize.brentq(found, 0.0, farthest, xtol=1e-6))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

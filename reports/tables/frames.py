@@ -65,11 +65,12 @@ class Pair:
 
 KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash", "student")
 BROUGHT = ("prior_sha256", "precision", "distill_device", "evaluate_device")
+GAP = ("gap_closed_percent", "gap_closed_low_percent", "gap_closed_high_percent")
 LEADERBOARD = (
     # Views have the fields of their keys.
     Columns(TableKey, lambda line: line[0], KEY),
     Columns(TableView, lambda line: line[0], ("modified_protocol", "n_train", "n_test")),
-    Columns(RowView, lambda line: line[1], ("rank", "tied", "reference", "method", "qualifiers", "cost_class")),
+    Columns(RowView, lambda line: line[1], ("rank", "last_rank", "reference", "method", "qualifiers", "cost_class")),
     Columns(RowKey, lambda line: line[1], BROUGHT),
     Columns(RowView, lambda line: line[1], ("with_test_images", "test_images", "n_images", "images_per_class")),
     Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set")),
@@ -77,7 +78,11 @@ LEADERBOARD = (
     Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),
     Columns(Summary, lambda line: line[1].acc_best, leave=("n",), prefix="acc_best_"),
     Columns(Summary, lambda line: line[1].top5_last, leave=("n",), prefix="top5_last_"),
-    Columns(RowView, lambda line: line[1], ("gap_closed_percent", "has_predictions")),
+    Columns(
+        RowView,
+        lambda line: line[1],
+        ("gap_closed_percent", "gap_closed_low_percent", "gap_closed_high_percent", "has_predictions"),
+    ),
     Columns(Origin, lambda line: line[1].origin, prefix="origin_"),
     Columns(CostRecord, lambda line: line[1].cost),
 )

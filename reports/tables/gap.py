@@ -1,48 +1,94 @@
-"""The share of the way from `random` to `full` that a method has gone."""
+"""The share of the way from `random` to `full` that a method has gone.
+
+Its interval is Fieller's: the shares g at which the test does not tell the method's accuracy from
+(1 - g) · random + g · full, with sets and test images as crossed factors (`statistics.contrast_of`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+from scipy import optimize
+
+from ddbench.reports.tables import statistics
+from ddbench.reports.tables.pooling import SetVariance
+from ddbench.reports.tables.statistics import ALPHA
 from ddbench.reports.tables.views import RowView
 
 LOWER, UPPER = "random", "full"
 """The companions of every table, between which the gap is measured."""
+FARTHEST = 100.0
+"""Shares beyond which an end of the interval is not looked for."""
 
 
-def close_gaps(rows: Sequence[RowView]) -> list[str]:
-    """Fill in `gap_closed_percent`; returns why there is none, where there is none."""
+def close_gaps(rows: Sequence[RowView], variance: SetVariance, n_test: int) -> list[str]:
+    """Fill in the gap closed and its interval; returns why there is none, where there is none.
+
+    Args:
+        variance: the rows' sets, row by row.
+    """
     missing = [name for name in (LOWER, UPPER) if not any(_is_companion(row, name) for row in rows)]
     if missing:
         run = f"`bench run --method {','.join(missing)}`"
         return [f"No gap closed: it needs {' and '.join(missing)} in this table ({run})."]
     found: set[str] = set()
-    for row in rows:
-        lower, upper = _companion(rows, LOWER, row), _companion(rows, UPPER, row)
+    for place, row in enumerate(rows):
         if row.acc_last is None:
             continue
-        if upper <= lower:
-            found.add(f"No gap closed: {UPPER} ({upper:.2f}) is not above {LOWER} ({lower:.2f}).")
-            continue
-        row.gap_closed_percent = 100 * (row.acc_last.mean - lower) / (upper - lower)
+        lower, upper = _companion(rows, LOWER, row), _companion(rows, UPPER, row)
+        ends = [statistics.mean_accuracy(variance.methods[end]) for end in (lower, upper)]
+        separated = n_test > 1 and _contrast(variance, {upper: 1.0, lower: -1.0}, n_test)[1] > 0
+        if ends[1] <= ends[0]:
+            found.add(f"No gap closed: {UPPER} ({ends[1]:.2f}) is not above {LOWER} ({ends[0]:.2f}).")
+        elif not separated:
+            found.add(f"No gap closed: {UPPER} ({ends[1]:.2f}) is not separated from {LOWER} ({ends[0]:.2f}).")
+        else:
+            row.gap_closed_percent = 100 * (row.acc_last.mean - ends[0]) / (ends[1] - ends[0])
+            if place not in (lower, upper):
+                interval = _fieller(variance, place, lower, upper, n_test)
+                row.gap_closed_low_percent, row.gap_closed_high_percent = interval
     unfinished = [row for row in rows if row.method in (LOWER, UPPER) and row.acc_last and row.done < row.expected]
     found |= {f"The gap uses {row.method} as far as it is done ({row.done}/{row.expected})." for row in unfinished}
     return sorted(found)
+
+
+def _fieller(
+    variance: SetVariance, place: int, lower: int, upper: int, n_test: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Ends in percent; None where the shares that are not told apart have none."""
+
+    def excess(share: float) -> float:
+        return _contrast(variance, {place: 1.0, lower: share - 1, upper: -share}, n_test)[1]
+
+    accuracies = [statistics.mean_accuracy(variance.methods[one]) for one in (place, lower, upper)]
+    middle = (accuracies[0] - accuracies[1]) / (accuracies[2] - accuracies[1])
+    if excess(middle) >= 0 or excess(middle - FARTHEST) <= 0 or excess(middle + FARTHEST) <= 0:
+        return None, None
+    ends = [optimize.brentq(excess, *sorted((middle, middle + far)), xtol=1e-6) for far in (-FARTHEST, FARTHEST)]
+    return 100 * float(ends[0]), 100 * float(ends[1])
+
+
+def _contrast(variance: SetVariance, weights: Mapping[int, float], n_test: int) -> tuple[float, float]:
+    """Σ weight · accuracy, and what its square exceeds that of the half-width of its interval by: above 0 where the
+    test tells it from 0; never where nothing tells how it varies."""
+    methods = [variance.methods[place] for place in weights]
+    found = statistics.contrast_of(methods, list(weights.values()), n_test, variance.of_contrast(weights))
+    half_squared = found.half_width_squared(ALPHA) if found.components else math.inf
+    return found.difference, found.difference**2 - half_squared
 
 
 def _is_companion(row: RowView, name: str) -> bool:
     return row.method == name and row.spec is not None and row.acc_last is not None
 
 
-def _companion(rows: Sequence[RowView], name: str, row: RowView) -> float:
-    """Mean accuracy of the companion nearest to `row`: its students' device, then most done, then newest version."""
-    nearest = max(
-        (other for other in rows if _is_companion(other, name)),
-        key=lambda other: (
-            other.evaluate_device == row.evaluate_device,
-            other.done,
-            other.spec.version if other.spec else 0,
+def _companion(rows: Sequence[RowView], name: str, row: RowView) -> int:
+    """The place of the companion nearest to `row`: its students' device, then most done, then newest version."""
+    return max(
+        (place for place, other in enumerate(rows) if _is_companion(other, name)),
+        key=lambda place: (
+            rows[place].evaluate_device == row.evaluate_device,
+            rows[place].done,
+            rows[place].spec.version if rows[place].spec else 0,  # type: ignore[union-attr]
         ),
     )
-    assert nearest.acc_last is not None
-    return nearest.acc_last.mean

@@ -1,7 +1,8 @@
 """Leaderboards as data: one table per ranking, every number unrounded. Imports no torch.
 
-How numbers become a row: students of one set are averaged, n counts sets; rows rank by
-what a test over sets and test images can tell apart; an incomplete row ranks below complete ones and never vanishes.
+How numbers become a row: students of one set are averaged, n counts sets; rows stand in the order of their means, each
+with the ranks that a test over sets and test images leaves it; an incomplete row stands below complete ones and never
+vanishes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -21,10 +23,11 @@ from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables import statistics
 from ddbench.reports.tables.gap import close_gaps
 from ddbench.reports.tables.notes import legend, notes
+from ddbench.reports.tables.pooling import SetVariance
 from ddbench.reports.tables.qualifiers import settings_of
 from ddbench.reports.tables.row_views import row_view
-from ddbench.reports.tables.scores import scores_of
-from ddbench.reports.tables.statistics import Comparison
+from ddbench.reports.tables.scores import scores_of, summary_of
+from ddbench.reports.tables.statistics import Comparison, SetScore
 from ddbench.reports.tables.views import Leaderboard, Pair, RowView, TableView
 
 
@@ -48,22 +51,24 @@ def _view(store: Store, table: groups.Table) -> TableView:
     students = [student for row in members for student in row.finished]
     n_test = table.n_test
     scores = [scores_of(store, row) for row in members]
+    variance = pooled_over(members, scores)
     comparisons = {
-        (i, j): statistics.compare(scores[i], scores[j], n_test)
+        (i, j): statistics.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
         for i, j in combinations(range(len(members)), 2)
         if n_test > 1 and scores[i] and scores[j] and not members[i].reference and not members[j].reference
     }
     ranks = _ranks(members, comparisons)
+    summaries = [summary_of(row, "acc_last", variance.of_mean(i)) for i, row in enumerate(members)]
     settings, qualifiers = settings_of(members)
     _say_where(store, members, qualifiers)
     teacher = next((student.result.teacher for student in students if student.result.teacher is not None), None)
     if teacher is not None:
         settings.append(_teacher(teacher))
     built = [
-        row_view(row, scores[i], qualifiers[i], rank=ranks[i], tied=ranks[i] is not None and ranks.count(ranks[i]) > 1)
+        row_view(row, scores[i], qualifiers[i], summaries[i], *(ranks[i] or (None, None)))
         for i, row in enumerate(members)
     ]
-    gap_notes = close_gaps(built)
+    gap_notes = close_gaps(built, variance, n_test)
     protocol, modified = members[0].cells[0].spec.protocol, table.modified_protocol
     for one in built if not modified else ():
         one.papers = tuple(published(one.method, **key.conditions(protocol.name, whole_set=one.whole_set)))
@@ -80,6 +85,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
         settings=settings,
         rows=[built[i] for i in order],
         pairs=pairs,
+        pooled_methods=variance.pools,
         legend=[],
         notes=[],
     )
@@ -110,15 +116,23 @@ def _teacher(teacher: TeacherRecord) -> str:
     return f"teacher {teacher.network} {accuracy} ({teacher.sha256[:8]})"
 
 
-def _ranks(members: Sequence[groups.Row], comparisons: dict[tuple[int, int], Comparison]) -> list[int | None]:
-    """Complete rows first, then incomplete ones; None for references and rows with nothing finished."""
-    ranks: list[int | None] = [None] * len(members)
+def pooled_over(members: Sequence[groups.Row], scores: Sequence[Sequence[SetScore]]) -> SetVariance:
+    """The variance between sets of the rows that are ranked against one another."""
+    return SetVariance(scores, frozenset(place for place, row in enumerate(members) if row.reference))
+
+
+def _ranks(
+    members: Sequence[groups.Row], comparisons: dict[tuple[int, int], Comparison]
+) -> list[tuple[int, int] | None]:
+    """The first and the last rank that each can have, complete rows before incomplete ones; None for references and
+    rows with nothing finished."""
+    ranks: list[tuple[int, int] | None] = [None] * len(members)
     above = 0
     for complete in (True, False):
         these = [i for i, row in enumerate(members) if row.complete is complete and row.finished and not row.reference]
         better = [[_better(comparisons, i, j) for j in these] for i in these]
-        for i, rank in zip(these, statistics.ranks(better), strict=True):
-            ranks[i] = above + rank
+        for i, (first, last) in zip(these, statistics.rank_ranges(better), strict=True):
+            ranks[i] = above + first, above + last
         above = len(these)
     return ranks
 
@@ -129,7 +143,6 @@ def _better(comparisons: dict[tuple[int, int], Comparison], i: int, j: int) -> b
     return pair is not None and pair.separates and sign * pair.difference > 0
 
 
-def _place(row: RowView) -> tuple[bool, float, float, str]:
-    rank = math.inf if row.rank is None else row.rank
+def _place(row: RowView) -> tuple[bool, bool, bool, float, str]:
     mean = row.acc_last.mean if row.acc_last else -math.inf
-    return (row.reference, rank, -mean, row.method)
+    return (row.reference, row.rank is None, row.done < row.expected, -mean, row.method)

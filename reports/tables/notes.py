@@ -12,6 +12,9 @@ from ddbench.reports.results.words import counted, extent
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
+FEW = 4
+"""Sets below which a method cannot be seen to be noisier than its table."""
+
 
 def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
     """All notes, the gravest first.
@@ -24,6 +27,7 @@ def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
         *_protocol_notes(table, protocol),
         *warnings,
         *_row_notes(table),
+        *_few_sets_note(table),
         *_power_note(table),
         *_origin_notes(table),
         *_cost_notes(table),
@@ -48,9 +52,19 @@ def legend(table: TableView) -> list[str]:
     """How to read the columns and marks that this table has."""
     found = []
     if sum(row.rank is not None for row in table.rows) > 1:
-        found.append("= ranks tie where a two-sided 5 % test (per pair; over sets and test images) cannot separate.")
+        found.append(
+            "Rows stand by their means; # is the range of ranks that a two-sided 5 % test (per pair; over sets and "
+            "test images) leaves a row."
+        )
     if any(row.acc_last and row.acc_last.n > 1 for row in table.rows):
-        found.append("± sample std and interval (Student-t) over distilled sets.")
+        found.append("± sample std over distilled sets; the interval (Student-t) is for these test images.")
+    if table.pooled_methods:
+        found.append(
+            f"Intervals and tests rest on the variance between sets of {table.pooled_methods} methods together"
+            + ("; ~ noisier than the others by an F test, so on its own." if any(map(_noisier, table.rows)) else ".")
+        )
+    if any(row.acc_last and row.acc_last.cut for row in table.rows):
+        found.append("<0 and >100: the interval is cut where no accuracy can lie.")
     if any(single_set(row) for row in table.rows):
         found.append("† one set: ± over its students; the rank holds for this set, not for the method.")
     if any(no_predictions(row) for row in table.rows):
@@ -67,6 +81,10 @@ def legend(table: TableView) -> list[str]:
     if any(row.with_test_images for row in table.rows):
         found.append("test: trained on test images, not ranked.")
     return found
+
+
+def _noisier(row: RowView) -> bool:
+    return row.acc_last is not None and row.acc_last.basis == "noisier"
 
 
 def marks(row: RowView) -> str:
@@ -99,6 +117,21 @@ def _row_notes(table: TableView) -> list[str]:
             why = f" ({reasons})" if reasons else ""
             found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
+
+
+def _few_sets_note(table: TableView) -> list[str]:
+    """What pooled variances cannot see."""
+    fewest = min((row.acc_last.n for row in table.rows if _borrows(row) and row.acc_last), default=FEW)
+    if fewest >= FEW:
+        return []
+    return [
+        f"{fewest} sets cannot show that a method varies more than the others: the interval of one that varies five "
+        "times as much holds its mean four times in five (docs/statistics.md)."
+    ]
+
+
+def _borrows(row: RowView) -> bool:
+    return row.acc_last is not None and row.acc_last.basis == "table"
 
 
 def _power_note(table: TableView) -> list[str]:

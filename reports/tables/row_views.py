@@ -14,16 +14,23 @@ from ddbench.reports.results.groups import Row
 from ddbench.reports.results.hardware import hardware
 from ddbench.reports.results.origins import origin_of
 from ddbench.reports.tables.scores import summary_of
-from ddbench.reports.tables.statistics import SetScore
+from ddbench.reports.tables.statistics import SetScore, Summary
 from ddbench.reports.tables.views import CostRecord, Guidance, RowView, SetRecord
 
 
-def row_view(row: Row, scores: Sequence[SetScore], qualifiers: list[str], *, rank: int | None, tied: bool) -> RowView:
+def row_view(
+    row: Row,
+    scores: Sequence[SetScore],
+    qualifiers: list[str],
+    acc_last: Summary | None,
+    rank: int | None,
+    last_rank: int | None,
+) -> RowView:
     key, distills = row.key, row.distilled
     return RowView(
         id=key.id,
         rank=rank,
-        tied=tied,
+        last_rank=last_rank,
         reference=row.reference,
         with_test_images=row.with_test_images,
         test_images=row.test_images,
@@ -43,10 +50,12 @@ def row_view(row: Row, scores: Sequence[SetScore], qualifiers: list[str], *, ran
         states=dict(sorted(Counter(cell.standing for cell in row.cells).items())),
         reasons=list(dict.fromkeys(why for cell in row.cells if not cell.ok and (why := cell.why))),
         students_per_set=sorted({len(made.students) for made in row.sets}),
-        acc_last=summary_of(row, "acc_last"),
+        acc_last=acc_last,
         acc_best=summary_of(row, "acc_best"),
         top5_last=summary_of(row, "top5_last"),
         gap_closed_percent=None,
+        gap_closed_low_percent=None,
+        gap_closed_high_percent=None,
         cost=_cost(row, distills),
         origin=origin_of(chain.from_iterable((cell, cell.distill) for cell in row.cells)),
         guidance=_guidance(distills),

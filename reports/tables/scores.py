@@ -8,7 +8,7 @@ from ddbench.benchmark.core.store import Store
 from ddbench.reports.results.groups import DistilledSet, Metric, Row
 from ddbench.reports.results.predictions import correct
 from ddbench.reports.tables import statistics
-from ddbench.reports.tables.statistics import SetScore, Summary
+from ddbench.reports.tables.statistics import Basis, Component, SetScore, Summary
 
 
 def scores_of(store: Store, row: Row) -> list[SetScore]:
@@ -27,7 +27,11 @@ def score_of(store: Store, made: DistilledSet) -> SetScore:
     )
 
 
-def summary_of(row: Row, metric: Metric) -> Summary | None:
-    """Over the row's sets; None unless each has students with this metric."""
+def summary_of(row: Row, metric: Metric, varies: tuple[Component, Basis] | None = None) -> Summary | None:
+    """Over the row's sets; None unless each has students with this metric.
+
+    Args:
+        varies: as `statistics.summary`.
+    """
     accuracies = row.accuracies(metric)
-    return statistics.summary(accuracies) if accuracies and all(accuracies) else None
+    return statistics.summary(accuracies, varies) if accuracies and all(accuracies) else None

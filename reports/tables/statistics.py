@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import optimize, special
@@ -22,6 +23,10 @@ ALPHA = 0.05
 """Two-sided level at which one method counts as better than another; per pair, not corrected for their number."""
 SMALLEST_P_VALUE = 1e-15
 """Below it a p-value says nothing that it does not say at it."""
+
+Basis = Literal["table", "own", "noisier"]
+"""Whose variance between sets an interval rests on: that of the table's methods together, the method's own because
+there is nothing to pool, or its own because it is noisier than they are."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,19 @@ class Summary:
     std: float | None
     """Sample standard deviation over sets (divisor n - 1); none for one set."""
     low: float | None
-    """Lower end of the 95 % Student-t interval for the mean over sets; none for one set."""
+    """Lower end of the 95 % Student-t interval for the mean over sets, not below 0; none for one set."""
     high: float | None
-    """Upper end of that interval."""
+    """Upper end of that interval, not above 100."""
     student_std: float | None
     """For one set only: sample standard deviation over its students, none for one student. It says how much training
     varies and nothing of how another set would do."""
+    basis: Basis | None = None
+    """Whose variance between sets the interval rests on: that of the table's methods together, the method's own, or its
+    own because it is noisier than they are; none for one set."""
+    degrees_of_freedom: float | None = None
+    """Of that variance."""
+    cut: Literal["", "low", "high", "both"] = ""
+    """Which ends of the interval would lie where no accuracy can."""
 
     @property
     def spread(self) -> float | None:
@@ -69,7 +81,11 @@ class Component:
     """One independent part of the variance of an estimate."""
 
     variance: float
-    degrees_of_freedom: int
+    degrees_of_freedom: float
+
+
+BetweenSets = Callable[[Sequence[int]], Component | None]
+"""Common seeds -> what a difference varies by between sets; None: what its own sets tell."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,8 @@ class Comparison:
     """Two-sided p-value of no difference."""
     basis: str = ""
     """What was compared, or why nothing could be."""
+    degrees_of_freedom: float | None = None
+    """Of the standard error, by Satterthwaite."""
 
     @property
     def separates(self) -> bool:
@@ -98,10 +116,13 @@ def t_quantile(probability: float, degrees_of_freedom: float) -> float:
     return float(special.stdtrit(degrees_of_freedom, probability))
 
 
-def summary(sets: Sequence[Sequence[float]], *, bounds: tuple[float, float] = (0.0, 100.0)) -> Summary:
+def summary(sets: Sequence[Sequence[float]], varies: tuple[Component, Basis] | None = None) -> Summary:
     """Mean, spread and Student-t interval over sets, from the accuracies of each set's students.
 
-    The interval is cut at `bounds`, where an accuracy must lie; that costs no coverage.
+    The interval is cut at 0 and 100, where an accuracy must lie; that costs no coverage.
+
+    Args:
+        varies: what the mean varies by (`pooling.SetVariance.of_mean`); None: by the method's own sets.
     """
     means = [math.fsum(students) / len(students) for students in sets]
     n, mean = len(means), math.fsum(means) / len(means)
@@ -109,18 +130,24 @@ def summary(sets: Sequence[Sequence[float]], *, bounds: tuple[float, float] = (0
         student_std = float(np.std(sets[0], ddof=1)) if len(sets[0]) > 1 else None
         return Summary(1, mean, None, None, None, student_std)
     std = float(np.std(means, ddof=1))
-    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * std / math.sqrt(n)
-    return Summary(n, mean, std, max(bounds[0], mean - half), min(bounds[1], mean + half), None)
+    component, basis = varies or (Component(std**2 / n, n - 1), "own")
+    half = t_quantile((1 + CONFIDENCE) / 2, component.degrees_of_freedom) * math.sqrt(component.variance)
+    cut = {(False, False): "", (True, False): "low", (False, True): "high", (True, True): "both"}
+    beyond = cut[mean - half < 0, mean + half > 100]
+    ends = max(0.0, mean - half), min(100.0, mean + half)
+    return Summary(n, mean, std, *ends, None, basis, component.degrees_of_freedom, beyond)
 
 
-def compare(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Comparison:
+def compare(
+    a: Sequence[SetScore], b: Sequence[SetScore], n_test: int, between_sets: BetweenSets | None = None
+) -> Comparison:
     """Test whether two methods differ, with sets and test images as crossed random factors (`difference_of`).
 
     Level and interval sum the squares of half-widths (Banerjee, Sankhyā 22, 1960): critical value² =
     Σ t²(f_i) · v_i. Since the tail of χ²₁ is convex, its size never exceeds the level, also for two sets, where
     Satterthwaite's approximation rejects true hypotheses up to twice too often.
     """
-    return comparison_of(difference_of(a, b, n_test))
+    return comparison_of(difference_of(a, b, n_test, between_sets))
 
 
 def comparison_of(found: Difference) -> Comparison:
@@ -129,7 +156,8 @@ def comparison_of(found: Difference) -> Comparison:
         return Comparison(found.difference, basis=found.basis)
     half, error = math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance)
     low, high = found.difference - half, found.difference + half
-    return Comparison(found.difference, error, low, high, found.tail(abs(found.difference)), found.basis)
+    p_value = found.tail(abs(found.difference))
+    return Comparison(found.difference, error, low, high, p_value, found.basis, found.degrees_of_freedom)
 
 
 @dataclass(frozen=True)
@@ -144,6 +172,12 @@ class Difference:
     @property
     def variance(self) -> float:
         return sum(c.variance for c in self.components)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of the summed variance, by Satterthwaite (1946)."""
+        parts = math.fsum(c.variance**2 / c.degrees_of_freedom for c in self.components)
+        return self.variance**2 / parts if parts else math.fsum(c.degrees_of_freedom for c in self.components)
 
     def half_width_squared(self, alpha: float) -> float:
         """Of the two-sided interval of level 1 - alpha."""
@@ -162,7 +196,24 @@ class Difference:
         return float(optimize.brentq(excess, SMALLEST_P_VALUE, 1.0, xtol=1e-17, rtol=1e-10))
 
 
-def difference_of(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> Difference:
+def common_seeds(methods: Sequence[Sequence[SetScore]]) -> list[int]:
+    """The seeds of which all methods have a set, by which they are paired; none for fewer than two."""
+    common = sorted(set.intersection(*({s.seed for s in scores if s.seed is not None} for scores in methods)))
+    return common if len(common) >= 2 else []
+
+
+def entering(methods: Sequence[Sequence[SetScore]]) -> list[list[SetScore]]:
+    """The sets that a difference of the methods is made of: those of common seeds, where they are paired; else all."""
+    common = common_seeds(methods)
+    if not common:
+        return [list(scores) for scores in methods]
+    by_seed = [{score.seed: score for score in scores} for scores in methods]
+    return [[scores[seed] for seed in common] for scores in by_seed]
+
+
+def difference_of(
+    a: Sequence[SetScore], b: Sequence[SetScore], n_test: int, between_sets: BetweenSets | None = None
+) -> Difference:
     """The difference of two methods' accuracies and what it varies by.
 
     The sets are paired by seed where two or more seeds are common: with D[s, j] the share of A's students right about
@@ -178,11 +229,18 @@ def difference_of(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> 
 
     Where predictions are missing, the second term becomes the largest that the two accuracies allow: at each image
     |D| is at most the sum of the two error rates and at most the sum of the two accuracies.
+
+    Args:
+        between_sets: of the common seeds (`common_seeds`), the term of the sets where a table's other methods tell it
+            (`pooling.SetVariance.of_difference`); it is then all that the sets contribute.
     """
-    return contrast_of([a, b], [1.0, -1.0], n_test)
+    pooled = None if between_sets is None else between_sets(common_seeds([a, b]))
+    return contrast_of([a, b], [1.0, -1.0], n_test, pooled)
 
 
-def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int) -> Difference:
+def contrast_of(
+    methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int, pooled: Component | None = None
+) -> Difference:
     """A weighted sum of M methods' accuracies, Σ w_m · accuracy_m, and what it varies by.
 
     As `difference_of`, with D[s, j] = Σ w_m · (share of method m's students right about test image j): over the sets
@@ -195,10 +253,9 @@ def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float],
     """
     if len(methods) != len(weights) or not all(methods):
         raise ValueError(f"expected a weight and one or more sets for each method, got {list(map(len, methods))} sets")
-    by_seed = [{score.seed: score for score in scores if score.seed is not None} for scores in methods]
-    common = sorted(set.intersection(*(set(scores) for scores in by_seed)))
-    if len(common) >= 2:
-        methods = [[scores[seed] for seed in common] for scores in by_seed]
+    common = common_seeds(methods)
+    methods = entering(methods)
+    if common:
         sums = [weighted_sum(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
         varying = [Component(float(np.var(sums, ddof=1)) / len(sums), len(sums) - 1)]
         several = f"{len(sums)} seeds with a set of each of the {len(methods)} methods"
@@ -206,6 +263,8 @@ def contrast_of(methods: Sequence[Sequence[SetScore]], weights: Sequence[float],
     else:
         varying = _independent_sets(methods, weights)
         basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
+    if pooled is not None:
+        varying, basis = [pooled], f"{basis}, their variance pooled over the table"
     estimate = weighted_sum(weights, [mean_accuracy(scores) for scores in methods])
     if not varying:
         return Difference(estimate, (), "one set each: nothing tells how far another set would differ")
@@ -279,10 +338,9 @@ def _mean_correct(scores: Sequence[SetScore], n_test: int) -> np.ndarray | None:
     return np.mean(arrays, axis=0) if len(arrays) == len(scores) else None
 
 
-def ranks(better: Sequence[Sequence[bool]]) -> list[int]:
-    """Ranks from `better[i][j]`, "method i is better than method j, beyond what chance explains".
-
-    The rank is 1 plus the number of methods that are better, so methods that the test cannot tell apart from the same
-    betters share one.
+def rank_ranges(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
+    """The ranks that each of M methods can have, from `better[i][j]`, "method i is better than method j, beyond what
+    chance explains": from 1 plus the number of methods that are better to M minus the number of those that are worse.
     """
-    return [1 + sum(row[j] for row in better) for j in range(len(better))]
+    count = len(better)
+    return [(1 + sum(row[j] for row in better), count - sum(better[j])) for j in range(count)]

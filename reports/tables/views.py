@@ -65,9 +65,10 @@ class RowView(Record):
     id: str
     """`RowKey.id`: the method as run has the same in every table."""
     rank: int | None
-    """Rank of the method; None for references, and for rows without a finished student."""
-    tied: bool
-    """Other rows have the same rank."""
+    """The best rank that the method can have: 1 plus the number of those that the test finds better. None for
+    references, and for rows without a finished student."""
+    last_rank: int | None
+    """The worst rank that it can have; None likewise. Rows whose ranges meet may be separated all the same: `pairs`."""
     reference: bool
     """It takes no rank: the whole training set, shown beside every IPC, or a set with test images in it."""
     with_test_images: bool = False
@@ -104,7 +105,11 @@ class RowView(Record):
     acc_best: Summary | None
     top5_last: Summary | None
     gap_closed_percent: float | None
-    """100 (acc_last - random) / (full - random)."""
+    """100 (acc_last - random) / (full - random); None where full is not separated from random."""
+    gap_closed_low_percent: float | None
+    """Lower end of its 95 % interval (Fieller); None where it has none."""
+    gap_closed_high_percent: float | None
+    """Upper end of that interval."""
     papers: tuple[PaperNumber, ...] = ()
     """Published numbers for this cell: beside our number, never ranked with it. Empty for a modified protocol."""
     cost: CostRecord
@@ -158,6 +163,8 @@ class TableView(Record):
     """Prior, precision and device, as far as all rows share them."""
     rows: list[RowView]
     pairs: list[Pair]
+    pooled_methods: int
+    """Methods whose variances between sets are pooled; 0 where each has its own."""
     legend: list[str]
     """How to read the columns and marks that this table has."""
     notes: list[str]

@@ -90,10 +90,10 @@ def test_terminal_shows_markup_as_text_and_is_plain_off_a_terminal(board: Leader
     assert "\x1b" not in shown
 
 
-def test_terminal_shows_ties_references_and_problems(board: Leaderboard) -> None:
+def test_terminal_shows_ranges_of_ranks_references_and_problems(board: Leaderboard) -> None:
     shown = terminal(board, 120)
     lines = shown.splitlines()
-    assert any(re.match(r"\d= +random ", line) for line in lines)
+    assert any(re.match(r"\d–\d +random ", line) for line in lines)
     assert any(re.match(r"ref +full †", line) for line in lines)
     assert any(re.match(r"– +mgd3 .*0/2", line) for line in lines)
     assert "1,234 (12.0)" in shown

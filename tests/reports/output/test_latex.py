@@ -111,7 +111,7 @@ def test_an_unfinished_row_is_never_bold_and_equal_numbers_are_marked_alike(fold
 def test_ties_are_said_where_bold_might_mislead(folder: Any) -> None:
     folder.method("dmgd", [[80.0], [82.0]])
     folder.method("dit", [[79.0], [82.0]])
-    assert "2 methods share rank 1" in latex.tables(build(rows.read(folder.out)))
+    assert r"for 2 methods a two-sided 5\,\% test finds none better" in latex.tables(build(rows.read(folder.out)))
 
 
 def test_the_caption_says_what_was_run(board: Leaderboard) -> None:

@@ -44,7 +44,7 @@ def test_types_do_not_depend_on_what_is_there(board: Leaderboard, make_folder: A
     assert {field.type for field in schemas[0]} <= {pa.large_string(), pa.int64(), pa.float64(), pa.bool_()}
     assert schemas[0].field("ipc").type == pa.int64()
     assert schemas[0].field("acc_last_mean").type == pa.float64()
-    assert schemas[0].field("tied").type == pa.bool_()
+    assert schemas[0].field("reference").type == pa.bool_()
 
 
 def test_equal_boards_give_equal_bytes(board: Leaderboard) -> None:

@@ -95,3 +95,16 @@ def test_the_command_prints_verdicts_and_power(folder: Any) -> None:
     assert "with 500 test images and 3 sets, a true difference below" in words
     as_json = CliRunner().invoke(compare_app, ["dmgd", "dit", "--runs", str(folder.out), "--json"])
     assert '"p_holm"' in as_json.output
+
+
+def test_with_unequal_seeds_the_numbers_add_up_and_say_what_is_left_out(folder: Any) -> None:
+    lucky = [students(lift) for lift in (0.0, 0.05, 0.3)]  # the third seed is dmgd's alone
+    folder.method("dmgd", lucky)
+    folder.method("dit", [students(0.0) for _ in range(2)])
+    line = only_line(folder, "dmgd", "dit")
+    assert (line.sets, line.sets_left_out) == ((2, 2), (1, 0))
+    assert line.accuracy[0] - line.accuracy[1] == pytest.approx(line.comparison.difference)
+    assert line.accuracy[0] == pytest.approx(100 * np.mean(lucky[:2]))
+    assert np.mean([one.difference for one in line.classes]) == pytest.approx(line.comparison.difference)
+    printed = CliRunner().invoke(compare_app, ["dmgd", "dit", "--runs", str(folder.out)]).output
+    assert "left out, since the other has no set of their seeds: 1 of dmgd and 0 of dit" in " ".join(printed.split())

@@ -10,6 +10,7 @@ import pytest
 
 from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.benchmark.planning.setting import resolve_protocol
+from ddbench.reports.output.columns import accuracy_text, gap, rank
 from ddbench.reports.results import rows
 from ddbench.reports.tables.equivalence import visible_in
 from ddbench.reports.tables.leaderboard import build
@@ -151,13 +152,26 @@ def test_equal_images_under_several_seeds_are_one_set(folder: Any) -> None:
 
 
 def test_gap_is_the_way_from_random_to_full(folder: Any) -> None:
-    folder.method("dmgd", [[90.0], [92.0]])
-    folder.method("random", [[70.0], [74.0]])
-    folder.method("full", [[99.0]], ipc=None)
+    folder.method("dmgd", answers(90, 1))
+    folder.method("dit", answers(80, 2))
+    folder.method("random", answers(70, 3))
+    folder.method("full", answers(98, 4, n=1), ipc=None)
     found = table(folder)
-    assert row(found, "dmgd").gap_closed_percent == pytest.approx(100 * (91 - 72) / (99 - 72))
+    lower, middle, upper = (row(found, name).acc_last.mean for name in ("random", "dmgd", "full"))
+    one = row(found, "dmgd")
+    assert one.gap_closed_percent == pytest.approx(100 * (middle - lower) / (upper - lower))
+    assert one.gap_closed_low_percent < one.gap_closed_percent < one.gap_closed_high_percent
+    assert gap(one).startswith(f"{one.gap_closed_percent:.1f} ({one.gap_closed_low_percent:.0f}–")
     assert row(found, "random").gap_closed_percent == pytest.approx(0)
     assert row(found, "full").gap_closed_percent == pytest.approx(100)
+
+
+def test_no_gap_between_companions_that_the_test_cannot_tell_apart(folder: Any) -> None:
+    folder.method("random", answers(70, 3, n=2))
+    folder.method("full", answers(71, 4, n=1), ipc=None)
+    found = table(folder)
+    assert row(found, "random").gap_closed_percent is None
+    assert any("is not separated from random" in note or "is not above random" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("there", ["random", "full", None])
@@ -251,18 +265,19 @@ def test_times_of_cells_side_by_side_and_of_one_alone_are_said(folder: Any) -> N
 # Ranks
 
 
-def test_methods_that_the_test_separates_rank_and_others_tie(folder: Any) -> None:
+def test_rows_stand_by_their_means_with_the_ranks_that_the_test_leaves(folder: Any) -> None:
     folder.method("best", answers(95, 1))
     folder.method("middle", answers(70, 2))
     folder.method("twin", answers(70, 3))
     folder.method("worst", answers(30, 4))
     found = table(folder)
-    assert {r.method: (r.rank, r.tied) for r in found.rows} == {
-        "best": (1, False),
-        "middle": (2, True),
-        "twin": (2, True),
-        "worst": (4, False),
+    assert {r.method: (r.rank, r.last_rank) for r in found.rows} == {
+        "best": (1, 1),
+        "middle": (2, 3),
+        "twin": (2, 3),
+        "worst": (4, 4),
     }
+    assert [rank(r) for r in found.rows] == ["1", "2–3", "2–3", "4"]
     means = [r.acc_last.mean for r in found.rows if r.acc_last]
     assert means == sorted(means, reverse=True)
     assert len(found.pairs) == 6
@@ -271,10 +286,24 @@ def test_methods_that_the_test_separates_rank_and_others_tie(folder: Any) -> Non
     assert sign * pair.comparison.difference == pytest.approx(65, abs=5)
 
 
-def test_one_set_each_ties_whatever_the_means(folder: Any) -> None:
+def test_a_noisy_method_stands_where_its_mean_does(folder: Any) -> None:
+    """It is not separated from the best, nor from the worst; that puts it above nobody."""
+    folder.method("best", [[80.0], [80.2], [80.4]])
+    folder.method("good", [[70.0], [70.2], [70.4]])
+    folder.method("noisy", [[20.0], [60.0], [99.0]])
+    folder.method("bad", [[30.0], [30.2], [30.4]])
+    found = table(folder)
+    assert [r.method for r in found.rows] == ["best", "good", "noisy", "bad"]
+    assert found.rows[2].acc_last is not None
+    assert found.rows[2].acc_last.basis == "noisier"
+    assert any("~ noisier than the others" in text for text in found.legend)
+    assert "~" in accuracy_text(found.rows[2].acc_last)
+
+
+def test_one_set_each_is_separated_from_nothing_whatever_the_means(folder: Any) -> None:
     folder.method("high", [[95.0]])
     folder.method("low", [[20.0]])
-    assert [(r.method, r.rank, r.tied) for r in table(folder).rows] == [("high", 1, True), ("low", 1, True)]
+    assert [(r.method, r.rank, r.last_rank) for r in table(folder).rows] == [("high", 1, 2), ("low", 1, 2)]
 
 
 def test_incomplete_rows_rank_below_complete_ones(folder: Any) -> None:
