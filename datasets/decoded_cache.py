@@ -34,9 +34,10 @@ from ddbench.datasets.base import ImageSource, Resize
 if TYPE_CHECKING:
     from PIL import Image
 
-PREPROCESSING: Mapping[Resize, str] = {"bilinear": "bilinear-crop-2", "adm": "adm-crop-2"}
+PREPROCESSING: Mapping[Resize, str] = {"bilinear": "bilinear-crop-3", "adm": "adm-crop-3"}
 """Names of the transforms above in the cache; another transform is another name. 2: caches of 1 may hold images of
-more than 8 bits a channel, cut off at 255."""
+more than 8 bits a channel, cut off at 255. 3: those of 2 may hold what lay hidden behind transparency, and the first of
+several frames."""
 CHUNK = 16
 """Images that a thread decodes before it asks for more."""
 MAX_THREADS = 16

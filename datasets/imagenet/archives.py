@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, whole_folder
-from ddbench.datasets.imagenet.sources import IMAGE_SUFFIXES, Found, Listing, Source, identify, stamp
+from ddbench.datasets.imagenet.sources import Found, Listing, Source, identify, is_image, stamp
 
 ARCHIVES = (".tar", ".tgz", ".tar.gz")
 WNID = re.compile(r"n\d{8}")
@@ -82,7 +82,7 @@ def _image_members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, 
         *top, part, wnid, name = ("", "", "", *member.name.split("/"))
         if part not in ("train", "val") or not WNID.fullmatch(wnid) or not member.isreg():
             continue
-        if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
+        if not is_image(name):
             continue
         if ".." in top or member.name.startswith("/"):
             raise UsageError(f"{archive.name!s} is not safe to unpack: it holds the path {member.name}")

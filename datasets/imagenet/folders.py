@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.imagenet.ground_truth import find_ground_truth
-from ddbench.datasets.imagenet.sources import IMAGE_SUFFIXES, Found, Listing, Source, identify, stamp
+from ddbench.datasets.imagenet.sources import Found, Listing, Source, identify, is_image, stamp
 
 TRAIN_FOLDERS = ("train", "train_images*")
 VALIDATION_FOLDERS = ("val", "validation", "val_images*")
@@ -69,7 +69,7 @@ class FolderSource(Source):
         for name in names:
             found = identify(name, f"{location}/{name}", folder_wnid, part)
             if found is None:
-                if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                if is_image(name):
                     unknown.append(f"{location}/{name}")
                 continue
             if not found.wnid:

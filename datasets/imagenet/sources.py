@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.cache import cache_dir
+from ddbench.datasets.image_files import suffixes
 
 IMAGE_NAME = re.compile(
     r"(?:(?P<validation>ILSVRC2012_val_\d{8})|(?P<training>(?P<wnid>n\d{8})_\d+))(?:_(?P<appended>n\d{8}))?"
-    r"\.(?:jpe?g|png|webp)",
+    r"\.\w+",
     re.IGNORECASE,
 )
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
 
 class Found(NamedTuple):
@@ -100,6 +100,11 @@ class Source(ABC):
         return str(self.path.resolve())
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name's ending."""
+    return name.lower().endswith(suffixes()) and not name.startswith(".")
+
+
 def stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size if path.is_file() else 0, status.st_mtime_ns]
@@ -111,7 +116,7 @@ def identify(name: str, location: str, folder_wnid: str | None, in_validation_fo
     Raises:
         UsageError: the name's wnid and the folder's differ.
     """
-    match = IMAGE_NAME.fullmatch(name)
+    match = IMAGE_NAME.fullmatch(name) if is_image(name) else None
     if match is None:
         return None
     said = {wnid for wnid in (match["wnid"], match["appended"], folder_wnid) if wnid}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from ddbench.benchmark.core.errors import UsageError
@@ -348,3 +349,14 @@ def test_truncated_archives_of_any_length_never_end_in_a_traceback(tiny: Any) ->
         archive.write_bytes(whole[:cut])
         with pytest.raises(UsageError):
             tiny.dataset().split_hash("imagenet", archive)
+
+
+def test_every_format_that_is_read_may_hold_the_images(tiny: Any) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    whole = dataset.load("imagenet", source, 16).split_hash
+    for ending, path in zip(("jfif", "BMP", "ppm", "tif"), sorted((source / "train").glob("*/*.JPEG")), strict=False):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(f".{ending}"))
+        path.unlink()
+    again = dataset.load("imagenet", source, 16)
+    assert (again.split_hash, len(again.train)) == (whole, 12)
