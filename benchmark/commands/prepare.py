@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from ddbench.benchmark.core.shown_progress import ShownProgress
 from ddbench.benchmark.running.prepare import kept
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.file_dataset import FileDataset
+
+if TYPE_CHECKING:
+    from ddbench.methods.diffusion.priors.sources import Said
 
 prepare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -54,6 +57,10 @@ def prepare(
     revision: Annotated[
         str | None, typer.Option("--revision", help="Commit of a prior on the hub, instead of the pinned one.")
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="PRIOR", help="A known prior of whose kind the weights are: its metadata."),
+    ] = None,
     class_ids: Annotated[
         Path | None,
         typer.Option(
@@ -85,11 +92,13 @@ def prepare(
             raise UsageError("bench prepare prior NAME: give the name of a prior; `bench list priors` shows them")
         if split is not None or resolution is not None or skip_corrupt:
             raise UsageError("--split, --resolution and --skip-corrupt are for datasets, not for priors")
-        _prepare_prior(prior, source, vae, revision, class_ids=class_ids, check_on=check_on, data=data)
+        from ddbench.methods.diffusion.priors.sources import Said
+
+        _prepare_prior(prior, source, vae, revision, Said(like, class_ids, check_on, data))
         return
-    if any(given is not None for given in (prior, vae, revision, class_ids, check_on)):
+    if any(given is not None for given in (prior, vae, revision, like, class_ids, check_on)):
         raise UsageError(
-            "a second name, --vae, --revision, --class-ids and --check-on are for priors: bench prepare prior "
+            "a second name, --vae, --revision, --like, --class-ids and --check-on are for priors: bench prepare prior "
             f"{prior or 'NAME'} …"
         )
     if source is not None and data is not None:
@@ -120,19 +129,10 @@ def _prepare(name: str, split: str | None, source: Path | None, resolution: int 
         typer.echo(f"Warning: {prepared.warning}")
 
 
-def _prepare_prior(
-    name: str,
-    source: Path | None,
-    vae: Path | None,
-    revision: str | None,
-    *,
-    class_ids: Path | None,
-    check_on: str | None,
-    data: Path | None,
-) -> None:
-    from ddbench.methods.diffusion.priors.install import LabelSource, install
+def _prepare_prior(name: str, source: Path | None, vae: Path | None, revision: str | None, said: Said) -> None:
+    from ddbench.methods.diffusion.priors.install import install
 
-    files = install(name, source, vae, revision, labels=LabelSource(class_ids, check_on, data), say=typer.echo)
+    files = install(name, source, vae, revision, said=said, say=typer.echo)
     known = sum(class_id is not None for class_id in files.metadata.class_ids)
     typer.echo(f"{name}: {files.metadata.resolution} px, {known} classes, in {files.folder}")
     typer.echo(f"SHA-256 {files.sha256}")

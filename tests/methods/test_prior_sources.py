@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.digits import Digits
 from ddbench.methods.diffusion.prior import Prior
+from ddbench.methods.diffusion.priors.catalogue import KNOWN, TINY
 from ddbench.methods.diffusion.priors.class_labels import read_class_ids
 from ddbench.methods.diffusion.priors.dit_checkpoint import load_dit_checkpoint
 from ddbench.methods.diffusion.priors.files import find_prior, installed_priors
@@ -294,6 +296,42 @@ def test_labels_are_compared_with_images_in_a_folder(tmp_path: Path, capsys: pyt
 
 
 # Tuned weights of Minimax Diffusion's program -------------------------------------------------------------------------
+
+
+def test_tuned_weights_of_a_known_priors_kind_need_no_metadata(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = {"num_attention_heads": 4, "attention_head_dim": 12, "num_layers": 2, "in_channels": 4, "out_channels": 8}
+    network |= {"patch_size": 2, "sample_size": 8, "num_embeds_ada_norm": 10}
+    ids = tuple(f"n{i}" for i in range(10))
+    metadata = TINY.metadata.model_copy(update={"class_ids": ids, "null_label": 10, "resolution": 8})
+    monkeypatch.setitem(KNOWN, "golden", replace(TINY, name="golden", network=network, metadata=metadata))
+    file, vae = golden / "difffit-checkpoint" / "difffit.pt", autoencoder(tmp_path / "vae", 1)
+    with pytest.raises(
+        UsageError, match=r"holds tuned weights, with DiffFit's scales \(blocks\.0.*a name of their own"
+    ):
+        prepare("golden", "--from", file, "--vae", vae)
+    prepare("golden", "--from", golden / "dit-checkpoint" / "original.pt", "--vae", vae)
+    prepare("tuned", "--from", file, "--vae", vae, "--like", "golden")
+    plain, tuned = find_prior("golden"), find_prior("tuned")
+    assert tuned.metadata.class_ids == ids
+    assert tuned.trained_on == "unknown; weights of the kind of golden"
+    assert tuned.sha256 != plain.sha256
+
+    (tmp_path / "own").write_text("0 x\n4 y\n")  # as programs number the folders that they tune on
+    prepare("own", "--from", file, "--vae", vae, "--like", "golden", "--class-ids", tmp_path / "own")
+    assert find_prior("own").metadata.label_of("y") == 4
+    for words, message in (
+        (("golden", "--from", file, "--like", "golden"), "golden's classes and network are known"),
+        (("more", "--from", file, "--like", "goldne"), "--like goldne: no such prior is known; did you mean 'golden'"),
+        (
+            ("more", "--from", file, "--vae", vae, "--like", "dit-xl-2-256"),
+            "not dit-xl-2-256's: attention_head_dim is 3",
+        ),
+        (("more", "--from", file, "--vae", vae), "Weights of a known prior's kind need none: --like dit-xl-2-256"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            prepare(*words)
 
 
 def test_methods_run_on_a_checkpoint_with_difffits_scales(golden: Path, tmp_path: Path) -> None:

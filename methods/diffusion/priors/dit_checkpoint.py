@@ -41,12 +41,13 @@ _BLOCK = {
     "mlp.fc2": "ff.net.2",
     "adaLN_modulation.1": "norm1.linear",
 }
+SCALE_NAMES = (".gamma1", ".gamma2")
 _SCALES = {"attn.gamma1": "attn.qkv", "attn.gamma2": "attn.proj", "gamma1": "attn.proj", "gamma2": "mlp.fc2"}
 """DiffFit's scales in a block, as Minimax Diffusion's program saves them -> the linear layer whose outputs each
 multiplies: γ ∘ (W x + b), and of a residual branch γ ∘ (gate ∘ (W x + b)), which is the same of γ W and γ b."""
 
 
-def load_dit_checkpoint(path: Path, *, num_heads: int) -> Any:
+def load_dit_checkpoint(path: Path, *, num_heads: int, tuned: bool = True) -> Any:
     """Read an original DiT checkpoint into a DiTTransformer2DModel, the embedder copied into every block.
 
     Whatever `read_weights` reads. Widths, depth, patch, side and classes follow from the tensors' shapes; DiffFit's
@@ -54,11 +55,19 @@ def load_dit_checkpoint(path: Path, *, num_heads: int) -> Any:
 
     Args:
         num_heads: attention heads, which no tensor's shape tells; 16 for DiT-XL, DiT-L, 12 for DiT-B, 6 for DiT-S.
+        tuned: whether it may have DiffFit's scales.
 
     Raises:
-        UsageError: as `read_weights`; a missing or unknown tensor, or a shape that does not fit.
+        UsageError: as `read_weights`; scales where there may be none; a missing or unknown tensor, or a shape that does
+            not fit.
     """
-    return _of_original(path, read_weights([path]), num_heads)
+    weights = read_weights([path])
+    if not tuned and (scales := [name for name in weights if name.endswith(SCALE_NAMES)]):
+        raise UsageError(
+            f"{path} holds tuned weights, with DiffFit's scales ({scales[0]}, …); install them under a name of their "
+            "own: bench prepare prior NAME --like dit-xl-2-256 --from FILE"
+        )
+    return _of_original(path, weights, num_heads)
 
 
 def load_diffusers_dit(config: Mapping[str, Any], *files: Path) -> Any:
@@ -126,7 +135,7 @@ def _filled(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
 
 def _fold_scales(path: Path, weights: dict[str, Tensor]) -> None:
     """Multiply DiffFit's scales into the layers whose outputs they scale."""
-    for name in [name for name in weights if name.rpartition(".")[2] in ("gamma1", "gamma2")]:
+    for name in [name for name in weights if name.endswith(SCALE_NAMES)]:
         block, _, scale = name.partition(".")[2].partition(".")
         layer = f"blocks.{block}.{_SCALES.get(scale)}"
         gamma = weights.pop(name).double()
@@ -149,7 +158,9 @@ def _config(path: Path, weights: Mapping[str, Tensor], num_heads: int) -> dict[s
         labels, _ = weights["y_embedder.embedding_table.weight"].shape
         out_channels = out_numbers // patch**2
     except KeyError as error:
-        raise UsageError(f"{path} is not a DiT checkpoint: it has no tensor {error}") from None
+        raise UsageError(
+            f"{path} is not a DiT checkpoint: it has no tensor {error} (weights of `diffusers` need their config.json)"
+        ) from None
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{path} is not a DiT checkpoint: its tensors have other numbers of dimensions") from None
     if width % num_heads:

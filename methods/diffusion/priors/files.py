@@ -187,11 +187,17 @@ def read_metadata(path: Path, class_ids: list[str] | dict[str, Any] | None = Non
     Raises:
         UsageError: no such file, not JSON, or missing and ill-typed fields, all of them in one message.
     """
-    content = read_object(path)
+    return metadata_of(read_object(path), path, class_ids)
+
+
+def metadata_of(
+    content: dict[str, Any], path: Path, class_ids: list[str] | dict[str, Any] | None = None
+) -> PriorMetadata:
+    """What a `prior.json` at `path` with this content would say; raises as `read_metadata`."""
     if class_ids is not None:
-        content["class_ids"] = class_ids
+        content = {**content, "class_ids": class_ids}
     if isinstance(content.get("class_ids"), dict):
-        content["class_ids"] = class_list(content["class_ids"], content.get("null_label"))
+        content = {**content, "class_ids": class_list(content["class_ids"], content.get("null_label"))}
     return validated(PriorMetadata, content, path)
 
 

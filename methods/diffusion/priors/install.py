@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, lock, whole_folder, write_json
-from ddbench.methods.diffusion.priors.catalogue import KNOWN, HubFolder, KnownPrior
-from ddbench.methods.diffusion.priors.class_labels import read_class_ids
+from ddbench.methods.diffusion.priors.catalogue import KNOWN, KnownPrior
 from ddbench.methods.diffusion.priors.configs import read_autoencoder_config, read_transformer_config
 from ddbench.methods.diffusion.priors.file_kinds import check_kind, read_object
 from ddbench.methods.diffusion.priors.files import (
@@ -24,8 +22,6 @@ from ddbench.methods.diffusion.priors.files import (
     METADATA,
     RANDOM,
     TRANSFORMER,
-    VAE,
-    VAE_EMA,
     WEIGHTS,
     PriorFiles,
     bundled_priors,
@@ -33,43 +29,21 @@ from ddbench.methods.diffusion.priors.files import (
     class_list_problem,
     find_prior,
     installed_folder,
-    read_metadata,
 )
 from ddbench.methods.diffusion.priors.hashes import file_sha256
-from ddbench.methods.diffusion.priors.hub import PICKLED, download
 from ddbench.methods.diffusion.priors.label_images import NONE, label_images
-from ddbench.methods.diffusion.priors.metadata import PriorMetadata
+from ddbench.methods.diffusion.priors.sources import (
+    NOTHING_SAID,
+    PICKLED,
+    Parts,
+    Said,
+    from_files,
+    from_hub,
+    like_known,
+)
 
 QUICK_ON_A_CPU = 50_000_000
 """Weights of the largest network whose labels are checked without being asked to."""
-CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
-
-
-@dataclass
-class Parts:
-    """The files that a prior is made of, wherever they lie now."""
-
-    transformer: Path
-    """The network: a folder of `diffusers`' two files, or an original checkpoint."""
-    metadata: PriorMetadata
-    num_heads: int | None
-    """Attention heads of the network; read for an original checkpoint only."""
-    autoencoders: dict[str, Path] = field(default_factory=dict)
-    """Autoencoders: `vae` and `vae_ema` -> folder of `diffusers`' two files."""
-    source: dict[str, str] = field(default_factory=dict)
-    """What came from where, in words."""
-
-
-@dataclass(frozen=True)
-class LabelSource:
-    """What is said of the class list, beside what the files say."""
-
-    class_ids: Path | None = None
-    """File of the class list, instead of that in `prior.json`."""
-    check_on: str | None = None
-    """Real images that it is compared with (`label_images`)."""
-    data: Path | None = None
-    """Where the files of that dataset lie."""
 
 
 def install(
@@ -78,7 +52,7 @@ def install(
     vae: Path | None,
     revision: str | None,
     *,
-    labels: LabelSource = LabelSource(),
+    said: Said = NOTHING_SAID,
     say: Callable[[str], None],
 ) -> PriorFiles:
     """Install a prior under a name, or find that it is installed and whole.
@@ -87,7 +61,7 @@ def install(
         source: folder or checkpoint with its files; None: from the hub.
         vae: folder of its autoencoder, where it does not lie in `source`.
         revision: of the hub's repository of the network, instead of the pinned one.
-        labels: of its class list and how it is checked.
+        said: what it is like, its class list, and how that is checked.
         say: shows a line.
 
     Raises:
@@ -97,6 +71,10 @@ def install(
     """
     known, target = KNOWN.get(name), installed_folder() / name
     _check_name(name)
+    if known is not None and (said.class_ids is not None or said.like is not None):
+        raise UsageError(
+            f"{name}'s classes and network are known; --class-ids and --like are for weights under another name"
+        )
     if source is None and known is None and not target.exists():
         raise UsageError(
             f"{name!r} is not a prior that can be downloaded; there are {', '.join(KNOWN)}. "
@@ -108,19 +86,24 @@ def install(
             if source is not None or revision is not None:
                 raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")
             say(f"{name} is already installed in {target}; its files are compared with their checksums")
-            return find_prior(name)
-        if known is not None:
-            say(f"Licence of {name}: {known.licence}.")
+            found = find_prior(name)
+            if said.check_on is not None:
+                _check_labels(found, said, say)
+            return found
+        kind = known if said.like is None else like_known(said)
+        if kind is not None:
+            say(f"Licence of {kind.name}: {kind.licence}.")
         if known is not None and source is None:
-            parts = _from_hub(known, vae, revision, say)
+            parts = from_hub(known, vae, revision, say)
         else:
-            assert source is not None
+            if source is None:
+                raise UsageError(f"--like {said.like} says what the files of --from are; name them")
             if revision is not None:
                 raise UsageError("--revision names a commit on the hub; it does not go with --from")
-            parts = _local(name, known, source.expanduser(), None if vae is None else vae.expanduser(), labels)
+            parts = from_files(name, kind, source.expanduser(), None if vae is None else vae.expanduser(), said)
         with whole_folder(target, existing="refuse", locked=True) as partial:
-            _write(name, known, parts, partial, say)
-            _check_labels(find_prior(partial), labels, say)
+            _write(name, kind, parts, partial, say)
+            _check_labels(find_prior(partial), said, say)
     return find_prior(name)
 
 
@@ -158,7 +141,7 @@ def _write(name: str, known: KnownPrior | None, parts: Parts, folder: Path, say:
     )
 
 
-def _check_labels(files: PriorFiles, labels: LabelSource, say: Callable[[str], None]) -> None:
+def _check_labels(files: PriorFiles, said: Said, say: Callable[[str], None]) -> None:
     """Load the prior, and compare its class list with real images where some are at hand."""
     import torch
 
@@ -168,13 +151,13 @@ def _check_labels(files: PriorFiles, labels: LabelSource, say: Callable[[str], N
     say("loading it once, to see that it is whole …")
     prior = Prior.load(files, device="cuda" if torch.cuda.is_available() else "cpu")
     size = sum(weight.numel() for weight in prior.network.parameters())
-    if labels.check_on is None and prior.device.type == "cpu" and size > QUICK_ON_A_CPU:
+    if said.check_on is None and prior.device.type == "cpu" and size > QUICK_ON_A_CPU:
         say("class list not checked: on a CPU that takes this network minutes; --check-on DATASET or FOLDER does it")
         return
-    found = label_images(files.metadata, prior.image_shape[2], labels.check_on, labels.data)
+    found = label_images(files.metadata, prior.image_shape[2], said.check_on, said.data)
     if found is None:
         nothing = "no images of its classes are at hand; --check-on DATASET or FOLDER names some"
-        say(f"class list not checked: {'as asked' if labels.check_on == NONE else nothing}")
+        say(f"class list not checked: {'as asked' if said.check_on == NONE else nothing}")
         return
     where, images = found
     say(f"comparing the class list with {where} …")
@@ -217,7 +200,7 @@ def _write_transformer(parts: Parts, target: Path) -> None:
                 f"{source} does not say how many attention heads it has; write it into the {METADATA} beside it: "
                 '"num_heads": 16 (16 for DiT-XL and DiT-L, 12 for DiT-B, 6 for DiT-S)'
             )
-        load_dit_checkpoint(source, num_heads=parts.num_heads).save_pretrained(target)
+        load_dit_checkpoint(source, num_heads=parts.num_heads, tuned=parts.tuned).save_pretrained(target)
         return
     config, files = read_object(source / CONFIG), _weights_in(source)
     if config.get("_class_name") == "DiTTransformer2DModel" and "pos_embed.proj.weight" in _plain_names(source, files):
@@ -262,87 +245,3 @@ def _copy(source: Path, target: Path) -> None:
     target.mkdir()
     for file in (CONFIG, WEIGHTS):
         shutil.copyfile(source / file, target / file)
-
-
-def _from_hub(known: KnownPrior, vae: Path | None, revision: str | None, say: Callable[[str], None]) -> Parts:
-    roles = {TRANSFORMER, VAE, VAE_EMA} - ({VAE} if vae is not None else set())
-    found, source = download(known, roles, revision, say)
-    if vae is not None:
-        found[VAE], source[VAE] = vae.expanduser(), str(vae)
-    transformer = found.pop(TRANSFORMER)
-    return Parts(transformer, known.metadata, known.network["num_attention_heads"], found, source)
-
-
-# Local files ----------------------------------------------------------------------------------------------------------
-
-
-def _local(name: str, known: KnownPrior | None, source: Path, vae: Path | None, labels: LabelSource) -> Parts:
-    """The parts in a folder, or a checkpoint with its parts beside it."""
-    if not source.exists():
-        raise UsageError(f"--from {source}: no such folder or file")
-    transformer = _transformer_in(source)
-    if known is not None and labels.class_ids is not None:
-        raise UsageError(f"{name}'s class list is known; weights with another are installed under a name of their own")
-    beside = source if source.is_dir() else source.parent
-    class_ids = None if labels.class_ids is None else read_class_ids(labels.class_ids.expanduser())
-    own = read_metadata(beside / METADATA, class_ids) if (beside / METADATA).exists() else None
-    if known is None and own is None:
-        raise UsageError(
-            f"{beside} has no {METADATA}, which says what weights do not: resolution, classes in label order, noise "
-            "schedule, … docs/priors.md lists its fields and shows one"
-        )
-    if known is not None and own is not None and own.class_ids != known.metadata.class_ids:
-        raise UsageError(
-            f"{beside / METADATA} lists other classes than {name}'s, or in another order. Install these weights under "
-            f"a name of their own; or remove that file, if they are {name}'s"
-        )
-    metadata = own if known is None else known.metadata
-    assert metadata is not None
-    autoencoders = {} if vae is None else {VAE: vae}
-    if vae is None and (beside / VAE).is_dir():
-        _check_own_autoencoder(name, known, beside)
-        autoencoders[VAE] = beside / VAE
-    if (beside / VAE_EMA).is_dir():
-        autoencoders[VAE_EMA] = beside / VAE_EMA
-    if VAE not in autoencoders and not metadata.of_pixels:
-        raise UsageError(
-            f"{name} works in latents, and {beside} has no {VAE}/; name its autoencoder with --vae DIR "
-            f"(a folder with {CONFIG} and {WEIGHTS}{'' if known is None else f', {_hub_words(known.vae)}'})"
-        )
-    heads = metadata.num_heads if known is None else known.network["num_attention_heads"]
-    said = {TRANSFORMER: str(transformer), **{role: str(path) for role, path in autoencoders.items()}}
-    said_before = own.source if own is not None else {}
-    earlier = said_before if isinstance(said_before, dict) else {TRANSFORMER: said_before}
-    before = {f"{part}, before": place for part, place in earlier.items()}
-    return Parts(transformer, metadata, heads, autoencoders, {**said, **before})
-
-
-def _transformer_in(source: Path) -> Path:
-    if source.is_file():
-        if source.suffix not in CHECKPOINTS:
-            raise UsageError(f"--from {source}: expected a folder, or a checkpoint ({', '.join(CHECKPOINTS)})")
-        return source
-    for folder in (source / TRANSFORMER, source):
-        if (folder / CONFIG).is_file():
-            return folder
-    checkpoints = [path for path in sorted(source.iterdir()) if path.suffix in CHECKPOINTS]
-    if len(checkpoints) == 1:
-        return checkpoints[0]
-    raise UsageError(
-        f"--from {source}: found no network in it; expected {TRANSFORMER}/{CONFIG} and {TRANSFORMER}/{WEIGHTS}, the "
-        f"same two files in the folder itself, or one original checkpoint ({len(checkpoints)} *.pt files are there)"
-    )
-
-
-def _check_own_autoencoder(name: str, known: KnownPrior | None, folder: Path) -> None:
-    """A pipeline on the hub brings an autoencoder of its own; which one it is cannot be told from its files."""
-    if known is not None and (folder / "model_index.json").is_file():
-        raise UsageError(
-            f"{folder} is a copy of a pipeline with an autoencoder of its own, which need not be the one that papers "
-            f"decode with. Name that one: --vae DIR, {_hub_words(known.vae)}; or take the pipeline's own: "
-            f"--vae {folder / VAE}"
-        )
-
-
-def _hub_words(hub: HubFolder | None) -> str:
-    return "" if hub is None else f"such as {hub.repo}"
