@@ -78,6 +78,12 @@ def parse(text: str) -> Address:
     return Address(said[1], said[2], path or None)
 
 
+def pinned(text: str, commit: str) -> str:
+    """An address with the commit that it was fetched at."""
+    address = parse(text)
+    return str(Address(address.repo, commit, address.path))
+
+
 def published_sets() -> list[PublishedSet]:
     """What is known of sets on the hub, as data (`published_sets.csv`)."""
     with Path(__file__).with_name("published_sets.csv").open(encoding="utf-8", newline="") as file:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 
+from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
-from ddbench.reports.results.rows import DistillCell, EvaluateCell
+from ddbench.datasets.foreign.hub import pinned
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, printable
 
 
 def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> str:
@@ -18,7 +22,8 @@ def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> st
     if distill is None:
         if student is None:
             raise ValueError("expected a distilled set or a student")
-        words = ["bench", "eval", "--images", "FOLDER", "--name", students[0].label, "--dataset", student.dataset.name]
+        words = ["bench", "eval", *_images(students[0].result), "--name", students[0].label]
+        words += ["--dataset", student.dataset.name]
         return shlex.join([*words, *_evaluation(student, len(students)), *_setting(student)])
     spec = distill.spec
     words = ["bench", "run" if students else "distill", "--method", distill.label, "--dataset", spec.dataset.name]
@@ -28,6 +33,23 @@ def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> st
     words += _prior(distill)
     words += [] if spec.precision == "fp32" else ["--precision", spec.precision]
     return shlex.join([*words, *_setting(spec)])
+
+
+def _images(result: EvaluateResult | None) -> list[str]:
+    """The set and what was said of it; where it lay on the machine that ran it is nobody's business."""
+    source, soft = (None, None) if result is None else (result.source, result.soft_labels)
+    words = ["--images", "FOLDER"]
+    if source is not None:
+        words = ["--images", "FILE"]
+        with suppress(UsageError):  # what a result says may be anything
+            words = ["--images", pinned(source.address, source.revision or "main")]
+    for option, value in (
+        ("--normalisation", source and source.normalisation),
+        ("--class-order", source and source.class_order),
+        ("--labels", soft and soft.used and soft.kind),
+    ):
+        words += [option, printable(value)] if value else []
+    return words
 
 
 def _evaluation(student: EvaluateSpec, repeats: int) -> list[str]:

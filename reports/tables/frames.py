@@ -73,7 +73,7 @@ LEADERBOARD = (
     Columns(RowView, lambda line: line[1], ("rank", "last_rank", "reference", "method", "qualifiers", "cost_class")),
     Columns(RowKey, lambda line: line[1], BROUGHT),
     Columns(RowView, lambda line: line[1], ("with_test_images", "test_images", "n_images", "images_per_class")),
-    Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set")),
+    Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set", "label_bytes")),
     Columns(RowFacts, lambda line: _row_facts(*line)),
     Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),
     Columns(Summary, lambda line: line[1].acc_best, leave=("n",), prefix="acc_best_"),

@@ -111,6 +111,8 @@ def _row_notes(table: TableView) -> list[str]:
         if row.images_per_class is not None and row.images_per_class[0] < row.images_per_class[1]:
             few, most = row.images_per_class
             found.append(f"{row.name}: its classes have {few} to {most} images.")
+        if row.label_bytes is not None:
+            found.append(f"{row.name}: {row.label_bytes:,} bytes of soft labels come with its images.")
         if row.done < row.expected:
             states = ", ".join(f"{count} {state}" for state, count in row.states.items() if state != State.OK)
             reasons = "; ".join(reason.partition("\n")[0] for reason in row.reasons)

@@ -49,6 +49,7 @@ def row_view(
         expected=len(row.cells),
         states=dict(sorted(Counter(cell.standing for cell in row.cells).items())),
         reasons=list(dict.fromkeys(why for cell in row.cells if not cell.ok and (why := cell.why))),
+        label_bytes=row.soft_labels and row.soft_labels.label_bytes,
         students_per_set=sorted({len(made.students) for made in row.sets}),
         acc_last=acc_last,
         acc_best=summary_of(row, "acc_best"),

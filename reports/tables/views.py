@@ -99,6 +99,8 @@ class RowView(Record):
     """Standing -> students."""
     reasons: list[str]
     """Why students are not done; each reason once."""
+    label_bytes: int | None = None
+    """What the soft labels take that came with its images, used or not; None where none did."""
     students_per_set: list[int]
     """The distinct numbers of students of its sets."""
     acc_last: Summary | None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ddbench.benchmark.core.result import DistillResult, PriorRecord
+from ddbench.benchmark.core.result import DistillResult, PriorRecord, SetSource, SoftLabelsRecord
 from ddbench.benchmark.core.spec import MethodSpec, cell_id
 from ddbench.benchmark.planning.plan import PlannedSet
 from ddbench.benchmark.planning.planner import plan_run
@@ -78,5 +79,17 @@ def test_images_made_elsewhere_are_evaluated(tmp_path: Path) -> None:
     words = shlex.split(command(None, students))
     assert words[:4] == ["bench", "eval", "--images", "FOLDER"]
     assert words[words.index("--repeats") + 1] == "2"
+    result = SimpleNamespace(
+        source=SetSource(address="hf:a/b@main:x.pt", revision="c0ffee", normalisation="imagenet", class_order="sorted"),
+        soft_labels=SoftLabelsRecord(source="", used=True, sha256="", kind="logits"),
+    )
+    words = shlex.split(command(None, [replace(students[0], result=result)]))  # type: ignore[arg-type]
+    assert words[2:10] == [
+        *("--images", "hf:a/b@c0ffee:x.pt", "--normalisation", "imagenet", "--class-order", "sorted"),
+        *("--labels", "logits"),
+    ]
+    result.source = SetSource(address="/home/me/x.pt")
+    words = shlex.split(command(None, [replace(students[0], result=result)]))  # type: ignore[arg-type]
+    assert words[2:4] == ["--images", "FILE"]
     with pytest.raises(ValueError, match="expected a distilled set or a student"):
         command(None, [])
