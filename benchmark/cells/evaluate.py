@@ -108,6 +108,7 @@ def evaluate(
         subset=launch.subset,
         source=launch.source,
         soft_labels=launch.soft_labels,
+        reading=launch.reading,
         test_images=launch.test_images,
         n_images=len(images.labels),
         images_per_class=(int(counts.min()), int(counts.max())),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.spec import DatasetSpec, MethodSpec, ProtocolSpec
 from ddbench.benchmark.core.subsets import SubsetOf
 
@@ -265,6 +266,8 @@ class EvaluateResult(Result):
     """Where the set came from; None for a folder on the machine that ran it, or a set that was distilled here."""
     soft_labels: SoftLabelsRecord | None = None
     """Soft labels that came with the set; None: it has none."""
+    reading: Reading | None = None
+    """How the folder of a set made elsewhere was read; None: as it stands."""
     test_images: int | None = None
     """Test images among a set's images that was taken with them (`with_test_images`); None: not looked for."""
     n_images: int | None = None

@@ -46,6 +46,8 @@ class CellStatus(Record):
     label: str
     images_sha256: str | None
     """Hash of images made elsewhere."""
+    with_test_images: bool
+    """The set was taken although there may be test images in it; it takes no rank."""
     images_folder: str | None
     """Where images made elsewhere were when their students were asked for."""
     dataset: str
@@ -108,6 +110,7 @@ def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
         state=cell.standing,
         label=cell.label,
         images_sha256=None if student is None else student.images_sha256,
+        with_test_images=student is not None and student.with_test_images,
         images_folder=_images_folder(folder) if student is not None and student.images_sha256 is not None else None,
         dataset=cell.spec.dataset.name,
         split=cell.spec.dataset.split,
@@ -210,7 +213,8 @@ def _failures(status: Status) -> dict[tuple[str, str], list[CellStatus]]:
 
 
 def _name(cell: CellStatus) -> str:
-    return cell.label if cell.images_sha256 is None else f"{cell.label} ({cell.images_sha256[:8]})"
+    with_test_images = ", with test images" if cell.with_test_images else ""
+    return cell.label if cell.images_sha256 is None else f"{cell.label} ({cell.images_sha256[:8]}{with_test_images})"
 
 
 def _title(cell: CellStatus) -> str:

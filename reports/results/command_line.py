@@ -23,6 +23,7 @@ def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> st
         if student is None:
             raise ValueError("expected a distilled set or a student")
         words = ["bench", "eval", *_images(students[0].result), "--name", students[0].label]
+        words += ["--allow-test-images"] if students[0].with_test_images else []
         words += ["--dataset", student.dataset.name]
         return shlex.join([*words, *_evaluation(student, len(students)), *_setting(student)])
     spec = distill.spec
@@ -37,7 +38,7 @@ def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> st
 
 def _images(result: EvaluateResult | None) -> list[str]:
     """The set and what was said of it; where it lay on the machine that ran it is nobody's business."""
-    source, soft = (None, None) if result is None else (result.source, result.soft_labels)
+    source, soft, reading = (None,) * 3 if result is None else (result.source, result.soft_labels, result.reading)
     words = ["--images", "FOLDER"]
     if source is not None:
         words = ["--images", "FILE"]
@@ -45,7 +46,8 @@ def _images(result: EvaluateResult | None) -> list[str]:
             words = ["--images", pinned(source.address, source.revision or "main")]
     for option, value in (
         ("--normalisation", source and source.normalisation),
-        ("--class-order", source and source.class_order),
+        ("--class-order", source.class_order if source else "FILE" if reading and reading.class_folders else None),
+        ("--flatten", reading and reading.flatten),
         ("--labels", soft and soft.used and soft.kind),
     ):
         words += [option, printable(value)] if value else []
