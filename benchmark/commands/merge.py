@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,7 @@ def merge(
                     Store(runs),
                     data=at_hand,
                     dry_run=dry_run,
-                    done=lambda done, total, name=bundle.name: progress(f"checking {name}", done, total),
+                    done=partial(progress, f"checking {bundle.name}"),
                 )
         except (UsageError, RunError) as error:
             refused.append(str(error))

@@ -147,8 +147,8 @@ def _files(
     """(member, the file that it is) of everything."""
     for cell in cells:
         where = f"cells/{cell.dir.id}"
-        names = [*CELL_FILES, *([cell.result.predictions] if _predictions(cell.result) else [])]
-        yield from ((f"{where}/{name}", path) for name in names if (path := cell.dir.path / str(name)).is_file())
+        names = [*CELL_FILES, *(["predictions.npy"] if _predictions(cell.result) else [])]
+        yield from ((f"{where}/{name}", path) for name in names if (path := cell.dir.path / name).is_file())
         yield f"{where}/launch.json", _written(scratch / f"{where}/launch.json", dumped(_launch(cell)))
     labels = {cell.result.dataset.content_hash for cell in cells if cell.result.dataset is not None}
     for content_hash in labels:
