@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,10 @@ WORTH_IT = 0.95
 TIMED = 3
 COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"compile_threads": 1}}
 """Arguments of `torch.compile`; without worker processes, which would outlive a cell that is killed."""
+
+
+KEPT_IN, PYTORCHS_OWN = "TORCHINDUCTOR_CACHE_DIR", "torchinductor_"
+"""Where PyTorch keeps what it has compiled, and how the temporary folder begins that it names where nobody has."""
 
 
 class Call(NamedTuple):
@@ -109,7 +114,8 @@ def as_decided(network: nn.Module, calls: Sequence[Call], image_shape: tuple[int
 def _compile(
     network: nn.Module, often: Mapping[Call, int], image_shape: tuple[int, int, int], *, always: bool
 ) -> Forward:
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
+    if Path(os.environ.get(KEPT_IN, PYTORCHS_OWN)).name.startswith(PYTORCHS_OWN):
+        os.environ[KEPT_IN] = str(cache_dir() / "compiled")
     torch.compiler.reset()  # PyTorch compiles a network of one class so many times, and then silently no more
     compiled = torch.compile(network, dynamic=False, **COMPILER)
     device = _device(network)
