@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.spec import Compile, Precision, Scalar
+from ddbench.benchmark.core.yaml_text import load_yaml
 
 Reuse = Literal["missing", "never", "only-cache"]
 Track = Literal["tensorboard", "wandb", "mlflow"]
@@ -71,7 +71,7 @@ class RunSpec(BaseModel):
     )
     batch_size: int | None = Field(default=None, ge=1, description="Images in flight while sampling.")
     compile: Compile = Field(
-        default="never",
+        default="auto",
         description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
         "saves time.",
     )
@@ -188,9 +188,9 @@ def scalar(text: str) -> Scalar:
         UsageError: a list, a mapping or no YAML at all.
     """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{text!r} is not a value: {error}") from error
+        value = load_yaml(text)
+    except UsageError as error:
+        raise UsageError(f"{shortened(text)} is not a value: {error}") from None
     if isinstance(value, str):
         # YAML 1.1 reads 1e-3 as text.
         try:
@@ -199,7 +199,7 @@ def scalar(text: str) -> Scalar:
             return value
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise UsageError(f"{text!r}: expected a number, true, false, null or a word, got a {type(value).__name__}")
+    raise UsageError(f"{shortened(text)}: expected a number, true, false, null or a word, got a {type(value).__name__}")
 
 
 def assignments(texts: list[str]) -> dict[str, Scalar]:
@@ -229,6 +229,12 @@ def run_spec(study: dict[str, Any], flags: dict[str, Any]) -> RunSpec:
         raise Problems(describe(error)) from error
 
 
+def shortened(value: object, most: int = 120) -> str:
+    """A value as messages show it: its beginning, where it is long."""
+    said = repr(value)
+    return said if len(said) <= most else f"{said[: most - 1]}…"
+
+
 def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") -> list[str]:
     """Each of pydantic's findings as one line: where, what was expected, what came."""
     lines = []
@@ -239,7 +245,11 @@ def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") ->
             message = "unknown"
         elif found["type"] == "missing":
             message = "missing" if prefix else f"missing; give --{where.removesuffix('s')}, or {where} in a study"
-        came = "" if found["type"] in ("missing", "value_error", "extra_forbidden") else f", got {found['input']!r}"
+        came = (
+            ""
+            if found["type"] in ("missing", "value_error", "extra_forbidden")
+            else f", got {shortened(found['input'])}"
+        )
         lines.append(f"{of_study}{prefix}{where}: {message}{came}")
     return lines
 

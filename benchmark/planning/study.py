@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
-from ddbench.benchmark.planning.run_spec import RunSpec, describe
+from ddbench.benchmark.core.yaml_text import load_yaml
+from ddbench.benchmark.planning.run_spec import RunSpec, describe, shortened
 
 BUNDLED = Path(__file__).parents[1] / "studies"
 ONE_PLACE = (
@@ -66,17 +66,21 @@ def read_study(path: Path, *, bundled: bool = False) -> Study:
         UsageError: no such file, no YAML, or not of the form above.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        if path.exists() and not path.is_file():
+            raise UsageError("no regular file")
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: not YAML: {error}") from error
+    except (UsageError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected a mapping of run options, got {type(content).__name__}")
     title, source = (str(content.pop(key, "")) for key in ("title", "source"))
     runs = content.pop("runs", [{}])
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
-        raise UsageError(f"--config {path}: expected under runs a list of mappings of run options, got {runs!r}")
+        raise UsageError(
+            f"--config {path}: expected under runs a list of mappings of run options, got {shortened(runs)}"
+        )
     return Study(path.stem, title, source, tuple({**content, **run} for run in runs), bundled)
 
 
