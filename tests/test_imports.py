@@ -51,17 +51,19 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
     ),
     # What people read. Measuring a set trains the classifier that cells train, on the images that methods see.
     "reports.results": ("benchmark.core", *SPECIFICATIONS, "datasets", *CONTRACTS, PRIORS),
-    "reports.tables": ("benchmark.core", "reports.results"),
-    "reports.analyses": ("benchmark.core", "reports.results", "reports.tables"),
-    "reports.output": ("benchmark.core", "reports.results", "reports.tables"),
+    "reports.statistics": (),
+    "reports.tables": ("benchmark.core", "reports.results", "reports.statistics"),
+    "reports.analyses": ("benchmark.core", "reports.results", "reports.statistics", "reports.tables"),
+    "reports.output": ("benchmark.core", "reports.results", "reports.statistics", "reports.tables"),
     "reports.quality": (
         *("benchmark.core", *SPECIFICATIONS, "benchmark.protocols", "benchmark.cells", "datasets"),
         *(*CONTRACTS, "methods.normalisation", "methods.observer", "methods.observer_params"),
-        *("reports.results", "reports.tables", "reports.output"),
+        *("reports.results", "reports.statistics", "reports.tables", "reports.output"),
     ),
     "reports.site": (
         *("benchmark.core", "datasets"),
-        *("reports.results", "reports.tables", "reports.analyses", "reports.output", "reports.quality"),
+        *("reports.results", "reports.statistics", "reports.tables", "reports.analyses"),
+        *("reports.output", "reports.quality"),
     ),
     # The doors: the command line, and `import ddbench`. Nobody comes in through them.
     "benchmark.commands": ("benchmark", "datasets", "methods", "reports"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 
 if TYPE_CHECKING:
+    from ddbench.reports.results.rows import Results
     from ddbench.reports.tables.views import Leaderboard
 
 leaderboard_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -58,6 +60,15 @@ def leaderboard(
     mean_rank: Annotated[
         bool, typer.Option("--mean-rank", help="Mean ranks over all these tables instead, and wins, ties and losses.")
     ] = False,
+    how_many: Annotated[
+        float | None,
+        typer.Option(
+            "--how-many",
+            metavar="POINTS",
+            help="Instead, how many sets and students show a difference of so many points, from what these methods "
+            "vary by.",
+        ),
+    ] = None,
 ) -> None:
     """Rank the methods of a results folder.
 
@@ -66,9 +77,13 @@ def leaderboard(
     from ddbench.reports.tables.leaderboard import build
 
     chosen = _format(Format.JSON if as_json else format, to)
-    if mean_rank and chosen not in (Format.TERMINAL, Format.JSON):
-        raise UsageError(f"--mean-rank is written as terminal or json, not as {chosen}")
-    board = build(reading.read_filtered(runs, dataset, ipc, protocol, student))
+    if (mean_rank or how_many is not None) and chosen not in (Format.TERMINAL, Format.JSON):
+        raise UsageError(f"--mean-rank and --how-many are written as terminal or json, not as {chosen}")
+    results = reading.read_filtered(runs, dataset, ipc, protocol, student)
+    if how_many is not None:
+        _how_many(results, how_many, chosen, to)
+        return
+    board = build(results)
     if mean_rank:
         _mean_rank(board, chosen, to)
     elif chosen == Format.TERMINAL:
@@ -127,6 +142,23 @@ def _write(content: str | bytes, to: Path | None) -> None:
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(to, content)
+
+
+def _how_many(results: Results, points: float, chosen: Format, to: Path | None) -> None:
+    from ddbench.reports.output import how_many_text
+    from ddbench.reports.output.files import as_json
+    from ddbench.reports.results.groups import group
+    from ddbench.reports.tables import how_many
+
+    if not 0 < points < math.inf:
+        raise UsageError(f"--how-many {points:g}: expected points above 0")
+    found = [one for table in group(results) if (one := how_many.how_many(results.store, table, points)) is not None]
+    if not found:
+        raise UsageError("--how-many: no table has two methods with two sets each; `bench status` lists what there is")
+    if chosen == Format.JSON:
+        _write(as_json(how_many.Designs(tables=found)), to)
+    else:
+        how_many_text.print_terminal(found, reading.console())
 
 
 def _mean_rank(board: Leaderboard, chosen: Format, to: Path | None) -> None:

@@ -17,8 +17,8 @@ from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
 from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
 from ddbench.reports.results.settings import Params
+from ddbench.reports.statistics.crossed import SetScore
 from ddbench.reports.tables.scores import scores_of, summary_of
-from ddbench.reports.tables.statistics import SetScore
 
 
 class Member:

@@ -10,8 +10,8 @@ from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups
 from ddbench.reports.results.groups import RowKey
 from ddbench.reports.results.words import told_apart
+from ddbench.reports.statistics.crossed import SetScore
 from ddbench.reports.tables.scores import score_of
-from ddbench.reports.tables.statistics import SetScore
 
 FEWEST_METHODS = 3
 """Fewest methods with a ranking to speak of."""

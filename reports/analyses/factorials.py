@@ -15,9 +15,9 @@ from ddbench.reports.analyses.where import Where
 from ddbench.reports.results import settings
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor, Factorial, Params
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.equivalence import holm_of, smallest_visible_difference
-from ddbench.reports.tables.statistics import Comparison, Summary, weighted_sum
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Comparison, Summary, weighted_sum
+from ddbench.reports.statistics.equivalence import holm_of, smallest_visible_difference
 
 Corner = tuple[bool, bool]
 """Which of the two factors are on."""
@@ -135,8 +135,8 @@ def _design(
     effects = []
     if len(present) == len(corners):
         scores = [place.scores(member) for member in present]
-        differences = [statistics.contrast_of(scores, weights, place.where.n_test) for _, weights in EFFECTS]
-        comparisons = [statistics.comparison_of(found) for found in differences]
+        differences = [crossed.contrast_of(scores, weights, place.where.n_test) for _, weights in EFFECTS]
+        comparisons = [crossed.comparison_of(found) for found in differences]
         names = [*(factor.name for factor in published.factors), "interaction"]
         for i, (kind, weights) in enumerate(EFFECTS):
             values = [number.value for number in papers if number is not None]

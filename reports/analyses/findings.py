@@ -13,10 +13,10 @@ from ddbench.reports.analyses.entrants import Contender, Entrants
 from ddbench.reports.analyses.rank_agreement import TIE
 from ddbench.reports.analyses.where import Where
 from ddbench.reports.results.groups import RowKey
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.equivalence import holm_of
-from ddbench.reports.tables.pooling import SetVariance
-from ddbench.reports.tables.statistics import ALPHA, Comparison
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import ALPHA, Comparison
+from ddbench.reports.statistics.equivalence import holm_of
+from ddbench.reports.statistics.pooling import SetVariance
 
 Standing = Literal["separated", "same direction", "no difference", "reversed", "reversed and separated"]
 
@@ -80,7 +80,7 @@ def _separated(table: Entrants, n_test: int) -> _Pairs:
     scores = [list(entrant.scores.values()) for entrant in table.values()]
     variance = SetVariance(scores)
     for (i, a), (j, b) in combinations(enumerate(table), 2):
-        comparison = statistics.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
+        comparison = crossed.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
         compared.append(((a, b), comparison) if comparison.difference >= 0 else ((b, a), _turned(comparison)))
     adjusted = holm_of([comparison for _, comparison in compared])
     return {
@@ -103,7 +103,7 @@ def _checks(
     for pair in separated:
         if all(one in there and table[one].common(there[one]) for one in pair):
             better, worse = ([there[one].scores[sha] for sha in table[one].common(there[one])] for one in pair)
-            compared[pair] = statistics.compare(better, worse, n_test)
+            compared[pair] = crossed.compare(better, worse, n_test)
     adjusted = holm_of(list(compared.values()))
     return {
         pair: Check(setup=other, comparison=found, p_holm=p_holm, standing=_standing(found.difference, p_holm))

@@ -14,7 +14,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.reports.analyses.entrants import FEWEST_METHODS, Entrants, RowSet
 from ddbench.reports.analyses.where import Where
 from ddbench.reports.results.groups import RowKey
-from ddbench.reports.tables.statistics import ALPHA
+from ddbench.reports.statistics.crossed import ALPHA
 
 DRAWS = 1000
 CHUNK = 4_000_000

@@ -19,8 +19,8 @@ from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.groups import DistilledSet
 from ddbench.reports.results.paper_numbers import RESOLUTIONS, SPLIT, PaperNumber, all_published, published
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Summary
 
 FILE = Path(__file__).parents[1] / "reference" / "contradictions.yaml"
 PAPER_STUDENTS = 3
@@ -208,7 +208,7 @@ def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
     papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.whole_set))
     if not papers:
         return None
-    best = statistics.summary(row.accuracies("acc_best"))
+    best = crossed.summary(row.accuracies("acc_best"))
     return Reproduced(
         table=table.title,
         dataset=key.dataset,
@@ -223,7 +223,7 @@ def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
         expected=len(row.cells),
         paper=papers[0],
         others=list(papers[1:]),
-        acc_last=statistics.summary(row.accuracies("acc_last")),
+        acc_last=crossed.summary(row.accuracies("acc_last")),
         acc_best=best,
         estimand=estimand(row.sets[0]),
         inflation=inflation(row),
@@ -249,7 +249,7 @@ def estimand(made: DistilledSet) -> Estimand:
 def inflation(row: groups.Row) -> Summary:
     """Best look minus last epoch, points: the mean over each set's students, and the Student-t interval over sets."""
     pairs = zip(row.accuracies("acc_best"), row.accuracies("acc_last"), strict=True)
-    return statistics.summary([[b - a for b, a in zip(best, last, strict=True)] for best, last in pairs])
+    return crossed.summary([[b - a for b, a in zip(best, last, strict=True)] for best, last in pairs])
 
 
 def combined_standard_error(ours: Summary, paper: PaperNumber) -> float | None:

@@ -13,8 +13,8 @@ from scipy import stats
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.analyses.entrants import FEWEST_METHODS, Contender, Entrant, Entrants
 from ddbench.reports.analyses.where import Where
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Summary
 
 
 class MatrixCell(Record):
@@ -92,7 +92,7 @@ def _matrix(
 
 
 def _summary(entrant: Entrant) -> Summary:
-    return statistics.summary([score.students for score in entrant.scores.values()])
+    return crossed.summary([score.students for score in entrant.scores.values()])
 
 
 def concordance(means: np.ndarray) -> float | None:

@@ -20,9 +20,9 @@ from ddbench.reports.analyses.where import Where
 from ddbench.reports.results import settings
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Params
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.equivalence import holm_of, smallest_visible_difference
-from ddbench.reports.tables.statistics import Comparison, Summary
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Comparison, Summary
+from ddbench.reports.statistics.equivalence import holm_of, smallest_visible_difference
 
 
 class SweepPoint(Record):
@@ -100,12 +100,12 @@ def _sweep(place: AblationTable, parameter: str, members: Sequence[Member]) -> S
     at_default = [m for m in members if known is not None and value_key(m.params[parameter]) == value_key(default)]
     members = sorted(members, key=lambda member: _place(default)(member.params[parameter]))
     differences = [
-        statistics.difference_of(place.scores(member), place.scores(at_default[0]), where.n_test)
+        crossed.difference_of(place.scores(member), place.scores(at_default[0]), where.n_test)
         if at_default and member is not at_default[0]
         else None
         for member in members
     ]
-    comparisons = [None if found is None else statistics.comparison_of(found) for found in differences]
+    comparisons = [None if found is None else crossed.comparison_of(found) for found in differences]
     points = []
     for member, found, comparison, p_holm in zip(members, differences, comparisons, holm_of(comparisons), strict=True):
         points.append(

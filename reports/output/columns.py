@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ddbench.reports.output.number_text import NONE, accuracy_interval, number, seconds
 from ddbench.reports.results.words import extent
+from ddbench.reports.statistics.crossed import Summary
 from ddbench.reports.tables.notes import marks
-from ddbench.reports.tables.statistics import Summary
 from ddbench.reports.tables.views import RowView, TableView
 
 

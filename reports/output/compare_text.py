@@ -12,8 +12,8 @@ from rich.text import Text
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import p_value, signed_interval
+from ddbench.reports.statistics.crossed import ALPHA
 from ddbench.reports.tables.compare import Line, Report
-from ddbench.reports.tables.statistics import ALPHA
 
 COLOURS = {"equivalent": "cyan", "not told apart": "dim", "not tested": "dim"}
 CLASSES = 3

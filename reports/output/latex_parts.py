@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from ddbench.reports.output.captions import setting
 from ddbench.reports.output.latex_text import breakable, escaped
 from ddbench.reports.output.number_text import NOTHING
+from ddbench.reports.statistics.crossed import Summary
 from ddbench.reports.tables.notes import no_predictions, single_set
-from ddbench.reports.tables.statistics import Summary
 from ddbench.reports.tables.views import RowView, TableView
 
 HEAD = r"% Made by `bench leaderboard`. In the preamble: \usepackage{booktabs}"

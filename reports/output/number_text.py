@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ddbench.reports.tables.statistics import Summary
+    from ddbench.reports.statistics.crossed import Summary
 
 NONE = "–"
 """Text in place of a number that there is not."""

@@ -20,7 +20,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.spec import brackets
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results.groups import Row, Table
-from ddbench.reports.tables import statistics
+from ddbench.reports.statistics import crossed
 from ddbench.reports.tables.gap import LOWER, UPPER
 from ddbench.reports.tables.scores import scores_of
 
@@ -164,7 +164,7 @@ def _interval(store: Store, terms: Sequence[tuple[Row, float]], n_test: int) -> 
     if not left:
         return Interval(value=normalised(0.0), low=None, high=None)
     scores = [scores_of(store, rows[key]) for key in left]
-    found = statistics.comparison_of(statistics.contrast_of(scores, [weights[key] for key in left], n_test))
+    found = crossed.comparison_of(crossed.contrast_of(scores, [weights[key] for key in left], n_test))
     low, high = (None if end is None else normalised(min(max(end / 100, -1.0), 1.0)) for end in (found.low, found.high))
     return Interval(value=normalised(found.difference / 100), low=low, high=high)
 
@@ -173,7 +173,7 @@ def _difference(a: Row, b: Row) -> float:
     """Of mean accuracies over sets, as a fraction."""
     if a is b:
         return 0.0
-    means = [statistics.summary(row.accuracies("acc_last")).mean for row in (a, b)]
+    means = [crossed.summary(row.accuracies("acc_last")).mean for row in (a, b)]
     return (means[0] - means[1]) / 100
 
 

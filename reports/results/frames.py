@@ -170,7 +170,7 @@ def _students(results: Results) -> Iterator[_Line]:
             reason=cell.why,
             modified_protocol=bool(cell.spec.protocol.overrides),
             trained_with=None if result is None else trained_with(result),
-            label_bytes=result and result.soft_labels and result.soft_labels.label_bytes,
+            label_bytes=None if result is None or result.soft_labels is None else result.soft_labels.label_bytes,
             evaluate_seed=cell.spec.seed,
             evaluate_device=cell.spec.device_type,
             evaluate_hardware=hardware([None if result is None else result.environment]),

@@ -17,7 +17,7 @@ from ddbench.reports.results.settings import Factor
 from ddbench.reports.site.charts import Mark, Series, at, line_chart, scale_of
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics.crossed import Summary
 
 SECTION = "Ablation"
 PATH = "ablation.html"

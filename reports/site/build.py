@@ -16,6 +16,7 @@ from ddbench.reports.results.rows import Problem
 from ddbench.reports.site import (
     ablation_page,
     compare_page,
+    how_many_page,
     index_page,
     overall_page,
     quality_page,
@@ -32,7 +33,8 @@ MANIFEST = "site.json"
 """Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
 
 ENTRIES = (
-    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, quality_page, run_page,
+    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, quality_page,
+    how_many_page, run_page,
 )  # fmt: skip
 NAVIGATION = [(entry.SECTION, entry.PATH) for entry in ENTRIES]
 """(section, path of its first page)."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics.crossed import Summary
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 10, 42

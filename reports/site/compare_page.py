@@ -21,12 +21,12 @@ from ddbench.reports.site.model import NearestSheet, Run, Site, TablePage, run_i
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
 from ddbench.reports.site.sheets import Sheet
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.equivalence import equivalence_p_value, smallest_visible_difference, spread
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import SetScore
+from ddbench.reports.statistics.equivalence import equivalence_p_value, smallest_visible_difference, spread
+from ddbench.reports.statistics.pooling import SetVariance
 from ddbench.reports.tables.pareto import pareto_front
-from ddbench.reports.tables.pooling import SetVariance
 from ddbench.reports.tables.scores import scores_of
-from ddbench.reports.tables.statistics import SetScore
 
 SECTION = "Compare"
 PATH = "compare/index.html"
@@ -127,11 +127,11 @@ def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: fl
     ]
     pairs = []
     for a, b in combinations(range(len(ids)), 2) if n_test > 1 else ():
-        found = statistics.difference_of(scores[ids[a]], scores[ids[b]], n_test, partial(variance.of_difference, a, b))
+        found = crossed.difference_of(scores[ids[a]], scores[ids[b]], n_test, partial(variance.of_difference, a, b))
         if not found.components:
             pairs.append([a, b, _short(found.difference)])
             continue
-        half = math.sqrt(found.half_width_squared(statistics.ALPHA))
+        half = math.sqrt(found.half_width_squared(crossed.ALPHA))
         within = abs(found.difference) + math.sqrt(found.half_width_squared(2 * EQUIVALENCE_ALPHA))
         pairs.append(
             [

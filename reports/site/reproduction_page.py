@@ -12,7 +12,7 @@ from ddbench.reports.analyses.reproduction import Reproduced
 from ddbench.reports.site.charts import Point, scatter_chart
 from ddbench.reports.site.model import Site
 from ddbench.reports.site.render import Page
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics.crossed import Summary
 
 SECTION = "Reproduction"
 PATH = "reproduction.html"

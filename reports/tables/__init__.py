@@ -1,1 +1,1 @@
-"""Leaderboards and comparisons as data, and the statistics behind them."""
+"""Leaderboards and comparisons as data."""

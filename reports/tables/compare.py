@@ -18,8 +18,9 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.predictions import correct, labels_of_test
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.equivalence import (
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import ALPHA, Comparison
+from ddbench.reports.statistics.equivalence import (
     Spread,
     StudentPair,
     equivalence_p_value,
@@ -32,7 +33,6 @@ from ddbench.reports.tables.equivalence import (
 from ddbench.reports.tables.leaderboard import pooled_over
 from ddbench.reports.tables.qualifiers import settings_of
 from ddbench.reports.tables.scores import scores_of
-from ddbench.reports.tables.statistics import ALPHA, Comparison
 
 
 class ClassDifference(Record):
@@ -146,8 +146,8 @@ def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row]
     at, beside = (table.rows.index(row) for row in pair)
     scores_a, scores_b = scores[at], scores[beside]
     between_sets = partial(pooled_over(table.rows, scores).of_difference, at, beside)
-    found = statistics.difference_of(scores_a, scores_b, n_test, between_sets)
-    entering = statistics.entering([scores_a, scores_b])
+    found = crossed.difference_of(scores_a, scores_b, n_test, between_sets)
+    entering = crossed.entering([scores_a, scores_b])
     stream = np.random.default_rng(seeds.stream_seed(0, "pigeonhole bootstrap", table.title, a.label, b.label))
     return Line(
         table=table.title,
@@ -158,8 +158,8 @@ def _line(store: Store, table: groups.Table, pair: tuple[groups.Row, groups.Row]
         sets=(len(entering[0]), len(entering[1])),
         sets_left_out=(len(scores_a) - len(entering[0]), len(scores_b) - len(entering[1])),
         n_test=n_test,
-        accuracy=(statistics.mean_accuracy(entering[0]), statistics.mean_accuracy(entering[1])),
-        comparison=statistics.comparison_of(found),
+        accuracy=(crossed.mean_accuracy(entering[0]), crossed.mean_accuracy(entering[1])),
+        comparison=crossed.comparison_of(found),
         p_holm=None,
         bootstrap=pigeonhole_interval(scores_a, scores_b, stream),
         p_equivalent=equivalence_p_value(found, margin),
@@ -180,7 +180,7 @@ def _student_pairs(store: Store, a: groups.Row, b: groups.Row) -> list[StudentPa
 
 
 def _classes(
-    store: Store, table: groups.Table, a: Sequence[statistics.SetScore], b: Sequence[statistics.SetScore]
+    store: Store, table: groups.Table, a: Sequence[crossed.SetScore], b: Sequence[crossed.SetScore]
 ) -> list[ClassDifference]:
     """All classes in label order; empty without predictions."""
     labels = labels_of_test(store, table.key.content_hash)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ddbench.reports.results.columns import Columns, frame
 from ddbench.reports.results.groups import RowKey, TableKey
 from ddbench.reports.results.origins import Origin
+from ddbench.reports.statistics.crossed import Comparison, Summary
+from ddbench.reports.statistics.equivalence import Spread
 from ddbench.reports.tables.compare import Line, Report
-from ddbench.reports.tables.equivalence import Spread
-from ddbench.reports.tables.statistics import Comparison, Summary
 from ddbench.reports.tables.views import CostRecord, Leaderboard, RowView, TableView
 
 if TYPE_CHECKING:

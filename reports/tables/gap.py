@@ -1,7 +1,7 @@
 """The share of the way from `random` to `full` that a method has gone.
 
 Its interval is Fieller's: the shares g at which the test does not tell the method's accuracy from
-(1 - g) · random + g · full, with sets and test images as crossed factors (`statistics.contrast_of`).
+(1 - g) · random + g · full, with sets and test images as crossed factors (`crossed.contrast_of`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from scipy import optimize
 
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.pooling import SetVariance
-from ddbench.reports.tables.statistics import ALPHA
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import ALPHA
+from ddbench.reports.statistics.pooling import SetVariance
 from ddbench.reports.tables.views import RowView
 
 LOWER, UPPER = "random", "full"
@@ -37,7 +37,7 @@ def close_gaps(rows: Sequence[RowView], variance: SetVariance, n_test: int) -> l
         if row.acc_last is None:
             continue
         lower, upper = _companion(rows, LOWER, row), _companion(rows, UPPER, row)
-        ends = [statistics.mean_accuracy(variance.methods[end]) for end in (lower, upper)]
+        ends = [crossed.mean_accuracy(variance.methods[end]) for end in (lower, upper)]
         separated = n_test > 1 and _contrast(variance, {upper: 1.0, lower: -1.0}, n_test)[1] > 0
         if ends[1] <= ends[0]:
             found.add(f"No gap closed: {UPPER} ({ends[1]:.2f}) is not above {LOWER} ({ends[0]:.2f}).")
@@ -61,7 +61,7 @@ def _fieller(
     def excess(share: float) -> float:
         return _contrast(variance, {place: 1.0, lower: share - 1, upper: -share}, n_test)[1]
 
-    accuracies = [statistics.mean_accuracy(variance.methods[one]) for one in (place, lower, upper)]
+    accuracies = [crossed.mean_accuracy(variance.methods[one]) for one in (place, lower, upper)]
     middle = (accuracies[0] - accuracies[1]) / (accuracies[2] - accuracies[1])
     if excess(middle) >= 0 or excess(middle - FARTHEST) <= 0 or excess(middle + FARTHEST) <= 0:
         return None, None
@@ -73,7 +73,7 @@ def _contrast(variance: SetVariance, weights: Mapping[int, float], n_test: int) 
     """Σ weight · accuracy, and what its square exceeds that of the half-width of its interval by: above 0 where the
     test tells it from 0; never where nothing tells how it varies."""
     methods = [variance.methods[place] for place in weights]
-    found = statistics.contrast_of(methods, list(weights.values()), n_test, variance.of_contrast(weights))
+    found = crossed.contrast_of(methods, list(weights.values()), n_test, variance.of_contrast(weights))
     half_squared = found.half_width_squared(ALPHA) if found.components else math.inf
     return found.difference, found.difference**2 - half_squared
 

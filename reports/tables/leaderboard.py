@@ -20,14 +20,14 @@ from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.paper_numbers import published
 from ddbench.reports.results.rows import Problem
-from ddbench.reports.tables import statistics
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Comparison, SetScore
+from ddbench.reports.statistics.pooling import SetVariance
 from ddbench.reports.tables.gap import close_gaps
 from ddbench.reports.tables.notes import legend, notes
-from ddbench.reports.tables.pooling import SetVariance
 from ddbench.reports.tables.qualifiers import settings_of
 from ddbench.reports.tables.row_views import row_view
 from ddbench.reports.tables.scores import scores_of, summary_of
-from ddbench.reports.tables.statistics import Comparison, SetScore
 from ddbench.reports.tables.views import Leaderboard, Pair, RowView, TableView
 
 
@@ -53,7 +53,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
     scores = [scores_of(store, row) for row in members]
     variance = pooled_over(members, scores)
     comparisons = {
-        (i, j): statistics.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
+        (i, j): crossed.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
         for i, j in combinations(range(len(members)), 2)
         if n_test > 1 and scores[i] and scores[j] and not members[i].reference and not members[j].reference
     }
@@ -131,7 +131,7 @@ def _ranks(
     for complete in (True, False):
         these = [i for i, row in enumerate(members) if row.complete is complete and row.finished and not row.reference]
         better = [[_better(comparisons, i, j) for j in these] for i in these]
-        for i, (first, last) in zip(these, statistics.rank_ranges(better), strict=True):
+        for i, (first, last) in zip(these, crossed.rank_ranges(better), strict=True):
             ranks[i] = above + first, above + last
         above = len(these)
     return ranks

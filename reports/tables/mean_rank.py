@@ -19,8 +19,8 @@ from scipy import stats
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
+from ddbench.reports.statistics.crossed import CONFIDENCE, t_quantile
 from ddbench.reports.tables.methods_as_run import MethodAsRun, methods_as_run
-from ddbench.reports.tables.statistics import CONFIDENCE, t_quantile
 from ddbench.reports.tables.views import TableView
 from ddbench.reports.tables.win_tie_loss import Pairing, pairings
 

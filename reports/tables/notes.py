@@ -9,7 +9,7 @@ from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.core.store import State
 from ddbench.reports.results.origins import PACKAGES, several_versions
 from ddbench.reports.results.words import counted, extent
-from ddbench.reports.tables.equivalence import visible_in
+from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
 FEW = 4

@@ -13,8 +13,8 @@ from ddbench.benchmark.core.result import Cost, DistillResult
 from ddbench.reports.results.groups import Row
 from ddbench.reports.results.hardware import hardware
 from ddbench.reports.results.origins import origin_of
+from ddbench.reports.statistics.crossed import SetScore, Summary
 from ddbench.reports.tables.scores import summary_of
-from ddbench.reports.tables.statistics import SetScore, Summary
 from ddbench.reports.tables.views import CostRecord, Guidance, RowView, SetRecord
 
 
@@ -49,7 +49,7 @@ def row_view(
         expected=len(row.cells),
         states=dict(sorted(Counter(cell.standing for cell in row.cells).items())),
         reasons=list(dict.fromkeys(why for cell in row.cells if not cell.ok and (why := cell.why))),
-        label_bytes=row.soft_labels and row.soft_labels.label_bytes,
+        label_bytes=None if row.soft_labels is None else row.soft_labels.label_bytes,
         students_per_set=sorted({len(made.students) for made in row.sets}),
         acc_last=acc_last,
         acc_best=summary_of(row, "acc_best"),

@@ -7,8 +7,8 @@ import numpy as np
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results.groups import DistilledSet, Metric, Row
 from ddbench.reports.results.predictions import correct
-from ddbench.reports.tables import statistics
-from ddbench.reports.tables.statistics import Basis, Component, SetScore, Summary
+from ddbench.reports.statistics import crossed
+from ddbench.reports.statistics.crossed import Basis, Component, SetScore, Summary
 
 
 def scores_of(store: Store, row: Row) -> list[SetScore]:
@@ -31,7 +31,7 @@ def summary_of(row: Row, metric: Metric, varies: tuple[Component, Basis] | None 
     """Over the row's sets; None unless each has students with this metric.
 
     Args:
-        varies: as `statistics.summary`.
+        varies: as `crossed.summary`.
     """
     accuracies = row.accuracies(metric)
-    return statistics.summary(accuracies, varies) if accuracies and all(accuracies) else None
+    return crossed.summary(accuracies, varies) if accuracies and all(accuracies) else None

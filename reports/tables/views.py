@@ -7,7 +7,7 @@ from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.reports.results.origins import Origin
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.rows import Problem
-from ddbench.reports.tables.statistics import Comparison, Summary
+from ddbench.reports.statistics.crossed import Comparison, Summary
 
 
 class Guidance(Record):

@@ -17,7 +17,7 @@ class Pairing(Record):
     a: str
     b: str
     wins: int
-    """The first is better by a two-sided 5 % test over sets and test images (`statistics.compare`)."""
+    """The first is better by a two-sided 5 % test over sets and test images (`crossed.compare`)."""
     ties: int
     """The test cannot separate them."""
     losses: int

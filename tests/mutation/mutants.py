@@ -42,11 +42,11 @@ TESTS = {
         "tests/benchmark/protocols/test_augmentation.py",
         "tests/benchmark/protocols/test_soft_rded.py",
     ],
-    "reports/tables/statistics.py": [
+    "reports/statistics/crossed.py": [
         "tests/reports/tables/test_statistics.py",
         "tests/reports/tables/test_contrasts.py",
     ],
-    "reports/tables/equivalence.py": ["tests/reports/tables/test_equivalence.py"],
+    "reports/statistics/equivalence.py": ["tests/reports/tables/test_equivalence.py"],
     "benchmark/core/store.py": [
         "tests/benchmark/core/test_store.py",
         "tests/benchmark/running/test_runner.py",
@@ -130,7 +130,7 @@ MUTANTS = [
         ("r * mean_grey + 255 * light", "r * mean_grey + light"),
     ),
     *_of(
-        "reports/tables/statistics.py",
+        "reports/statistics/crossed.py",
         ("/ len(sums), len(sums) - 1)", "/ len(sums), len(sums))"),
         ("for weight in single) / replicated", "for weight in single)"),
         ("* n_test / (n_test - 1)", "* n_test / n_test"),
@@ -140,7 +140,7 @@ MUTANTS = [
         ("float(np.var(students, ddof=1)) / len(students)", "float(np.var(students, ddof=1))"),
     ),
     *_of(
-        "reports/tables/equivalence.py",
+        "reports/statistics/equivalence.py",
         (" - (within or 0.0) / harmonic", ""),
         ("margin - abs(found.difference)", "margin - found.difference"),
         ("(len(p_values) - place) * p_values", "len(p_values) * p_values"),

@@ -13,8 +13,8 @@ from ddbench.reports.output.figures.labels import label_points
 from ddbench.reports.output.figures.parts import ACCURACY, DASHED, MOST_NAMED, NAME_LENGTH, Drawing, fit, interval_line
 from ddbench.reports.output.figures.style import COLOURS, MAIN, MARKS, POINTS, SMALL_POINTS, blank, shown
 from ddbench.reports.output.formats import folded
+from ddbench.reports.statistics.crossed import Summary
 from ddbench.reports.tables.methods_as_run import methods_as_run
-from ddbench.reports.tables.statistics import Summary
 from ddbench.reports.tables.views import TableView
 
 MOST_SERIES = len(COLOURS)

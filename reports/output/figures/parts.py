@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddbench.reports.output.figures.style import PALE
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics.crossed import Summary
 
 ACCURACY = "accuracy, %"
 NAME_LENGTH = 28

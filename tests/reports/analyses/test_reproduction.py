@@ -15,7 +15,7 @@ from ddbench.reports.analyses import reproduction
 from ddbench.reports.analyses.reproduction import Reproduction, combined_standard_error, contradictions
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.paper_numbers import all_published
-from ddbench.reports.tables.statistics import Summary
+from ddbench.reports.statistics.crossed import Summary
 
 SGD = "hard-minimax-sgd"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddbench.reports.site.build import build_site
-from ddbench.reports.tables.equivalence import holm
+from ddbench.reports.statistics.equivalence import holm
 
 CHROMIUM = os.environ.get("DDBENCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None

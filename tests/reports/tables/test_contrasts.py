@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench.reports.tables.statistics import (
+from ddbench.reports.statistics.crossed import (
     Difference,
     SetScore,
     _largest_square,

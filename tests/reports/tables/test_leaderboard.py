@@ -12,7 +12,7 @@ from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.output.columns import accuracy_text, gap, rank
 from ddbench.reports.results import rows
-from ddbench.reports.tables.equivalence import visible_in
+from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.leaderboard import build
 from ddbench.reports.tables.views import Leaderboard, RowView, TableView
 

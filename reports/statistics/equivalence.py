@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from ddbench.reports.tables.statistics import ALPHA, CONFIDENCE, Comparison, Difference, SetScore
+from ddbench.reports.statistics.crossed import ALPHA, CONFIDENCE, Comparison, Difference, SetScore
 
 POWER = 0.8
 

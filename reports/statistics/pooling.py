@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 from scipy import special
 
-from ddbench.reports.tables.statistics import Basis, Component, SetScore
+from ddbench.reports.statistics.crossed import Basis, Component, SetScore
 
 NOISIER_MEAN = 0.125
 """Level of the F test by which a method's mean keeps its own variance."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench.reports.tables.equivalence import (
+from ddbench.reports.statistics.crossed import Component, Difference, SetScore, compare, difference_of
+from ddbench.reports.statistics.equivalence import (
     equivalence_p_value,
     holm,
     mcnemar,
@@ -17,7 +18,6 @@ from ddbench.reports.tables.equivalence import (
     spread,
     visible_in,
 )
-from ddbench.reports.tables.statistics import Component, Difference, SetScore, compare, difference_of
 
 
 def constant(shares: list[float]) -> list[SetScore]:

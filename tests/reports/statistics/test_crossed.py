@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench.reports.tables.statistics import SetScore, compare, rank_ranges, summary
+from ddbench.reports.statistics.crossed import SetScore, compare, rank_ranges, summary
 
 
 def score(correct: np.ndarray, seed: int | None = None) -> SetScore:

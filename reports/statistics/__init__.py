@@ -1,0 +1,1 @@
+"""What may be said of accuracies: intervals, tests, equivalence, and the variance that a table's methods share."""
