@@ -113,9 +113,9 @@ def _find(results: Results, wanted: str) -> Found:
     """
     cells: dict[str, tuple[DistillCell | None, list[EvaluateCell]]] = {}
     for distill in results.distills.values():
-        made = None if distill.result is None else distill.result.image_set_sha256
-        if made is not None and distill.spec.shard is None and distill.spec.ipc is not None:
-            cells.setdefault(made, (distill, []))
+        images = None if distill.result is None else distill.result.image_set_sha256
+        if images is not None and distill.spec.shard is None and distill.spec.ipc is not None:
+            cells.setdefault(images, (distill, []))
     for cell in results.evaluates.values():
         if cell.ok and cell.result is not None and cell.result.image_set_sha256 is not None and cell.spec.ipc:
             cells.setdefault(cell.result.image_set_sha256, (None, []))[1].append(cell)

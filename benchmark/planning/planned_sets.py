@@ -133,7 +133,7 @@ def plan_foreign(
     )
     foreign = ForeignImages(
         image_set_sha256=sha256,
-        soft_labels_sha256=soft_labels and soft_labels.sha256,
+        soft_labels_sha256=None if soft_labels is None else soft_labels.sha256,
         with_test_images=with_test_images,
         same_method_as=same_method_as,
     )

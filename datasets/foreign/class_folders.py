@@ -12,6 +12,8 @@ from ddbench.datasets.foreign.class_order import ORDERS, class_order, fitting_or
 from ddbench.datasets.imagenet.classes import CLASS_NAMES
 
 NUMBERED = re.compile(r"(\D*)(\d+)")
+LABELS = re.compile(r".*fkd.*|epoch[_-]?\d+|(soft[_-]?)?labels?", re.IGNORECASE)
+"""Names of folders of labels, which SRe2L's program writes for each epoch and batch of crops; they hold no class."""
 SHOWN = 10
 """Folders whose proposed class is shown."""
 
@@ -45,13 +47,17 @@ def class_folders(folder: Path, class_ids: Sequence[str], order: str | None) -> 
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; empty where it is none.
+    """Names of the folders in a folder, sorted, without hidden ones and those of labels; empty where it is none.
 
     Raises:
         UsageError: the folder cannot be read.
     """
     try:
-        return sorted(e.name for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir())
+        return sorted(
+            e.name
+            for e in folder.iterdir()
+            if not e.name.startswith(".") and not LABELS.fullmatch(e.name) and e.is_dir()
+        )
     except NotADirectoryError:
         return []
     except OSError as error:

@@ -88,9 +88,7 @@ def published_sets() -> list[PublishedSet]:
     """What is known of sets on the hub, as data (`published_sets.csv`)."""
     with Path(__file__).with_name("published_sets.csv").open(encoding="utf-8", newline="") as file:
         return [
-            PublishedSet(
-                **{**row, "ipc": tuple(map(int, row["ipc"].split())), "class_order": row["class_order"] or None}
-            )
+            PublishedSet(ipc=tuple(map(int, row.pop("ipc").split())), class_order=row.pop("class_order") or None, **row)
             for row in csv.DictReader(file)
         ]
 

@@ -6,14 +6,14 @@ A guess would be a silently wrong number: a student that is normalised twice, or
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
 
-KNOWN: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+KNOWN: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "none": ((0.0,), (1.0,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -48,14 +48,14 @@ def parse(text: str, channels: int) -> Normalisation:
     """
     if "zca" in text.lower():
         raise UsageError(f"--normalisation {text}: {ZCA}")
-    mean_std = KNOWN.get(text)
-    if mean_std is None:
+    if text in KNOWN:
+        mean, std = KNOWN[text]
+    else:
         said = re.fullmatch(r"mean=([^a-z]+?),?std=([^a-z]+)", text.replace(" ", ""))
         try:
-            mean_std = tuple(tuple(float(number) for number in part.split(",")) for part in said.groups())  # type: ignore[union-attr]
-        except (AttributeError, ValueError):
+            mean, std = ([float(number) for number in part.split(",")] for part in (said.groups() if said else ()))
+        except ValueError:
             raise UsageError(f"--normalisation {text}: {EXPECTED}") from None
-    mean, std = mean_std
     if not {len(mean), len(std)} <= {1, channels}:
         raise UsageError(
             f"--normalisation {text}: it has {max(len(mean), len(std))} values for {channels} channels; give one, or "
@@ -63,7 +63,7 @@ def parse(text: str, channels: int) -> Normalisation:
         )
     if min(std) <= 0 or not all(np.isfinite([*mean, *std])):
         raise UsageError(f"--normalisation {text}: expected finite means and positive standard deviations")
-    return Normalisation(text, mean, std)
+    return Normalisation(text, tuple(mean), tuple(std))
 
 
 ZCA = (

@@ -19,6 +19,7 @@ import numpy as np
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.float_images import LABELS as CLASSES
 from ddbench.datasets.float_images import FloatImages
+from ddbench.datasets.foreign.class_folders import LABELS as FOLDERS
 from ddbench.datasets.foreign.class_order import class_order
 from ddbench.datasets.foreign.tensors import LABELS, SOFT, SUFFIXES, load
 
@@ -67,6 +68,8 @@ class Beside:
     """Image -> its file of labels, of the same stem."""
     of_set: tuple[Path, ...]
     """Files of the whole set."""
+    of_crops: tuple[Path, ...] = ()
+    """Folders of labels for each epoch and batch of crops (SRe2L's FKD), of which no image has one."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,11 +78,13 @@ class Beside:
     @property
     def source(self) -> str:
         found = [f"a file beside each of {len(self.of_images)} images"] if self.of_images else []
-        return " and ".join([*found, *(path.name for path in self.of_set)])
+        found += [path.name for path in self.of_set]
+        return " and ".join([*found, *(f"labels of crops by epoch in {path.name}" for path in self.of_crops)])
 
 
 def labels_beside(folder: Path, images: Sequence[Path]) -> Beside | None:
     """Soft labels that lie beside images, or None. Opens none."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
     of_images = {
         image: found
         for image in images
@@ -87,11 +92,12 @@ def labels_beside(folder: Path, images: Sequence[Path]) -> Beside | None:
     }
     of_set = [
         entry
-        for entry in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        for entry in there
         if entry.suffix.lower() in SUFFIXES and re.search("label|logit", entry.name, re.IGNORECASE)
         if entry.name != CLASSES or FloatImages.at(folder) is None
     ]
-    return Beside(of_images, tuple(of_set)) if of_images or of_set else None
+    of_crops = [entry for entry in there if FOLDERS.fullmatch(entry.name) and entry.is_dir()]
+    return Beside(of_images, tuple(of_set), tuple(of_crops)) if of_images or of_set or of_crops else None
 
 
 def read_beside(
@@ -114,6 +120,8 @@ def read_beside(
     Raises:
         UsageError: labels that are missing, wrong, in an unknown order, or contradict each other.
     """
+    if not beside.files:
+        raise UsageError(f"{beside.source}: these are no labels of images, which can be trained with alone")
     indices = _order(order, class_ids, beside.source)
     found = []
     if beside.of_images:

@@ -126,7 +126,8 @@ def read_tensors(
         tuple(beside),
         rate,
         (
-            f"{len(pixels)} images of {'×'.join(map(str, pixels.shape[1:]))} ({raw.layout}); {notes}; {said}",
+            f"{len(pixels)} images of {'×'.join(map(str, pixels.shape[1:]))} in {file.name} ({raw.layout}); {notes}; "
+            f"{said}",
             *([] if rate is None else [f"a learning rate of {rate:.6g} comes with the set; no protocol uses it"]),
         ),
     )
@@ -343,6 +344,8 @@ def _classes(
                 + (f"{' or '.join(begin)} ({proposed}), or a file with a class id a line" if begin else "FILE")
             )
         classes, said = usual, "labels in the dataset's order, in which class ids are sorted"
+    if soft is not None:
+        said += "; the class of an image is where its soft label is largest"
     missing = set(class_ids) - {classes[n] for n in np.unique(numbers).tolist()}
     if missing:
         raise UsageError(

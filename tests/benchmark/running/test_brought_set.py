@@ -134,6 +134,19 @@ def test_labels_that_are_not_used_are_named_and_mark_the_row(tmp_path: Path) -> 
         planned(folder, out, "soft-stored")
 
 
+def test_labels_of_crops_are_named_and_not_taken_for_labels_of_images(tmp_path: Path) -> None:
+    folder = png_set(tmp_path / "set")
+    bare = planned(folder, tmp_path / "runs")
+    (folder / "FKD_cutmix_fp16" / "epoch_0").mkdir(parents=True)
+    (folder / "FKD_cutmix_fp16" / "epoch_0" / "batch_0.tar").write_bytes(b"x")
+    plan = planned(folder, tmp_path / "runs")
+    assert any("not used (labels of crops by epoch in FKD_cutmix_fp16)" in note for note in plan.notes)
+    assert images_of(plan).image_set_sha256 == images_of(bare).image_set_sha256
+    assert spec_of(plan) != spec_of(bare)
+    with pytest.raises(UsageError, match="these are no labels of images"):
+        planned(folder, tmp_path / "runs", "soft-stored")
+
+
 def test_labels_of_a_subset_are_those_of_its_images(tmp_path: Path) -> None:
     folder, out = png_set(tmp_path / "set"), tmp_path / "runs"
     np.save(folder / "labels.npy", SOFT + np.linspace(0, 0.001, 20, dtype=np.float16)[:, None])
