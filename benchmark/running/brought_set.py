@@ -182,7 +182,9 @@ def own_labels(
     except UsageError:
         if needed:
             raise
-        values = hashlib.sha256(b"".join(file.read_bytes() for file in (() if beside is None else beside.files)))
+        values = hashlib.sha256(source.encode())
+        for file in () if beside is None else beside.files:
+            values.update(file.read_bytes())
         values.update(b"" if of_tensors is None else of_tensors.tobytes())
         return SoftLabelsRecord(source=source, used=False, sha256=values.hexdigest())
     rows = {path: row for row, path in enumerate(images)}
