@@ -24,6 +24,7 @@ ALPHA = 0.05
 SMALLEST_P_VALUE = 1e-15
 """Below it a p-value says nothing that it does not say at it."""
 
+Cut = Literal["", "low", "high", "both"]
 Basis = Literal["table", "own", "noisier"]
 """Whose variance between sets an interval rests on: that of the table's methods together, the method's own because
 there is nothing to pool, or its own because it is noisier than they are."""
@@ -51,7 +52,7 @@ class Summary:
     own because it is noisier than they are; none for one set."""
     degrees_of_freedom: float | None = None
     """Of that variance."""
-    cut: Literal["", "low", "high", "both"] = ""
+    cut: Cut = ""
     """Which ends of the interval would lie where no accuracy can."""
 
     @property
@@ -132,8 +133,8 @@ def summary(sets: Sequence[Sequence[float]], varies: tuple[Component, Basis] | N
     std = float(np.std(means, ddof=1))
     component, basis = varies or (Component(std**2 / n, n - 1), "own")
     half = t_quantile((1 + CONFIDENCE) / 2, component.degrees_of_freedom) * math.sqrt(component.variance)
-    cut = {(False, False): "", (True, False): "low", (False, True): "high", (True, True): "both"}
-    beyond = cut[mean - half < 0, mean + half > 100]
+    low, high = mean - half < 0, mean + half > 100
+    beyond: Cut = "both" if low and high else "low" if low else "high" if high else ""
     ends = max(0.0, mean - half), min(100.0, mean + half)
     return Summary(n, mean, std, *ends, None, basis, component.degrees_of_freedom, beyond)
 

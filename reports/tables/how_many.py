@@ -64,7 +64,7 @@ def how_many(store: Store, table: groups.Table, points: float) -> HowMany | None
         return None
     paired = all(common_seeds(pair) for pair in combinations(scores, 2))
     students = _students(scores)
-    harmonic = 1 / np.mean([1 / len(score.students) for made in scores for score in made])
+    harmonic = 1 / float(np.mean([1 / len(score.students) for made in scores for score in made]))
     between = max(0.0, _between_sets(scores, paired=paired) - (students or 0.0) / harmonic)
     images = float(np.median([_images(*entering(pair)) for pair in combinations(scores, 2)]))
 
@@ -104,8 +104,11 @@ def _between_sets(scores: Sequence[Sequence[SetScore]], *, paired: bool) -> floa
     """Variance between sets of one method: half that of paired differences, where seeds are common."""
     if not paired:
         return float(np.mean([np.var([score.accuracy for score in made], ddof=1) for made in scores]))
-    pairs = [np.subtract(*([s.accuracy for s in side] for side in entering(pair))) for pair in combinations(scores, 2)]
-    return float(np.mean([np.var(differences, ddof=1) for differences in pairs])) / 2
+    variances = []
+    for pair in combinations(scores, 2):
+        a, b = ([score.accuracy for score in made] for made in entering(pair))
+        variances.append(np.var(np.subtract(a, b), ddof=1))
+    return float(np.mean(variances)) / 2
 
 
 def _images(a: Sequence[SetScore], b: Sequence[SetScore]) -> float:
