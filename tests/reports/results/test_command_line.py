@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.result import DistillResult, PriorRecord, SetSource, SoftLabelsRecord
-from ddbench.benchmark.core.spec import MethodSpec, cell_id
+from ddbench.benchmark.core.spec import ForeignImages, MethodSpec, cell_id
 from ddbench.benchmark.planning.plan import PlannedSet
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
@@ -82,12 +83,19 @@ def test_images_made_elsewhere_are_evaluated(tmp_path: Path) -> None:
     result = SimpleNamespace(
         source=SetSource(address="hf:a/b@main:x.pt", revision="c0ffee", normalisation="imagenet", class_order="sorted"),
         soft_labels=SoftLabelsRecord(source="", used=True, sha256="", kind="logits"),
+        reading=None,
     )
     words = shlex.split(command(None, [replace(students[0], result=result)]))  # type: ignore[arg-type]
     assert words[2:10] == [
         *("--images", "hf:a/b@c0ffee:x.pt", "--normalisation", "imagenet", "--class-order", "sorted"),
         *("--labels", "logits"),
     ]
+    read = SimpleNamespace(source=None, soft_labels=None, reading=Reading(class_folders={"0": "a"}, flatten="black"))
+    images = ForeignImages(image_set_sha256="ab" * 32, with_test_images=True)
+    leaked = replace(students[0], result=read, spec=students[0].spec.model_copy(update={"images": images}))  # type: ignore[arg-type]
+    words = shlex.split(command(None, [leaked]))
+    assert words[2:8] == ["--images", "FOLDER", "--class-order", "FILE", "--flatten", "black"]
+    assert "--allow-test-images" in words
     result.source = SetSource(address="/home/me/x.pt")
     words = shlex.split(command(None, [replace(students[0], result=result)]))  # type: ignore[arg-type]
     assert words[2:4] == ["--images", "FILE"]
