@@ -114,32 +114,43 @@ def as_decided(network: nn.Module, calls: Sequence[Call], image_shape: tuple[int
 def _compile(
     network: nn.Module, often: Mapping[Call, int], image_shape: tuple[int, int, int], *, always: bool
 ) -> Forward:
+    try:
+        with _as_it_was(network):
+            return _tried(network, often, image_shape, always=always)
+    except Exception as error:  # compilers raise anything, and without one the network does as well
+        return Forward(network, problem=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def _tried(
+    network: nn.Module, often: Mapping[Call, int], image_shape: tuple[int, int, int], *, always: bool
+) -> Forward:
+    device = _device(network)
+    share, cost, chosen, compiled = EXPECTED_SHARE, EXPECTED_SECONDS, list[Call](), None
+    own = {call: _Run(network, network, call, image_shape) for call in often}
+    for call in sorted(often, key=lambda call: -often[call] * own[call].seconds):
+        seconds = own[call].seconds
+        if not always and often[call] * seconds * (1 - share) < cost:
+            continue
+        compiled = _compiler(network) if compiled is None else compiled
+        began = _clock(device)
+        run = _Run(network, compiled, call, image_shape)
+        cost, share = _clock(device) - began, run.seconds / seconds
+        differs = run.difference(own[call])
+        if not differs <= TOLERANCE:
+            return Forward(network, problem=f"the compiled network's {call} differs by {differs:.2g}")
+        print(f"compiled in {cost:.1f} s: {call} takes {share:.2f} of {seconds * 1e3:.1f} ms", flush=True)
+        if always or share < WORTH_IT:
+            chosen.append(call)
+    return Forward(network, tuple(sorted(chosen)), compiled=compiled)
+
+
+def _compiler(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network, compiled for each shape of images when it first meets it."""
     if Path(os.environ.get(KEPT_IN, PYTORCHS_OWN)).name.startswith(PYTORCHS_OWN):
         os.environ[KEPT_IN] = str(cache_dir() / "compiled")
     torch.compiler.reset()  # PyTorch compiles a network of one class so many times, and then silently no more
-    compiled = torch.compile(network, dynamic=False, **COMPILER)
-    device = _device(network)
-    share, cost, chosen = EXPECTED_SHARE, EXPECTED_SECONDS, []
-    with _as_it_was(network):
-        own = {call: _Run(network, network, call, image_shape) for call in often}
-        for call in sorted(often, key=lambda call: -often[call] * own[call].seconds):
-            seconds = own[call].seconds
-            if not always and often[call] * seconds * (1 - share) < cost:
-                continue
-            began = _clock(device)
-            try:
-                run = _Run(network, compiled, call, image_shape)
-            except Exception as error:  # compilers raise anything, and without one the network does as well
-                said = " ".join(str(error).split())[:200]
-                return Forward(network, problem=f"{type(error).__name__}: {said}")
-            cost, share = _clock(device) - began, run.seconds / seconds
-            differs = run.difference(own[call])
-            if not differs <= TOLERANCE:
-                return Forward(network, problem=f"the compiled network's {call} differs by {differs:.2g}")
-            print(f"compiled in {cost:.1f} s: {call} takes {share:.2f} of {seconds * 1e3:.1f} ms", flush=True)
-            if always or share < WORTH_IT:
-                chosen.append(call)
-    return Forward(network, tuple(sorted(chosen)), compiled=compiled)
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, **COMPILER)
+    return compiled
 
 
 class _Run:

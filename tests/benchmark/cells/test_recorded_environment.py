@@ -16,9 +16,10 @@ from ddbench.benchmark.planning.run_spec import run_spec
 
 def test_a_students_flags_are_those_that_held_while_it_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
+    monkeypatch.setattr("ddbench.benchmark.protocols.compiled.COMPILER", {"backend": "eager"})
     given = {
         "methods": "random", "datasets": "digits", "ipc": 1, "seeds": 0, "repeats": 1, "device": "cpu",
-        "protocol": "hard-minimax-sgd[epochs=1,image_size=8]", "student": "convnet3",
+        "protocol": "hard-minimax-sgd[epochs=1,image_size=8]", "student": "convnet3", "compile": "always",
     }  # fmt: skip
     plan, _, _ = plan_run(run_spec({}, given))
     store = Store(tmp_path)
@@ -37,3 +38,5 @@ def test_a_students_flags_are_those_that_held_while_it_trained(tmp_path: Path, m
     assert not flags["distill"]["cudnn_benchmark"]
     assert flags["evaluate"]["cudnn_benchmark"], "the protocol's"
     assert flags["evaluate"]["tf32_cudnn"]
+    assert "compiled" not in flags["distill"]
+    assert flags["evaluate"]["compiled"] == ["test 79", "test 128", "train 10"]
