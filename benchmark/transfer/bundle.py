@@ -23,7 +23,7 @@ from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.transfer import texts
-from ddbench.benchmark.transfer.contents import INDEX, SUFFIX, Index, Member, dumped, kind_of
+from ddbench.benchmark.transfer.contents import INDEX, MOST_CHARACTERS, SUFFIX, Index, Member, dumped, kind_of
 from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, test_labels_file
 from ddbench.benchmark.transfer.proof import prove
 from ddbench.datasets.image_sets import image_name, read_set, write_png
@@ -80,6 +80,8 @@ def write_bundle(
         raise UsageError(f"--out {out}: expected a file name that ends with {SUFFIX}")
     if by is not None:
         texts.check(by, "--by")
+        if len(by) > MOST_CHARACTERS:
+            raise UsageError(f"--by: {len(by)} characters, more than {MOST_CHARACTERS}")
     store.require()
     made = Bundled(out)
     cells = list(_cells(store, datasets, made.notes))

@@ -26,6 +26,8 @@ INDEX = "bundle.json"
 SUFFIX = ".tar.zst"
 FORMAT: Literal[1] = 1
 MIB = 2**20
+MOST_CHARACTERS = 200
+"""Of a name that tables show."""
 
 
 class Member(Model):
@@ -40,7 +42,7 @@ class Index(Model):
     """`bundle.json`."""
 
     format: Literal[1] = FORMAT
-    by: str | None = None
+    by: str | None = Field(default=None, max_length=MOST_CHARACTERS)
     """Who made it, in their own words."""
     made_at: str | None = Field(default=None, pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
     """When the last of its results was finished, UTC."""

@@ -12,7 +12,12 @@ from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.result import DatasetRecord
 from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.transfer.registered import Unknown
 from ddbench.datasets.base import Dataset, SplitData
+from ddbench.datasets.image_sets import pixels_sha256, set_sha256
+
+MOST_HASHED = 100_000
+"""Images of a training set up to which its hash as a distilled set is computed anew."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ def test_labels_file(store: Store, content_hash: str) -> Path:
 
 
 def array(file: Path) -> np.ndarray | None:
-    """An array that lies in a file; None where there is none."""
+    """An array that lies in a file; None where there is none, or where its head promises more than the file has."""
     try:
-        found = np.load(file, allow_pickle=False)
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found if isinstance(found, np.ndarray) else None
+    return np.array(found) if isinstance(found, np.ndarray) else None
 
 
 def same_arrays(a: Path, b: Path) -> bool:
@@ -89,3 +94,21 @@ def labels_of(store: Store, record: DatasetRecord, at_hand: AtHand | str) -> tup
     else:
         why = f"{record.name} has other images here (content hash {at_hand.split.content_hash[:8]})"
     return array(test_labels_file(store, record.content_hash)), f"by the labels that came with it: {why}"
+
+
+def whole_training_set(at_hand: AtHand) -> str:
+    """The hash of the set that `full` makes of a split.
+
+    Raises:
+        Unknown: the split is not here, or too large to be hashed again by the way.
+    """
+    if at_hand.split is None:
+        raise Unknown(at_hand.why_not)
+    train, class_ids = at_hand.split.train, at_hand.dataset.class_ids
+    if len(train) > MOST_HASHED:
+        raise Unknown(f"the whole training set has more than {MOST_HASHED:,} images")
+    return set_sha256(
+        (class_id, index, pixels_sha256(train.read([row])[0]))
+        for label, class_id in enumerate(class_ids)
+        for index, row in enumerate(train.of_class(label).tolist())
+    )

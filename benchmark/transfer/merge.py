@@ -24,7 +24,7 @@ from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.transfer import texts
 from ddbench.benchmark.transfer.bundle import file_sha256
-from ddbench.benchmark.transfer.contents import Index, without_folders
+from ddbench.benchmark.transfer.contents import MOST_CHARACTERS, Index, without_folders
 from ddbench.benchmark.transfer.data_at_hand import DataAtHand, same_arrays, test_labels_file
 from ddbench.benchmark.transfer.proof import Proof, prove
 from ddbench.benchmark.transfer.unpack import LIMITS, Limits, unpack
@@ -143,8 +143,10 @@ def _read_plan(value: Any, name: str) -> None:
 def _plain_label(value: Any, name: str) -> None:
     """Names stand in tables: one line without angle brackets."""
     label = value.get("label") if isinstance(value, dict) else None
-    if isinstance(label, str) and (not label.isprintable() or set("<>") & set(label)):
-        raise UsageError(f"{name}: a label with line breaks or angle brackets: {texts.shown(label)}")
+    if isinstance(label, str) and (
+        not label.isprintable() or set("<>") & set(label) or len(label) > 5 * MOST_CHARACTERS
+    ):
+        raise UsageError(f"{name}: a label with line breaks, angle brackets or no end: {texts.shown(label)}")
 
 
 def _read_cell(cell: CellDir) -> None:
@@ -221,6 +223,8 @@ def _cell(cell: CellDir, store: Store, merged: Merged, *, dry_run: bool) -> None
             merged.unfinished.append(cell.id)
         elif ours == theirs and _same_predictions(here, cell):
             merged.same.append(cell.id)
+            if not dry_run:
+                _verified_anew(here, merged)
         elif differences := _differences(here, cell, ours, theirs):
             merged.conflicts.append(f"{cell.id} ({theirs.label}): {'; '.join(differences)}")
         else:
@@ -238,6 +242,14 @@ def _cell(cell: CellDir, store: Store, merged: Merged, *, dry_run: bool) -> None
         if made.is_dir():
             (cell.path / "images").symlink_to(f"../../sets/{made.name}")
     cell.path.rename(here.path)
+
+
+def _verified_anew(here: CellDir, merged: Merged) -> None:
+    """A cell that came earlier, and of which more can be recomputed now (or less: another machine's data)."""
+    known = provenance_of(here.path)
+    if known is not None:
+        last = known.last.model_copy(update={"unverified": merged.proof.unverified(here.id)})
+        write_json(here.path / PROVENANCE, Provenance(origins=(*known.origins[:-1], last)).model_dump(mode="json"))
 
 
 def _same_predictions(here: CellDir, there: CellDir) -> bool:

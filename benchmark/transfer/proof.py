@@ -19,7 +19,7 @@ from ddbench.benchmark.core.result import DistillResult, EvaluateResult, impossi
 from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.transfer import texts
-from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, array, labels_of
+from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, array, labels_of, whole_training_set
 from ddbench.benchmark.transfer.registered import Unknown, label_problems, protocol_problems
 from ddbench.datasets.file_dataset import silent
 from ddbench.datasets.float_images import as_uint8
@@ -193,11 +193,14 @@ class _Prover:
             yield "top5_last is below acc_last"
         if result.predictions is None:
             raise Unknown("it has no predictions")
-        name = result.predictions
-        predicted = array(cell.path / name) if Path(name).name == name else None
+        file = cell.path / Path(result.predictions).name
+        predicted = array(file)
+        if predicted is None and file.exists():
+            yield f"{file.name} is no array of numbers, or a damaged one"
+            return
         labels, why_not = labels_of(self.store, record, self.data[spec])
         if predicted is None:
-            raise Unknown("its predictions are not there or not readable")
+            raise Unknown("its predictions are not here")
         if labels is None:
             raise Unknown(f"no labels of its test images are here {why_not.removeprefix('by the labels that came ')}")
         if predicted.dtype.kind not in "iu" or labels.dtype.kind not in "iu" or predicted.shape != (record.n_test,):
@@ -237,12 +240,15 @@ class _Prover:
             elsewhere = _launch(cell)
             if not folder.is_dir() and elsewhere is not None and elsewhere.images is not None:
                 folder, launch = Path(elsewhere.images), elsewhere
-        if not folder.exists():
-            raise Unknown("the set's images are not here")
         at_hand = self.data[spec.dataset]
         if isinstance(at_hand, str):
             raise Unknown(at_hand)
-        found, leaked = self._read_set(folder, launch, spec.dataset, at_hand, foreign=foreign)
+        if folder.exists():
+            found, leaked = self._read_set(folder, launch, spec.dataset, at_hand, foreign=foreign)
+        elif spec.ipc is None:  # which no bundle holds
+            found, leaked = whole_training_set(at_hand), {}
+        else:
+            raise Unknown("the set's images are not here")
         if isinstance(found, Exception):
             yield f"the images in {folder} cannot be read: {str(found).partition(chr(10))[0]}"
         elif found != said:

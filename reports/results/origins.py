@@ -43,12 +43,20 @@ def origin_of(cells: Iterable[EvaluateCell | DistillCell | None]) -> Origin:
     finished = (_finished_at(cell.result, cell.provenance) for cell in known)
     return Origin(
         bundles=_once(f"{first.bundle} ({first.sha256[:8]})" for first in firsts),
-        by=_once(first.by for first in firsts),
+        by=_once(map(_by, came)),
         finished_at=max(filter(None, finished), default=None),
         unverified=_once(unverified),
         torch=_versions(known, "torch"),
         ddbench=_versions(known, "ddbench"),
     )
+
+
+def _by(provenance: Provenance) -> str | None:
+    """Who ran it; of a cell that others passed on, that they say so."""
+    first, last = provenance.first, provenance.last
+    if first == last:
+        return first.by
+    return f"{first.by or first.bundle}, as {last.by or last.bundle} has it"
 
 
 def _versions(cells: Iterable[EvaluateCell | DistillCell], package: str) -> list[str]:

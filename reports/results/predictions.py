@@ -41,6 +41,7 @@ def labels_of_test(store: Store, content_hash: str | None) -> np.ndarray | None:
 
 def _array(file: Path) -> np.ndarray | None:
     try:
-        return np.asarray(np.load(file, allow_pickle=False))
-    except (OSError, ValueError):
+        # Mapped first: the head of a file of unknown origin may promise more than any memory holds.
+        return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
         return None

@@ -197,3 +197,19 @@ def test_a_cell_that_is_run_here_is_no_longer_from_a_bundle(runs: Path, tmp_path
         out=other, reuse="never",
     )  # fmt: skip
     assert all(provenance_of(item.cell.path) is None for item in done.cells)
+
+
+def test_what_was_not_verified_is_once_it_can_be(runs: Path, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    for images, unverified in ((False, True), (True, False)):
+        write_bundle(Store(runs), tmp_path / "a.tar.zst", images=images)
+        merged = merge(tmp_path / "a.tar.zst", other)
+        found = [provenance_of(cell.path) for cell in other.cell_dirs() if cell.id.startswith("distill")]
+        assert [bool(one and one.last.unverified) for one in found] == [unverified, unverified]
+    assert merged.sets == 2
+
+
+def test_the_whole_training_set_stays_at_home_and_is_verified(runs: Path, tmp_path: Path) -> None:
+    ddbench.run(methods=["full"], datasets=["digits"], seeds=0, repeats=1, protocol="quick[epochs=1]", out=runs)
+    assert write_bundle(Store(runs), tmp_path / "a.tar.zst").sets == 2
+    assert merge(tmp_path / "a.tar.zst", Store(tmp_path / "other")).proof.findings == []

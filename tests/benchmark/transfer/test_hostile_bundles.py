@@ -255,9 +255,23 @@ def test_pickles_are_not_loaded(members: Files, pack: Callable[..., Path], tmp_p
     np.save(tmp_path / "evil.npy", np.array([Evil()], dtype=object), allow_pickle=True)
     name = a(members, "predictions.npy")
     members[name] = (tmp_path / "evil.npy").read_bytes()
-    merged = merge(pack(members), Store(tmp_path / "target"))
+    refused(pack(members), "predictions.npy is no array of numbers", RunError)
     assert not (tmp_path / "owned").exists()
-    assert [finding.why for finding in merged.proof.findings] == ["its predictions are not there or not readable"]
+
+
+def test_an_array_whose_head_promises_more_than_there_is(members: Files, pack: Callable[..., Path]) -> None:
+    """NumPy would ask for the memory first."""
+    name = a(members, "predictions.npy")
+    members[name] = members[name].replace(b"(719,), }           ", b"(71900000000,), }   ", 1)
+    assert b"71900000000" in members[name]
+    refused(pack(members), "predictions.npy is no array of numbers", RunError)
+
+
+def test_names_without_end(members: Files, pack: Callable[..., Path]) -> None:
+    name = a(members, "result.json")
+    members[name] = json.dumps(json.loads(members[name]) | {"label": "x" * 5000}).encode()
+    refused(pack(members), "a label with .* no end")
+    refused(pack({}, changed={"by": "x" * 5000}), "at most 200 characters")
 
 
 def test_strays_are_refused(members: Files, pack: Callable[..., Path]) -> None:

@@ -86,3 +86,12 @@ def test_provenance_that_says_nothing_is_no_origin(folder: Any) -> None:
     for number, cell in enumerate(folder.store.cell_dirs()):
         (cell.path / PROVENANCE).write_text('{"origins": []}' if number else "no JSON")
     assert students_frame(rows.read(folder.out))["origin_bundles"].tolist() == [""]
+
+
+def test_what_was_passed_on_says_by_whom(folder: Any) -> None:
+    """Whoever passes a bundle on says who has run it; nobody can check that."""
+    folder.method("theirs", [[80]])
+    for cell in folder.store.cell_dirs():
+        last = Origin(bundle="b.tar.zst", sha256="b1" * 32, by="Mallory")
+        write_json(cell.path / PROVENANCE, Provenance(origins=(CAME, last)).model_dump(mode="json"))
+    assert students_frame(rows.read(folder.out))["origin_by"].tolist() == [f"{CAME.by}, as Mallory has it"]
