@@ -143,9 +143,9 @@ def _read_plan(value: Any, name: str) -> None:
 def _plain_label(value: Any, name: str) -> None:
     """Names stand in tables: one line without angle brackets."""
     label = value.get("label") if isinstance(value, dict) else None
-    if isinstance(label, str) and (
-        not label.isprintable() or set("<>") & set(label) or len(label) > 5 * MOST_CHARACTERS
-    ):
+    if not isinstance(label, str):
+        return
+    if not label.isprintable() or set("<>") & set(label) or len(label) > 5 * MOST_CHARACTERS:
         raise UsageError(f"{name}: a label with line breaks, angle brackets or no end: {texts.shown(label)}")
 
 

@@ -151,7 +151,8 @@ def test_what_is_here_is_never_replaced(runs: Path, tmp_path: Path, members: dic
     members[f"cells/{name}/predictions.npy"] = (tmp_path / "p.npy").read_bytes()
 
     def contents() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != "run.lock"}
+        files = (path for part in ("cells", "sets", "artefacts") for path in (runs / part).rglob("*"))
+        return {path: path.read_bytes() for path in files if path.is_file()}
 
     before = contents()
     code, said = command(merge_app, pack(members), "--runs", runs)
