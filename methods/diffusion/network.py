@@ -62,10 +62,10 @@ class DenoisingNetwork(nn.Module):
         return self.transformer(x, timestep=None, class_labels=conditioning, return_dict=False)[0]
 
     def hold_in_bf16(self) -> None:
-        """Keep the weights in bf16 that autocast casts at every pass: what comes out is the same, bit for bit. The
-        embedder, which is asked outside autocast, and the position table stay in float32."""
+        """Keep the matrices in bf16 that autocast casts at every pass: what comes out is the same, bit for bit. The
+        embedder, which is asked outside autocast, the patches' few weights and the position table stay in float32."""
         for module in self.transformer.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear):
                 module.to(torch.bfloat16)
 
     def to_diffusers(self) -> Any:

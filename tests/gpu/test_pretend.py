@@ -81,6 +81,18 @@ def test_numpy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         sample()
 
 
+def test_weights_held_in_bf16_are_computed_with_in_float32() -> None:
+    with torch.random.fork_rng(devices=[]):
+        layer = torch.nn.Linear(3, 2).requires_grad_(False)
+    x = torch.ones(1, 3)
+    rounded = torch.nn.functional.linear(x, layer.weight.bfloat16().float(), layer.bias.bfloat16().float())
+    with pretend.gpu(), torch.autocast("cuda", torch.bfloat16):
+        on_gpu = layer.to("cuda:0").bfloat16()(x.to("cuda:0").requires_grad_())
+        on_gpu.sum().backward()
+        assert on_gpu.dtype == torch.float32
+        assert torch.equal(on_gpu.detach().cpu(), rounded)
+
+
 def test_only_pinned_memory_is_copied_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     with pretend.gpu() as seen:
         sample()

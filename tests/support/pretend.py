@@ -12,7 +12,8 @@ A tensor here has three faces. Its Python attributes (`device`, `is_cuda`) say `
 operation on one arrives in `_dispatch`, which judges the devices, computes on the hosts and wraps what comes out. A
 dispatch mode brings the operations that have no such tensor yet: factories and copies from the host.
 
-Not modelled: autocast (C++ asks the tensor, which says meta, so bf16 regions compute in float32), streams, peer copies,
+Not modelled: autocast (C++ asks the tensor, which says meta, so bf16 regions compute in float32, with weights that are
+held in bf16 too), streams, peer copies,
 several GPUs, CUDA generators, memory (no allocation fails, peaks are 0), the limits and rounding of CUDA's kernels. It
 patches torch for its own process: forked cells do not see it.
 Give the device with its index, `cuda:0`. `.to` of a tensor that is there already copies, and `module.to` puts new
@@ -59,6 +60,10 @@ INDEXES = {
     aten._unsafe_index.Tensor,
 }  # fmt: skip
 """Their indices may lie on the CPU, and are copied."""
+
+
+PRODUCTS = {aten.mm.default, aten.addmm.default}
+"""A layer with weights held in bf16: autocast takes it, whatever it is given."""
 
 
 class DeviceMix(RuntimeError):
@@ -222,6 +227,8 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         host_kwargs["device"] = CPU
     if host_kwargs.get("pin_memory"):
         host_kwargs["pin_memory"] = False
+    if func in PRODUCTS and len({x.dtype for x in tree_flatten(host_args)[0] if isinstance(x, torch.Tensor)}) > 1:
+        host_args = tree_map_only(torch.Tensor, torch.Tensor.float, host_args)
     out = func(*host_args, **host_kwargs)
 
     if on_gpu and of_gpu:
