@@ -20,10 +20,19 @@ from ddbench.benchmark.core.files import whole_file, write_json
 from ddbench.benchmark.core.provenance import PROVENANCE
 from ddbench.benchmark.core.result import TIME, DistillResult, EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, ForeignImages, cell_id, digest
-from ddbench.benchmark.core.store import CellDir, Launch, Store
+from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.transfer import texts
-from ddbench.benchmark.transfer.contents import INDEX, MOST_CHARACTERS, SUFFIX, Index, Member, dumped, kind_of
+from ddbench.benchmark.transfer.contents import (
+    INDEX,
+    MOST_CHARACTERS,
+    SUFFIX,
+    Index,
+    Member,
+    dumped,
+    kind_of,
+    launch_of,
+)
 from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, test_labels_file
 from ddbench.benchmark.transfer.proof import prove
 from ddbench.datasets.image_sets import image_name, read_set, write_png
@@ -151,7 +160,13 @@ def _files(
         where = f"cells/{cell.dir.id}"
         names = [*CELL_FILES, *(["predictions.npy"] if _predictions(cell.result) else [])]
         yield from ((f"{where}/{name}", path) for name in names if (path := cell.dir.path / name).is_file())
-        yield f"{where}/launch.json", _written(scratch / f"{where}/launch.json", dumped(_launch(cell)))
+        yield (
+            f"{where}/launch.json",
+            _written(
+                scratch / f"{where}/launch.json",
+                dumped(launch_of(cell.dir).model_copy(update={"label": cell.result.label})),
+            ),
+        )
     labels = {cell.result.dataset.content_hash for cell in cells if cell.result.dataset is not None}
     for content_hash in labels:
         path = test_labels_file(store, content_hash)
@@ -169,13 +184,6 @@ def _names_folders(cell: _Cell) -> bool:
 
 def _predictions(result: DistillResult | EvaluateResult) -> bool:
     return isinstance(result, EvaluateResult) and result.predictions == "predictions.npy"
-
-
-def _launch(cell: _Cell) -> Launch:
-    try:
-        return cell.dir.launch()
-    except (OSError, ValueError):
-        return Launch(label=cell.result.label)
 
 
 def _written(path: Path, value: object) -> Path:
@@ -229,7 +237,7 @@ def _sets(
 
 def _written_set(cell: _Cell, to: Path, at_hand: AtHand | str) -> Path | None:
     """Images made elsewhere as a folder of the usual form; None where they are not at hand, or others by now."""
-    launch = _launch(cell)
+    launch = launch_of(cell.dir)
     if launch.images is None or isinstance(at_hand, str):
         return None
     dataset = at_hand.dataset

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ddbench.benchmark.core.provenance import PROVENANCE
 from ddbench.benchmark.core.spec import Model
-from ddbench.benchmark.core.store import Launch
+from ddbench.benchmark.core.store import CellDir, Launch
 
 INDEX = "bundle.json"
 SUFFIX = ".tar.zst"
@@ -83,6 +83,14 @@ def kind_of(name: str) -> Kind | None:
     if not name.isprintable():
         return None
     return next((kind for kind in KINDS if kind.pattern.fullmatch(name)), None)
+
+
+def launch_of(cell: CellDir) -> Launch:
+    """A cell's launch file; one that says nothing where it is gone or of another version."""
+    try:
+        return cell.launch()
+    except (OSError, ValueError):
+        return Launch(label="")
 
 
 def without_folders(launch: Launch) -> Launch:

@@ -19,6 +19,7 @@ from ddbench.benchmark.core.result import DistillResult, EvaluateResult, impossi
 from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.transfer import texts
+from ddbench.benchmark.transfer.contents import launch_of
 from ddbench.benchmark.transfer.data_at_hand import AtHand, DataAtHand, array, labels_of, whole_training_set
 from ddbench.benchmark.transfer.registered import Unknown, label_problems, protocol_problems
 from ddbench.datasets.file_dataset import silent
@@ -237,8 +238,8 @@ class _Prover:
                 yield "its images are not those of its specification"
                 return
             foreign = not spec.images.with_test_images
-            elsewhere = _launch(cell)
-            if not folder.is_dir() and elsewhere is not None and elsewhere.images is not None:
+            elsewhere = launch_of(cell)
+            if not folder.is_dir() and elsewhere.images is not None:
                 folder, launch = Path(elsewhere.images), elsewhere
         at_hand = self.data[spec.dataset]
         if isinstance(at_hand, str):
@@ -285,10 +286,3 @@ class _Prover:
 def same_accuracy(found: float, said: float) -> bool:
     """Percent: equal, or equal to the two decimals that were written."""
     return abs(found - said) < EXACT or round(found, 2) == said
-
-
-def _launch(cell: CellDir) -> Launch | None:
-    try:
-        return cell.launch()
-    except (OSError, ValueError):
-        return None

@@ -24,6 +24,7 @@ from ddbench.benchmark.core.result import EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.engines.base import Engine
+from ddbench.benchmark.transfer.contents import launch_of
 from ddbench.benchmark.transfer.data_at_hand import same_arrays
 from ddbench.benchmark.transfer.proof import Finding
 
@@ -46,7 +47,7 @@ class Retrained:
     findings: list[Finding] = field(default_factory=list)
 
     def __str__(self) -> str:
-        after = "failed" if self.after is None else f"{self.after:.2f} %"
+        after = "nothing" if self.after is None else f"{self.after:.2f} %"
         return f"{self.cell} ({self.label}): {self.before:.2f} %, again {after}: {self.verdict}"
 
 
@@ -82,7 +83,7 @@ def _students(store: Store) -> Iterator[_Student]:
         result = cell.result()
         if not isinstance(result, EvaluateResult) or result.status != "ok" or result.metrics is None:
             continue
-        spec, launch = cell.spec(), cell.launch()
+        spec, launch = cell.spec(), launch_of(cell)
         assert isinstance(spec, EvaluateSpec)
         images = store.set_dir(str(result.image_set_sha256))
         if not images.exists() and launch.images is not None:
@@ -94,9 +95,12 @@ def _again(student: _Student, students: Sequence[_Student], data_dir: Path | Non
     with TemporaryDirectory(prefix="ddbench-retrain-") as scratch:
         store = Store(Path(scratch))
         store.create()
-        twin = _train(student, store, data_dir)
-        result = twin.result()
         before = student.metrics.acc_last
+        try:
+            twin = _train(student, store, data_dir)
+        except UsageError as error:  # no such device here
+            return Retrained(student.cell.id, student.result.label, before, None, f"not verified: {error}")
+        result = twin.result()
         if not isinstance(result, EvaluateResult) or result.metrics is None:
             reason = result.reason if result is not None else "its process ended without a result"
             return Retrained(student.cell.id, student.result.label, before, None, f"not verified: {reason}")
@@ -108,7 +112,7 @@ def _again(student: _Student, students: Sequence[_Student], data_dir: Path | Non
 
 def _train(student: _Student, store: Store, data_dir: Path | None) -> CellDir:
     """Run the cell again, in another folder; its set stays where it is."""
-    launch, cost = student.cell.launch(), student.result.cost
+    launch, cost = launch_of(student.cell), student.result.cost
     arithmetic = (student.result.environment or {}).get("determinism") or {}
     launch = launch.model_copy(
         update={

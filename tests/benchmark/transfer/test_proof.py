@@ -200,3 +200,15 @@ def test_a_student_that_was_not_trained_so_is_found(runs: Path) -> None:
     (again,) = retrain(Store(runs), 1)
     assert "on another machine or version, where 99 of 100 lie within" in again.verdict
     assert len(again.findings) == 1
+
+
+def test_a_student_of_a_device_that_is_not_here_is_not_verified(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddbench.benchmark.core.errors import UsageError
+    from ddbench.benchmark.engines.local import LocalEngine
+
+    def none(*_: object, **__: object) -> None:
+        raise UsageError("no GPU here")
+
+    monkeypatch.setattr(LocalEngine, "open", none)
+    (again,) = retrain(Store(runs), 1)
+    assert (again.verdict, again.findings, again.after) == ("not verified: no GPU here", [], None)
