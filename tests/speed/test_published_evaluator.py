@@ -2,7 +2,7 @@
 
     DDBENCH_SPEED_EPOCHS=200 pytest tests/speed/test_published_evaluator.py --benchmark-only --benchmark-min-rounds=1
 
-The compiled student's compiler begins with nothing in its cache, and its processes count.
+Ours compiles where that pays, as cells do; the compiler begins with nothing in its cache, and its processes count.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ddbench.benchmark.protocols import hard_adamw, networks
 from ddbench.benchmark.protocols.trainer import train_student
 
 EPOCHS = int(os.environ.get("DDBENCH_SPEED_EPOCHS", "1"))
-SIDE, IPC = 32, 10 if EPOCHS > 1 else 1
-COMPILING = 20
-"""Epochs from which on the compiled student takes part: compiling takes longer than any test should."""
+SIDE, IPC = 32, 50 if EPOCHS > 1 else 1
+ENOUGH = 20
+"""Epochs after which a student has learned."""
 
 
 def processor_seconds() -> float:
@@ -40,14 +40,12 @@ def images(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("student", ["convnet3", "resnet_ap10"])
-@pytest.mark.parametrize("way", ["published", "ours", "ours, compiled"])
+@pytest.mark.parametrize("way", ["published", "ours, never compiled", "ours"])
 @pytest.mark.benchmark(timer=processor_seconds)
 def test_student(benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, student: str, way: str) -> None:
-    if way == "ours, compiled" and EPOCHS < COMPILING:
-        pytest.skip(f"compiling takes longer than {EPOCHS} epochs; set DDBENCH_SPEED_EPOCHS=200")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     train, test = images(10 * IPC, 1), images(100, 2)
-    compile: Compile = "always" if way == "ours, compiled" else "never"
+    compile: Compile = "auto" if way == "ours" else "never"
 
     def published() -> float:
         network = networks.build(student, 10, SIDE, generator=torch.Generator().manual_seed(0))
@@ -57,10 +55,10 @@ def test_student(benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         protocol = hard_adamw.DMGD.with_overrides({"image_size": SIDE, "epochs": EPOCHS})
         result = train_student(protocol, student, *train, *test, num_classes=10, ipc=IPC, seed=0, compile=compile)
         assert result.determinism is not None
-        assert bool(result.determinism["compiled"]) == (compile == "always")
+        benchmark.extra_info["compiled"] = result.determinism["compiled"]
         return result.acc_last
 
     benchmark.group = f"{EPOCHS} epochs of {student} at {SIDE} px, {10 * IPC} images, in processor seconds"
     accuracy = benchmark.pedantic(published if way == "published" else ours, rounds=1)
     benchmark.extra_info.update(threads=torch.get_num_threads(), accuracy=accuracy)
-    assert EPOCHS < COMPILING or accuracy > 50
+    assert EPOCHS < ENOUGH or accuracy > 50
