@@ -139,6 +139,8 @@ def load(file: Path) -> Any:
     Raises:
         UsageError: not such a file, or one that holds other objects than tensors.
     """
+    if file.exists() and not file.is_file():  # opening a named pipe would wait for ever
+        raise UsageError(f"{file}: expected a file of tensors, got something else under that name")
     try:
         with file.open("rb") as stream:
             if stream.read(40).startswith(b"version https://git-lfs"):
@@ -153,8 +155,10 @@ def load(file: Path) -> Any:
 
             return _arrays(load_file(file))
         return _arrays(torch.load(file, map_location="cpu", weights_only=True))
-    except (UsageError, MemoryError):
+    except UsageError:
         raise
+    except MemoryError as error:
+        raise UsageError(f"{file}: its arrays do not fit into this machine's memory") from error
     except OSError as error:
         if error.errno is None:
             raise UsageError(f"{file}: not a whole file of tensors ({_first_line(error)})") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +189,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "images_best.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="not a whole file of tensors"):
         read(tmp_path / "images_best.pt")
+
+
+def test_a_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    claimed = {"descr": "<f4", "fortran_order": False, "shape": (10**7, 3, 10**4, 10**4)}
+    np.lib.format.write_array_header_1_0(header, claimed)
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    (tmp_path / "set.npy").write_bytes(header.getvalue())
+    for file in (tmp_path / "set.npz", tmp_path / "set.npy"):
+        with pytest.raises(UsageError, match="do not fit into this machine's memory"):
+            read(file)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
