@@ -117,7 +117,6 @@ def _each(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         content = tar.extractfile(header)
         assert content is not None  # of a plain file
         yield header, content
-        tar.members.clear()  # tarfile remembers every header
 
 
 def _index(
@@ -131,8 +130,8 @@ def _index(
         raise UsageError(f"{INDEX} is larger than {limits.index_mib} MiB")
     value = texts.parse(content.read(), INDEX)
     if isinstance(value, dict) and value.get("format") != Index.model_fields["format"].default:
-        found = texts.shown(repr(value.get("format")))
-        raise UsageError(f"a bundle of format {found}; this version of ddbench reads format 1")
+        other = texts.shown(repr(value.get("format")))
+        raise UsageError(f"a bundle of format {other}; this version of ddbench reads format 1")
     try:
         index = Index.model_validate(value)
     except ValidationError as error:
