@@ -93,7 +93,7 @@ def labels_beside(folder: Path, images: Sequence[Path]) -> Beside | None:
     of_set = [
         entry
         for entry in there
-        if entry.suffix.lower() in SUFFIXES and re.search("label|logit", entry.name, re.IGNORECASE)
+        if entry.suffix.lower() in SUFFIXES and re.search("label|logit", entry.name, re.IGNORECASE) and entry.is_file()
         if entry.name != CLASSES or FloatImages.at(folder) is None
     ]
     of_crops = [entry for entry in there if FOLDERS.fullmatch(entry.name) and entry.is_dir()]

@@ -107,7 +107,7 @@ def _say_where(store: Store, members: Sequence[groups.Row], qualifiers: Sequence
         if (parts := places.get(row.key)) is not None and row.key.images is not None:
             others = [other for key, other in places.items() if key != row.key]
             ends = range(1, len(parts) + 1)
-            end = next((n for n in ends if all(other[-n:] != parts[-n:] for other in others)), len(parts))
+            end = next((n for n in ends if all(other[-n:] != parts[-n:] for other in others)), 1)
             marks[marks.index(row.key.images)] = f"{row.key.images[:-1]}, {'/'.join(parts[-end:])})"
 
 

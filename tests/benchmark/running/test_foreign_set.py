@@ -17,6 +17,7 @@ from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.running.foreign_set import plan_images
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.datasets.digits import Digits
+from ddbench.datasets.foreign.tensors import load
 from ddbench.datasets.image_sets import describe_set, write_png
 from ddbench.datasets.imagenet.classes import NETTE
 
@@ -137,3 +138,9 @@ def test_a_pipe_in_the_place_of_an_image_stops_nothing(digits: Path) -> None:
     os.mkfifo(digits / "6" / "00007.png")
     with pytest.raises(Problems, match="00007.png is a named pipe: expected an image file"):
         plan(digits)
+    (digits / "6" / "00007.png").unlink()
+    os.mkfifo(digits / "6" / "00000.pt")
+    os.mkfifo(digits / "labels.pt")
+    assert any("2 × named pipe" in note for note in plan(digits).notes)
+    with pytest.raises(UsageError, match="labels.pt: expected a file of tensors, got something else"):
+        load(digits / "labels.pt")
