@@ -82,6 +82,10 @@ def brought(
         if class_order is None and (class_order := hub.known_order(address)) is not None:
             notes.append(f"its class numbers are read as --class-order {class_order}, as its authors' programs do")
     file = None if path.is_dir() and FloatImages.at(path) is not None else tensor_file(path)
+    if not path.exists():
+        raise UsageError(
+            f"{images}: no such folder; expected one sub-folder per class of images, a file of tensors, or hf:OWNER/NAME"
+        )
     if file is None:
         options.refuse(images)
         if path.is_file():
