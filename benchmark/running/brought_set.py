@@ -84,7 +84,7 @@ def brought(
     file = None if path.is_dir() and FloatImages.at(path) is not None else tensor_file(path)
     if not path.exists():
         raise UsageError(
-            f"{images}: no such folder; expected one sub-folder per class of images, a file of tensors, or hf:OWNER/NAME"
+            f"{images}: no such folder; expected one sub-folder per class, a file of tensors, or hf:OWNER/NAME"
         )
     if file is None:
         options.refuse(images)
