@@ -47,8 +47,10 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    from ddbench.reports.results.rows import printable
+
     console = Console(stderr=True)
-    lines = message.splitlines() or ["failed without a message"]
+    lines = printable(message).splitlines() or ["failed without a message"]
     console.print(f"[bold red]error:[/] {escape(lines[0])}", highlight=False, soft_wrap=True)
     for line in lines[1:]:
         console.print(f"       {escape(line)}", highlight=False, soft_wrap=True)

@@ -202,8 +202,10 @@ class CellDir:
         return None if result is None or result.dataset is None else result.dataset.content_hash
 
     def progress(self) -> dict[str, Any]:
-        """The last progress note of the cell's process; empty if there is none."""
-        return _noted(self.path / "progress.json")
+        """The last progress note of the cell's process; empty if there is none. What is not of the type that a cell
+        writes is left out, so that whoever watches may count with it."""
+        noted = _noted(self.path / "progress.json")
+        return {key: value for key, value in noted.items() if _may_be(key, value)}
 
     def clear(self) -> None:
         """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does the lock file, on
@@ -223,6 +225,15 @@ class CellDir:
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+
+
+def _may_be(key: str, value: object) -> bool:
+    """Whether a cell writes such a progress note."""
+    if key == "note":
+        return isinstance(value, str)
+    if key == "accuracy":
+        return type(value) in (int, float) and 0 <= value <= 100  # type: ignore[operator] - as the types say
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _noted(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddbench.benchmark.core.result import Record
 
@@ -16,10 +16,18 @@ def as_json(found: Record) -> str:
     return found.model_dump_json(indent=1) + "\n"
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text begins with that a spreadsheet takes for a formula."""
+
+
 def as_csv(frame: pd.DataFrame) -> str:
-    """One line per row, missing values empty."""
-    text: str = frame.to_csv(index=False, lineterminator="\n")
+    """One line per row, missing values empty; a text that a spreadsheet would run as a formula has a `'` before it."""
+    text: str = frame.map(_no_formula).rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
     return text
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def as_parquet(frame: pd.DataFrame) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.provenance import PROVENANCE, Provenance, provenance_of
@@ -48,7 +48,12 @@ class Problem:
     path: str
     reason: str
 
+    def __post_init__(self) -> None:
+        for name in ("path", "reason"):  # names of files and what errors quote may be anybody's
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
+
+Model = TypeVar("Model", bound=BaseModel)
 Spec = TypeVar("Spec", DistillSpec, EvaluateSpec)
 Result = TypeVar("Result", DistillResult, EvaluateResult)
 
@@ -223,7 +228,7 @@ def _read_plans(
     for path in plans:
         try:
             plan = Plan.model_validate_json(path.read_bytes())
-            cells = [(cell_id(spec), printable(planned.label), spec) for planned, spec in plan.cells()]
+            cells = [(cell_id(spec), printable(planned.label), shown(spec)) for planned, spec in plan.cells()]
         except (OSError, ValueError) as error:
             problems.append(Problem(str(path), f"not a plan that this program reads: {first_line(error)}"))
             continue
@@ -252,16 +257,18 @@ def _read_cell(
             Problem(str(folder.path), f"its spec.json is that of {cell_id(spec)}: a copy, or edited; left out")
         )
         return
+    spec = shown(spec)
     result, state, reason = _outcome(folder)
+    result = None if result is None else shown(result)
     if state == State.UNREADABLE:
         problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
     cells: dict[str, Any] = distills if isinstance(spec, DistillSpec) else evaluates
     kind: Any = DistillCell if isinstance(spec, DistillSpec) else EvaluateCell
     cell = cells.get(folder.id) or kind(folder.id, spec, _launch_label(folder))
-    label = cell.label if result is None else printable(result.label)
-    cells[folder.id] = replace(
-        cell, label=label, state=state, reason=reason, result=result, provenance=provenance_of(folder.path)
-    )
+    label = cell.label if result is None else result.label
+    origins = provenance_of(folder.path)
+    origins = None if origins is None else shown(origins)
+    cells[folder.id] = replace(cell, label=label, state=state, reason=reason, result=result, provenance=origins)
 
 
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
@@ -355,6 +362,24 @@ def _launch_label(folder: CellDir) -> str:
 def printable(text: str) -> str:
     """Names and reasons come from files of unknown origin: no escape sequence of theirs reaches a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shown(model: Model) -> Model:
+    """A model with every text in it printable; itself where they are, as always but for a hostile file."""
+    text = model.model_dump_json(exclude={"metrics"})  # JSON escapes control characters, and writes others as they are
+    if text.isprintable() and "\\u" not in text and "\\r" not in text and "\\b" not in text and "\\f" not in text:
+        return model
+    return _shown(model)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: _shown(one) for name, one in value})
+    if isinstance(value, dict):
+        return {_shown(key): _shown(one) for key, one in value.items()}
+    return type(value)(map(_shown, value)) if isinstance(value, list | tuple) else value
 
 
 def first_line(error: BaseException) -> str:
