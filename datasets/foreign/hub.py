@@ -139,10 +139,10 @@ def _snapshot(address: Address) -> tuple[Path, bool]:
         except Exception as error:  # the client raises errors of several libraries: HTTP, the system, its own
             problems.append(error)
             break
-    missing = all(isinstance(error, RepositoryNotFoundError) for error in problems)
-    why = str(problems[0] if missing else problems[-1]).strip().partition("\n")[0]
-    if missing:
+    telling = [error for error in problems if not isinstance(error, RepositoryNotFoundError)]
+    if not telling:
         raise UsageError(f"{address}: no such repository, neither of a dataset nor of a model, or no access to it")
+    why = str(telling[0]).strip().partition("\n")[0]
     raise UsageError(
         f"{address} cannot be had from the hub, nor is it whole in the hub's cache on this machine "
         f"({constants.HF_HUB_CACHE}): {why} Where the hub can be reached, run `hf download {address.repo} --repo-type "
