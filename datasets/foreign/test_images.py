@@ -31,7 +31,7 @@ from ddbench.datasets.set_layout import first_of
 
 CERTAIN, CHANCE = 0.98, 0.001
 """Correlation from which one near copy in any number of images is none by chance, and the share of a set's images below
-which less alike ones are (docs/foreign-sets.md: of training images 11 in 12,894 at most)."""
+which less alike ones are (docs/foreign-sets.md: of training images 3 in 12,894 at most)."""
 BLOCK = 256
 """Images read at once."""
 Progress = Callable[[str, int, int], None]
