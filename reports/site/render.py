@@ -57,6 +57,7 @@ def environment(public: bool) -> Environment:
         "accuracy_interval": columns.accuracy_text,
         "rank": columns.rank,
         "gap": columns.gap,
+        "images": columns.images,
         "interval": lambda of: number_text.interval(of.low, of.high),
         "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
         "bar": interval_bar,

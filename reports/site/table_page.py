@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddbench.reports.output.columns import legend
+from ddbench.reports.output.columns import counts_differ, legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
 from ddbench.reports.site.charts import scale_of
@@ -79,6 +79,7 @@ def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
     """Which columns have anything to show."""
     rows = table.rows
     return {
+        "images": counts_differ(table),
         "papers": any(row.papers for row in rows),
         "gap": any(row.gap_closed_percent is not None for row in rows),
         "gpu": any(row.cost.distill_gpu_peak_allocated_mib is not None for row in rows),
