@@ -69,7 +69,8 @@ def load_yaml(text: str) -> Any:
             raise UsageError(f"its anchors stand for more than {MOST_NODES:,} values; write them out")
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        where = "" if error.problem_mark is None or "\n" not in text else f"line {error.problem_mark.line + 1}: "
+        mark = error.context_mark or error.problem_mark  # where it began that does not end
+        where = "" if mark is None or "\n" not in text else f"line {mark.line + 1}: "
         raise UsageError(where + _one_line(error.problem or error)) from None
     except RecursionError:
         raise UsageError("it is nested too deeply, or an anchor contains itself") from None
