@@ -1,7 +1,8 @@
 """The results folder: one directory per cell, every file written whole or not at all. Imports no torch.
 
     <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json lock lock.pid
-    <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images
+    <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images; of floats:
+                        images.npy labels.npy manifest.json
     <out>/artefacts/    what cells share: latents, support points
     <out>/plans/        what was asked for, so that completed/expected is known
     <out>/superseded/   <id>.<content hash>/: cells that were run on other images than the dataset has now
