@@ -233,8 +233,8 @@ def _may_be(key: str, value: object) -> bool:
     if key == "note":
         return isinstance(value, str)
     if key == "accuracy":
-        return type(value) in (int, float) and 0 <= value <= 100  # type: ignore[operator] - as the types say
-    return type(value) is int and 0 <= value < 2**53
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _noted(file: Path) -> dict[str, Any]:
