@@ -18,7 +18,7 @@ NOT_DECIMAL = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates are text, as an option may look like one; keys are there once; numbers are decimal."""
+    """Dates are text, as an option may look like one; keys are there once; numbers are decimal; texts are printable."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
         first: [(tag, pattern) for tag, pattern in resolvers if tag != DATE]
@@ -42,7 +42,13 @@ class _Loader(yaml.SafeLoader):
             return self.construct_yaml_float(node)
         return self.construct_yaml_int(node)
 
+    def text(self, node: yaml.ScalarNode) -> Any:
+        if not all(character.isprintable() or character in "\n\t" for character in node.value):
+            raise _problem(node, f"a text with control characters, {node.value!a}")
+        return self.construct_yaml_str(node)
 
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.decimal)
 

@@ -134,6 +134,8 @@ def test_texts_that_are_no_json_of_a_prior(folder: Path, file: str, text: str, m
         ({"learned_variance": 1, "clip_denoised": "no"}, ["learned_variance: Input", "clip_denoised: Input"]),
         ({"schedule": []}, ["schedule: Input should be an object"]),
         ({"class_ids": "n1"}, ["class_ids: Input should be a valid array"]),
+        ({"trained_on": "\x1b]0;owned\x07"}, ["is not JSON of a prior: a text with control characters, "]),
+        ({"class_ids": ["n1", "n2", "n\x9b3"]}, ["a text with control characters, 'n.x9b3'"]),
         ({"checksums": ["x"]}, ["checksums: Input should be an object"]),
         ({"checksums": {"../x": "0"}}, ["checksums.*is not below the prior's folder"]),
         ({"class_ids": [None, None, None]}, ["expected the id of at least one class"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a prior.
 
     Raises:
-        UsageError: as `check_kind`; not JSON, a key twice, or something else than an object.
+        UsageError: as `check_kind`; not JSON, a key twice, a text with control characters, or something else than an
+            object.
     """
     check_kind(path)
 
@@ -66,10 +68,25 @@ def read_object(path: Path) -> dict[str, Any]:
 
     try:
         content = json.loads(path.read_bytes(), object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+        for text in _texts(content):
+            if not all(character.isprintable() or character in "\n\t" for character in text):
+                raise ValueError(f"a text with control characters, {ascii(text)[:100]}")
     except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None
+        raise UsageError(f"{path} is not JSON of a prior: {error}") from None
     except RecursionError:
         raise UsageError(f"{path} is not JSON of a prior: its brackets are nested too deeply") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text of a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value:
+            yield from _texts(one)
+        if isinstance(value, dict):
+            for one in value.values():
+                yield from _texts(one)

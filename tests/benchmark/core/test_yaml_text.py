@@ -40,6 +40,8 @@ REFUSED = {
     "!!float {}": "does not fit its type",
     "a: \x07": "special characters are not allowed",
     "? [a]\n: b": "unhashable",
+    '"a\\e]0;owned\\a"': r"a text with control characters, 'a\\x1b\]0;owned",
+    '{"a\\u202e": 1}': "a text with control characters",
     "a: 1\n--- \nb: 2": "but found another document",
     "x" * 2_000_000: "characters; expected at most",
 }
