@@ -41,9 +41,16 @@ def group_scores(groups: Tensor, mean: Tensor, std: Tensor, skew_weight: float) 
 
 
 def best_group(
-    draw: Callable[[int], torch.Generator], mean: Tensor, std: Tensor, *, size: int, groups: int, skew_weight: float
+    draw: Callable[[int], torch.Generator],
+    mean: Tensor,
+    std: Tensor,
+    *,
+    size: int,
+    groups: int,
+    skew_weight: float,
+    factor: Tensor | None = None,
 ) -> Tensor:
-    """The group with the lowest score among `groups` of N(μ, diag σ²): (size, D).
+    """The group with the lowest score among `groups` of N(μ, diag σ²), or of N(μ, FᵀF): (size, D).
 
     Groups come in blocks of fixed size, so that neither memory nor the device's size has a say in which there are.
 
@@ -53,24 +60,27 @@ def best_group(
         std: (D,) σ.
         size: n.
         skew_weight: see `group_scores`.
+        factor: (K, D) F; None: draws have no covariance.
 
     Raises:
         RunError: scores that are not numbers.
     """
     shape = (size, len(mean))
-    in_block = max(1, BLOCK_NUMBERS // (size * len(mean)))
+    drawn_shape = shape if factor is None else (size, len(factor))
+    in_block = max(1, BLOCK_NUMBERS // (size * max(len(mean), drawn_shape[1])))
     lowest = torch.full((), torch.inf, device=mean.device)
     best = torch.zeros(shape, device=mean.device)
 
     def drawn(block: int) -> Tensor:
         count = min(in_block, groups - block * in_block)
-        return torch.randn(count, *shape, generator=draw(block))
+        return torch.randn(count, *drawn_shape, generator=draw(block))
 
     # One block is drawn by one thread; a class of ImageNet at the paper's numbers has thousands of them.
     threads = torch.get_num_threads()
     threads = threads if threads > 1 or mean.is_cuda else 0
     for noise in begun_ahead(drawn, range(math.ceil(groups / in_block)), threads):
-        block_groups = torch.addcmul(mean, send(noise, mean.device), std)
+        sent = send(noise, mean.device)
+        block_groups = torch.addcmul(mean, sent, std) if factor is None else mean + sent @ factor
         score, at = group_scores(block_groups, mean, std, skew_weight).min(0, keepdim=True)
         better = score < lowest  # chosen where the groups lie: the host draws the next block meanwhile
         lowest = torch.where(better, score, lowest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ def class_group(task: DistillTask, prior: Prior, params: D3HRParams, class_index
     size, class_id = task.ipc, task.class_ids[class_index]
 
     def make() -> dict[str, np.ndarray]:
-        mean, std = class_statistics(task, prior, params, class_index)
+        mean, std, factor = class_statistics(task, prior, params, class_index)
         task.progress(f"choosing among {params.groups} groups for class {class_id}")
         group = best_group(
             lambda block: task.stream("group", class_id, block),
@@ -30,6 +32,7 @@ def class_group(task: DistillTask, prior: Prior, params: D3HRParams, class_index
             size=size,
             groups=params.groups,
             skew_weight=params.skew_weight,
+            factor=None if factor is None else factor.to(prior.device),
         )
         return {"group": group.cpu().numpy()}
 
@@ -38,16 +41,29 @@ def class_group(task: DistillTask, prior: Prior, params: D3HRParams, class_index
     return task.cache.arrays("groups", key, make)["group"].reshape(size, *prior.latent_shape)
 
 
-def class_statistics(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation of the class's inverted latents at the level, made once: (D,) float32."""
+def class_statistics(
+    task: DistillTask, prior: Prior, params: D3HRParams, class_index: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean and (unbiased) standard deviation of the class's inverted latents at the level, made once: (D,) float32; and
+    with `covariance=full` F, (K, D) float32 with FᵀF their covariance, K the fewer of images and D."""
 
     def make() -> dict[str, np.ndarray]:
         inverted = invert_class(task, prior, params, class_index).flatten(1).double()
         variance, mean = torch.var_mean(inverted, 0)
-        return {"mean": mean.float().numpy(), "std": variance.sqrt().float().numpy()}
+        made = {"mean": mean.float().numpy(), "std": variance.sqrt().float().numpy()}
+        if params.covariance == "full":
+            made["factor"] = covariance_factor(inverted - mean).float().numpy()
+        return made
 
     kept = task.cache.arrays("inversion", _statistics_key(task, prior, params, class_index), make)
-    return torch.tensor(kept["mean"]), torch.tensor(kept["std"])
+    factor = torch.tensor(kept["factor"]) if params.covariance == "full" else None
+    return torch.tensor(kept["mean"]), torch.tensor(kept["std"]), factor
+
+
+def covariance_factor(centred: Tensor) -> Tensor:
+    """F, (K, D) with FᵀF the (unbiased) covariance of the rows of (N, D), whose mean is 0; K the fewer of N and D."""
+    scaled = centred / math.sqrt(len(centred) - 1)
+    return scaled if len(scaled) <= scaled.shape[1] else torch.linalg.qr(scaled, mode="r").R
 
 
 def invert_class(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> Tensor:
@@ -69,4 +85,6 @@ def _statistics_key(task: DistillTask, prior: Prior, params: D3HRParams, class_i
     of_params = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
     if params.real_images is not None:
         of_params["real_images"] = params.real_images
+    if params.covariance != "diagonal":
+        of_params["covariance"] = params.covariance
     return latents_key(task, prior, class_index, params.latents) | of_params

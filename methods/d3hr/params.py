@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,14 @@ class D3HRParams(base.Params):
             "to 1e8; draws are made on the CPU, about 1e8 numbers a second (groups × IPC × numbers in a latent).",
         ),
     ] = 1_000_000
+    covariance: Annotated[
+        Literal["diagonal", "full"],
+        Field(
+            description="Covariance of the groups' draws: none between the numbers of a latent (paper), or that of the "
+            "inverted latents. Neighbouring pixels are alike, so at a pixel prior independent draws denoise to fog; "
+            "full costs a matrix product for each group."
+        ),
+    ] = "diagonal"
     skew_weight: Annotated[
         float, Field(ge=0, description="λ, weight of the skewness in a group's score: 0.5 (paper); program: 0.1.")
     ] = 0.5

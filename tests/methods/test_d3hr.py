@@ -19,7 +19,7 @@ from torch import Tensor
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.methods.d3hr import groups
 from ddbench.methods.d3hr.groups import best_group, group_scores
-from ddbench.methods.d3hr.inversion import class_group, class_statistics, invert_class
+from ddbench.methods.d3hr.inversion import class_group, class_statistics, covariance_factor, invert_class
 from ddbench.methods.d3hr.method import D3HR
 from ddbench.methods.diffusion import ddim
 from ddbench.methods.diffusion.ddim import ddim_levels, walk
@@ -164,6 +164,31 @@ def test_the_best_group_by_brute_force(count: int, weight: float, monkeypatch: p
     np.testing.assert_allclose(found.numpy(), best, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("images", [4, 12])
+def test_the_factor_is_that_of_the_covariance(images: int) -> None:
+    rows = normal(images, 6).double() @ normal(6, 6, seed=1).double()
+    factor = covariance_factor(rows - rows.mean(0))
+    assert factor.shape == (min(images, 6), 6)
+    np.testing.assert_allclose(factor.T @ factor, np.cov(rows.numpy().T), atol=1e-12)
+
+
+def test_draws_have_the_covariance_of_the_inverted_latents() -> None:
+    """With one group of many vectors nothing is chosen: it is a sample."""
+    factor, mean = normal(3, 4, seed=2), normal(4, seed=3)
+    std = (factor.T @ factor).diag().sqrt()
+    group = best_group(
+        lambda block: torch.Generator().manual_seed(block),
+        mean,
+        std,
+        size=20_000,
+        groups=1,
+        skew_weight=0.0,
+        factor=factor,
+    )
+    np.testing.assert_allclose(np.cov(group.numpy().T), factor.T @ factor, atol=0.15)
+    np.testing.assert_allclose(group.mean(0), mean, atol=0.05)
+
+
 def test_groups_without_a_score_are_an_error_not_an_image() -> None:
     with pytest.raises(RunError, match="no group of latents has a finite score"):
         best_group(
@@ -192,7 +217,8 @@ def test_statistics_are_those_of_the_inverted_latents(
     torch.testing.assert_close(
         inverted, walk(prior, own, pixels, range(0, 601, 100), cfg_scale=4), rtol=1e-3, atol=1e-3
     )
-    mean, std = class_statistics(task, prior, params, 1)
+    mean, std, factor = class_statistics(task, prior, params, 1)
+    assert factor is None
     flat = inverted.reshape(12, -1).numpy().astype(np.float64)
     np.testing.assert_allclose(mean.numpy(), flat.mean(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(std.numpy(), flat.std(0, ddof=1), rtol=1e-5, atol=1e-5)
@@ -221,7 +247,7 @@ def test_a_group_is_of_its_class_its_seed_and_its_budget(
         task = make_task(images, CLASSES, ipc=2, prior=prior, seed=seed, cache=memory_cache)
         given = D3HR.Params(**({"steps": 4, "groups": 300} | params))
         found = class_group(task, prior, given, class_index)
-        mean, std = class_statistics(task, prior, given, class_index)
+        mean, std, _ = class_statistics(task, prior, given, class_index)
         quality = group_scores(torch.tensor(found).reshape(1, 2, -1), mean, std, given.skew_weight)
         quality_of.append(quality.item())
         return found
