@@ -259,6 +259,10 @@ def digits_with(tmp_path: Path, class_ids: list[str]) -> Path:
     return folder
 
 
+def digits_of_letters(tmp_path: Path) -> Path:
+    return digits_with(tmp_path, list("abcdefghij"))
+
+
 def test_labels_are_compared_with_images_that_are_at_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = list(Digits.class_ids)
     prepare("right", "--from", digits_with(tmp_path, own))
@@ -289,6 +293,8 @@ def test_labels_are_compared_with_images_in_a_folder(tmp_path: Path, capsys: pyt
     assert "not checked: images of 5 of its classes were found, 6 are needed" in capsys.readouterr().out
     with pytest.raises(UsageError, match="expected a folder of images for each class, named such as 0"):
         prepare("none", "--from", digits_with(tmp_path, own), "--check-on", tmp_path)
+    with pytest.raises(UsageError, match=r"--data .*images: holds no dataset of the prior's classes"):
+        prepare("other", "--from", digits_of_letters(tmp_path), "--data", tmp_path / "images")
     with pytest.raises(UsageError, match="--check-on nette: the prior lists other classes"):
         prepare("other", "--from", digits_with(tmp_path, own), "--check-on", "nette")
     with pytest.raises(UsageError, match="mean 'digits'"):

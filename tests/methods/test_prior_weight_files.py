@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -44,6 +45,13 @@ WRAPPED: dict[str, Callable[[Weights], Any]] = {
     "Lightning": lambda w: {"state_dict": prefixed("model.", w), "epoch": 3, "callbacks": {}},
     "another prefix": lambda w: prefixed("diffusion.network.", w),
     "model alone": lambda w: {"model": w, "opt": {"state": {}, "param_groups": []}, "args": Namespace(lr=1e-4)},
+    "numbers of NumPy": lambda w: {
+        "model": w,
+        "loss": np.float64(0.5),
+        "best": np.int64(3),
+        "path": Path("/a/b"),
+        "flag": np.bool_(True),
+    },
     "nested twice": lambda w: {"state_dict": {"model": w}},
     "average before model": lambda w: {"model": zeros(w), "ema": w},
     "average of no model": lambda w: {"model": None, "ema": w},

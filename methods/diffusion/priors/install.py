@@ -151,7 +151,7 @@ def _check_labels(files: PriorFiles, said: Said, say: Callable[[str], None]) -> 
     say("loading it once, to see that it is whole …")
     prior = Prior.load(files, device="cuda" if torch.cuda.is_available() else "cpu")
     size = sum(weight.numel() for weight in prior.network.parameters())
-    if said.check_on is None and prior.device.type == "cpu" and size > QUICK_ON_A_CPU:
+    if said.check_on is None and said.data is None and prior.device.type == "cpu" and size > QUICK_ON_A_CPU:
         say("class list not checked: on a CPU that takes this network minutes; --check-on DATASET or FOLDER does it")
         return
     found = label_images(files.metadata, prior.image_shape[2], said.check_on, said.data)

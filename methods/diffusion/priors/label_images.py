@@ -53,13 +53,15 @@ def label_images(
                     f"--check-on {name}: the prior lists other classes, or its images have other than "
                     f"{dataset.channels} channels"
                 )
-            split = _split_at_hand(dataset, data, most=UNASKED_IMAGES if check_on is None else None)
+            split = _split_at_hand(dataset, data, most=UNASKED_IMAGES if check_on is None and data is None else None)
             source = dataset.train_at(split, data, metadata.resolution, _resize(metadata))
         except UsageError:
             if check_on is None:
                 continue  # not at hand
             raise
         return f"training images of {name}", _of_source(source, dataset.class_ids)
+    if data is not None:
+        raise UsageError(f"--data {data}: holds no dataset of the prior's classes; name one with --check-on DATASET")
     return None
 
 

@@ -10,9 +10,10 @@ import argparse
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,6 +30,13 @@ WRAPPERS = frozenset({"module", "_orig_mod", "model", "_fsdp_wrapped_module", "_
 DEEPEST = 4
 ANCHORS = ("x_embedder.proj.weight", "pos_embed.proj.weight")
 """A DiT's first layer, in the original's naming and in that of `diffusers`: what stands before it is a prefix."""
+
+SCALAR = np.float64(0).__reduce__()[0]
+DATA_ONLY: list[Any] = [
+    *(argparse.Namespace, PosixPath, np.dtype, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}),
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""What training formats keep beside weights, and what holds data only: a command line, a path, numbers of NumPy."""
 
 NAME = re.compile(r"diffusion_pytorch_model(?:\.(\w+))?\.(safetensors|bin)(\.index(?:\.(\w+))?\.json)?")
 VARIANTS = ("", "fp32", "fp16", "bf16")
@@ -116,8 +124,7 @@ def _unpickled(path: Path) -> Any:
                 raise UsageError(
                     f"{path} claims {unpacked:,} bytes in a file of {path.stat().st_size:,}; copy it again"
                 )
-        # The training format keeps its command line; a Namespace holds data only.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(DATA_ONLY):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (UsageError, MemoryError):
         raise
