@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Literal
 
-from PIL import Image, ImageColor, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageColor, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from ddbench.benchmark.core.errors import UsageError
 
@@ -54,11 +54,9 @@ def background(colour: str) -> tuple[int, int, int]:
         UsageError: none of these.
     """
     try:
-        red, green, blue = (
-            map(int, colour.split(",")) if "," in colour else ImageColor.getrgb(colour)  # a name, or #rrggbb
-        )
-        if all(0 <= value <= 255 for value in (red, green, blue)):
-            return red, green, blue
+        values = list(map(int, colour.split(",")) if "," in colour else ImageColor.getrgb(colour))  # or a name, #rrggbb
+        if len(values) == 3 and all(0 <= value <= 255 for value in values):
+            return values[0], values[1], values[2]
     except ValueError:
         pass
     raise UsageError(f"--flatten {colour}: expected white, black or R,G,B with values of 0 to 255")
@@ -137,7 +135,8 @@ def _bits_beyond_mode(file: IO[bytes], image: Image.Image) -> int:
     """Bits a channel in formats of which Pillow opens deeper colour under the mode of 8-bit colour; else 0."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))
-    if image.format == "PPM":  # its decoder's arguments end with the largest value, where that is not 255
+    if isinstance(image, PpmImagePlugin.PpmImageFile):
+        # Its decoder's arguments end with the largest value, where that is not 255.
         arguments = image.tile[0].args
         return max((one.bit_length() for one in arguments if isinstance(one, int)), default=0) if arguments else 0
     if image.format == "PNG":

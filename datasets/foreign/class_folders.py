@@ -67,8 +67,8 @@ def folder_names(folder: Path) -> list[str]:
 def _by_order(names: Sequence[str], known: Mapping[str, str], class_ids: Sequence[str], order: str) -> dict[str, str]:
     """Folder name -> class id, of what the order says; what it says of a folder goes before the folder's own name."""
     if order not in ORDERS:
-        listed, numbers = read_list(order, class_ids), _numbers(names) or {}
-        found = {name: listed.get(name) or listed.get(str(numbers.get(name))) for name in names}
+        listed, number_of = read_list(order, class_ids), _numbers(names) or {}
+        found = {name: listed.get(name) or listed.get(str(number_of.get(name))) for name in names}
         return {name: class_id for name, class_id in found.items() if class_id is not None}
     rest = [name for name in names if name not in known]
     numbers = _numbers(rest)

@@ -49,7 +49,7 @@ def _own_names() -> Mapping[str, frozenset[str]]:
 @cache
 def _synonyms() -> Mapping[str, frozenset[str]]:
     """wnid -> its spellings, as timm carries WordNet's lemmas."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     lemmas = ImageNetInfo().label_descriptions()
     return {wnid: frozenset(map(_letters, lemma.split(","))) for wnid, lemma in zip(IMAGENET_1K, lemmas, strict=True)}

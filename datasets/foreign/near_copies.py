@@ -29,7 +29,8 @@ ASPECTS = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75))
 
 
 class Match(NamedTuple):
-    index: int
+    place: int
+    """Among the pictures."""
     correlation: float
 
 
@@ -61,7 +62,7 @@ class NearCopies:
         for index in nearest[most[nearest] >= LEAST_TINY].tolist():
             view = views[int(likeness[:, index].argmax())]
             best = max(best, Match(index, correlation(view, self.pictures[index])), key=lambda match: match.correlation)
-        return None if best.index < 0 else best
+        return None if best.place < 0 else best
 
 
 def correlation(image: np.ndarray, whole: np.ndarray) -> float:

@@ -97,7 +97,7 @@ def find_test_images(
         path: f"the test image {test.names[index]}, by its pixels at {image_size} px" for path, index in exact.items()
     }
     by_looks = {
-        path: f"a near copy of the test image {test.names[match.index]} (correlation {match.correlation:.2f})"
+        path: f"a near copy of the test image {test.names[match.place]} (correlation {match.correlation:.2f})"
         for path, match in near.items()
     }
     return {path: why for path, why in (by_looks | by_pixels).items() if path not in cleared} | found
@@ -153,7 +153,7 @@ def _by_looks(
         for path, look in looks.items():
             match = near.find(look)
             if match is not None:
-                found[path] = match._replace(index=int(indices[match.index]))
+                found[path] = match._replace(place=int(indices[match.place]))
         if done // BLOCK < (done + len(looks)) // BLOCK:
             progress("comparing with test images", done, len(prints))
         done += len(looks)
@@ -177,7 +177,7 @@ def _cleared(
 ) -> set[Path]:
     """Those that are training images of their class or the test image's, or look as much like one."""
     accused: dict[int, list[Path]] = {}
-    for path, index in [*exact.items(), *((path, match.index) for path, match in near.items())]:
+    for path, index in [*exact.items(), *((path, match.place) for path, match in near.items())]:
         for class_index in {int(test.labels[index]), labels[path]}:
             accused.setdefault(class_index, []).append(path)
     cleared = set()

@@ -48,7 +48,7 @@ def images_in(folder: Path) -> list[Image.Image]:
 
 def found(known: Sequence[Image.Image], asked: Sequence[Image.Image]) -> list[int | None]:
     near = NearCopies(np.stack(list(map(look, known))))
-    return [None if match is None else match.index for match in map(near.find, map(look, asked))]
+    return [None if match is None else match.place for match in map(near.find, map(look, asked))]
 
 
 @pytest.mark.parametrize("change", COPIES)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.store import Store
 from ddbench.datasets.base import SplitData
 from ddbench.datasets.digits import Digits
+from ddbench.datasets.foreign.test_images import print_of
 from ddbench.datasets.image_sets import pixels_sha256, set_sha256, store_set, write_png
 from ddbench.reports.quality import tables, text
+from ddbench.reports.quality.measure import Measuring
 from ddbench.reports.quality.measures import KEYS
 from ddbench.reports.quality.records import QualityRecord, folder_of, read_quality, sheet_name
 from ddbench.reports.quality.sets import finished_sets
@@ -118,6 +121,19 @@ def test_noise_is_far_from_everything(measured: Any) -> None:
         assert noise[key] > 1.5 * real[key], key
     assert noise["coverage_percent"] < real["coverage_percent"]
     assert noise["label_agreement_percent"] < 50 < real["label_agreement_percent"]
+
+
+def test_test_images_are_counted(measured: Any, digits: SplitData, tmp_path: Path) -> None:
+    """Also in sets that were made here."""
+    assert {record(measured, label).values["test_images"] for label in measured[1]} == {0}
+    labels = np.repeat(np.arange(10), 2)
+    leaked = np.concatenate([digits.test.of_class(c)[:2] for c in range(10)])
+    pixels = [*digits.train.read(digits.train.of_class(0)[:2]), *digits.test.read(leaked)[2:]]
+    store = Store(tmp_path)
+    folder = store.set_dir(keep(store, tmp_path / "scratch", pixels, labels))
+    made: Any = SimpleNamespace(folder=folder, subset=None, reading=None, dataset=SimpleNamespace(split=digits.name))
+    measuring: Any = SimpleNamespace(dataset=Digits(), resolution=8, data=None)
+    assert len(Measuring._test_images(measuring, made, labels, [print_of(one, 8) for one in pixels])) == 18
 
 
 def test_label_agreement_and_bytes_are_those_of_the_files(measured: Any, digits: SplitData) -> None:
