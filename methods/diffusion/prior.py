@@ -240,7 +240,7 @@ def load_strictly(model_class: Any, folder: Path, **config: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # of a foreign config and foreign weights `diffusers` raises whatever it stumbles over
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(str(error).split())[:500] or type(error).__name__
         raise UsageError(f"{folder} does not load as a {model_class.__name__}: {said}") from None
     wrong = {kind: keys for kind, keys in found.items() if keys}
     if wrong:

@@ -334,6 +334,22 @@ def test_a_checkpoint_cut_off_anywhere_is_refused(original: Path, tmp_path: Path
             loaded(tmp_path / "x.pt")
 
 
+def test_a_changed_byte_is_found(original: Path, tmp_path: Path) -> None:
+    content = bytearray(original.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(UsageError, match="is damaged: its part .*/data/.* has another checksum; copy it again"):
+        loaded(tmp_path / "x.pt")
+
+
+def test_eight_bit_floats_are_numbers_too(original: Path, tmp_path: Path) -> None:
+    weights = torch.load(original, weights_only=True)
+    weights["blocks.0.attn.qkv.weight"] = weights["blocks.0.attn.qkv.weight"].to(torch.float8_e5m2)
+    torch.save(weights, tmp_path / "x.pt")
+    found = loaded(tmp_path / "x.pt")["transformer_blocks.0.attn1.to_q.weight"]
+    assert torch.equal(found, weights["blocks.0.attn.qkv.weight"].float().chunk(3)[0])
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.pt")
     with pytest.raises(UsageError, match="is no regular file"):

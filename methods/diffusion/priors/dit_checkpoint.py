@@ -119,7 +119,7 @@ def _filled(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
             model: Any = DiTTransformer2DModel(**config)
         model.load_state_dict(weights, strict=True)
     except Exception as error:  # of foreign settings and weights `diffusers` and torch raise whatever they stumble over
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(str(error).split())[:500] or type(error).__name__
         raise UsageError(f"{path} does not hold the weights of a DiT: {said}") from None
     if position is not None:
         table = model.pos_embed.pos_embed

@@ -102,8 +102,11 @@ def install(
                 raise UsageError("--revision names a commit on the hub; it does not go with --from")
             parts = from_files(name, kind, source.expanduser(), None if vae is None else vae.expanduser(), said)
         with whole_folder(target, existing="refuse", locked=True) as partial:
-            _write(name, kind, parts, partial, say)
-            _check_labels(find_prior(partial), said, say)
+            try:
+                _write(name, kind, parts, partial, say)
+                _check_labels(find_prior(partial), said, say)
+            except UsageError as error:  # of what was written: what it was made of is what can be mended
+                raise UsageError(str(error).replace(str(partial), f"{source or name}, as installed")) from None
     return find_prior(name)
 
 

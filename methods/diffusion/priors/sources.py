@@ -136,7 +136,7 @@ def _transformer_in(source: Path) -> Path:
         return checkpoints[0]
     raise UsageError(
         f"--from {source}: found no network in it; expected {TRANSFORMER}/{CONFIG} and {TRANSFORMER}/{WEIGHTS}, the "
-        f"same two files in the folder itself, or one checkpoint ({', '.join(CHECKPOINTS)}); {len(checkpoints)} are there"
+        f"same two files in the folder itself, or one checkpoint ({len(checkpoints)} files are there that may be one)"
     )
 
 

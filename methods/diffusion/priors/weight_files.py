@@ -119,11 +119,11 @@ def _unpickled(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > path.stat().st_size:  # torch.save packs nothing
-                raise UsageError(
-                    f"{path} claims {unpacked:,} bytes in a file of {path.stat().st_size:,}; copy it again"
-                )
+                unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+                if unpacked > size:  # torch.save packs nothing
+                    raise UsageError(f"{path} claims {unpacked:,} bytes in a file of {size:,}; copy it again")
+                if (broken := archive.testzip()) is not None:  # torch.load compares no checksums
+                    raise UsageError(f"{path} is damaged: its part {broken} has another checksum; copy it again")
         with torch.serialization.safe_globals(DATA_ONLY):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (UsageError, MemoryError):
@@ -218,7 +218,7 @@ def weight_problems(weights: Mapping[str, Tensor]) -> list[str]:
     for name, weight in weights.items():
         if weight.numel() == 0:
             continue
-        low, high = (bound.item() for bound in torch.aminmax(weight))
+        low, high = (bound.item() for bound in torch.aminmax(weight.float()))
         nothing = nothing and (low == high == 0 or name == COMPUTED)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN compares as false
             unlike.setdefault("not finite", []).append(name)
