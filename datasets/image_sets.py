@@ -198,6 +198,13 @@ def read_set(
     return ImageSet(record.labels, record.sha256, record.ipc, record.skipped, pixels)
 
 
+def _once(files: Sequence[tuple[Path, str]]) -> str:
+    """What is wrong with several files alike, said of the first."""
+    (_, said), *others = files
+    names = [f"{path.parent.name}/{path.name}" for path, _ in others]
+    return said + (f" (so with {len(others)} more: {', '.join(first_of(names, 5))})" if others else "")
+
+
 def _read(
     folder: Path,
     class_ids: Sequence[str],
@@ -217,7 +224,7 @@ def _read(
         return read_image(path, channels, flatten) if floats is None else floats.read(path, channels)
 
     paths = [path for _, path in rows]
-    problems: list[str] = []
+    problems: dict[str, list[tuple[Path, str]]] = {}
     index_in_class = [0] * len(class_ids)
 
     def digests() -> Iterator[tuple[str, int, str]]:
@@ -225,7 +232,7 @@ def _read(
             try:
                 image = read(path, channels)
             except UsageError as error:
-                problems.append(str(error))
+                problems.setdefault(str(error).replace(str(path), ""), []).append((path, str(error)))
                 continue
             take(row, paths, image)
             yield class_ids[class_index], index_in_class[class_index], pixels_sha256(image)
@@ -233,8 +240,8 @@ def _read(
 
     sha256 = set_sha256(digests())
     if problems:
-        transparent = any("transparent: " in problem for problem in problems)
+        transparent = any("transparent: " in reason for reason in problems)
         way = "; or say what lies behind transparent pixels: --flatten white|black|R,G,B" if transparent else ""
-        raise Problems([*first_of(problems), f"convert, replace or remove these files{way}"])
+        raise Problems([*first_of(list(map(_once, problems.values()))), f"convert, replace or remove these files{way}"])
     labels = np.array([label for label, _ in rows], np.int64)
     return SetRecord(labels, sha256, max(len(here) for _, here in files), layout.skipped)

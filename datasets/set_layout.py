@@ -122,4 +122,4 @@ def _some(names: Sequence[str], most: int = 10) -> str:
 def first_of(problems: list[str], most: int = 10) -> list[str]:
     """What is shown of a long list, and how many more there are."""
     rest = len(problems) - most
-    return problems[:most] + ([f"… and {rest} more such problems"] if rest > 0 else [])
+    return problems[:most] + ([f"… and {rest} more"] if rest > 0 else [])
