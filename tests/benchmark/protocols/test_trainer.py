@@ -420,7 +420,8 @@ def test_students_that_cannot_be_trained_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_images": np.zeros((4, 8, 8, 1), np.float32)}, "training images .* uint8, got float32"),
+        ({"train_images": np.zeros((4, 8, 8, 1), np.float64)}, "training images .* uint8, got float64"),
+        ({"test_images": np.zeros((4, 8, 8, 1), np.float32)}, "test images .* uint8, got float32"),
         ({"train_images": np.zeros((0, 8, 8, 1), np.uint8)}, "got uint8 of shape"),
         ({"test_images": np.zeros((4, 9, 9, 1), np.uint8)}, "works on test images of 8×8×1, got 9×9×1"),
         ({"train_images": np.zeros((4, 8, 9, 1), np.uint8)}, "works on training images of 8×8×1, got 8×9×1"),
