@@ -82,7 +82,7 @@ def invert_class(task: DistillTask, prior: Prior, params: D3HRParams, class_inde
 
 
 def _statistics_key(task: DistillTask, prior: Prior, params: D3HRParams, class_index: int) -> dict[str, object]:
-    of_params = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
+    of_params: dict[str, object] = {"steps": params.steps, "cfg_scale": params.cfg_scale, "level": params.level}
     if params.real_images is not None:
         of_params["real_images"] = params.real_images
     if params.covariance != "diagonal":
