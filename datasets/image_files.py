@@ -82,8 +82,9 @@ def read_8bit(path: Path, mode: Literal["L", "RGB"], flatten: str | None = None)
             held = f"mode {image.mode}" + (f", {bits} bits a channel" if bits > 8 else "")
     except UnidentifiedImageError as error:
         raise ValueError("cannot be read as an image (of no known format or depth)") from error
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, _Refused) or (isinstance(error, OSError) and error.errno is not None):
+    except Exception as error:  # of damaged files, decoders raise whatever comes up
+        passed = isinstance(error, _Refused | UsageError | MemoryError)
+        if passed or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise ValueError(f"cannot be read as an image ({error or type(error).__name__})") from error
     if frames > 1:

@@ -274,6 +274,28 @@ def test_further_frames_do_not_vanish(tmp_path: Path, ending: str) -> None:
         read_8bit(path, "RGB")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow on damaged metadata
+@pytest.mark.parametrize("ending", LOSSLESS[3:] + LOSSY)
+def test_damaged_files_are_no_tracebacks(tmp_path: Path, ending: str) -> None:
+    whole, path = tmp_path / f"whole.{ending}", tmp_path / f"x.{ending}"
+    try:
+        colours(tmp_path).save(whole)
+    except KeyError:
+        pytest.skip(f"this Pillow writes no {ending}")
+    data, draw = whole.read_bytes(), np.random.default_rng(5)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in draw.integers(0, min(len(data), 200), 4):
+            damaged[place] = draw.integers(0, 256)
+        path.write_bytes(damaged[: draw.integers(len(data) // 2, len(data) + 1)])
+        try:
+            read_8bit(path, "RGB")
+        except ValueError:
+            refused += 1
+    assert refused
+
+
 def test_orientation_and_profiles_are_not_applied(tmp_path: Path) -> None:
     """As torchvision's ImageFolder, with which the papers' programs read."""
     exif = Image.Exif()
