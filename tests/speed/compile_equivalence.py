@@ -23,8 +23,8 @@ from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.trainer import train_student
-from ddbench.reports.statistics.equivalence import equivalence_p_value
 from ddbench.reports.statistics.crossed import SetScore, comparison_of, difference_of, summary
+from ddbench.reports.statistics.equivalence import equivalence_p_value
 
 MARGIN = 0.5
 """Points within which the two are called equivalent."""
