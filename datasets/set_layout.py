@@ -107,6 +107,11 @@ def _layout_hints(folder: Path, folders: set[str], class_ids: Sequence[str]) -> 
     deeper = [name for name in sorted(folders) if any((folder / name / class_id).is_dir() for class_id in class_ids)]
     if deeper:
         hints.append(f"the class folders seem to lie one level deeper; try --images {folder / deeper[0]}")
+    for place in (folder / class_id for class_id in class_ids if class_id in folders):
+        inner = next((name for name in folder_names(place) if list_images(place / name).files), None)
+        if inner is not None and not list_images(place).files:
+            hints.append(f"the images of {place.name} seem to lie in {place / inner}: put them into its folder")
+            break
     loose = len(list_images(folder).files)
     if loose:
         hints.append(f"{loose} images lie in {folder} itself; sort them into folders named by class id")

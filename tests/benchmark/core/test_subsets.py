@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,11 @@ def test_wrong_layouts_are_told_what_they_seem_to_be(twelve: Path, tmp_path: Pat
         describe_set(numbered, CLASSES, 3)
     assert "1 images lie in" in str(error.value)
     assert "--class-order FILE" in str(error.value)
+    nested = tmp_path / "nested"
+    for class_id in CLASSES:
+        shutil.copytree(twelve / class_id, nested / class_id / "images")
+    with pytest.raises(Problems, match=f"seem to lie in {nested / CLASSES[0] / 'images'}: put them into its folder"):
+        describe_set(nested, CLASSES, 3)
 
 
 def test_a_subset_is_in_the_label_and_in_the_result(tmp_path: Path) -> None:
