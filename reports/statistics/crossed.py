@@ -236,11 +236,11 @@ def difference_of(
             (`pooling.SetVariance.of_difference`); it is then all that the sets contribute.
     """
     pooled = None if between_sets is None else between_sets(common_seeds([a, b]))
-    return contrast_of([a, b], [1.0, -1.0], n_test, pooled)
+    return contrast_of([a, b], [1.0, -1.0], n_test, () if pooled is None else (pooled,))
 
 
 def contrast_of(
-    methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int, pooled: Component | None = None
+    methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int, pooled: Sequence[Component] = ()
 ) -> Difference:
     """A weighted sum of M methods' accuracies, Σ w_m · accuracy_m, and what it varies by.
 
@@ -264,8 +264,8 @@ def contrast_of(
     else:
         varying = _independent_sets(methods, weights)
         basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
-    if pooled is not None:
-        varying, basis = [pooled], f"{basis}, their variance pooled over the table"
+    if pooled:
+        varying, basis = list(pooled), f"{basis}, their variance pooled over the table"
     estimate = weighted_sum(weights, [mean_accuracy(scores) for scores in methods])
     if not varying:
         return Difference(estimate, (), "one set each: nothing tells how far another set would differ")

@@ -65,13 +65,21 @@ class SetVariance:
             return None
         return self._paired(a, b, seeds) if seeds else self._of_means({a: 1.0, b: -1.0})
 
-    def of_contrast(self, weights: Mapping[int, float]) -> Component | None:
-        """What Σ weight · accuracy varies by between sets, as if no seeds were common: place -> weight. A method that
-        is not pooled takes the others' variance for each of its sets. None where their own sets are to tell."""
+    def of_contrast(self, weights: Mapping[int, float]) -> tuple[Component, ...]:
+        """What Σ weight · accuracy varies by between sets, as if no seeds were common: place -> weight. A reference is
+        one set whatever the seed and varies by its students; one that has a single student, and a method that is not
+        pooled, take the others' variance. Empty where their own sets are to tell."""
         pooled = self._squares.keys() & weights.keys()
         if not self._shared or any(self._noisier(place, NOISIER_DIFFERENCE) for place in pooled):
-            return None
-        return self._of_means(weights)
+            return ()
+        own = []
+        for place in self.references & weights.keys():
+            students = [accuracy for score in self.methods[place] for accuracy in score.students]
+            if len(students) >= 2:
+                variance = weights[place] ** 2 * float(np.var(students, ddof=1)) / len(students)
+                own.append(Component(variance, len(students) - 1))
+        rest = {place: weight for place, weight in weights.items() if place not in self.references or not own}
+        return (self._of_means(rest), *own)
 
     def _of_means(self, weights: Mapping[int, float]) -> Component:
         shares = math.fsum(weight**2 / len(self.methods[place]) for place, weight in weights.items())

@@ -12,8 +12,8 @@ from ddbench.reports.results.words import counted, extent
 from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
-FEW = 4
-"""Sets below which a method cannot be seen to be noisier than its table."""
+FEW = 3
+"""Sets below which a method is seldom seen to be noisier than its table."""
 
 
 def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
@@ -127,7 +127,7 @@ def _few_sets_note(table: TableView) -> list[str]:
     if fewest >= FEW:
         return []
     return [
-        f"{fewest} sets cannot show that a method varies more than the others: the interval of one that varies five "
+        f"{fewest} sets seldom show that a method varies more than the others: the interval of one that varies five "
         "times as much holds its mean four times in five (docs/statistics.md)."
     ]
 

@@ -75,7 +75,7 @@ def test_a_noisier_method_keeps_its_own_variance(seeds: bool) -> None:
     assert (found[0].variance, found[0].degrees_of_freedom) == (pytest.approx(y[0].var(ddof=1) / 4), 3)
     assert found[1] == "noisier"
     assert variance.of_difference(0, 1, common_seeds(scores[:2])) is None
-    assert variance.of_contrast({0: 1.0, 1: -1.0}) is None
+    assert variance.of_contrast({0: 1.0, 1: -1.0}) == ()
 
 
 def test_two_methods_have_nothing_to_borrow() -> None:
@@ -89,14 +89,18 @@ def test_two_methods_have_nothing_to_borrow() -> None:
     assert SetVariance([scores[0], scores[1][:1], []]).of_mean(1) is None
 
 
-def test_references_are_not_pooled_but_may_borrow() -> None:
-    y = draws(5, 3, 5, np.array([9.0, 1, 1, 1, 1]))
-    scores = methods(y)
-    variance = SetVariance(scores, frozenset({0}))
-    assert variance.pools == 4
-    found = variance.of_contrast({0: 1.0, 1: -1.0})
-    if found is not None:
-        assert found.variance == pytest.approx(np.mean(y[1:].var(1, ddof=1)) * 2 / 3)
+def test_a_reference_varies_by_its_students_alone_and_borrows_where_it_has_one() -> None:
+    y = draws(5, 3, 0)
+    within = np.mean(y[1:].var(1, ddof=1))
+    for students, own in (((90.0, 91.0, 95.0), True), ((90.0,), False)):
+        scores = [[SetScore(students)], *methods(y)[1:]]
+        variance = SetVariance(scores, frozenset({0}))
+        assert variance.pools == 4
+        pooled, *of_students = variance.of_contrast({0: 2.0, 1: -1.0})
+        assert pooled.variance == pytest.approx(within * (1 / 3 + (0 if own else 4)))
+        assert [(c.variance, c.degrees_of_freedom) for c in of_students] == (
+            [(pytest.approx(4 * np.var(students, ddof=1) / 3), 2)] if own else []
+        )
 
 
 def test_a_difference_says_that_its_variance_is_pooled() -> None:
