@@ -71,6 +71,8 @@ def _by_order(names: Sequence[str], known: Mapping[str, str], class_ids: Sequenc
         found = {name: listed.get(name) or listed.get(str(number_of.get(name))) for name in names}
         return {name: class_id for name, class_id in found.items() if class_id is not None}
     rest = [name for name in names if name not in known]
+    if not rest:  # the order is of the columns of soft labels alone
+        return {}
     numbers = _numbers(rest)
     if numbers is not None:
         by_number = class_order(order, class_ids, numbers.values())

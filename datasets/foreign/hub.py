@@ -142,10 +142,10 @@ def _snapshot(address: Address) -> tuple[Path, bool]:
     telling = [error for error in problems if not isinstance(error, RepositoryNotFoundError)]
     if not telling:
         raise UsageError(f"{address}: no such repository, neither of a dataset nor of a model, or no access to it")
-    why = str(telling[0]).strip().partition("\n")[0]
+    why = str(telling[0]).strip().partition("\n")[0].rstrip(".")
     raise UsageError(
         f"{address} cannot be had from the hub, nor is it whole in the hub's cache on this machine "
-        f"({constants.HF_HUB_CACHE}): {why} Where the hub can be reached, run `hf download {address.repo} --repo-type "
+        f"({constants.HF_HUB_CACHE}): {why}. Where the hub can be reached, run `hf download {address.repo} --repo-type "
         "dataset --local-dir DIR`, copy DIR here and give --images DIR"
     )
 

@@ -121,6 +121,7 @@ def test_labels_that_are_not_used_are_named_and_mark_the_row(tmp_path: Path) -> 
     assert not any("no images" in note for note in plan.notes)
     assert images_of(plan).image_set_sha256 == images_of(bare).image_set_sha256
     assert spec_of(plan) != spec_of(bare)
+    assert spec_of(planned(folder, out, class_order="dataset")) == spec_of(plan), "columns, beside folders of class ids"
     result = trained(plan, out)
     assert result.soft_labels is not None
     assert not result.soft_labels.used
