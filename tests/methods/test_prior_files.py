@@ -84,6 +84,15 @@ def test_other_files_are_not_taken_for_weights(make_prior: MakePrior) -> None:
         find_prior(weights.parent)
 
 
+def test_quantised_weights_are_not_read_as_numbers(make_prior: MakePrior) -> None:
+    weights = make_prior() / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["proj_out_2.weight"] = (tensors["proj_out_2.weight"] * 100).astype("int8")
+    save_file(tensors, weights)
+    with pytest.raises(UsageError, match=r"proj_out_2.weight \(I8\) is no tensor of floating-point numbers"):
+        find_prior(weights.parent)
+
+
 def test_all_metadata_problems_are_told_at_once(make_prior: MakePrior) -> None:
     folder = make_prior()
     edit(folder / "prior.json", freq_shift=None, clip_denoised="perhaps", class_ids=["a", "b", "a"])

@@ -216,6 +216,12 @@ def test_a_folder_gets_the_hash_that_it_had(make_prior: MakePrior, tmp_path: Pat
     assert again.sha256 == sha256
     noted = json.loads((installed_folder() / "copied" / "prior.json").read_text())
     assert noted["source"]["transformer, before"] == str(folder)
+    weights = copied / "transformer" / prior_install.WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UsageError, match="is not as it was installed: transformer/"):
+        install("changed", copied, None, None, say=quietly)
 
 
 def test_names_are_checked(make_prior: MakePrior) -> None:

@@ -183,7 +183,7 @@ def sharded(folder: Path, tensors: Weights, form: str, variant: str = "") -> Non
 
 
 @pytest.mark.parametrize(
-    "layout", ["sharded", "sharded bin", "sharded fp16", "fp16", "fp16 bin", "bin", "original names"]
+    "layout", ["sharded", "sharded bin", "sharded fp16", "fp16", "fp16 bin", "bin", "original names", "misnamed"]
 )
 def test_every_layout_of_a_folder(make_prior: MakePrior, layout: str) -> None:
     folder = make_prior()
@@ -193,6 +193,8 @@ def test_every_layout_of_a_folder(make_prior: MakePrior, layout: str) -> None:
     plain.unlink()
     if layout.startswith("sharded"):
         sharded(folder, tensors, "bin" if "bin" in layout else "safetensors", "fp16" if "fp16" in layout else "")
+    elif layout == "misnamed":
+        torch.save(tensors, plain)
     elif layout == "original names":
         save_file(original_names(expected), plain)
     elif layout == "fp16":
@@ -348,6 +350,14 @@ def test_eight_bit_floats_are_numbers_too(original: Path, tmp_path: Path) -> Non
     torch.save(weights, tmp_path / "x.pt")
     found = loaded(tmp_path / "x.pt")["transformer_blocks.0.attn1.to_q.weight"]
     assert torch.equal(found, weights["blocks.0.attn.qkv.weight"].float().chunk(3)[0])
+
+
+def test_a_link_to_nothing(make_prior: MakePrior) -> None:
+    plain = make_prior() / f"{STEM}.safetensors"
+    plain.unlink()
+    plain.symlink_to("nowhere")
+    with pytest.raises(UsageError, match=f"{STEM}.safetensors is missing"):
+        weight_files(plain.parent)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

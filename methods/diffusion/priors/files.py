@@ -118,7 +118,7 @@ def find_prior(name_or_path: str | Path) -> PriorFiles:
             raise Problems([f"prior {folder}: {problem}" for problem in problems])
         settings = {k: v for k, v in read_object(part / CONFIG).items() if not k.startswith("_")}
         content[role] = [settings, file_sha256(part / WEIGHTS)]
-    _check_checksums(folder, metadata)
+    check_checksums(folder, metadata)
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     autoencoder, ema = parts.get("autoencoder"), parts.get("autoencoder_ema")
     return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, ema)
@@ -166,7 +166,7 @@ def random_sha256(name: str) -> str:
     return hashlib.sha256(f"random weights, version 1: {name}".encode()).hexdigest()
 
 
-def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
+def check_checksums(folder: Path, metadata: PriorMetadata) -> None:
     """Raises UsageError if files are not those that were installed; nothing to compare where none were noted."""
     for name, expected in metadata.checksums.items():
         path = folder / name
@@ -174,7 +174,8 @@ def _check_checksums(folder: Path, metadata: PriorMetadata) -> None:
         if found != expected:
             raise UsageError(
                 f"prior {folder} is not as it was installed: {name} has SHA-256 {found}, expected {expected}. Remove "
-                f"the folder and install it again: bench prepare prior {folder.name}"
+                f"the folder and install it again, bench prepare prior {folder.name}; of a copy that was changed on "
+                f"purpose, remove the checksums from {METADATA}"
             )
 
 
@@ -208,7 +209,7 @@ def check_safetensors(path: Path) -> dict[str, list[int]]:
         The shape of each tensor by its name.
 
     Raises:
-        UsageError: missing, truncated, or not a safetensors file.
+        UsageError: missing, truncated, not a safetensors file, or one with tensors of other kinds than floats.
     """
     if not path.exists():
         raise UsageError(
@@ -232,8 +233,11 @@ def check_safetensors(path: Path) -> dict[str, list[int]]:
             tensors = {key: tensor for key, tensor in header.items() if key != "__metadata__"}
             ends = [int(tensor["data_offsets"][1]) for tensor in tensors.values()]
             shapes = {key: [int(number) for number in tensor["shape"]] for key, tensor in tensors.items()}
+            kinds = {key: str(tensor["dtype"]) for key, tensor in tensors.items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             raise UsageError(f"{path} is not a safetensors file (its header is not the expected JSON)") from None
+    if other := [f"{key} ({kind})" for key, kind in kinds.items() if not kind.startswith(("F", "BF"))]:
+        raise UsageError(f"{path}: {other[0]} is no tensor of floating-point numbers; quantised weights are not read")
     expected = 8 + header_bytes + max(ends, default=0)
     if size != expected:
         raise UsageError(f"{path} is damaged: expected {expected} bytes, found {size}; copy it again")

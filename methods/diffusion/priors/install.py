@@ -106,7 +106,8 @@ def install(
                 _write(name, kind, parts, partial, say)
                 _check_labels(find_prior(partial), said, say)
             except UsageError as error:  # of what was written: what it was made of is what can be mended
-                raise UsageError(str(error).replace(str(partial), f"{source or name}, as installed")) from None
+                said_of = str(error).replace(str(partial / TRANSFORMER), str(source or name))
+                raise UsageError(said_of.replace(str(partial), str(source or name))) from None
     return find_prior(name)
 
 

@@ -19,6 +19,7 @@ from ddbench.methods.diffusion.priors.files import (
     VAE,
     VAE_EMA,
     WEIGHTS,
+    check_checksums,
     metadata_of,
     read_metadata,
 )
@@ -91,6 +92,8 @@ def from_files(name: str, known: KnownPrior | None, source: Path, vae: Path | No
     beside = source if source.is_dir() else source.parent
     class_ids = None if said.class_ids is None else read_class_ids(said.class_ids.expanduser())
     own = read_metadata(beside / METADATA, class_ids) if (beside / METADATA).exists() else None
+    if own is not None and source.is_dir():
+        check_checksums(source, own)
     if known is None and own is None:
         raise UsageError(
             f"{beside} has no {METADATA}, which says what weights do not: resolution, classes in label order, noise "

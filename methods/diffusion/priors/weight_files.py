@@ -64,6 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not found:
         return []
     *_, indexed, best = min(found)
+    check_kind(best)
     if not indexed:
         return [best]
     shards = read_object(best).get("weight_map")
@@ -124,8 +125,8 @@ def _unpickled(path: Path) -> Any:
                     raise UsageError(f"{path} claims {unpacked:,} bytes in a file of {size:,}; copy it again")
                 if (broken := archive.testzip()) is not None:  # torch.load compares no checksums
                     raise UsageError(f"{path} is damaged: its part {broken} has another checksum; copy it again")
-        with torch.serialization.safe_globals(DATA_ONLY):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(DATA_ONLY), path.open("rb") as file:  # of a path torch goes by the name
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # an unpickler of foreign bytes raises whatever it stumbles over
