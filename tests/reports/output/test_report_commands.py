@@ -79,7 +79,7 @@ def test_latex_wide_goes_to_a_tex_file(out: str, tmp_path: Path) -> None:
         (["--to", "board.xls"], "board.xls: expected a file name that ends with .md, .csv, .json, .tex, .parquet"),
         (["--to", "board.csv", "--format", "latex"], "its suffix says csv, but --format says latex"),
         (["--format", "parquet"], "name a file with --to FILE.parquet"),
-        (["--mean-rank", "--format", "csv"], "--mean-rank is written as terminal or json, not as csv"),
+        (["--mean-rank", "--format", "csv"], "--mean-rank and --how-many are written as terminal or json, not as csv"),
     ],
 )
 def test_files_that_cannot_be_written_as_asked(out: str, arguments: list[str], message: str) -> None:

@@ -299,8 +299,8 @@ def test_two_sets_made_elsewhere_are_two_rows_whatever_their_name(folder: Any) -
     two_sets_of_one_name(folder)
     (table,) = leaderboard.build(rows.read(folder.out)).tables
     assert [(row.name, row.done, len(row.sets), row.acc_last.mean) for row in table.rows if row.acc_last] == [
-        ("train · images made elsewhere (cdcdcdcd)", 1, 1, 70.0),
-        ("train · images made elsewhere (abababab)", 2, 1, 61.0),
+        ("train · images made elsewhere (cdcdcdcd, b/train)", 1, 1, 70.0),
+        ("train · images made elsewhere (abababab, a/train)", 2, 1, 61.0),
     ]
     assert len({row.id for row in table.rows}) == 2
 
