@@ -11,9 +11,9 @@ import pytest
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.core.spec import DatasetSpec
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.run_prior import check_prior
 from ddbench.benchmark.protocols.network_names import find
-from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets import hashing
 from ddbench.datasets.base import Dataset, ImageSource, SplitData, Subset
 from ddbench.methods.diffusion.priors.files import bundled_priors, find_prior

@@ -25,8 +25,8 @@ import numpy as np
 from scipy.special import expit
 
 from ddbench.benchmark.core.seeds import stream_seed
-from ddbench.reports.statistics.equivalence import equivalence_p_value, holm, pigeonhole_interval
 from ddbench.reports.statistics.crossed import ALPHA, SetScore, compare, difference_of, summary
+from ddbench.reports.statistics.equivalence import equivalence_p_value, holm, pigeonhole_interval
 
 LEVEL = 0.5
 DIFFICULTY, TASTE, SET, SET_TASTE, STUDENT = 1.5, 0.5, 0.15, 0.5, 0.1

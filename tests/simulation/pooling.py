@@ -22,9 +22,9 @@ from itertools import combinations, product
 import numpy as np
 
 from ddbench.benchmark.core.seeds import stream_seed
+from ddbench.reports.statistics.crossed import SetScore, compare, summary
 from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.statistics.pooling import SetVariance
-from ddbench.reports.statistics.crossed import SetScore, compare, summary
 
 LEVEL, LUCK, TASTE, CHANCE = 58.0, 2.0, 30.0, 30.0
 """Points: mean accuracy, and standard deviations of the luck of a set and, by test image, of taste and chance."""
