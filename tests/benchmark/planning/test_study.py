@@ -43,7 +43,7 @@ def test_a_study_is_whole_and_says_what_is_not_here(name: str) -> None:
         for selector in spec.methods:
             METHODS.entry(parse_selector(selector)[0])
         if spec.protocol is not None:
-            PROTOCOLS.entry(spec.protocol)
+            PROTOCOLS.entry(parse_selector(spec.protocol)[0])
         unavailable: dict[str, list[str]] = {}
         plan, _, notes = plan_run(spec, unavailable=unavailable)
         assert plan.sets or unavailable
