@@ -52,10 +52,7 @@ class Grid:
     row: str
     name: str
     ipc: int | None
-    path: str
-    image_size: int
-    columns: int
-    rows: int
+    sheet: Sheet
     nearest: NearestSheet | None
 
 
@@ -226,8 +223,7 @@ def _grids(site: Site, views: Sequence[TablePage], names: Mapping[str, str]) -> 
             sheet = sheet_of(site, run) if run is not None else None
             if run is None or not isinstance(sheet, Sheet):
                 continue
-            shape = sheet.path, sheet.image_size, sheet.columns, sheet.rows
-            grids.append(Grid(row.id, names[row.id], view.table.ipc, *shape, site.nearest(run)))
+            grids.append(Grid(row.id, names[row.id], view.table.ipc, sheet, site.nearest(run)))
     return grids
 
 

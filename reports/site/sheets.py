@@ -1,4 +1,5 @@
-"""Pictures of distilled sets: one contact sheet a set, a row for each class, a column for each image.
+"""Pictures of distilled sets: one contact sheet a set, the images of each class side by side, and classes in as many
+columns as make the whole fit a screen.
 
 A sheet is made only of images whose hash, computed from the pixels that it shows and the rest of the set, is the one
 that the result names. It is named by that hash and by its layout, so one that is there is not made again.
@@ -10,7 +11,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ SIDE = 64
 QUALITY = 80
 """Quality of WebP; images below `LOSSLESS` are stored without loss."""
 LOSSLESS = 32
-LAYOUT = 2
+LAYOUT = 3
 """Version of the layout: raised whenever a sheet of the same images looks different. Sheets of 1 were made unseen."""
+SCREEN = 1240, 700
+"""Width and height that a reader sees of a page at once, pixels: sheets are laid out for it."""
 THREADS = 4
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ZeroDivisionError)
 """What files raise that are no sheets, or broken ones."""
@@ -43,24 +46,53 @@ DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ZeroD
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contact sheet."""
+    """A contact sheet: classes in label order from left to right, then downwards."""
 
     path: str
     """Path of the sheet, relative to the site's root."""
     image_size: int
     """Side of a tile, pixels."""
-    rows: int
-    """Rows of tiles: classes."""
-    columns: int
-    """Columns of tiles: images of a class."""
+    classes: int
+    images: int
+    """Tiles of a class, side by side."""
+
+    @property
+    def rows(self) -> int:
+        """The fewest rows at which tiles can be shown as large as any layout allows, `SIDE` at most."""
+
+        def tile(rows: int) -> float:
+            return min(SIDE, SCREEN[0] / (-(-self.classes // rows) * self.images), SCREEN[1] / rows)
+
+        return max(range(1, self.classes + 1), key=tile)
+
+    @property
+    def across(self) -> int:
+        """Classes in a row."""
+        return -(-self.classes // self.rows)
+
+    @property
+    def gap(self) -> int:
+        """Pixels between a class and the next of its row."""
+        return max(1, self.image_size // 8)
+
+    @property
+    def zoom(self) -> int:
+        """How many times as large it is shown."""
+        return max(1, SIDE // self.image_size)
 
     @property
     def width(self) -> int:
-        return self.columns * self.image_size
+        return self.across * (self.images * self.image_size + self.gap) - self.gap
 
     @property
     def height(self) -> int:
         return self.rows * self.image_size
+
+    def place(self, class_index: int, image_index: int) -> tuple[int, int]:
+        """Left and top of a tile, pixels."""
+        row, column = divmod(class_index, self.across)
+        left = column * (self.images * self.image_size + self.gap) + image_index * self.image_size
+        return left, row * self.image_size
 
 
 def write_sheets(
@@ -88,12 +120,12 @@ def _sheet(store: Store, to: Path, sha256: str, dataset: Dataset) -> Sheet | Pro
     source = store.set_dir(sha256)
     if not sha256.isalnum() or not source.is_dir():
         return None
-    path = f"images/{sha256[:16]}-{LAYOUT}.webp"
+    stem, classes = f"images/{sha256[:16]}-{LAYOUT}", len(dataset.class_ids[:CLASSES])
     try:
         outside = [one for one in (source, *source.glob("*"), *source.glob("*/*")) if leads_out(one, store.out)]
         if outside:
             return Problem(printable(str(outside[0])), LEADS_OUT)
-        if (there := _there(to, path, dataset)) is not None:
+        if (there := _there(to, stem, classes)) is not None:
             return there
         tiles, found = _read(source, dataset)
     except (OSError, UsageError) as error:
@@ -104,18 +136,21 @@ def _sheet(store: Store, to: Path, sha256: str, dataset: Dataset) -> Sheet | Pro
             f"not the images of its result: expected a set with hash {sha256[:16]}, found {found[:16]}; put the set's "
             "own images back",
         )
-    return _write(to, path, tiles, len(dataset.class_ids[:CLASSES]))
+    return _write(to, stem, tiles, classes)
 
 
-def _there(to: Path, path: str, dataset: Dataset) -> Sheet | None:
-    """The sheet that an earlier build has made."""
-    try:
-        with Image.open(to / path) as image:
-            rows = len(dataset.class_ids[:CLASSES])
-            image_size = image.height // rows
-            return Sheet(path, image_size, rows, image.width // image_size)
-    except DAMAGED:
-        return None
+def _there(to: Path, stem: str, classes: int) -> Sheet | None:
+    """The sheet that an earlier build has made: its size must be that of the layout that its name states."""
+    for images in range(1, IMAGES + 1):
+        sheet = Sheet(f"{stem}-{images}.webp", 1, classes, images)
+        try:
+            with Image.open(to / sheet.path) as image:
+                sheet = replace(sheet, image_size=image.height // sheet.rows)
+                if image.size == (sheet.width, sheet.height):
+                    return sheet
+        except DAMAGED:
+            continue
+    return None
 
 
 def _read(source: Path, dataset: Dataset) -> tuple[dict[tuple[int, int], np.ndarray], str]:
@@ -143,15 +178,17 @@ def _tile(pixels: np.ndarray, image_size: int) -> np.ndarray:
     return np.asarray(shown)
 
 
-def _write(to: Path, path: str, tiles: Mapping[tuple[int, int], np.ndarray], rows: int) -> Sheet:
-    image_size = len(next(iter(tiles.values())))
-    sheet = Sheet(path, image_size, rows, 1 + max(column for _, column in tiles))
-    canvas = np.full((sheet.height, sheet.width, 3), 128, dtype=np.uint8)
-    for (row, column), tile in tiles.items():
-        top, left = row * image_size, column * image_size
-        canvas[top : top + image_size, left : left + image_size] = tile
+def _write(to: Path, stem: str, tiles: Mapping[tuple[int, int], np.ndarray], classes: int) -> Sheet:
+    image_size, images = len(next(iter(tiles.values()))), 1 + max(image for _, image in tiles)
+    sheet = Sheet(f"{stem}-{images}.webp", image_size, classes, images)
+    # Clear between classes and where one has fewer images, so that the page shows, light or dark.
+    canvas = np.zeros((sheet.height, sheet.width, 4), dtype=np.uint8)
+    for of, tile in tiles.items():
+        left, top = sheet.place(*of)
+        canvas[top : top + image_size, left : left + image_size, :3] = tile
+        canvas[top : top + image_size, left : left + image_size, 3] = 255
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "WEBP", quality=QUALITY, lossless=image_size < LOSSLESS, method=4)
-    (to / path).parent.mkdir(parents=True, exist_ok=True)
-    (to / path).write_bytes(buffer.getvalue())
+    (to / sheet.path).parent.mkdir(parents=True, exist_ok=True)
+    (to / sheet.path).write_bytes(buffer.getvalue())
     return sheet

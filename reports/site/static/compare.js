@@ -79,15 +79,16 @@ function table(first, others) {
   section.append(element("p", "Equal within: the smallest margin at which two one-sided tests at 5 % call the two equivalent, not corrected for their number. Seen 4 times in 5: the true difference that this test finds with probability 0.8; smaller ones are mostly missed. Sets and test images are crossed random factors; sets of one seed are paired.", { class: "soft small" }));
 }
 
-// One row of a contact sheet, tile by tile.
-function strip(kind, source, side, row, columns, rows) {
+// One class of a contact sheet, tile by tile; `across` classes in a row of it, with `gap` tiles between them.
+function strip(kind, source, side, index, columns, classes, across = 1, gap = 0) {
   const made = element("div", null, { class: "tiles strip", "data-kind": kind });
+  const place = (tiles) => `${tiles * side}px`;
   for (let column = 0; column < columns; column += 1) {
     const tile = element("div", null, { class: "tile" });
-    tile.style.width = tile.style.height = `${side}px`;
+    tile.style.width = tile.style.height = place(1);
     tile.style.backgroundImage = `url("${source}")`;
-    tile.style.backgroundSize = `${columns * side}px ${rows * side}px`;
-    tile.style.backgroundPosition = `${-column * side}px ${-row * side}px`;
+    tile.style.backgroundSize = `${place(across * (columns + gap) - gap)} ${place(Math.ceil(classes / across))}`;
+    tile.style.backgroundPosition = `${place(-(index % across) * (columns + gap) - column)} ${place(-Math.floor(index / across))}`;
     made.append(tile);
   }
   return made;
@@ -98,14 +99,14 @@ function images() {
   if (!grids) return;
   const row = Number(document.getElementById("class").value), ipc = document.getElementById("gridipc").value;
   grids.querySelectorAll(".grid").forEach((grid) => {
-    const other = grid.dataset.ipc !== ipc || row >= Number(grid.dataset.rows);
+    const other = grid.dataset.ipc !== ipc || row >= Number(grid.dataset.classes);
     grid.classList.toggle("other-ipc", other);
     const tiles = grid.querySelector(".tiles");
     tiles.replaceChildren();
     if (other || grid.hidden) return;
-    const of = grid.dataset, side = Number(of.imageSize) * Math.max(1, Math.round(56 / of.imageSize));
-    tiles.append(strip("distilled", of.src, side, row, of.columns, of.rows));
-    if (of.nearest) tiles.append(strip("nearest", of.nearest, side, row, of.nearestColumns, of.nearestRows));
+    const of = grid.dataset, side = Number(of.side);
+    tiles.append(strip("distilled", of.src, side, row, Number(of.columns), of.classes, Number(of.across), Number(of.gap)));
+    if (of.nearest) tiles.append(strip("nearest", of.nearest, side, row, Number(of.nearestColumns), of.nearestRows));
     const called = document.getElementById("class").selectedOptions[0].textContent;
     tiles.setAttribute("aria-label", `Images of class ${called} by ${grid.dataset.name}`);
   });
