@@ -40,7 +40,7 @@ class HowMany(Record):
     std_over_students: float | None
     """From one student to another of one set; None where no set has two, and students are then part of the sets."""
     std_over_test_images: float
-    """Standard error of a difference if the test images were drawn anew: the same for any number of sets."""
+    """Standard error of a difference if the test images were drawn anew, whatever the number of sets."""
     visible: dict[str, float]
     """`S×R` -> the smallest true difference that is found four times in five, points."""
     points: float
@@ -66,12 +66,13 @@ def how_many(store: Store, table: groups.Table, points: float) -> HowMany | None
     students = _students(scores)
     harmonic = 1 / float(np.mean([1 / len(score.students) for made in scores for score in made]))
     between = max(0.0, _between_sets(scores, paired=paired) - (students or 0.0) / harmonic)
-    images = float(np.median([_images(*entering(pair)) for pair in combinations(scores, 2)]))
+    of_pairs = [_images(*entering(pair), paired=paired) for pair in combinations(scores, 2)]
+    taste, chance = (float(np.median(values)) for values in zip(*of_pairs, strict=True))
 
     def visible(sets: int, per_set: int) -> float:
         freedom = (sets - 1) * ((len(scores) - 1) if paired else len(scores))
         of_sets = Component(2 * (between + (students or 0.0) / per_set) / sets, freedom)
-        of_images = Component(images / table.n_test, table.n_test - 1)
+        of_images = Component((taste + chance / sets) / table.n_test, table.n_test - 1)
         return smallest_visible_difference(Difference(0.0, (of_sets, of_images), "")) or 0.0
 
     numbers = STUDENTS if students is not None else (1,)
@@ -82,7 +83,7 @@ def how_many(store: Store, table: groups.Table, points: float) -> HowMany | None
         n_test=table.n_test,
         std_over_sets=math.sqrt(between),
         std_over_students=None if students is None else math.sqrt(students),
-        std_over_test_images=math.sqrt(images / table.n_test),
+        std_over_test_images=math.sqrt(taste / table.n_test),
         visible={f"{sets}×{per_set}": visible(sets, per_set) for sets in SETS for per_set in numbers},
         points=points,
         sets_needed={
@@ -111,7 +112,12 @@ def _between_sets(scores: Sequence[Sequence[SetScore]], *, paired: bool) -> floa
     return float(np.mean(variances)) / 2
 
 
-def _images(a: Sequence[SetScore], b: Sequence[SetScore]) -> float:
-    """Variance over test images of a difference, points²."""
-    shares = [np.mean([score.correct for score in made if score.correct is not None], axis=0) for made in (a, b)]
-    return float(np.var(100 * (shares[0] - shares[1]), ddof=1))
+def _images(a: Sequence[SetScore], b: Sequence[SetScore], *, paired: bool) -> tuple[float, float]:
+    """What a difference varies by from one test image to another, points²: the methods' own part, which more sets leave
+    as it is, and the part of one set (of a pair, where paired), which they average out."""
+    shares = [100 * np.stack([score.correct for score in made if score.correct is not None]) for made in (a, b)]
+    of_sets = [shares[0] - shares[1]] if paired else shares
+    chance = [float(np.var(one, axis=0, ddof=1).mean()) for one in of_sets]
+    averaged = sum(variance / len(one) for variance, one in zip(chance, of_sets, strict=True))
+    total = float(np.var(shares[0].mean(0) - shares[1].mean(0), ddof=1))
+    return max(0.0, total - averaged), sum(chance)

@@ -38,7 +38,7 @@ def test_components_are_those_that_were_planted(folder: Any) -> None:
     assert (found.methods, found.paired) == (4, True)
     assert found.std_over_sets == pytest.approx(3.0, rel=0.3)
     assert found.std_over_students == pytest.approx(100 * (0.6 * 0.4 / N_TEST) ** 0.5, rel=0.3)
-    assert found.std_over_test_images == pytest.approx(100 * (2 * 0.6 * 0.4 / 36 / N_TEST) ** 0.5, rel=0.5)
+    assert found.std_over_test_images < 0.1, "no method has a taste: more sets average all of it out"
 
 
 def test_more_sets_and_more_students_show_more(folder: Any) -> None:
@@ -55,9 +55,11 @@ def test_more_sets_and_more_students_show_more(folder: Any) -> None:
 
 
 def test_where_test_images_are_too_few_no_number_is_enough(folder: Any) -> None:
+    """Two methods that are right about different images, set after set."""
     rng = np.random.default_rng(2)
     for name in ("a", "b"):
-        folder.method(name, [[rng.random(N_TEST) < 0.5] for _ in range(2)])
+        taste = rng.random(N_TEST) < 0.5
+        folder.method(name, [[taste ^ (rng.random(N_TEST) < 0.05)] for _ in range(2)])
     found = only(folder, 0.5)
     assert found is not None
     assert found.sets_needed == {1: None}
