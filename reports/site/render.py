@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddbench.reports.output import columns, number_text
 from ddbench.reports.results.paths import without_paths
-from ddbench.reports.site.charts import interval_bar
+from ddbench.reports.site.bars import bar_scale, interval_bar
 
 STATIC = Path(__file__).parent / "static"
 
@@ -61,6 +61,7 @@ def environment(public: bool) -> Environment:
         "interval": lambda of: number_text.interval(of.low, of.high),
         "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
         "bar": interval_bar,
+        "bar_scale": bar_scale,
         "key": lambda value: "" if value is None else value,
     }
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ddbench.reports.output.columns import counts_differ, legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
-from ddbench.reports.site.charts import scale_of
+from ddbench.reports.site.bars import scale_of
 from ddbench.reports.site.model import Site, TablePage, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.tables.notes import marks

@@ -238,13 +238,39 @@ def test_a_page_of_paper_holds_the_tables(page: Any, site: Path, pattern: str) -
     assert not page.locator(".pick >> visible=true").count()
 
 
-def test_charts_can_be_read_on_a_phone(page: Any, site: Path) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
+@pytest.mark.parametrize("width", [390, 800, 801, 1280])
+def test_charts_use_their_page_and_can_be_read(page: Any, site: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
     page.goto(address(site, "compare/digits*.html"))
-    height = (
-        "svg => parseFloat(getComputedStyle(svg.querySelector('text')).fontSize) * svg.getBoundingClientRect().width"
+    charts = page.locator("svg.chart:visible")
+    assert charts.count() == 3, "accuracy against IPC, and against cost at two IPC: each once"
+    for place in range(3):
+        left, right, size = charts.nth(place).evaluate(
+            """svg => {
+                 const box = svg.getBoundingClientRect(), size = getComputedStyle(svg.querySelector("text")).fontSize;
+                 return [box.left, box.right, parseFloat(size) * box.width / svg.viewBox.baseVal.width];
+               }"""
+        )
+        assert left >= 0
+        assert right <= width
+        assert right - left >= min(0.9 * width, 560 if width <= 800 else 0.9 * width)
+        assert 9 <= size <= 18
+        cut = "svg => [...svg.querySelectorAll('text')].some(t => t.getBoundingClientRect().right > innerWidth)"
+        assert not charts.nth(place).evaluate(cut)
+    assert page.locator("figcaption").first.evaluate("one => one.getBoundingClientRect().right") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_are_named_at_their_ends_in_their_colour(page: Any, site: Path, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(address(site, "compare/digits*.html"))
+    names = page.locator("svg.chart:visible").first.evaluate(
+        """svg => [...svg.querySelectorAll("g[data-row]")].map(g => {
+             const line = g.querySelector("polyline"), text = g.querySelector("text");
+             const end = [...line.points].at(-1), at = text.getBBox();
+             return [text.textContent, getComputedStyle(line).stroke === getComputedStyle(text).fill,
+                     at.x - end.x, Math.abs(at.y + at.height / 2 - end.y)]; })"""
     )
-    pixels = page.locator("svg.chart").first.evaluate(f"{height} / svg.viewBox.baseVal.width")
-    assert pixels >= 9
-    caption = page.locator("figcaption").first
-    assert caption.evaluate("one => one.getBoundingClientRect().right") <= 390
+    assert sorted(name for name, *_ in names) == ["dit", "dmgd", "random"]
+    assert all(coloured and 0 < right < 70 and off <= 14 for _, coloured, right, off in names), names
+    assert not page.locator(".legend:visible").count()
