@@ -13,13 +13,12 @@ import numpy as np
 from markupsafe import Markup
 
 from ddbench.reports.output import number_text
-from ddbench.reports.results import groups
 from ddbench.reports.results.predictions import labels_of_test
 from ddbench.reports.results.words import told_apart
 from ddbench.reports.site.charts import Point, Series, at, line_chart, scatter_chart
-from ddbench.reports.site.model import NearestSheet, Run, Site, TablePage, run_id
+from ddbench.reports.site.model import NearestSheet, Site, TablePage
 from ddbench.reports.site.render import Page
-from ddbench.reports.site.run_page import class_ids, class_names, sheet_of
+from ddbench.reports.site.run_page import class_ids, class_names, first_run, sheet_of
 from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import SetScore
@@ -219,15 +218,9 @@ def _grids(site: Site, views: Sequence[TablePage], names: Mapping[str, str]) -> 
     grids = []
     for view in views:
         for row in view.table.rows:
-            run = _first_run(site, view.group_row(row)) if row.id in names and not row.reference else None
+            run = first_run(site, view.group_row(row)) if row.id in names and not row.reference else None
             sheet = sheet_of(site, run) if run is not None else None
             if run is None or not isinstance(sheet, Sheet):
                 continue
             grids.append(Grid(row.id, names[row.id], view.table.ipc, sheet, site.nearest(run)))
     return grids
-
-
-def _first_run(site: Site, row: groups.Row) -> Run | None:
-    """That of the set with the smallest seed."""
-    made = row.sets
-    return site.runs.get(run_id(made[0].students[0].cell)) if made else None

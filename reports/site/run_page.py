@@ -14,12 +14,12 @@ from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.result import Phase, Result
 from ddbench.benchmark.core.spec import digest
 from ddbench.reports.results.command_line import command
-from ddbench.reports.results.groups import ipc_text
+from ddbench.reports.results.groups import Row, ipc_text
 from ddbench.reports.results.origins import origin_of
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
 from ddbench.reports.site.charts import Series, line_chart
-from ddbench.reports.site.model import Run, Site
+from ddbench.reports.site.model import Run, Site, run_id
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.sheets import Sheet
 
@@ -75,6 +75,12 @@ def shown_set(site: Site, run: Run) -> str | None:
 def sheet_of(site: Site, run: Run) -> Sheet | Problem | None:
     """The run's contact sheet, or why it is left out; None where there is nothing to show."""
     return site.sheets.get(shown_set(site, run) or "")
+
+
+def first_run(site: Site, row: Row) -> Run | None:
+    """That of a table's row whose set has the smallest seed."""
+    made = row.sets
+    return site.runs.get(run_id(made[0].students[0].cell)) if made else None
 
 
 def class_ids(dataset: str) -> tuple[str, ...]:

@@ -88,6 +88,14 @@ class Sheet:
     def height(self) -> int:
         return self.rows * self.image_size
 
+    def thumbnails(self, count: int, side: int) -> list[str]:
+        """The first image of each of the first `count` classes, `side` pixels at most, as style of a box."""
+        scale = side / self.image_size if self.image_size > side else side // self.image_size
+        size = f"background-size:{self.width * scale:g}px {self.height * scale:g}px"
+        places = (self.place(class_index, 0) for class_index in range(min(count, self.classes)))
+        box = f"width:{self.image_size * scale:g}px;height:{self.image_size * scale:g}px;{size}"
+        return [f"{box};background-position:{-left * scale:g}px {-top * scale:g}px" for left, top in places]
+
     def place(self, class_index: int, image_index: int) -> tuple[int, int]:
         """Left and top of a tile, pixels."""
         row, column = divmod(class_index, self.across)

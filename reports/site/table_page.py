@@ -10,10 +10,14 @@ from ddbench.reports.results.rows import DistillCell
 from ddbench.reports.site.bars import scale_of
 from ddbench.reports.site.model import Site, TablePage, run_id
 from ddbench.reports.site.render import Page
+from ddbench.reports.site.run_page import first_run, sheet_of
+from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables.notes import marks
 from ddbench.reports.tables.views import RowView, TableView
 
 SECTION = "Leaderboards"
+THUMBNAILS, THUMBNAIL_SIDE = 10, 32
+"""The most images of a row, one of each class, and their side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class ShownRow:
     """(path, what it is) of each set's page."""
     guidance_nats: float | None
     """Path KL, summed over the terms."""
+    sheet: Sheet | None
+    """Of its first set; None where that is not shown."""
 
 
 def pages(site: Site) -> list[Page]:
@@ -50,6 +56,7 @@ def _page(site: Site, view: TablePage) -> Page:
             # References, which may lie far off, are cut.
             "scale": scale_of(row.acc_last for row in table.rows if not row.reference),
             "legend": legend(table),
+            "thumbnails": (THUMBNAILS, THUMBNAIL_SIDE),
             "has": _columns(table, shown),
             "cost_classes": sorted({row.cost_class for row in table.rows if row.cost_class}),
             "siblings": [other for other in site.families[view.family] if other is not view],
@@ -60,6 +67,8 @@ def _page(site: Site, view: TablePage) -> Page:
 def _row(site: Site, view: TablePage, row: RowView) -> ShownRow:
     cells = view.group_row(row).cells
     runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
+    first = first_run(site, view.group_row(row))
+    sheet = sheet_of(site, first) if first is not None else None
     return ShownRow(
         row=row,
         name=row.name,
@@ -68,6 +77,7 @@ def _row(site: Site, view: TablePage, row: RowView) -> ShownRow:
         real_images=real_images_read(method_of(row.spec), row.prior),
         runs=[(site.runs[id].path, _set_name(cell.distill)) for id, cell in runs.items()],
         guidance_nats=sum(g.mean_nats for g in row.guidance.values()) if row.guidance else None,
+        sheet=sheet if isinstance(sheet, Sheet) else None,
     )
 
 
@@ -80,6 +90,7 @@ def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
     rows = table.rows
     return {
         "images": counts_differ(table),
+        "thumbnails": any(view.sheet is not None for view in shown),
         "papers": any(row.papers for row in rows),
         "gap": any(row.gap_closed_percent is not None for row in rows),
         "gpu": any(row.cost.distill_gpu_peak_allocated_mib is not None for row in rows),

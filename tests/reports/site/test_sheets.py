@@ -65,3 +65,25 @@ def test_a_sheet_of_another_size_than_its_name_states_is_made_again(folder: Any,
     Image.new("RGB", (80, 17)).save(file)
     build_site(folder.out, tmp_path / "site")
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_leaderboard_shows_images_of_what_may_be_shown(folder: Any, tmp_path: Path, public: bool) -> None:
+    folder.method("random", [[80], [81]])
+    folder.method("dit", [[80], [81]], prior="ab" * 32)
+    folder.pictures()
+    to = tmp_path / "site"
+    build_site(folder.out, to, public=public)
+    (page,) = (to / "tables").glob("*.html")
+    rows = {name: row for row in page.read_text().split("<tr")[2:] for name in ("random", "dit") if f">{name}<" in row}
+    assert {name: row.count("images/") for name, row in rows.items()} == {"random": 0 if public else 10, "dit": 10}
+    if public:
+        assert len(list((to / "images").iterdir())) == 2
+
+
+def test_thumbnails_are_whole_multiples_or_shrunk() -> None:
+    small, large = Sheet("", 8, 10, 2).thumbnails(10, 32), Sheet("", 64, 20, 2).thumbnails(10, 32)
+    assert len(small) == len(large) == 10
+    assert small[7].startswith("width:32px;height:32px;background-size:336px 64px;"), "5 classes of 2 in a row of 84 px"
+    assert small[7].endswith("background-position:-136px -32px"), "the third of the second row"
+    assert large[1].startswith("width:32px;")

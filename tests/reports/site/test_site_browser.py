@@ -160,6 +160,19 @@ def test_pictures_follow_class_and_ipc(page: Any, site: Path) -> None:
     assert "three" in page.locator(".grid:visible .tiles[role=img]").first.get_attribute("aria-label")
 
 
+def test_a_leaderboard_shows_the_first_image_of_each_class(page: Any, site: Path) -> None:
+    page.goto(address(site, "tables/*ipc10*.html"))
+    strips = page.locator("#board .thumbnails [role=img]")
+    assert strips.count() == 3, "of all but the whole training set"
+    tiles = strips.first.locator(".tile")
+    assert tiles.count() == 10
+    for index in range(10):
+        with Image.open(io.BytesIO(tiles.nth(index).screenshot())) as shown:
+            pixels = np.asarray(shown.convert("L"))[2:-2, 2:-2]
+        assert tiles.nth(index).bounding_box()["width"] == 32
+        assert np.unique(pixels).tolist() == [20 * index], "its own image, whole"
+
+
 def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()
