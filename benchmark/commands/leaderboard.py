@@ -72,7 +72,8 @@ def leaderboard(
 ) -> None:
     """Rank the methods of a results folder.
 
-    One table per dataset, split, IPC, protocol and student; ties are shown as ties, unfinished rows below finished.
+    One table per dataset, split, IPC, protocol and student; rows by their means with the ranks that a test leaves
+    them, unfinished rows below finished.
     """
     from ddbench.reports.tables.leaderboard import build
 

@@ -15,7 +15,7 @@ from ddbench.reports.tables.views import RowView
 SECTION = table_page.SECTION
 PATH = "index.html"
 LEADERS = 6
-"""Names of tied leaders shown; of more, the rest is counted."""
+"""Names of leaders shown; of more, the rest is counted."""
 
 
 def pages(site: Site) -> list[Page]:

@@ -1,4 +1,4 @@
-"""The statistics of a leaderboard: intervals over distilled sets, and the test behind ties.
+"""The statistics of a leaderboard: intervals over distilled sets, and the test behind ranges of ranks.
 
 The unit of replication is the distilled set. Students trained on one set are averaged first: they are not independent
 evidence of the method. Sets and test images are crossed random factors: every student meets the same test images.
@@ -48,8 +48,8 @@ class Summary:
     """For one set only: sample standard deviation over its students, none for one student. It says how much training
     varies and nothing of how another set would do."""
     basis: Basis | None = None
-    """Whose variance between sets the interval rests on: that of the table's methods together, the method's own, or its
-    own because it is noisier than they are; none for one set."""
+    """Whose variance between sets the interval rests on: `table` that of the table's methods together, `own` the
+    method's, `noisier` its own because it is noisier than they are; none for one set."""
     degrees_of_freedom: float | None = None
     """Of that variance."""
     cut: Cut = ""

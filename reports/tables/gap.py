@@ -38,7 +38,7 @@ def close_gaps(rows: Sequence[RowView], variance: SetVariance, n_test: int) -> l
             continue
         lower, upper = _companion(rows, LOWER, row), _companion(rows, UPPER, row)
         ends = [crossed.mean_accuracy(variance.methods[end]) for end in (lower, upper)]
-        separated = n_test > 1 and _contrast(variance, {upper: 1.0, lower: -1.0}, n_test)[1] > 0
+        separated = n_test > 1 and _excess(variance, {upper: 1.0, lower: -1.0}, n_test) > 0
         if ends[1] <= ends[0]:
             found.add(f"No gap closed: {UPPER} ({ends[1]:.2f}) is not above {LOWER} ({ends[0]:.2f}).")
         elif not separated:
@@ -59,7 +59,7 @@ def _fieller(
     """Ends in percent; None where the shares that are not told apart have none."""
 
     def excess(share: float) -> float:
-        return _contrast(variance, {place: 1.0, lower: share - 1, upper: -share}, n_test)[1]
+        return _excess(variance, {place: 1.0, lower: share - 1, upper: -share}, n_test)
 
     accuracies = [crossed.mean_accuracy(variance.methods[one]) for one in (place, lower, upper)]
     middle = (accuracies[0] - accuracies[1]) / (accuracies[2] - accuracies[1])
@@ -69,13 +69,13 @@ def _fieller(
     return 100 * float(ends[0]), 100 * float(ends[1])
 
 
-def _contrast(variance: SetVariance, weights: Mapping[int, float], n_test: int) -> tuple[float, float]:
-    """Σ weight · accuracy, and what its square exceeds that of the half-width of its interval by: above 0 where the
-    test tells it from 0; never where nothing tells how it varies."""
+def _excess(variance: SetVariance, weights: Mapping[int, float], n_test: int) -> float:
+    """What the square of Σ weight · accuracy exceeds that of the half-width of its interval by, points²: above 0 where
+    the test tells it from 0; never where nothing tells how it varies."""
     methods = [variance.methods[place] for place in weights]
     found = crossed.contrast_of(methods, list(weights.values()), n_test, variance.of_contrast(weights))
     half_squared = found.half_width_squared(ALPHA) if found.components else math.inf
-    return found.difference, found.difference**2 - half_squared
+    return found.difference**2 - half_squared
 
 
 def _is_companion(row: RowView, name: str) -> bool:
@@ -84,11 +84,9 @@ def _is_companion(row: RowView, name: str) -> bool:
 
 def _companion(rows: Sequence[RowView], name: str, row: RowView) -> int:
     """The place of the companion nearest to `row`: its students' device, then most done, then newest version."""
-    return max(
-        (place for place, other in enumerate(rows) if _is_companion(other, name)),
-        key=lambda place: (
-            rows[place].evaluate_device == row.evaluate_device,
-            rows[place].done,
-            rows[place].spec.version if rows[place].spec else 0,  # type: ignore[union-attr]
-        ),
-    )
+
+    def nearness(place: int) -> tuple[bool, int, int]:
+        other = rows[place]
+        return other.evaluate_device == row.evaluate_device, other.done, other.spec.version if other.spec else 0
+
+    return max((place for place, other in enumerate(rows) if _is_companion(other, name)), key=nearness)

@@ -52,7 +52,7 @@ def accuracy(table: TableView, inches: float) -> Drawing:
     axes.set_xlabel(ACCURACY)
     caption = (
         f"{setting([table])} Mean accuracy after the last epoch and its 95 % interval (Student-t over distilled "
-        f"sets), by rank; = marks ties of a two-sided 5 % test. {_marks_said([row for row, _ in rows])}"
+        f"sets), by mean; beside it the ranks that a two-sided 5 % test leaves. {_marks_said([row for row, _ in rows])}"
     )
     return Drawing(slug(table, ipc=True, kind="accuracy"), figure, caption.rstrip())
 
