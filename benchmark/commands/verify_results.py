@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,11 +39,15 @@ def verify_results(
         load_plugin(file)
     store, screen = Store(runs), reading.console()
     store.require()
-    cells, count = store.cell_dirs(), iter(range(1, 1 + len(store.cell_dirs())))
+    cells = store.cell_dirs()
+    checked = count(1)
     with reading.progress() as progress:
-        done = lambda: progress("checking cells", next(count), len(cells))  # noqa: E731
+
+        def done() -> None:
+            progress("checking cells", next(checked), len(cells))
+
         proof = prove(store, cells, DataAtHand(data), done)
-    agreed = ", ".join(f"{count} × {what}" for what, count in proof.agreed.items())
+    agreed = ", ".join(f"{n} × {what}" for what, n in proof.agreed.items())
     screen.print(f"recomputed, and equal: {agreed or 'nothing'}", soft_wrap=True)
     findings = list(proof.findings)
     if retrain:

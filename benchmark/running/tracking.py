@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -158,9 +159,9 @@ class Tracking(Observer):
     def changed(self, item: Item) -> None:
         self.shown.changed(item)
         if item.fate in (Fate.DONE, Fate.REUSED):
-            self._tell(lambda: self._finished(item))
+            self._tell(partial(self._finished, item))
         elif item.fate is Fate.FAILED and item.cell.id in self._started:
-            self._tell(lambda: self.log.end(item.cell.id))
+            self._tell(partial(self.log.end, item.cell.id))
 
     def tick(self) -> None:
         self.shown.tick()
@@ -168,14 +169,14 @@ class Tracking(Observer):
             return
         for item in self.items:
             if item.fate is Fate.RUNNING and item.stage == "students":
-                self._tell(lambda item=item: self._look(item))  # type: ignore[misc]
+                self._tell(partial(self._look, item))
         self._looked = time.monotonic()
 
     def tell_reused(self) -> None:
         """Cells whose results an earlier run has left."""
         for item in self.items:
             if item.fate is Fate.REUSED:
-                self._tell(lambda item=item: self._finished(item))  # type: ignore[misc]
+                self._tell(partial(self._finished, item))
 
     def _tell(self, call: Callable[[], None]) -> None:
         if self._broken:
