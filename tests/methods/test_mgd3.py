@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,16 @@ def test_a_step_is_the_scheduler_s_plus_the_formula(make_prior: MakePrior, learn
     torch.testing.assert_close(outcome.path_kl_nats["mode"], kl, rtol=1e-3, atol=1e-3)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Several threads split batches of different sizes at different places, and round there."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_without_its_pull_it_is_the_plain_prior(make_prior: MakePrior, make_task: Any, random_images: Any) -> None:
     prior = load(make_prior())
     task = make_task(random_images(CLASSES), CLASSES, ipc=2, prior=prior)
