@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import shutil
 import signal
 import threading
@@ -25,6 +26,8 @@ from ddbench.benchmark.planning.run_spec import Reuse
 POLL_SECONDS = 0.1
 FULL_BYTES = 64 * 1024
 """Free bytes below which a disk counts as full: a cell's smallest files need more."""
+ELSEWHERE_SECONDS = 0.5
+"""Seconds between two looks at the cells that other processes are at."""
 GRACE_SECONDS = 10.0
 """Seconds between asking a cell to stop and ending it."""
 
@@ -46,7 +49,11 @@ class Fate(StrEnum):
     """Absent, and `--reuse only-cache` runs nothing."""
 
 
-@dataclass
+MADE = (Fate.DONE, Fate.REUSED)
+"""Fates of a cell whose set is there."""
+
+
+@dataclass(eq=False)
 class Item:
     """A planned cell and its fate."""
 
@@ -63,6 +70,10 @@ class Item:
     seconds: float | None = None
     """Wall-clock time from start to end in this run; None where this run did not run it."""
     result: DistillResult | EvaluateResult | None = None
+    sources: list[Item] = field(default_factory=list, repr=False)
+    """What must be made before: the distill cell that makes a student's images, the shards of a set."""
+    followers: list[Item] = field(default_factory=list, repr=False)
+    """The cells of which this one is a source."""
 
     @property
     def merges(self) -> bool:
@@ -129,24 +140,35 @@ class Runner:
     """`SplitData.content_hash` of datasets as they are now; a cell that was run on other images is run again. Of a
     dataset that is not named here, every cell counts as current."""
     items: list[Item] = field(init=False)
-    _by_id: dict[str, Item] = field(init=False)
     observer: Observer | None = field(default=None, init=False)
     interrupted: bool = field(default=False, init=False)
     _kill_now: bool = field(default=False, init=False)
+    _place: dict[Item, int] = field(init=False)
+    """Places in the order in which ready cells start."""
+    _ready: dict[bool, list[tuple[int, Item]]] = field(init=False)
+    """Heaps of the cells that may start, by place: students apart, for they may share a slot and others may not."""
+    _elsewhere: list[Item] = field(default_factory=list, init=False)
+    _look_elsewhere_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.items = [Item(p, spec, self.store.cell(cell_id(spec))) for p, spec in self.plan.cells()]
-        self._by_id = {item.cell.id: item for item in self.items}
+        by_id = {item.cell.id: item for item in self.items}
+        self._place = {item: place for place, item in enumerate(self.items)}
+        self._ready = {False: [], True: []}
+        for item in self.items:
+            item.sources = [by_id[cell] for cell in _source_ids(item)]
+            for source in item.sources:
+                source.followers.append(item)
 
     def settle(self) -> None:
         """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
         for item in self.items:
-            if not self._reused(item) and self.reuse == "only-cache":
-                item.fate = Fate.MISSING
+            item.fate = self._earlier_fate(item) or (Fate.MISSING if self.reuse == "only-cache" else Fate.WAITING)
         # A set that is there needs no shards, whether they once made it or not.
         there = {item.planned.id for item in self.items if item.fate is Fate.REUSED and item.stage == "distilled sets"}
         self.items = [item for item in self.items if not (item.stage == "shards" and item.planned.id in there)]
-        self._block_all()
+        for item in self.items:
+            self._block_followers(item)
 
     def put_aside_stale(self) -> tuple[int, int]:
         """Put aside the cells that were run on other images than their dataset has now, and bring back those that
@@ -169,16 +191,15 @@ class Runner:
         had, now = item.cell.content_hash(), self.contents.get(item.spec.dataset)
         return had is not None and now is not None and had != now
 
-    def _reused(self, item: Item) -> bool:
-        """Take the result that an earlier run left, if it answers the plan."""
+    def _earlier_fate(self, item: Item) -> Fate | None:
+        """Take the result that an earlier run left, if it answers the plan: the fate that it gives the cell."""
         result = item.cell.result()
         if self.reuse == "never" or result is None:
-            return False
+            return None
         if not item.cell.finished(retry_failed=self.retry_failed) or not self._current(item):
-            return False
+            return None
         item.result, item.reason = result, result.reason
-        self._change(item, Fate.REUSED if result.status == "ok" else Fate.FAILED)
-        return True
+        return Fate.REUSED if result.status == "ok" else Fate.FAILED
 
     def _current(self, item: Item) -> bool:
         """Whether a finished cell still answers the plan: it saw the dataset's present images, its set lies there, and
@@ -203,17 +224,18 @@ class Runner:
         self.observer = observer
         if self.reuse == "never":
             self._clear()
+        for item in self.items:
+            self._put_if_ready(item)
         running: list[_Running] = []
         with _signals(self._interrupt):
             while True:
                 if not self.interrupted:
+                    self._look_elsewhere()
                     self._start_ready(slots, running)
-                if not running and (self.interrupted or not self.waiting()):
+                if not running and (self.interrupted or not (self._elsewhere or any(self._ready.values()))):
                     break
                 time.sleep(POLL_SECONDS)
-                for live in list(running):
-                    if self._ended(live):
-                        running.remove(live)
+                running = [live for live in running if not self._ended(live)]
                 observer.tick()
         for item in self.items:
             if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
@@ -227,27 +249,44 @@ class Runner:
         """The cells that this run has still to run."""
         return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
 
-    def _start_ready(self, slots: list[Slot], running: list[_Running]) -> None:
-        self._block_all()
-        for item in self.waiting():
-            if len(running) >= len(slots) * self.per_gpu:
-                return
-            if not self._ready(item) or (slot := self._slot_for(item, slots, running)) is None:
-                continue
+    def _put_if_ready(self, item: Item) -> None:
+        """Let a cell start that waits for nothing more than a slot."""
+        if item.fate is Fate.WAITING and all(source.fate in MADE for source in item.sources):
+            self._put(item)
+
+    def _put(self, item: Item) -> None:
+        heapq.heappush(self._ready[isinstance(item.spec, EvaluateSpec)], (self._place[item], item))
+
+    def _look_elsewhere(self) -> None:
+        """See what has become of the cells that other processes were at."""
+        if not self._elsewhere or time.monotonic() < self._look_elsewhere_at:
+            return
+        there, self._elsewhere = self._elsewhere, []
+        for item in there:
             if item.cell.running():
+                self._elsewhere.append(item)
+            elif item.cell.finished():
+                self._finish(item)
+            else:
+                self._put(item)
+        self._look_elsewhere_at = time.monotonic() + ELSEWHERE_SECONDS
+
+    def _start_ready(self, slots: list[Slot], running: list[_Running]) -> None:
+        while (found := self._next(slots, running)) is not None:
+            item, slot = found
+            if item.cell.running():
+                self._elsewhere.append(item)
                 self._change(item, Fate.ELSEWHERE)
                 continue
-            if item.fate is Fate.ELSEWHERE and item.cell.finished():
-                self._finish(item)
-                continue
-            if self._reused(item):  # its set had to be made again, and is the one it was trained on
+            if fate := self._earlier_fate(item):  # its set had to be made again, and is the one it was trained on
+                self._change(item, fate)
                 continue
             self.store.add(
                 item.spec,
                 item.planned.launch.model_copy(
                     update={
                         "device": slot.device,
-                        "shards": tuple(shard.cell.id for shard in self._sources(item)) if item.merges else (),
+                        "shards": tuple(shard.cell.id for shard in item.sources) if item.merges else (),
                         "cells_at_once": len(slots) if slot.device == "cpu" else self._most_in(slot, item),
                     }
                 ),
@@ -255,6 +294,15 @@ class Runner:
             item.began = time.monotonic()
             running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
             self._change(item, Fate.RUNNING)
+
+    def _next(self, slots: list[Slot], running: list[_Running]) -> tuple[Item, Slot] | None:
+        """Take the first cell that is ready and has a slot."""
+        heaps = [(heap, self._slot_for(heap[0][1], slots, running)) for heap in self._ready.values() if heap]
+        fitting = [(heap, slot) for heap, slot in heaps if slot is not None]
+        if not fitting:
+            return None
+        heap, slot = min(fitting, key=lambda one: one[0][0][0])
+        return heapq.heappop(heap)[1], slot
 
     def _slot_for(self, item: Item, slots: list[Slot], running: list[_Running]) -> Slot | None:
         """The emptiest slot that may take it: with nothing in it, or with students only where it is one too."""
@@ -266,19 +314,9 @@ class Runner:
         """The most cells in a slot where this one is."""
         return self.per_gpu if isinstance(item.spec, EvaluateSpec) and slot.device != "cpu" else 1
 
-    def _sources(self, item: Item) -> list[Item]:
-        """The cells that must be done before: the distill cell that makes a student's images, the shards of a set."""
-        if isinstance(item.spec, EvaluateSpec):
-            return [self._by_id[item.spec.images.cell]] if isinstance(item.spec.images, DistilledBy) else []
-        return [self._by_id[cell_id(shard)] for shard in item.spec.shards(item.planned.shards)] if item.merges else []
-
-    def _ready(self, item: Item) -> bool:
-        return all(source.fate in (Fate.DONE, Fate.REUSED) for source in self._sources(item))
-
     def _clear(self) -> None:
         """Forget every cell, but leave alone what another process is at, and what then cannot be made again now."""
         for item in self.items:
-            self._block(item)
             if item.fate is Fate.WAITING:
                 try:
                     item.cell.clear()
@@ -286,21 +324,16 @@ class Runner:
                     item.reason = str(error)
                     self._change(item, Fate.FAILED)
 
-    def _block_all(self) -> None:
-        # A set comes after its shards and before its students, so one pass reaches them all.
-        for item in self.items:
-            self._block(item)
-
-    def _block(self, item: Item) -> None:
-        if item.fate is not Fate.WAITING:
+    def _block_followers(self, item: Item) -> None:
+        """Give up the cells that need a set which will not be made."""
+        if item.fate not in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
             return
-        for source in self._sources(item):
-            if source.fate in (Fate.FAILED, Fate.INTERRUPTED, Fate.BLOCKED):
-                shard = source.spec.shard if isinstance(source.spec, DistillSpec) else None
-                what = f"its {shard}" if shard is not None else "its distilled set"
-                item.reason = f"{what} ({source.cell.id}) {source.fate}"
-                self._change(item, Fate.BLOCKED)
-                return
+        shard = item.spec.shard if isinstance(item.spec, DistillSpec) else None
+        what = f"its {shard}" if shard is not None else "its distilled set"
+        for follower in item.followers:
+            if follower.fate is Fate.WAITING:
+                follower.reason = f"{what} ({item.cell.id}) {item.fate}"
+                self._change(follower, Fate.BLOCKED)
 
     def _ended(self, live: _Running) -> bool:
         """Look after one running cell; True once its process has ended and its fate is known."""
@@ -344,6 +377,17 @@ class Runner:
             item.fate = fate
             if self.observer is not None:
                 self.observer.changed(item)
+            if fate in MADE:
+                for follower in item.followers:
+                    self._put_if_ready(follower)
+            elif not self.interrupted:  # a run that is stopped leaves what it did not come to
+                self._block_followers(item)
+
+
+def _source_ids(item: Item) -> list[str]:
+    if isinstance(item.spec, EvaluateSpec):
+        return [item.spec.images.cell] if isinstance(item.spec.images, DistilledBy) else []
+    return [cell_id(shard) for shard in item.spec.shards(item.planned.shards)] if item.merges else []
 
 
 def last_words(cell: CellDir) -> str:

@@ -1,5 +1,6 @@
 """The runner's decisions, on an engine that runs nothing: order, slots, blocking, reuse, time limits, interruption."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -191,6 +192,40 @@ def test_reuse_never_runs_all_again(store: Store, plan: Plan) -> None:
     engine = FakeEngine()
     run(store, plan, engine, reuse="never")
     assert len(engine.started) == 6
+
+
+def fates_looked_at(monkeypatch: pytest.MonkeyPatch, folder: Path, sets: int) -> tuple[int, int]:
+    """(looks at a cell's fate while a plan of some sets runs, looks in its quietest tick)."""
+    given = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": f"0-{sets - 1}", "repeats": 1,
+             "device": "cpu"}  # fmt: skip
+    store = Store(folder)
+    store.create()
+    engine = FakeEngine({"distill": (3, 0, finish_well), "evaluate": (3, 0, finish_well)})
+    runner = Runner(store, plan_run(run_spec({}, given))[0], engine)
+    looks, ticks = [0], [0]
+
+    def look(item: Item) -> Fate:
+        looks[0] += 1
+        return item.__dict__["fate"]
+
+    class Counting(Silent):
+        def tick(self) -> None:
+            ticks.append(looks[0])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Item, "fate", property(look, lambda item, fate: item.__dict__.update(fate=fate)))
+        runner.run(engine.open(jobs=1, device="cpu"), Counting())
+    assert {item.fate for item in runner.items} == {Fate.DONE}
+    return looks[0], min(after - before for before, after in itertools.pairwise(ticks))
+
+
+def test_a_tick_looks_at_what_changed_and_not_at_every_cell(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, quiet = fates_looked_at(monkeypatch, tmp_path / "few", 5)
+    many, still = fates_looked_at(monkeypatch, tmp_path / "many", 40)
+    assert quiet == still == 0
+    assert many <= 8 * few
 
 
 AT_WORK = """
