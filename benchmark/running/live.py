@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,6 +19,7 @@ from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec
 from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running.runner import Fate, Item, Observer
+from ddbench.benchmark.running.tally import ENDED, Tally
 
 COLOURS = {
     Fate.DONE: "green",
@@ -28,7 +29,6 @@ COLOURS = {
     Fate.INTERRUPTED: "yellow",
     Fate.ELSEWHERE: "yellow",
 }
-ENDED = (Fate.DONE, Fate.REUSED, Fate.FAILED, Fate.BLOCKED, Fate.INTERRUPTED, Fate.MISSING)
 
 
 def duration(seconds: float) -> str:
@@ -53,13 +53,13 @@ class PlainView(Observer):
     """One line when a cell starts, one when it ends: for logs and pipes."""
 
     def __init__(self, console: Console, items: list[Item]) -> None:
-        self.console, self.items = console, items
+        self.console, self.tally = console, Tally(items)
 
     def changed(self, item: Item) -> None:
-        ended = sum(other.fate in ENDED for other in self.items)
+        self.tally.note(item)
         took = "" if item.seconds is None else f" in {duration(item.seconds)}"
         words = outcome(item) if item.fate in ENDED else ""
-        line = f"[{ended}/{len(self.items)}] {item.fate} {item.title}{took}{': ' if words else ''}{words}"
+        line = f"[{self.tally.ended}/{self.tally.total}] {item.fate} {item.title}{took}{': ' if words else ''}{words}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -67,11 +67,15 @@ class LiveView(Observer):
     """Running cells with their progress, the last ended ones, counts and the time left."""
 
     LAST = 6
+    REFRESH_SECONDS = 0.25
+    """Between two drawings: each takes some milliseconds, which the cells have to do without."""
 
     def __init__(self, console: Console, items: list[Item]) -> None:
-        self.console, self.items = console, items
+        self.items, self.tally = items, Tally(items)
         self.began = time.monotonic()
-        self.ended: list[Item] = []
+        self.last: deque[Item] = deque(maxlen=self.LAST)
+        """The cells that ended last."""
+        self._drawn: float | None = None
         self.live = Live(console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> LiveView:
@@ -79,15 +83,23 @@ class LiveView(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.tick()
+        self.tally = Tally(self.items)  # what was left when the run was stopped has changed without a word
+        self._draw()
         self.live.stop()
 
     def changed(self, item: Item) -> None:
+        self.tally.note(item)
         if item.fate in ENDED:
-            self.ended.append(item)
+            self.last.append(item)
         self.tick()
 
     def tick(self) -> None:
+        now = time.monotonic()
+        if self._drawn is None or now - self._drawn >= self.REFRESH_SECONDS:
+            self._draw()
+            self._drawn = now
+
+    def _draw(self) -> None:
         self.live.update(self.render(), refresh=True)
 
     def render(self) -> RenderableType:
@@ -96,23 +108,23 @@ class LiveView(Observer):
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_column(width=12)
         table.add_column(ratio=1, min_width=24, no_wrap=True, overflow="ellipsis")
-        for item in self.ended[-self.LAST :]:
+        for item in self.last:
             took = "" if item.seconds is None else duration(item.seconds)
             table.add_row(Text(item.fate, COLOURS.get(item.fate, "")), Text(item.title), took, Text(outcome(item)))
-        for item in self.items:
-            if item.fate in (Fate.RUNNING, Fate.ELSEWHERE):
-                fraction, words = progress_of(item)
-                bar = ProgressBar(total=1.0, completed=fraction, width=12)
-                table.add_row(Text(item.fate, "bold"), Text(item.title, "bold"), bar, Text(words))
+        for item in self.tally.at_work:
+            fraction, words = progress_of(item)
+            bar = ProgressBar(total=1.0, completed=fraction, width=12)
+            table.add_row(Text(item.fate, "bold"), Text(item.title, "bold"), bar, Text(words))
         return Group(table, self._summary())
 
     def _summary(self) -> Text:
-        counts = Counter(item.fate for item in self.items)
-        ended = sum(counts[fate] for fate in ENDED)
-        parts = [f"{counts[fate]} {fate}" for fate in Fate if counts[fate]]
-        left = time_left(self.items)
-        text = f"{ended}/{len(self.items)} cells · {', '.join(parts)} · {duration(time.monotonic() - self.began)}"
-        return Text(text + (f" · about {duration(left)} left" if left is not None and ended < len(self.items) else ""))
+        tally, now = self.tally, time.monotonic()
+        parts = [f"{tally.counts[fate]} {fate}" for fate in Fate if tally.counts[fate]]
+        left = tally.seconds_left(now)
+        text = f"{tally.ended}/{tally.total} cells · {', '.join(parts)} · {duration(now - self.began)}"
+        return Text(
+            text + (f" · about {duration(left)} left" if left is not None and tally.ended < tally.total else "")
+        )
 
 
 class NotebookView(LiveView):
@@ -124,16 +136,14 @@ class NotebookView(LiveView):
         from IPython.display import display
 
         self._handle = display(self._bundle(), raw=True, display_id=True)
-        self._shown = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.update(self._bundle(), raw=True)
+        self.tally = Tally(self.items)
+        self._draw()
 
-    def tick(self) -> None:
-        if time.monotonic() - self._shown > self.REFRESH_SECONDS:
-            self._handle.update(self._bundle(), raw=True)
-            self._shown = time.monotonic()
+    def _draw(self) -> None:
+        self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
         page = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
@@ -154,32 +164,6 @@ def progress_of(item: Item) -> tuple[float, str]:
         so_far = "" if accuracy is None else f" · {accuracy:.1f} %"
         return noted.get("epoch", 0) / noted["epochs"], f"epoch {noted.get('epoch', 0)}/{noted['epochs']}{so_far}"
     return 0.0, "starting"
-
-
-def time_left(items: list[Item]) -> float | None:
-    """Seconds left at the pace of this run's ended cells of the same stage and IPC; None until each stage has ended
-    once. Merging shards takes no time to speak of.
-
-    Cells that run side by side are taken to go on doing so.
-    """
-    seconds: dict[tuple[str, int | None], list[float]] = {}
-    for item in items:
-        if item.fate is Fate.DONE and item.seconds is not None:
-            seconds.setdefault((item.stage, item.spec.ipc), []).append(item.seconds)
-    left, running = 0.0, 0
-    for item in items:
-        if item.fate not in (Fate.WAITING, Fate.RUNNING) or item.merges:
-            continue
-        alike = [s for (stage, _), some in seconds.items() if stage == item.stage for s in some]
-        known = seconds.get((item.stage, item.spec.ipc), alike)
-        if not known:
-            return None
-        expected = sum(known) / len(known)
-        if item.fate is Fate.RUNNING:
-            running += 1
-            expected = max(0.0, expected - (time.monotonic() - (item.began or 0.0)))
-        left += expected
-    return left / max(1, running)
 
 
 def view(console: Console, items: list[Item]) -> AbstractContextManager[Observer]:

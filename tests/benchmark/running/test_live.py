@@ -19,8 +19,9 @@ from ddbench.benchmark.engines.local import LocalEngine
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.running import live
-from ddbench.benchmark.running.live import LiveView, PlainView, duration, progress_of, time_left
+from ddbench.benchmark.running.live import LiveView, PlainView, duration, progress_of
 from ddbench.benchmark.running.runner import Fate, Item, Runner
+from ddbench.benchmark.running.tally import Tally
 
 NOW = 1000.0
 COLOUR = {"green": "32", "red": "31", "yellow": "33", "cyan": "36"}
@@ -127,24 +128,24 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_nothing_is_foretold_before_each_stage_has_ended_once(items: list[Item]) -> None:
-    assert time_left(items) is None
+    assert Tally(items).seconds_left(NOW) is None
     (first, _), (student, _) = of_stage(items, "distilled sets"), of_stage(items, "students")
     done(first, 10)
-    assert time_left(items) is None
+    assert Tally(items).seconds_left(NOW) is None
     done(student, 4)
-    assert time_left(items) == 10 + 4
+    assert Tally(items).seconds_left(NOW) == 10 + 4
 
 
 def test_nothing_is_left_of_what_has_ended(items: list[Item]) -> None:
     for item, fate in zip(items, (Fate.DONE, Fate.REUSED, Fate.FAILED, Fate.BLOCKED), strict=True):
         item.fate, item.seconds = fate, 10
-    assert time_left(items) == 0
+    assert Tally(items).seconds_left(NOW) == 0
 
 
 def test_failed_cells_set_no_pace(items: list[Item]) -> None:
     first, _ = of_stage(items, "distilled sets")
     first.fate, first.seconds = Fate.FAILED, 0.1
-    assert time_left(items) is None
+    assert Tally(items).seconds_left(NOW) is None
 
 
 def test_the_pace_is_the_mean_of_the_same_stage_and_ipc(tmp_path: Path) -> None:
@@ -153,12 +154,12 @@ def test_the_pace_is_the_mean_of_the_same_stage_and_ipc(tmp_path: Path) -> None:
     for student in [*of_stage(items, "students"), *of_stage(items, "students", 10)]:
         done(student, 1000)
     done(small[0], 10)
-    assert time_left(items) == 10 + 10 + 10, "no set of IPC 10 has ended: as the others of its stage"
+    assert Tally(items).seconds_left(NOW) == 10 + 10 + 10, "no set of IPC 10 has ended: as the others of its stage"
     done(large[0], 90)
-    assert time_left(items) == 10 + 90
+    assert Tally(items).seconds_left(NOW) == 10 + 90
     done(small[1], 20)
     large[0].fate = Fate.WAITING
-    assert time_left(items) == 15 + 15
+    assert Tally(items).seconds_left(NOW) == 15 + 15
 
 
 def test_cells_side_by_side_share_the_time_and_what_they_have_spent_is_gone(items: list[Item]) -> None:
@@ -167,14 +168,14 @@ def test_cells_side_by_side_share_the_time_and_what_they_have_spent_is_gone(item
         done(student, 5)
     done(first, 10)
     running(second, 3)
-    assert time_left(items) == 7
+    assert Tally(items).seconds_left(NOW) == 7
     students = of_stage(items, "students")
     students[0].fate = Fate.WAITING
-    assert time_left(items) == 7 + 5, "one slot"
+    assert Tally(items).seconds_left(NOW) == 7 + 5, "one slot"
     running(students[0], 1)
-    assert time_left(items) == (7 + 4) / 2, "two slots"
+    assert Tally(items).seconds_left(NOW) == (7 + 4) / 2, "two slots"
     running(second, 30)
-    assert time_left(items) == (0 + 4) / 2, "a cell that takes longer than expected owes nothing"
+    assert Tally(items).seconds_left(NOW) == (0 + 4) / 2, "a cell that takes longer than expected owes nothing"
 
 
 def test_a_merge_of_shards_takes_no_time(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_merge_of_shards_takes_no_time(tmp_path: Path) -> None:
     for student in of_stage(items, "students"):
         done(student, 5)
     done(shards[0], 10)
-    assert time_left(items) == 30
+    assert Tally(items).seconds_left(NOW) == 30
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------
@@ -202,6 +203,7 @@ def test_rows_are_the_ended_and_the_running_not_the_waiting(items: list[Item]) -
     )
     view.changed(student)
     running(second, 3, images_done=5, images_total=10, note="step 3/50")
+    view.changed(second)
     view.began -= 75
     text = plain(shown(view, 120))
     assert re.search(rf"done +{re.escape(first.title)} +12 s", text)
@@ -234,6 +236,7 @@ def test_a_fate_has_its_colour_and_a_failure_its_reason(fate: Fate, colour: str,
 def test_the_bar_is_as_long_as_the_progress(items: list[Item]) -> None:
     view = LiveView(Console(file=StringIO(), force_terminal=True, width=100), items)
     running(items[0], 3, images_done=3, images_total=4)
+    view.changed(items[0])
     table = view.render().renderables[0]  # type: ignore[union-attr]
     (bar,) = [cell for column in table.columns for cell in column.cells if isinstance(cell, ProgressBar)]  # type: ignore[union-attr]
     assert bar.completed / bar.total == 0.75
@@ -243,6 +246,7 @@ def test_a_cell_of_another_process_is_shown_as_such(items: list[Item]) -> None:
     view = LiveView(Console(file=StringIO(), force_terminal=True, width=100), items)
     running(items[0], 3, images_done=3, images_total=4)
     items[0].fate = Fate.ELSEWHERE
+    view.changed(items[0])
     assert re.search(rf"elsewhere +{re.escape(items[0].title)} +\S+ +3/4 images", plain(shown(view)))
 
 
@@ -264,12 +268,14 @@ def test_long_titles_are_cut_and_no_line_is_wider_than_the_terminal(width: int, 
     view = LiveView(Console(file=StringIO(), force_terminal=True, width=width), items)
     items[0].planned = items[0].planned.model_copy(update={"label": "a-method-with-a-very-long-name" * 3})
     running(items[0], 3, images_done=3, images_total=4)
+    view.changed(items[0])
     lines = plain(shown(view, width)).splitlines()
     assert all(len(line) <= width for line in lines)
     assert len(lines) <= 1 + -(-len("0/4 cells · 3 waiting, 1 running · 0.0 s") // width), "a row is a line"
 
 
-def test_the_screen_is_drawn_again_in_place(items: list[Item]) -> None:
+def test_the_screen_is_drawn_again_in_place(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveView, "REFRESH_SECONDS", 0.0)
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=100, height=40)
     with LiveView(console, items) as view:
@@ -287,6 +293,46 @@ def test_the_screen_is_drawn_again_in_place(items: list[Item]) -> None:
     assert text.rstrip().endswith("\x1b[?25h"), "the cursor is back"
     last = plain(text[text.rindex("\x1b[1A") :])
     assert "1/4 cells" in last
+
+
+def test_the_screen_is_drawn_four_times_a_second_at_most(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [NOW]
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    drawn: list[float] = []
+    view = LiveView(Console(file=StringIO(), force_terminal=True, width=100), items)
+    monkeypatch.setattr(view, "render", lambda: drawn.append(now[0] - NOW) or "")
+    with view:
+        for _ in range(9):
+            view.changed(items[0])
+            view.tick()
+            now[0] += 0.125
+        items[0].fate = Fate.INTERRUPTED  # as a run does at its end, without a word
+    assert drawn == [0.0, 0.25, 0.5, 0.75, 1.0, 1.125], "and once when it ends"
+    assert view.tally.counts[Fate.INTERRUPTED] == 1
+
+
+def test_a_change_costs_as_much_in_a_long_run_as_in_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [0]
+
+    def look(item: Item) -> Fate:
+        looks[0] += 1
+        return item.__dict__["fate"]
+
+    monkeypatch.setattr(Item, "fate", property(look, lambda item, fate: item.__dict__.update(fate=fate)))
+    costs: dict[str, list[int]] = {"plain": [], "live": []}
+    for number, ipcs in enumerate(("1", "1,2,3,4,5,6,7,8,9,10")):
+        items = planned_items(tmp_path / str(number), ipcs)
+        for name, view in ("plain", PlainView(Console(file=StringIO()), items)), ("live", LiveView(Console(), items)):
+            before = looks[0]
+            items[0].fate = Fate.RUNNING if name == "plain" else Fate.DONE
+            view.changed(items[0])
+            if isinstance(view, LiveView):
+                view.render()
+            costs[name].append(looks[0] - before)
+    assert costs["plain"][0] == costs["plain"][1]
+    assert costs["live"][0] == costs["live"][1]
 
 
 def test_a_terminal_gets_the_live_view_and_a_pipe_gets_lines(items: list[Item]) -> None:
