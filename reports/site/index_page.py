@@ -10,6 +10,7 @@ from ddbench.reports.results.rows import DistillCell, EvaluateCell
 from ddbench.reports.site import table_page
 from ddbench.reports.site.model import Run, Site, TablePage
 from ddbench.reports.site.render import Page
+from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables.views import RowView
 
 SECTION = table_page.SECTION
@@ -23,7 +24,10 @@ def pages(site: Site) -> list[Page]:
     states = Counter(cell.standing for cell in cells)
     values = {
         "site": site,
-        "families": [(views, [(view, leaders(view)) for view in views]) for views in site.families.values()],
+        "families": [
+            (views, [(view, leaders(view), pictured(site, view)) for view in views]) for views in site.families.values()
+        ],
+        "thumbnails": (table_page.THUMBNAILS, table_page.THUMBNAIL_SIDE),
         "states": sorted(states.items()),
         "failures": [cell for cell in cells if cell.why],
         "problems": site.problems,
@@ -56,3 +60,9 @@ def leaders(view: TablePage) -> Leaders | None:
     first = [row for row in view.table.rows if row.rank == 1]
     means = [row.acc_last.mean for row in first if row.acc_last is not None]
     return Leaders(first[:LEADERS], max(0, len(first) - LEADERS), min(means), max(means)) if means else None
+
+
+def pictured(site: Site, view: TablePage) -> tuple[RowView, Sheet] | None:
+    """The highest row with images that may be shown, and them."""
+    rows = (row for row in view.table.rows if not row.reference)
+    return next(((row, sheet) for row in rows if (sheet := table_page.row_sheet(site, view, row)) is not None), None)

@@ -67,8 +67,6 @@ def _page(site: Site, view: TablePage) -> Page:
 def _row(site: Site, view: TablePage, row: RowView) -> ShownRow:
     cells = view.group_row(row).cells
     runs = {run_id(cell): cell for cell in cells if run_id(cell) in site.runs}
-    first = first_run(site, view.group_row(row))
-    sheet = sheet_of(site, first) if first is not None else None
     return ShownRow(
         row=row,
         name=row.name,
@@ -77,8 +75,15 @@ def _row(site: Site, view: TablePage, row: RowView) -> ShownRow:
         real_images=real_images_read(method_of(row.spec), row.prior),
         runs=[(site.runs[id].path, _set_name(cell.distill)) for id, cell in runs.items()],
         guidance_nats=sum(g.mean_nats for g in row.guidance.values()) if row.guidance else None,
-        sheet=sheet if isinstance(sheet, Sheet) else None,
+        sheet=row_sheet(site, view, row),
     )
+
+
+def row_sheet(site: Site, view: TablePage, row: RowView) -> Sheet | None:
+    """The sheet of the row's first set; None where there is none that may be shown."""
+    first = first_run(site, view.group_row(row))
+    sheet = sheet_of(site, first) if first is not None else None
+    return sheet if isinstance(sheet, Sheet) else None
 
 
 def _set_name(distill: DistillCell | None) -> str:

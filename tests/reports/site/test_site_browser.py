@@ -173,6 +173,14 @@ def test_a_leaderboard_shows_the_first_image_of_each_class(page: Any, site: Path
         assert np.unique(pixels).tolist() == [20 * index], "its own image, whole"
 
 
+def test_the_index_has_a_line_of_images_for_each_table(page: Any, site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+    strips = page.locator("td.thumbnails [role=img]")
+    assert strips.count() == page.locator("td.thumbnails").count() >= 2
+    assert strips.first.locator(".tile").count() == 10
+    assert strips.first.locator(".tile").first.bounding_box()["width"] == 32
+
+
 def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()
