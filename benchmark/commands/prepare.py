@@ -103,7 +103,7 @@ def prepare(
         )
     if source is not None and data is not None:
         raise UsageError("--from and --data name the same thing for a dataset; give one of them")
-    _prepare(dataset, split, source or data, resolution, skip_corrupt=skip_corrupt)
+    _prepare(DATASETS.canonical(dataset), split, source or data, resolution, skip_corrupt=skip_corrupt)
 
 
 def _prepare(name: str, split: str | None, source: Path | None, resolution: int | None, *, skip_corrupt: bool) -> None:

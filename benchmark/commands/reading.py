@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.shown_progress import ShownProgress
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
@@ -54,7 +55,12 @@ def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, stude
         ipcs = tuple(integers(ipc)) if ipc else ()
     except ValueError as error:
         raise UsageError(f"--ipc: {error}") from error
-    return Filters(datasets=names(dataset), ipcs=ipcs, protocols=names(protocol), students=names(student))
+    return Filters(
+        datasets=tuple(map(DATASETS.canonical, names(dataset))),
+        ipcs=ipcs,
+        protocols=names(protocol),
+        students=names(student),
+    )
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def train_prior(
     from ddbench.methods.diffusion.priors.training import train_prior as train
 
     console = Console()
+    dataset = DATASETS.canonical(dataset)
     opened: Dataset = DATASETS.load(dataset)()
     settings = PriorTraining()
     if steps is not None:

@@ -71,6 +71,7 @@ def train_teacher(
 
     for file in plugin or []:
         load_plugin(file)
+    dataset = DATASETS.canonical(dataset)
     declared = DATASETS.load(dataset)
     protocol = soft_rded.HALF
     assert protocol.teacher is not None

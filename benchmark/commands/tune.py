@@ -15,7 +15,7 @@ from rich.table import Table
 from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.commands.options import AsJson, DryRun, run_options
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.registry import load_plugin
+from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.spec import brackets
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.planner import plan_run
@@ -55,7 +55,7 @@ def tune(
     if "[" in method:
         raise UsageError(f"{method}: name the method alone; what is to be tried is given with --param")
     choices = [tuning.Choice.parse(text) for text in param]
-    name = dataset.removesuffix(SUFFIX) + SUFFIX
+    name = DATASETS.canonical(dataset).removesuffix(SUFFIX) + SUFFIX
     tried = tuning.settings(choices, trials, trial_seed, tuning.usual_values(method, name))
     spec = run_spec({}, {**given, "methods": tuning.selectors(method, name, tried), "datasets": [name]})
     planned = plan_run(spec)
@@ -72,7 +72,7 @@ def tune(
 
 
 def _show(tuned: Tuned, console: Console) -> None:
-    whole = tuned.dataset.partition(":")[0]
+    whole = tuned.dataset.removesuffix(SUFFIX)
     console.print(
         f"{tuned.method} tuned on the validation part of {whole}: {len(tuned.trials)} of {tuned.budget} trials; "
         f"{tuned.settings_ever_tried} settings of it have been tried there in this results folder",

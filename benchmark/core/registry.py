@@ -54,7 +54,7 @@ class Registry(Generic[T]):
     Args:
         kind: what messages call it ("method").
         base: `module:attribute` of the class that a loaded target must subclass or be an instance of.
-        builtins: module with the built-in `ENTRIES`.
+        builtins: module with the built-in `ENTRIES`, and names that cannot be had in `UNAVAILABLE` (name -> why).
 
     Installed packages use the entry-point group `ddbench.<kind>s`; a point's value is a target or a list of `Entry`.
     """
@@ -69,14 +69,23 @@ class Registry(Generic[T]):
         """All names in the order they were registered."""
         if self._entries is None:
             self._entries = {}
-            for entry in importlib.import_module(self.builtins).ENTRIES:
+            builtins = importlib.import_module(self.builtins)
+            for entry in builtins.ENTRIES:
                 self.register(entry)
+            self.broken.update(getattr(builtins, "UNAVAILABLE", {}))
             for point in metadata.entry_points(group=f"ddbench.{self.kind}s"):
                 self._adopt_entry_point(point)
         return self._entries
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries().values())
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is something of that name."""
+        try:
+            return isinstance(name, str) and bool(self.entry(name))
+        except UsageError:
+            return False
 
     def register(self, entry: Entry) -> None:
         """Add an entry.
@@ -185,26 +194,48 @@ def _one_line(error: BaseException) -> str:
 
 
 class _Datasets(Registry[Any]):
-    """Datasets, and of each its validation part: `<name>:validation`."""
+    """Datasets; of each its validation part, `<name>:validation`; and any classes of ImageNet-1K, `subset:…`."""
 
     validation = "ddbench.datasets.validation:validation_of"
+    subset = "ddbench.datasets.imagenet.published:subset"
 
     def entry(self, name: str) -> Entry:
-        whole, colon, part = name.partition(":")
-        found = super().entry(whole if part == "validation" else name)
-        return replace(found, name=name) if colon else found
+        whole, _part = _validation_part(name)
+        if whole.startswith("subset:"):
+            return Entry(name, self.subset, self._subset(whole).__doc__ or "", tags=("files",))
+        return replace(super().entry(self._alias(whole)), name=name)
 
     def load(self, name: str) -> Any:
-        whole, _, part = name.partition(":")
-        if part != "validation":
-            return super().load(name)
-        return _import_target(self.validation)(super().load(whole))
+        whole, part = _validation_part(name)
+        found = self._subset(whole) if whole.startswith("subset:") else super().load(self._alias(whole))
+        return _import_target(self.validation)(found) if part else found
+
+    def canonical(self, name: str) -> str:
+        """The name under which results lie: of an alias what it stands for, of `subset:FILE` its classes; an unknown
+        name stays as it is.
+
+        Raises:
+            UsageError: a file that lists no subset of ImageNet-1K.
+        """
+        whole, part = _validation_part(name)
+        named = _import_target(f"{self.subset}_name")(whole) if whole.startswith("subset:") else self._alias(whole)
+        return str(named) + part
+
+    def _alias(self, name: str) -> str:
+        return importlib.import_module(self.builtins).ALIASES.get(name, name)
+
+    def _subset(self, name: str) -> Any:
+        return _import_target(self.subset)(name)
+
+
+def _validation_part(name: str) -> tuple[str, str]:
+    """`woof:validation` -> ("woof", ":validation"); any other name -> (name, "")."""
+    whole, colon, part = name.rpartition(":")
+    return (whole, colon + part) if colon and part == "validation" else (name, "")
 
 
 METHODS: Registry[Any] = Registry("method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin")
-DATASETS: Registry[Any] = _Datasets(
-    "dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin"
-)
+DATASETS = _Datasets("dataset", base="ddbench.datasets.base:Dataset", builtins="ddbench.datasets.builtin")
 PROTOCOLS: Registry[Any] = Registry(
     "protocol", base="ddbench.benchmark.protocols.base:Protocol", builtins="ddbench.benchmark.protocols.builtin"
 )

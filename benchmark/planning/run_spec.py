@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.yaml_text import load_yaml
 
@@ -132,6 +133,14 @@ class RunSpec(BaseModel):
         if value is not None and min(value) < 0:
             raise ValueError(f"seeds start at 0, got {min(value)}")
         return value
+
+    @field_validator("datasets")
+    @classmethod
+    def _canonical(cls, value: list[str]) -> list[str]:
+        try:
+            return [DATASETS.canonical(name) for name in value]
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("ipc", "seeds", "methods", "datasets")
     @classmethod

@@ -93,7 +93,7 @@ def _notes(line: Line) -> list[str]:
 
 
 def _class_name(dataset: str, index: int) -> str:
-    names = DATASETS.load(dataset).class_names if dataset in {entry.name for entry in DATASETS} else ()
+    names = DATASETS.load(dataset).class_names if dataset in DATASETS else ()
     return names[index] if index < len(names) else f"class {index}"
 
 

@@ -85,11 +85,11 @@ def first_run(site: Site, row: Row) -> Run | None:
 
 def class_ids(dataset: str) -> tuple[str, ...]:
     """In label order; none for a dataset that is not registered here."""
-    return DATASETS.load(dataset).class_ids if dataset in DATASETS.entries() else ()
+    return DATASETS.load(dataset).class_ids if dataset in DATASETS else ()
 
 
 def class_names(dataset: str) -> tuple[str, ...]:
-    return DATASETS.load(dataset).class_names if dataset in DATASETS.entries() else ()
+    return DATASETS.load(dataset).class_names if dataset in DATASETS else ()
 
 
 def environment_id(result: Result) -> str:

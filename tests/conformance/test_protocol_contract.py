@@ -25,7 +25,7 @@ def trainable() -> list[tuple[str, str, str]]:
     found = []
     for name in NAMES:
         protocol: Protocol = PROTOCOLS.load(name)
-        for dataset in (entry.name for entry in DATASETS):
+        for dataset in (entry.name for entry in DATASETS if "published" not in entry.tags):
             for student in protocol.students:
                 try:
                     protocol.check_student(student, DATASETS.load(dataset).resolution)

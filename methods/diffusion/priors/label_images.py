@@ -40,7 +40,7 @@ def label_images(
     """
     if check_on == NONE:
         return None
-    if check_on is not None and check_on not in {entry.name for entry in DATASETS}:
+    if check_on is not None and check_on not in DATASETS:
         if not Path(check_on).expanduser().is_dir():
             DATASETS.load(check_on)  # an unknown name: says which there are
         return f"images in {check_on}", _of_folder(Path(check_on).expanduser(), metadata, channels)
