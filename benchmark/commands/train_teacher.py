@@ -66,7 +66,7 @@ def train_teacher(
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
     from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.benchmark.planning.teacher_files import TORCHVISION_FILE
-    from ddbench.benchmark.protocols import soft_rded
+    from ddbench.benchmark.protocols.definitions import soft_rded
     from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
     for file in plugin or []:

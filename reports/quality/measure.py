@@ -19,7 +19,7 @@ from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.protocols import quick
+from ddbench.benchmark.protocols.definitions import quick
 from ddbench.benchmark.protocols.images import fit
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import FloatImages, as_uint8

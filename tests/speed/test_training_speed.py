@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.protocols import hard_minimax_sgd, quick
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.trainer import train_student
 

@@ -21,7 +21,7 @@ from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, EvaluateSpec, 
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.planning.teacher_files import TeacherCard
-from ddbench.benchmark.protocols import quick, soft_rded
+from ddbench.benchmark.protocols.definitions import quick, soft_rded
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet.subsets import ImageNet1K, Woof
 from ddbench.reports.results import groups

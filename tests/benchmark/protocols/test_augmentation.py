@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.protocols import augmentation, base, hard_adamw, hard_minimax_sgd, quick
+from ddbench.benchmark.protocols import augmentation, base
+from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick
 
 CPU = torch.device("cpu")
 MEAN, STD = np.array(base.IMAGENET_MEAN), np.array(base.IMAGENET_STD)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.protocols import hard_minimax_sgd, networks, quick, soft_rded
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, networks, quick, soft_rded
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.epoch import Loss, MicroBatches, SoftLabels, _backward, cross_entropy

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.protocols import hard_minimax_sgd, images, quick
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, images, quick
 
 HARD = hard_minimax_sgd.PROTOCOL
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.protocols import hard_minimax_sgd, network_names, networks
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, network_names, networks
 from ddbench.benchmark.protocols.trainer import train_student
 
 
@@ -68,7 +68,7 @@ def test_unknown_and_unfit_names_are_refused() -> None:
 def test_published_protocols_take_them_and_planning_imports_them_only_when_named() -> None:
     hard_minimax_sgd.PROTOCOL.check_student("timm:resnet10t", 224)
     code = (
-        "import sys; from ddbench.benchmark.protocols import hard_minimax_sgd as h; "
+        "import sys; from ddbench.benchmark.protocols.definitions import hard_minimax_sgd as h; "
         "h.PROTOCOL.check_student('resnet18', 224); sys.exit('timm' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

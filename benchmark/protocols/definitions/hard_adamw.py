@@ -6,7 +6,7 @@ first at 256 px with another normalisation, and Minimax's epochs on the whole tr
 
 from __future__ import annotations
 
-from ddbench.benchmark.protocols import hard_minimax_sgd
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd
 from ddbench.benchmark.protocols.base import AdamW, LateLooks, Protocol
 
 DMGD = Protocol(

@@ -1,0 +1,1 @@
+"""The protocols themselves, as data: one file a family."""
