@@ -23,7 +23,8 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.transfers import send
-from ddbench.benchmark.protocols import augmentation, hard_minimax_sgd, networks, quick
+from ddbench.benchmark.protocols import augmentation, networks
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
 from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch
 from ddbench.benchmark.protocols.pixels import hold
