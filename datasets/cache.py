@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ddbench.benchmark.core.files import lock, write_json
+from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.sharing.locks import lock
 
 
 def cache_dir() -> Path:
@@ -36,7 +37,7 @@ def remember_source(dataset: str, split: str, path: Path) -> None:
     """Note where a dataset's split was found, for runs that do not say."""
     file = _sources_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with lock(file.with_suffix(".lock")):
+    with lock(file.with_suffix(".lease")):
         known = read_json(file)
         known[dataset] = {**known.get(dataset, {}), split: str(path)}
         write_json(file, known)

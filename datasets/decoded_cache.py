@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.sharing.holder import own_name
 from ddbench.datasets.base import ImageSource, Resize
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class DecodedCache:
 
     def _decode(self, part: Part, threads: ThreadPoolExecutor, done: Callable[[int], None]) -> dict[Path, str]:
         target = self.folder / f"{part.name}.npy"
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        partial = target.with_name(f".{target.name}.{own_name()}.tmp")
         files, corrupt = part.files(), dict[Path, str]()
         sides = np.zeros(len(files), np.int64)
         try:

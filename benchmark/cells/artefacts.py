@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ddbench.benchmark.cells.meter import Meter
-from ddbench.benchmark.core.files import lock, whole_folder, write_atomically, write_json
+from ddbench.benchmark.core.files import whole_folder, write_atomically, write_json
 from ddbench.benchmark.core.result import WAITING
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.benchmark.core.spec import digest
 from ddbench.methods.base import Made
 
@@ -42,7 +43,7 @@ class DiskArtefacts:
         folder = self.root / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         # One process makes it; the others that need it wait for the lock and then find it.
-        with lock(folder.with_suffix(".lock"), waiting=lambda: self.meter.phase(WAITING)):
+        with lock(folder.with_suffix(".lease"), waiting=lambda: self.meter.phase(WAITING)):
             found = self._read(folder)
             if found is not None:
                 arrays, seconds, measured = found

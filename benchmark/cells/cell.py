@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.cells.failures import lost_too_often, write_failure_held
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core import environment
@@ -24,40 +25,100 @@ from ddbench.benchmark.core.gpu_errors import is_busy, memory_ran_out
 from ddbench.benchmark.core.provenance import PROVENANCE
 from ddbench.benchmark.core.registry import load_plugin
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status, utc_now
+from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS, Cause, stopped
+from ddbench.benchmark.core.sharing.lease import Lease, LeaseLost
+from ddbench.benchmark.core.sharing.locks import Busy
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
-from ddbench.benchmark.core.store import OUTSIDE_CAUSES, CellDir, CellPlan, Launch, Store
+from ddbench.benchmark.core.store import OUTSIDE_CAUSES, RESULT, CellDir, CellPlan, Launch, Store
 
 DEFAULT_BATCH_SIZE = 32
 """Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where
 GPU memory runs out, the cell goes on with half of it."""
 EXIT_OK, EXIT_FAILED, EXIT_TERMINATED = 0, 1, 143
+EXIT_ELSEWHERE, EXIT_CHANGED = 4, 5
+"""Nothing was done: another process is at the cell, or has just given it another result than was to be replaced."""
 
 
-def run_cell(path: Path, *, forked: bool = False) -> int:
-    """Run the cell in the directory `path` and write its result; returns the exit status."""
+class _TimedOut(BaseException):
+    """The cell's time is up. No Exception, so that no method takes it for a failure of its own."""
+
+
+def run_cell(path: Path, *, forked: bool = False, launch: Launch | None = None) -> int:
+    """Run the cell in the directory `path` and write its result; returns the exit status.
+
+    Args:
+        launch: how; None: as its `launch.json` says, whatever result it has.
+    """
     signal.signal(signal.SIGTERM, _terminate)
-    cell, store = CellDir(path), Store(path.parent.parent)
-    with cell.lock():
-        spec, launch = cell.spec(), cell.launch()
-        for of_an_earlier_one in ("result.json", PROVENANCE):
-            (path / of_an_earlier_one).unlink(missing_ok=True)
-        try:
-            result = _run(cell, spec, launch, store, forked=forked)
-        except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt):
-                return EXIT_TERMINATED
-            with contextlib.suppress(OSError):  # the log lies on the disk that may be full
-                traceback.print_exc()
-            status, reason, retriable = _diagnose(error, spec)
-            write_failure(cell, status, reason, retriable=retriable)
-            return EXIT_FAILED
-        write_json(path / "result.json", result.model_dump(mode="json"))
-        if isinstance(spec, DistillSpec):
-            from ddbench.benchmark.cells.distill import forget_rounds
+    cell = CellDir(path)
+    try:
+        with cell.lock(on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM)) as lease:
+            # What the cell's result is, now that nobody else can change it; who started this knows an older one.
+            if launch is not None and cell.result_seen() is not None and cell.result_sha256() != launch.replaces:
+                return EXIT_CHANGED
+            return _attempt(cell, lease, launch or cell.launch(), forked=forked)
+    except (Busy, LeaseLost) as error:
+        print(error, flush=True)
+        return EXIT_ELSEWHERE
 
-            forget_rounds(cell, spec, launch, store)
-        (path / "checkpoint.pt").unlink(missing_ok=True)
+
+def _attempt(cell: CellDir, lease: Lease, launch: Launch, *, forked: bool) -> int:
+    """Run a cell under its lease."""
+    spec, store, lost = cell.spec(), Store(cell.path.parent.parent), cell.attempts.lost()
+    for of_an_earlier_one in (RESULT, PROVENANCE):
+        (cell.path / of_an_earlier_one).unlink(missing_ok=True)
+    cell.sweep()
+    if lost >= MOST_ATTEMPTS:
+        write_failure_held(cell, "killed", lost_too_often(cell))
+        return EXIT_FAILED
+    try:
+        cell.attempts.begin(lease.holder)
+        with _time_limit(launch.timeout_seconds):
+            result = _run(cell, spec, launch, store, forked=forked)
+        if not cell.commit(result):
+            return EXIT_CHANGED
+    except _TimedOut:
+        write_failure_held(cell, "timeout", f"took longer than the --timeout of {launch.timeout_seconds:g} s")
+        return EXIT_FAILED
+    except (SystemExit, KeyboardInterrupt) as error:
+        cell.require_lease()
+        cell.attempts.end(stopped())
+        if isinstance(error, KeyboardInterrupt):
+            return EXIT_TERMINATED
+        raise
+    except LeaseLost:
+        raise
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the log lies on the disk that may be full
+            traceback.print_exc()
+        status, reason, retriable = _diagnose(error, spec)
+        write_failure_held(cell, status, reason, retriable=retriable)
+        return EXIT_FAILED
+    cell.attempts.end(Cause.DONE)
+    if isinstance(spec, DistillSpec):
+        from ddbench.benchmark.cells.distill import forget_rounds
+
+        forget_rounds(cell, spec, launch, store)
+    (cell.path / "checkpoint.pt").unlink(missing_ok=True)
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise _TimedOut in the block once it has taken that long."""
+    if seconds is None:
+        yield
+        return
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise _TimedOut
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _run(
@@ -140,14 +201,21 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(EXIT_TERMINATED)
 
 
-def child_main(path: str, forked: bool) -> None:
-    """Entry point of a cell that another Python process started: its own log, then the cell."""
+def child_main(path: str, launch: str, forked: bool) -> None:
+    """Entry point of a cell that another Python process started: its own log, then the cell.
+
+    Args:
+        launch: `Launch` as JSON. Another run may have written the cell's file for its own machine.
+    """
     # Its own process group: Ctrl-C in the terminal reaches the run, and the run ends its cells.
     os.setpgid(0, 0)
-    log = os.open(Path(path) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        log = os.open(Path(path) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except FileNotFoundError:
+        sys.exit(EXIT_FAILED)  # the results folder was moved or deleted; the run says so
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.exit(run_cell(Path(path), forked=forked))
+    sys.exit(run_cell(Path(path), forked=forked, launch=Launch.model_validate_json(launch)))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ A cell may be a shard of a set's classes: it keeps its rounds, and the set's own
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import shutil
 from functools import cache
@@ -137,7 +138,8 @@ def distill(
             )  # fmt: skip
             link = cell.path / "images"
             link.unlink(missing_ok=True)
-            link.symlink_to(f"../../sets/{target.name}")
+            with contextlib.suppress(OSError):  # for people; some file systems have no links
+                link.symlink_to(f"../../sets/{target.name}")
     meter.save()
     cost = meter.cost(
         batch_size=plan.batch_size,

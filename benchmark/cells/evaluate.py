@@ -90,6 +90,7 @@ def evaluate(
             stream=not train_fits,
             compile=launch.compile,
         )
+    cell.require_lease()  # else these predictions would lie beside another process's result
     save_array(cell.path / PREDICTIONS, outcome.predictions)
     counts = np.bincount(images.labels, minlength=len(dataset.class_ids))
     labels = store.artefacts / "test-labels" / f"{record.content_hash[:16]}.npy"
@@ -211,7 +212,7 @@ def _room(
     if device.type != "cuda":
         return True, None, None
     n, image_size, _, channels = train.shape
-    batch_size = min(n, protocol.batch_size_for(n_classes, spec.ipc))
+    batch_size = protocol.images_at_once(n, n_classes, spec.ipc)
 
     def unused(network: str, width: int | None) -> nn.Module:
         generator = seeds.stream(0, "memory")  # of weights that nothing is computed with
@@ -256,4 +257,4 @@ def _teacher(
     teacher_files.check_split(found, split_hash, spec.dataset.name)
     with meter.phase("load teacher"):
         image_size = protocol.image_size_for(spec.dataset.resolution)
-        return teachers.load(found, len(dataset.class_ids), image_size, device)
+        return teachers.load(found, dataset.class_ids, protocol, image_size, device)

@@ -6,16 +6,31 @@ import contextlib
 import sys
 from typing import Any
 
-from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status, utc_now
+from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS, Cause
+from ddbench.benchmark.core.sharing.locks import Busy
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec
-from ddbench.benchmark.core.store import CellDir, Launch, Store
+from ddbench.benchmark.core.store import RESULT, CellDir, Launch, Store
 
 
 def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool = False) -> None:
-    """Write `result.json` for a cell that failed or was ended; a disk too full even for that leaves none. A result that
-    is `ok` stays: an attempt that came to nothing takes nothing away."""
-    done = cell.result()
+    """Write the result of a cell that failed or was ended, under its lease: while another process is at the cell, its
+    fate is not this one's to tell. A result that is `ok` stays: an attempt that came to nothing takes nothing away. A
+    disk too full even for that leaves none.
+
+    Raises:
+        LeaseLost: this process held the lease, and was taken for dead.
+    """
+    try:
+        with cell.lock():
+            write_failure_held(cell, status, reason, retriable=retriable)
+    except Busy:
+        return
+
+
+def write_failure_held(cell: CellDir, status: Status, reason: str, *, retriable: bool = False) -> None:
+    """The same, for whoever holds the lease."""
+    done = cell.result_seen()
     if done is not None and done.status == "ok":
         return
     spec = cell.spec()
@@ -23,10 +38,19 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
     known = identity(cell, spec, cell.launch())
     result = kind(**known, status=status, reason=reason, retriable=retriable, dataset=None, finished_at=utc_now())
     try:
-        write_json(cell.path / "result.json", result.model_dump(mode="json"))
+        cell.commit(result)
+        cell.attempts.end(Cause.DONE)
     except OSError as error:
         with contextlib.suppress(OSError):
-            print(f"cannot write {cell.path / 'result.json'}: {error}", file=sys.stderr)
+            print(f"cannot write {cell.path / RESULT}: {error}", file=sys.stderr)
+
+
+def lost_too_often(cell: CellDir) -> str:
+    """Why a cell is given up whose attempts were lost."""
+    lost = [attempt for attempt in cell.attempts.all() if attempt.cause is not Cause.DONE][-MOST_ATTEMPTS:]
+    hosts = ", ".join(dict.fromkeys(attempt.host for attempt in lost if attempt.host))
+    where = f" (on {hosts})" if hosts else ""
+    return f"its process ended {MOST_ATTEMPTS} times without a word{where}; the same command tries again"
 
 
 def identity(cell: CellDir, spec: DistillSpec | EvaluateSpec, launch: Launch) -> dict[str, Any]:

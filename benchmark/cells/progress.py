@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ddbench.benchmark.core.sharing.holder import own_name
+
 
 class Progress:
     """Writes `progress.json`. Watching must not change the cell, so a note that cannot be written is let go."""
@@ -15,6 +17,7 @@ class Progress:
         self.path, self.every = path, at_most_every_seconds
         self._fields: dict[str, Any] = {}
         self._written = 0.0
+        self._temporary = path.with_name(f".{path.name}.{own_name()}.tmp")
 
     def update(self, **fields: Any) -> None:
         self._fields |= fields
@@ -24,9 +27,8 @@ class Progress:
             self.flush()
 
     def flush(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(self._fields))
-            temporary.replace(self.path)
+            self._temporary.write_text(json.dumps(self._fields))
+            self._temporary.replace(self.path)
         except OSError:
             return

@@ -23,6 +23,8 @@ from safetensors.numpy import save
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_folder, write_json
+from ddbench.benchmark.core.sharing.lease import require_mine
+from ddbench.benchmark.core.store import LEASE
 from ddbench.datasets.image_sets import pixels_sha256, png, read_image
 from ddbench.methods.base import DistilledImage
 
@@ -91,6 +93,7 @@ class Rounds(Mapping[Key, DistilledImage]):
         if len({(i.class_index, i.image_index) for i in images}) != len(images):
             raise RunError("the method yielded the same image twice in one round")
         target = self.folder / f"{self._next:06d}"
+        require_mine(self.folder.parent / LEASE)
         with whole_folder(target, existing="refuse", flushed=False) as partial:  # checksums tell what a power cut left
             noted = self._write(images, partial)
         self._next += 1

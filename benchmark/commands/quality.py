@@ -13,8 +13,8 @@ import typer
 
 from ddbench.benchmark.commands import reading
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import lock_or_refuse
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
+from ddbench.benchmark.core.sharing.locks import lock_or_refuse
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.run_spec import split_outside_brackets
 from ddbench.datasets.base import Dataset
@@ -151,7 +151,7 @@ def _measure(
     folder = folder_of(store)
     folder.mkdir(exist_ok=True)
     advice = f" is measuring in {store.out}; wait for it"
-    with lock_or_refuse(folder / ".lock", "another `bench quality`", advice):
+    with lock_or_refuse(folder / ".lease", "another `bench quality`", advice):
         for images, per_class, todo_sets in waiting:
             problems += _measure_dataset(store, images(), todo_sets, asked, per_class, data, device)
         shutil.rmtree(folder / ".scratch", ignore_errors=True)

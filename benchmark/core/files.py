@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and locks that die with their process. Imports no torch.
+"""Files and folders that are whole or not there. Imports no torch.
 
 What is written lies under a temporary name beside its target until it is whole and on the disk; a rename shows it.
 Readers therefore need no lock. Names that begin with a dot are such unfinished work: readers pass them over.
@@ -10,16 +10,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
-from uuid import uuid4
-
-from filelock import FileLock, Timeout
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.sharing.holder import own_name
 
 Existing = Literal["keep", "replace", "refuse"]
 """What `whole_folder` does where its target is there already when the new folder is whole."""
@@ -30,7 +28,7 @@ SPARE_BYTES = 64 * 2**20
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file under a temporary name that is flushed to the disk, then renamed: readers see all of it or none."""
-    temporary = path.with_name(f".{path.name}.{_own()}.tmp")
+    temporary = path.with_name(f".{path.name}.{own_name()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -48,6 +46,34 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all."""
     with whole_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_unless(path: Path, value: Any, stays: Callable[[], bool]) -> bool:
+    """Write a value as JSON, whole or not at all, unless the file that is there stays; returns whether it was written.
+
+    Of two writers that find no file there, only one writes it, on any file system that has hard links.
+
+    Args:
+        stays: asked where there is a file, whether it does.
+    """
+    temporary = path.with_name(f".{path.name}.{own_name()}.tmp")
+    try:
+        write_json(temporary, value)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if temporary.stat().st_nlink == 2:  # a file server's first answer was lost
+                return True
+            if stays():
+                return False
+            temporary.replace(path)
+        except OSError:  # there are no hard links here
+            if path.exists() and stays():
+                return False
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,9 +95,11 @@ def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flus
         locked: the caller holds a lock on the target: what killed attempts have left is then removed.
         flushed: its files are on the disk before it appears, so that a power cut leaves none of them empty.
     """
-    temporary = target.with_name(f".{target.name}.{'partial' if locked else f'{_own()}.tmp'}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = target.with_name(f".{target.name}.{own_name()}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if locked:
+        remove_strays(target.parent, of=target.name)
+    temporary.mkdir()
     try:
         yield temporary
         if flushed:
@@ -81,9 +109,25 @@ def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flus
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _own() -> str:
-    """A part of names that no other process, thread or machine writes under."""
-    return uuid4().hex[:12]
+STRAY = re.compile(r"\.(?P<name>.+)\.[^.]+\.(tmp|old)")
+
+
+def remove_strays(folder: Path, *, of: str | None = None, but: Sequence[str] = ()) -> None:
+    """Remove what killed writers of files and folders left in a folder. Only under a lock that living writers hold.
+
+    Args:
+        of: name of the only file or folder whose are removed.
+        but: names of those whose are left.
+    """
+    for path in folder.iterdir():
+        stray = STRAY.fullmatch(path.name)
+        if stray is None or stray["name"] in but or (of is not None and stray["name"] != of):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _flush(folder: Path) -> None:
@@ -96,15 +140,18 @@ def _flush(folder: Path) -> None:
 
 
 def _give_name(folder: Path, target: Path, existing: Existing) -> None:
-    try:
-        folder.rename(target)  # takes the place of an empty folder, but of no other
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or existing == "refuse":
-            raise
-        if existing == "replace":
-            old = folder.with_name(f"{folder.name}.old")
+    while True:
+        try:
+            folder.rename(target)  # takes the place of an empty folder, but of no other
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or existing == "refuse":
+                raise
+        if existing == "keep":
+            return
+        old = target.with_name(f".{target.name}.{own_name()}.old")
+        with contextlib.suppress(FileNotFoundError):  # another writer has just put it aside, and its own comes next
             target.rename(old)
-            folder.rename(target)
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -116,57 +163,3 @@ def check_free(folder: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {needed_bytes / 2**30:.2f} GiB in {folder}, where {free / 2**30:.2f} GiB are free; "
             "make room, or put the cache on another disk: export DDBENCH_CACHE=/path/with/room"
         )
-
-
-@contextlib.contextmanager
-def lock(file: Path, *, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[None]:
-    """Hold a lock file, after waiting for whoever holds it; the kernel releases it when a process dies, however.
-
-    Args:
-        waiting: called where another process holds it; what it returns is entered for as long as that takes.
-    """
-    lock_file = FileLock(file)
-    try:
-        held = lock_file.acquire(timeout=0)
-    except Timeout:
-        with waiting():
-            held = lock_file.acquire()
-    with held:
-        yield
-
-
-@contextlib.contextmanager
-def lock_or_refuse(file: Path, who: str, advice: str, *, timeout_seconds: float = 0) -> Iterator[None]:
-    """Hold a lock file, and note this process beside it.
-
-    Raises:
-        RunError: another process holds it: `<who> (process <pid>)<advice>`.
-    """
-    owner = file.with_name(f"{file.stem}.pid")
-    try:
-        held = FileLock(file).acquire(timeout=timeout_seconds)
-    except Timeout as error:
-        pid = ""
-        with contextlib.suppress(OSError):
-            pid = owner.read_text().strip()
-        raise RunError(f"{who} (process {pid or 'unknown'}){advice}") from error
-    with held:
-        try:
-            with contextlib.suppress(OSError):  # a full disk: whoever is refused reads "unknown"
-                owner.write_text(f"{os.getpid()}\n")
-            yield
-        finally:
-            owner.unlink(missing_ok=True)
-
-
-def is_locked(file: Path) -> bool:
-    """Whether a process holds a lock file."""
-    if not file.exists():
-        return False
-    try:
-        with FileLock(file, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False  # on a read-only copy of a folder nothing runs

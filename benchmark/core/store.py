@@ -1,6 +1,6 @@
 """The results folder: one directory per cell, every file written whole or not at all. Imports no torch.
 
-    <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json lock lock.pid
+    <out>/cells/<id>/   spec.json launch.json environment.json log.txt progress.json result.json attempts.jsonl lease/
     <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images; of floats:
                         images.npy labels.npy manifest.json
     <out>/artefacts/    what cells share: latents, support points
@@ -12,10 +12,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
-import os
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import is_locked, lock_or_refuse, write_json
+from ddbench.benchmark.core.files import remove_strays, write_json, write_unless
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.result import (
     RETRIED,
@@ -35,6 +38,10 @@ from ddbench.benchmark.core.result import (
     SetSource,
     SoftLabelsRecord,
 )
+from ddbench.benchmark.core.sharing.attempts import Attempts, Cause
+from ddbench.benchmark.core.sharing.holder import own_name
+from ddbench.benchmark.core.sharing.lease import Lease, holder_of, require_mine
+from ddbench.benchmark.core.sharing.locks import lock_or_refuse
 from ddbench.benchmark.core.spec import CELL_SPEC, Compile, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
 
@@ -42,7 +49,8 @@ ANY_RESULT: TypeAdapter[DistillResult | EvaluateResult] = TypeAdapter(
     Annotated[DistillResult | EvaluateResult, Field(discriminator="kind")]
 )
 OUTSIDE_CAUSES = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM,
+    errno.ESTALE, errno.ETIMEDOUT, errno.ENOTEMPTY,
 }  # fmt: skip
 """Operating-system errors that say nothing about the cell itself: running it again may well work."""
 
@@ -51,7 +59,12 @@ DATASET = "dataset.json"
 """File in a cell's directory: the dataset as its first attempt found it."""
 OF_SCHEMA_1 = "distil-"
 """How the names of schema 1's distill cells begin."""
-WHAT_IT_IS = ("spec.json", "launch.json", "lock", "lock.pid")
+RESULT, LOOK = "result.json", "look"
+LATEST_SECONDS = 60.0
+"""How long a network file system may go on denying a file that is there: NFS asks anew after a minute at most."""
+LEASE = "lease"
+"""Folder in a cell's directory that says who is at it; see `sharing/lease.py`."""
+WHAT_IT_IS = ("spec.json", "launch.json", LEASE)
 """The files of a cell's directory that no attempt at it has made."""
 
 
@@ -61,6 +74,10 @@ class State(StrEnum):
     ABSENT = "absent"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
+    PREEMPTED = "preempted"
+    """A scheduler took its machine away; it goes on with the next run."""
+    LOST = "lost"
+    """Its process, or its machine, ended without a word; it goes on with the next run."""
     OK = "ok"
     FAILED = "failed"
     OOM = "oom"
@@ -90,6 +107,10 @@ class Launch(Model):
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
+    timeout_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Seconds that this attempt may take; None: any."""
+    replaces: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Hash of the result that whoever starts the cell has seen, and wants another one for."""
     cells_at_once: int = Field(default=1, exclude_if=lambda value: value == 1)
     """Cells that may run side by side on this one's CPU or GPU, itself counted."""
     compile: Compile = "never"
@@ -146,7 +167,7 @@ class CellDir:
         return self._result_or_problem()[1]
 
     def _result_or_problem(self) -> tuple[DistillResult | EvaluateResult | None, str | None]:
-        file = self.path / "result.json"
+        file = self.path / RESULT
         try:
             return ANY_RESULT.validate_json(file.read_bytes()), None
         except FileNotFoundError:
@@ -158,9 +179,59 @@ class CellDir:
         except OSError as error:
             return None, f"{file}: {error}"
 
+    def result_seen(self) -> DistillResult | EvaluateResult | None:
+        """The result, also where this machine remembers that there was none, as network file systems do for a while.
+        For whoever is about to act on there being none; waits where the folder lists a result that cannot be read yet.
+        """
+        deadline = time.monotonic() + LATEST_SECONDS
+        while (result := self.result()) is None:
+            with contextlib.suppress(OSError):  # a change of one's own makes the machine ask anew what is in the folder
+                probe = self.path / f".{LOOK}.{own_name()}.tmp"
+                probe.touch()
+                probe.unlink()
+            if (result := self.result()) is not None or self.problem() is not None:
+                return result
+            if not _lists(self.path, RESULT) or time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+        return result
+
+    def result_sha256(self) -> str | None:
+        """Hash of the result's file; None if there is none that can be read."""
+        try:
+            return hashlib.sha256((self.path / RESULT).read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def commit(self, result: DistillResult | EvaluateResult) -> bool:
+        """Make a result visible. Never over one that is `ok`; returns whether this one is there now.
+
+        Raises:
+            LeaseLost: this process was taken for dead, and another one is at the cell.
+        """
+        self.require_lease()
+        return write_unless(self.path / RESULT, result.model_dump(mode="json"), self._is_ok)
+
+    def require_lease(self) -> None:
+        """Raises LeaseLost if this process held the cell's lease, and another one does now."""
+        require_mine(self.path / LEASE)
+
+    def sweep(self) -> None:
+        """Remove unfinished files of holders that were killed; what `add` writes may be another run's just now."""
+        remove_strays(self.path, but=("spec.json", "launch.json", LOOK))
+
+    def _is_ok(self) -> bool:
+        result = self.result_seen()
+        return result is not None and result.status == "ok"
+
+    @property
+    def attempts(self) -> Attempts:
+        """The attempts at it, of all runs."""
+        return Attempts(self.path)
+
     def schema_version(self) -> int | None:
         """The schema that its result says it has; None if there is no result or it does not say."""
-        version = _noted(self.path / "result.json").get("schema_version")
+        version = _noted(self.path / RESULT).get("schema_version")
         return version if isinstance(version, int) and not isinstance(version, bool) else None
 
     def state(self) -> State:
@@ -171,6 +242,15 @@ class CellDir:
             return State(result.status)
         if problem is not None:
             return State.UNREADABLE
+        return self.unfinished()
+
+    def unfinished(self) -> State:
+        """Where a cell stands that has no result and runs nowhere: absent, interrupted, preempted or lost."""
+        attempts = self.attempts.all()
+        if attempts and attempts[-1].cause in (None, Cause.LOST):
+            return State.LOST
+        if attempts and attempts[-1].cause is Cause.PREEMPTED:
+            return State.PREEMPTED
         return State.INTERRUPTED if (self.path / "spec.json").exists() else State.ABSENT
 
     def finished(self, *, retry_failed: bool = False) -> bool:
@@ -180,19 +260,21 @@ class CellDir:
             return False
         return result.status == "ok" or not retry_failed
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Held by the cell's process while it lives; the kernel releases it when the process dies, however it dies.
+    def lock(self, on_lost: Callable[[], None] = lambda: None) -> AbstractContextManager[Lease]:
+        """Held by the cell's process while it lives, whatever machine it is on.
+
+        Args:
+            on_lost: called where this process was taken for dead and another one goes on with the cell.
 
         Raises:
-            RunError: another process holds it; the message names it.
+            Busy: another process holds it; the message names it.
         """
         advice = "; wait for it or stop it, then the same command goes on"
-        # Whoever asks `running()` holds it for a moment.
-        return lock_or_refuse(self.path / "lock", f"cell {self.id} is running", advice, timeout_seconds=2)
+        return lock_or_refuse(self.path / LEASE, f"cell {self.id} is running", advice, on_lost=on_lost)
 
     def running(self) -> bool:
         """Whether a process holds its lock."""
-        return is_locked(self.path / "lock")
+        return holder_of(self.path / LEASE) is not None
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
@@ -209,16 +291,15 @@ class CellDir:
         return {key: value for key, value in noted.items() if _may_be(key, value)}
 
     def clear(self) -> None:
-        """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does the lock file, on
-        which a second process may be waiting.
+        """Forget all results and checkpoints (`--reuse never`); what the cell is stays, and so does its lease.
 
         Raises:
-            RunError: a process is running the cell; nothing is touched.
+            Busy: a process is running the cell; nothing is touched.
         """
         if not self.path.exists():
             return
         with self.lock():
-            (self.path / "result.json").unlink(missing_ok=True)  # first: what is half cleared has none
+            (self.path / RESULT).unlink(missing_ok=True)  # first: what is half cleared has none
             for entry in self.path.iterdir():
                 if entry.name in WHAT_IT_IS:
                     continue
@@ -226,6 +307,13 @@ class CellDir:
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+
+
+def _lists(folder: Path, name: str) -> bool:
+    try:
+        return any(path.name == name for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _may_be(key: str, value: object) -> bool:
@@ -266,7 +354,7 @@ class Store:
         try:
             for folder in (self.cells, self.sets, self.artefacts, self.plans):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.out / f".writable.{os.getpid()}"
+            probe = self.out / f".writable.{own_name()}.tmp"
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
@@ -274,14 +362,14 @@ class Store:
                 f"cannot write results to {self.out}: {error.strerror}. Choose another folder with --out."
             ) from error
 
-    def run_lock(self) -> AbstractContextManager[None]:
+    def run_lock(self) -> AbstractContextManager[Lease]:
         """Held by `bench run` for its whole life, so that two runs do not race for the same cells.
 
         Raises:
-            RunError: another run holds it; the message names its process.
+            Busy: another run holds it; the message names its process.
         """
         advice = f" is writing to {self.out}. Wait for it, stop it, or use another --out."
-        return lock_or_refuse(self.out / "run.lock", "another run", advice)
+        return lock_or_refuse(self.out / "run.lease", "another run", advice)
 
     def cell(self, cell: str) -> CellDir:
         return CellDir(self.cells / cell)
@@ -298,12 +386,18 @@ class Store:
         return cell
 
     def put_aside(self, cell: CellDir, content_hash: str) -> None:
-        """Keep a cell that was run on other images, where it neither counts nor is lost."""
+        """Keep a cell that was run on other images, where it neither counts nor is lost.
+
+        Raises:
+            Busy: a process is running the cell; nothing is touched.
+        """
         self.superseded.mkdir(exist_ok=True)
         target = self.set_aside(cell.id, content_hash).path
-        if target.exists():
-            shutil.rmtree(target)  # of the same cell on the same images
-        cell.path.rename(target)
+        with cell.lock() as lease:
+            if target.exists():
+                shutil.rmtree(target)  # of the same cell on the same images
+            cell.path.rename(target)
+            lease.moved(target / LEASE)
 
     def set_aside(self, cell: str, content_hash: str) -> CellDir:
         """Where a cell lies, if at all, that was put aside."""
@@ -322,6 +416,14 @@ class Store:
     def soft_labels(self, sha256: str) -> Path:
         """Where soft labels that students are trained with lie: (N, K) float32, rows in the set's order."""
         return self.artefacts / "soft-labels" / f"{sha256[:16]}.npy"
+
+    def require_there(self) -> None:
+        """Raises RunError if the folder has gone since it was made: nothing is made in its stead."""
+        if not self.cells.is_dir():
+            raise RunError(
+                f"the results folder {self.out} was moved or deleted while cells ran. Put it back, or name its new "
+                "place with --out, and the same command goes on with what it holds."
+            )
 
     def require(self) -> None:
         """Raises UsageError if this is not a results folder, or one of another schema."""

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddbench.benchmark.core.store import Launch
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -51,8 +53,9 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def start(self, cell: Path, slot: Slot) -> Handle:
-        """Start the cell whose directory is `cell`; its `spec.json` and `launch.json` are in place."""
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
+        """Start the cell whose directory is `cell`, where its `spec.json` lies, as `launch` says. The directory's
+        `launch.json` may be that of another run, on another machine."""
 
     @abstractmethod
     def close(self) -> None:

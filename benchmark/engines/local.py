@@ -14,6 +14,7 @@ from types import ModuleType
 
 from ddbench.benchmark.cells.cell import child_main
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.store import Launch
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 
 PRELOAD = ["ddbench.benchmark.engines.preload"]
@@ -67,9 +68,10 @@ class LocalEngine(Engine):
         look.join()
         return look.exitcode == BAD_FORK
 
-    def start(self, cell: Path, slot: Slot) -> Handle:
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
         forked = self._context.get_start_method() == "forkserver"
-        process = self._context.Process(target=child_main, args=(str(cell.resolve()), forked), name=cell.name)
+        arguments = str(cell.resolve()), launch.model_dump_json(), forked
+        process = self._context.Process(target=child_main, args=arguments, name=cell.name)
         with _without_main():
             process.start()
         return _Process(process)

@@ -28,6 +28,7 @@ COLOURS = {
     Fate.BLOCKED: "red",
     Fate.INTERRUPTED: "yellow",
     Fate.ELSEWHERE: "yellow",
+    Fate.LOST: "yellow",
 }
 
 
@@ -57,8 +58,10 @@ class PlainView(Observer):
 
     def changed(self, item: Item) -> None:
         self.tally.note(item)
+        if item.fate is Fate.WAITING:
+            return  # it is said why it starts again
         took = "" if item.seconds is None else f" in {duration(item.seconds)}"
-        words = outcome(item) if item.fate in ENDED else ""
+        words = outcome(item) if item.fate in (*ENDED, Fate.LOST) else ""
         line = f"[{self.tally.ended}/{self.tally.total}] {item.fate} {item.title}{took}{': ' if words else ''}{words}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
 
-from ddbench.benchmark.cells.cell import EXIT_TERMINATED
-from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.cells.cell import EXIT_CHANGED, EXIT_ELSEWHERE, EXIT_TERMINATED
+from ddbench.benchmark.cells.failures import write_failure, write_failure_held
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult
+from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS, Cause
+from ddbench.benchmark.core.sharing.locks import Busy
 from ddbench.benchmark.core.spec import DatasetSpec, DistilledBy, DistillSpec, EvaluateSpec, cell_id
-from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.plan import Plan, PlannedSet
 from ddbench.benchmark.planning.run_spec import Reuse
+from ddbench.benchmark.running.memory_kills import memory_kills
 
 POLL_SECONDS = 0.1
 FULL_BYTES = 64 * 1024
@@ -38,13 +41,15 @@ class Fate(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     ELSEWHERE = "elsewhere"
-    """A process of an earlier run is still at it; this run waits for it."""
+    """A process of another run is at it, on this machine or another; this run waits for it."""
     DONE = "done"
     REUSED = "reused"
     FAILED = "failed"
     BLOCKED = "blocked"
     """Its distilled set could not be made."""
     INTERRUPTED = "interrupted"
+    LOST = "lost"
+    """Its process was killed; it starts again at once."""
     MISSING = "missing"
     """Absent, and `--reuse only-cache` runs nothing."""
 
@@ -120,8 +125,18 @@ class _Running:
     item: Item
     handle: Handle
     slot: Slot
+    replaces: str | None = None
+    """Hash of the result that it was started in spite of."""
     stop_asked: float | None = None
     timed_out: bool = False
+    memory_kills: int | None = field(default_factory=lambda: memory_kills())
+    """Those of before it started."""
+
+    def memory_ran_out(self) -> str:
+        """What is known of why the system killed a process, as the end of a sentence."""
+        now = memory_kills()
+        known = now is not None and self.memory_kills is not None and now > self.memory_kills
+        return ", and the system ended processes here because memory ran out" if known else ""
 
 
 @dataclass
@@ -266,7 +281,7 @@ class Runner:
             if item.cell.running():
                 self._elsewhere.append(item)
             elif item.cell.finished():
-                self._finish(item)
+                self._finish(item, Fate.REUSED)
             else:
                 self._put(item)
         self._look_elsewhere_at = time.monotonic() + ELSEWHERE_SECONDS
@@ -275,25 +290,28 @@ class Runner:
         while (found := self._next(slots, running)) is not None:
             item, slot = found
             if item.cell.running():
-                self._elsewhere.append(item)
-                self._change(item, Fate.ELSEWHERE)
+                self._leave_elsewhere(item)
                 continue
             if fate := self._earlier_fate(item):  # its set had to be made again, and is the one it was trained on
                 self._change(item, fate)
                 continue
-            self.store.add(
-                item.spec,
-                item.planned.launch.model_copy(
-                    update={
-                        "device": slot.device,
-                        "shards": tuple(shard.cell.id for shard in item.sources) if item.merges else (),
-                        "cells_at_once": len(slots) if slot.device == "cpu" else self._most_in(slot, item),
-                    }
-                ),
-            )
+            launch = self._launch(item, slot, len(slots))
+            self.store.add(item.spec, launch)
             item.began = time.monotonic()
-            running.append(_Running(item, self.engine.start(item.cell.path, slot), slot))
+            handle = self.engine.start(item.cell.path, launch, slot)
+            running.append(_Running(item, handle, slot, replaces=launch.replaces))
             self._change(item, Fate.RUNNING)
+
+    def _launch(self, item: Item, slot: Slot, slots: int) -> Launch:
+        return item.planned.launch.model_copy(
+            update={
+                "device": slot.device,
+                "shards": tuple(shard.cell.id for shard in item.sources) if item.merges else (),
+                "cells_at_once": slots if slot.device == "cpu" else self._most_in(slot, item),
+                "timeout_seconds": self.timeout_seconds,
+                "replaces": item.cell.result_sha256(),
+            }
+        )
 
     def _next(self, slots: list[Slot], running: list[_Running]) -> tuple[Item, Slot] | None:
         """Take the first cell that is ready and has a slot."""
@@ -341,7 +359,8 @@ class Runner:
         status = live.handle.exit_status()
         if status is None:
             assert item.began is not None
-            if self.timeout_seconds is not None and now - item.began > self.timeout_seconds:
+            # The cell counts its own time; this is for one that does not listen any more.
+            if self.timeout_seconds is not None and now - item.began > self.timeout_seconds + GRACE_SECONDS:
                 live.timed_out = True
             if (self.interrupted or live.timed_out) and live.stop_asked is None:
                 live.stop_asked = now
@@ -349,25 +368,63 @@ class Runner:
             elif live.stop_asked is not None and (self._kill_now or now - live.stop_asked > GRACE_SECONDS):
                 live.handle.kill()
             return False
-        if item.cell.result() is None:
-            if live.timed_out:
-                write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
-            elif status < 0 and not self.interrupted:
-                name = signal.Signals(-status).name
-                hint = "; the system kills processes when memory runs out" if name == "SIGKILL" else ""
-                write_failure(item.cell, "killed", f"its process was ended by {name}{hint}")
-            elif self.interrupted or status == EXIT_TERMINATED:
-                self._change(item, Fate.INTERRUPTED)
-                return True
-        self._finish(item)
+        if status == EXIT_ELSEWHERE:
+            self._leave_elsewhere(item)
+        elif status == EXIT_CHANGED:
+            self._again(item)  # which looks first
+        elif item.cell.result_seen() is None or item.cell.result_sha256() == live.replaces:
+            self._ended_without_result(live, status)
+        else:
+            self._finish(item)
         return True
 
-    def _finish(self, item: Item) -> None:
+    def _leave_elsewhere(self, item: Item) -> None:
+        self._elsewhere.append(item)
+        self._change(item, Fate.ELSEWHERE)
+
+    def _ended_without_result(self, live: _Running, status: int) -> None:
+        item = live.item
+        self.store.require_there()
+        if live.timed_out:
+            write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
+        elif self.interrupted or status == EXIT_TERMINATED:
+            self._change(item, Fate.INTERRUPTED)
+            return
+        elif status < 0 and not self._given_up(live, signal.Signals(-status).name):
+            return
+        self._finish(item)
+
+    def _given_up(self, live: _Running, by: str) -> bool:
+        """Note that a cell's process was killed. Unless that happened too often, it may start again, here or elsewhere:
+        what it had committed is kept."""
+        item = live.item
+        why = f"its process was ended by {by}{live.memory_ran_out()}"
+        try:
+            with item.cell.lock():
+                item.cell.attempts.end(Cause.LOST)
+                lost = item.cell.attempts.lost()
+                if lost >= MOST_ATTEMPTS:
+                    write_failure_held(item.cell, "killed", f"{why}, the last of {lost} attempts that ended so")
+                    return True
+        except Busy:
+            self._leave_elsewhere(item)
+            return False
+        item.reason = f"{why}; attempt {lost + 1} of {MOST_ATTEMPTS} follows"
+        self._change(item, Fate.LOST)
+        self._again(item)
+        return False
+
+    def _again(self, item: Item) -> None:
+        item.reason = None
+        self._change(item, Fate.WAITING)
+        self._put(item)
+
+    def _finish(self, item: Item, well: Fate = Fate.DONE) -> None:
         item.result = item.cell.result()
         if item.began is not None:
             item.seconds = time.monotonic() - item.began
         if item.result is not None and item.result.status == "ok":
-            self._change(item, Fate.DONE)
+            self._change(item, well)
         else:
             item.reason = item.result.reason if item.result is not None else last_words(item.cell)
             self._change(item, Fate.FAILED)
@@ -396,7 +453,10 @@ def last_words(cell: CellDir) -> str:
         lines = (cell.path / "log.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    full = "; its disk is full" if shutil.disk_usage(cell.path).free < FULL_BYTES else ""
+    full = ""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(cell.path).free < FULL_BYTES:
+            full = "; its disk is full: make room, and the same command goes on"
     said = f"; its log ends with: {lines[-1]}" if lines else " or a log"
     return f"ended without a result{said}{full}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import is_locked, lock, write_json
+from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.provenance import PROVENANCE, Origin, Provenance, provenance_of
 from ddbench.benchmark.core.result import EvaluateResult, Result
+from ddbench.benchmark.core.sharing.locks import is_locked, lock
 from ddbench.benchmark.core.spec import DistillSpec, digest
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.plan import Plan
@@ -101,11 +102,11 @@ def _staging(store: Store) -> Iterator[Path]:
     while not there.exists():
         there = there.parent
     for old in there.glob(f"{STAGING}*"):
-        if not is_locked(old / "lock"):  # of a merge that was killed
+        if not is_locked(old / "lease"):  # of a merge that was killed
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(mkdtemp(prefix=STAGING, dir=there))
     try:
-        with lock(folder / "lock"):
+        with lock(folder / "lease"):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -240,7 +241,8 @@ def _cell(cell: CellDir, store: Store, merged: Merged, *, dry_run: bool) -> None
     if isinstance(cell.spec(), DistillSpec) and theirs.image_set_sha256 is not None:
         made = store.set_dir(theirs.image_set_sha256)
         if made.is_dir():
-            (cell.path / "images").symlink_to(f"../../sets/{made.name}")
+            with suppress(OSError):  # for people; some file systems have no links
+                (cell.path / "images").symlink_to(f"../../sets/{made.name}")
     cell.path.rename(here.path)
 
 

@@ -120,6 +120,8 @@ def _train(student: _Student, store: Store, data_dir: Path | None) -> CellDir:
             "threads": launch.threads if cost is None else cost.threads,
             "compile": "always" if arithmetic.get("compiled") else "never",
             "data_dir": data_dir or launch.data_dir,
+            "timeout_seconds": None,
+            "replaces": None,
         }
     )
     if isinstance(student.spec.images, DistilledBy):
@@ -131,7 +133,7 @@ def _train(student: _Student, store: Store, data_dir: Path | None) -> CellDir:
     cell = store.add(student.spec, launch)
     engine: Engine = ENGINES.load("local")()
     (slot,) = engine.open(jobs=1, device=launch.device)
-    handle = engine.start(cell.path, slot)
+    handle = engine.start(cell.path, launch, slot)
     try:
         while handle.exit_status() is None:
             time.sleep(POLL_SECONDS)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.files import lock, whole_folder, write_json
+from ddbench.benchmark.core.files import whole_folder, write_json
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.datasets.imagenet.sources import Found, Source
 
 FORMAT = 2
@@ -60,7 +61,7 @@ def read_index(source: Source, dataset: str, class_ids: Sequence[str]) -> Index:
     """
     folder = source.cache / "index" / dataset
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock(folder.with_suffix(".lock")):
+    with lock(folder.with_suffix(".lease")):
         found = _load(folder, class_ids)
         if found is None or not source.unchanged(found.stamps):
             found = _make(source, class_ids)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.files import check_free, lock, write_json
+from ddbench.benchmark.core.files import check_free, write_json
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
@@ -241,13 +242,13 @@ class OpenedSplit:
         noted = {place: [why, self.source.file_stamp(place)] for place, why in {**self.skipped, **corrupt}.items()}
         write_json(self.source.cache / SKIPPED, noted)
 
-    def _lock(self, progress: Progress) -> AbstractContextManager[None]:
+    def _lock(self, progress: Progress) -> AbstractContextManager[object]:
         def waiting() -> AbstractContextManager[object]:
             progress("waiting for another process that decodes this source", 0, 0)
             return nullcontext()
 
         self.source.cache.mkdir(parents=True, exist_ok=True)
-        return lock(self.source.cache / "decode.lock", waiting=waiting)
+        return lock(self.source.cache / "decode.lease", waiting=waiting)
 
     def _cache(self, resolution: int, resize: Resize = "bilinear") -> DecodedCache:
         return DecodedCache(self.source.cache / "decoded", resolution, resize)

@@ -9,7 +9,8 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from ddbench.benchmark.core.files import lock, write_json
+from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.datasets.cache import cache_dir, read_json
 
 REMEMBERED_BYTES = 16 * 2**20
@@ -41,7 +42,7 @@ def _file_sha256(path: Path, identity: tuple[int, ...]) -> str:
     if after.st_size >= REMEMBERED_BYTES and settled and _identity(after) == identity:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             memory.parent.mkdir(parents=True, exist_ok=True)
-            with lock(memory.with_suffix(".lock")):
+            with lock(memory.with_suffix(".lease")):
                 write_json(memory, {**read_json(memory), str(path): {"identity": list(identity), "sha256": sha256}})
     return sha256
 

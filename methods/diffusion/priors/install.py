@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.files import check_free, lock, whole_folder, write_json
+from ddbench.benchmark.core.files import check_free, whole_folder, write_json
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, KnownPrior
 from ddbench.methods.diffusion.priors.configs import read_autoencoder_config, read_transformer_config
 from ddbench.methods.diffusion.priors.file_kinds import check_kind, read_object
@@ -81,7 +82,7 @@ def install(
             f"A prior of your own is installed from its files: bench prepare prior {name} --from DIR"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock(target.parent / f".{name}.lock"):
+    with lock(target.parent / f"{name}.lease"):
         if target.exists():
             if source is not None or revision is not None:
                 raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")

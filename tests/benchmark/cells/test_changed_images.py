@@ -17,7 +17,7 @@ from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import cell_id
-from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.planner import plan_request
 from ddbench.datasets.base import ArraySource, SplitData
@@ -48,9 +48,9 @@ class Here(Engine):
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         return [Slot(0, "cpu")]
 
-    def start(self, cell: Path, slot: Slot) -> Handle:
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
         self.started.append(cell.name.partition("-")[0])
-        return Ended(run_cell(cell))
+        return Ended(run_cell(cell, launch=launch))
 
     def close(self) -> None:
         pass

@@ -17,8 +17,9 @@ from ddbench.benchmark.cells.cell import run_cell
 from ddbench.benchmark.cells.shards import merged_cost, merged_records
 from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.result import WAITING, Cost, DistillResult, Phase
+from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, Shard, cell_id
-from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
@@ -58,9 +59,9 @@ class Here(Engine):
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         return [Slot(index, "cpu") for index in range(jobs)]
 
-    def start(self, cell: Path, slot: Slot) -> Handle:
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
         self.started.append(cell.name)
-        return Ended(run_cell(cell))
+        return Ended(run_cell(cell, launch=launch))
 
     def close(self) -> None:
         pass
@@ -212,7 +213,13 @@ def test_a_killed_shard_blocks_the_merge_and_is_resumed(tmp_path: Path) -> None:
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
-    os.kill(victim.progress()["pid"], signal.SIGKILL)
+    killed: list[int] = []
+    for _ in range(MOST_ATTEMPTS):
+        while (pid := victim.progress().get("pid")) in (None, *killed):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.005)
+        killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 1, output
     assert f"its shard 2 of 2 ({victim.id}) failed" in output
@@ -231,7 +238,8 @@ def test_a_killed_shard_blocks_the_merge_and_is_resumed(tmp_path: Path) -> None:
     files = store.set_dir(merged.image_set_sha256).glob("*/*.png")
     inodes = {f"{int(path.parent.name)}-{int(path.stem)}.png": path.stat().st_ino for path in files}
     assert kept.items() <= inodes.items(), "no committed image was made again"
-    assert [shard.attempts for shard in merged.shards] == [1, 2]
+    assert merged.shards[0].attempts == 1
+    assert merged.shards[1].attempts > 1
     whole = tmp_path / "whole"
     run(whole, plan(methods="dmgd[steps=20]", ipc="6"))
     assert merged.image_set_sha256 == result_of(whole, planned.spec).image_set_sha256
@@ -318,7 +326,7 @@ def test_the_runner_gives_each_shard_a_slot_and_merges_when_all_are_done(
     class Queue(Here):
         """Cells end in the order in which the test says."""
 
-        def start(self, cell: Path, slot: Slot) -> Handle:
+        def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
             self.started.append(cell.name)
             spec = CellDir(cell).spec()
             assert isinstance(spec, DistillSpec)

@@ -1,4 +1,4 @@
-"""Files and folders are whole or not there, whatever happens while they are written; locks die with their process."""
+"""Files and folders are whole or not there, whatever happens while they are written."""
 
 import contextlib
 import errno
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +17,6 @@ from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import (
     Existing,
     check_free,
-    is_locked,
-    lock,
-    lock_or_refuse,
     whole_file,
     whole_folder,
     write_atomically,
@@ -159,38 +155,3 @@ def test_what_a_killed_attempt_left_is_removed_by_the_next_under_the_lock(tmp_pa
         (partial / "whole").write_text("")
     assert names(target) == ["whole"]
     assert names(tmp_path) == ["prior-1.2"]
-
-
-HOLD = "with lock_or_refuse(Path(sys.argv[1]), 'x', 'y'): print('there', flush=True); time.sleep(60)"
-
-
-def test_a_lock_that_is_held_is_refused_with_its_process_and_dies_with_it(tmp_path: Path) -> None:
-    file = tmp_path / "lock"
-    assert not is_locked(file)
-    with process(HOLD, file) as holder:
-        assert is_locked(file)
-        said = rf"the cell is running \(process {holder.pid}\); wait for it"
-        with pytest.raises(RunError, match=said), lock_or_refuse(file, "the cell is running", "; wait for it"):
-            pass
-    assert not is_locked(file)
-    with lock_or_refuse(file, "the cell is running", "; wait for it"):
-        assert is_locked(file)
-        assert (tmp_path / "lock.pid").read_text() == f"{os.getpid()}\n"
-    assert names(tmp_path) == ["lock"]
-
-
-def test_whoever_waits_for_a_lock_says_so_for_as_long_as_it_takes(tmp_path: Path) -> None:
-    file, waited = tmp_path / "lock", list[str]()
-
-    @contextlib.contextmanager
-    def waiting() -> Iterator[None]:
-        waited.append("begins")
-        assert is_locked(file)
-        threading.Timer(0.2, os.kill, (holder.pid, signal.SIGKILL)).start()
-        yield
-        waited.append("ends")
-
-    with process(HOLD, file) as holder, lock(file, waiting=waiting):
-        assert waited == ["begins", "ends"]
-    with lock(file, waiting=waiting):
-        assert waited == ["begins", "ends"], "nobody held it"

@@ -94,7 +94,7 @@ def test_clearing_leaves_what_the_cell_is(store: Store, cell: CellDir, tmp_path:
     (cell.path / "rounds" / "00000").mkdir(parents=True)
     (cell.path / "scratch").symlink_to(tmp_path)
     cell.clear()
-    assert sorted(path.name for path in cell.path.iterdir()) == ["launch.json", "lock", "spec.json"]
+    assert sorted(path.name for path in cell.path.iterdir()) == ["launch.json", "lease", "spec.json"]
     assert cell.state() is State.INTERRUPTED
     assert store.cells.is_dir(), "a link's target is not cleared"
 

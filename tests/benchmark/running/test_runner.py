@@ -14,7 +14,7 @@ from ddbench.benchmark.cells.failures import write_failure
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, DistillSpec
-from ddbench.benchmark.core.store import CellDir, Store
+from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
@@ -57,7 +57,7 @@ class FakeEngine(Engine):
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         return [Slot(i, "cpu") for i in range(jobs)]
 
-    def start(self, cell: Path, slot: Slot) -> Handle:
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
         directory = CellDir(cell)
         polls, status, finish = self.ends.get(directory.spec().kind, (2, 0, finish_well))
         handle = FakeCell(directory, polls, status, finish)
@@ -157,12 +157,11 @@ class GpuEngine(FakeEngine):
     def open(self, *, jobs: int, device: str) -> list[Slot]:
         return [Slot(i, f"cuda:{i}") for i in range(jobs)]
 
-    def start(self, cell: Path, slot: Slot) -> Handle:
-        handle = super().start(cell, slot)
+    def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
+        handle = super().start(cell, launch, slot)
         assert isinstance(handle, FakeCell)
         self.there[slot.index] = [*(h for h in self.there[slot.index] if h.polls > 0), handle]
         self.together.append([h.cell.spec().kind for h in self.there[slot.index]])
-        launch = CellDir(cell).launch()
         self.told.append((CellDir(cell).spec().kind, launch.device, launch.cells_at_once))
         return handle
 
@@ -290,16 +289,38 @@ def test_a_failed_set_blocks_its_students_and_stays_failed(store: Store, plan: P
 
 
 def test_a_killed_cell_is_told_and_run_again(store: Store, plan: Plan) -> None:
-    runner = run(store, plan, FakeEngine({"evaluate": (2, -signal.SIGKILL, lambda cell: None)}))
+    engine, watch = FakeEngine({"evaluate": (2, -signal.SIGKILL, lambda cell: None)}), Silent()
+    runner = Runner(store, plan, engine)
+    runner.settle()
+    runner.run(engine.open(jobs=1, device="cpu"), watch)
     students = [item for item in runner.items if item.spec.kind == "evaluate"]
     assert {item.fate for item in students} == {Fate.FAILED}
-    assert "SIGKILL; the system kills processes when memory runs out" in (students[0].reason or "")
+    assert students[0].reason == "its process was ended by SIGKILL, the last of 3 attempts that ended so"
+    assert students[0].cell.state() == "killed"
+    seen = [fate for cell, fate in watch.fates if cell == students[0].cell.id]
+    lost = [Fate.RUNNING, Fate.LOST, Fate.WAITING]
+    assert seen == [*lost, *lost, Fate.RUNNING, Fate.FAILED]
+    assert engine.started.count(students[0].cell.id) == 3
     engine = FakeEngine()
     assert {item.fate for item in run(store, plan, engine).items} == {Fate.DONE, Fate.REUSED}
     assert len(engine.started) == 4
 
 
-def test_a_cell_that_takes_too_long_is_ended(store: Store, plan: Plan) -> None:
+@pytest.mark.parametrize(("known", "said"), [(True, ", and the system ended processes here because"), (False, None)])
+def test_memory_is_named_only_where_the_kernel_says_so(
+    store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch, known: bool, said: str | None
+) -> None:
+    counts = iter(range(10**6))
+    monkeypatch.setattr(runner_module, "memory_kills", lambda: next(counts) if known else 5)
+    runner = run(store, plan, FakeEngine({"distill": (2, -signal.SIGKILL, lambda cell: None)}))
+    assert ("memory" in (runner.items[0].reason or "")) is known
+    assert said is None or said in (runner.items[0].reason or "")
+
+
+def test_a_cell_that_does_not_listen_is_ended_after_its_time(
+    store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "GRACE_SECONDS", 0.01)
     ends = {"evaluate": (10**9, 0, finish_well)}
     runner = run(store, plan, FakeEngine(ends), timeout_seconds=0.02)
     student = next(item for item in runner.items if item.spec.kind == "evaluate")
@@ -370,4 +391,5 @@ def test_a_cell_that_still_runs_elsewhere_is_waited_for(store: Store, plan: Plan
     runner.run(engine.open(jobs=2, device="cpu"), watch)
     assert (cell.id, Fate.ELSEWHERE) in watch.fates
     assert cell.id not in engine.started
-    assert {item.fate for item in runner.items} == {Fate.DONE}
+    assert {item.fate for item in runner.items} == {Fate.DONE, Fate.REUSED}
+    assert runner.items[0].fate is Fate.REUSED
