@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ddbench.benchmark.commands.lazy_commands import LazyCommands
+from ddbench.benchmark.commands.streams import mend_standard_streams
 from ddbench.benchmark.core.errors import RunError, UsageError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ def bench() -> None:
 
 def main() -> None:
     """Entry point of `bench`: problems become one message and an exit code, 2 for usage, 1 for failure."""
+    mend_standard_streams()
     from ddbench.benchmark.core.store import OUTSIDE_CAUSES
 
     try:

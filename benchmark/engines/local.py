@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ddbench.benchmark.cells.cell import child_main
-from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.store import Launch
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 
@@ -21,6 +22,9 @@ PRELOAD = ["ddbench.benchmark.engines.preload"]
 STARTING = threading.Lock()
 BAD_FORK = 3
 """Exit status of a forked process in which CUDA cannot be used."""
+LONGEST_TEMPORARY = 70
+"""Characters of a temporary folder's name in which the server's socket can lie: the kernel takes 107 for the whole."""
+SHORT_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class _Process(Handle):
@@ -63,8 +67,7 @@ class LocalEngine(Engine):
 
     def _is_bad_fork(self) -> bool:
         look = self._context.Process(target=_look)
-        with _without_main():
-            look.start()
+        _start(look)
         look.join()
         return look.exitcode == BAD_FORK
 
@@ -72,12 +75,22 @@ class LocalEngine(Engine):
         forked = self._context.get_start_method() == "forkserver"
         arguments = str(cell.resolve()), launch.model_dump_json(), forked
         process = self._context.Process(target=child_main, args=arguments, name=cell.name)
-        with _without_main():
-            process.start()
+        _start(process)
         return _Process(process)
 
     def close(self) -> None:
         """The server ends by itself with this process."""
+
+
+def _start(process: ForkServerProcess | SpawnProcess) -> None:
+    try:
+        with _without_main(), _short_temporary_folder():
+            process.start()
+    except (EOFError, ConnectionError) as error:
+        raise RunError(
+            "the process that cells are forked from ended while it started one; its machine may have had no memory "
+            "left. Run the same command again: it goes on"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -91,6 +104,28 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Where TMPDIR is too long a name for a socket, multiprocessing puts its own elsewhere; cells keep TMPDIR.
+
+    Raises:
+        UsageError: there is no other folder for it.
+    """
+    usual, before = tempfile.gettempdir(), tempfile.tempdir
+    if len(os.fsencode(usual)) > LONGEST_TEMPORARY:
+        short = next((folder for folder in SHORT_TEMPORARY if os.access(folder, os.W_OK | os.X_OK)), None)
+        if short is None:
+            raise UsageError(
+                f"TMPDIR is {len(usual)} characters long, and a socket in it can have no name; expected at most "
+                f"{LONGEST_TEMPORARY}: export TMPDIR=/short/folder"
+            )
+        tempfile.tempdir = short
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _gpus(jobs: int, device: str) -> list[Slot]:

@@ -19,6 +19,8 @@ Track = Literal["tensorboard", "wandb", "mlflow"]
 """Programs that follow a run (running/tracking.py)."""
 MOST_NUMBERS = 100_000
 """Most numbers of one range; a longer one is a slip of the keyboard, and would fill the memory."""
+MOST = 2**63 - 1
+"""What a whole number may be: what tables' files and other programs hold."""
 
 
 class RunSpec(BaseModel):
@@ -37,11 +39,11 @@ class RunSpec(BaseModel):
     datasets: list[str] = Field(min_length=1, description="Dataset, or several separated by commas.")
     ipc: list[int] | None = Field(default=None, min_length=1, description="Images per class: 1,10 or 1-3.")
     seeds: list[int] | None = Field(default=None, min_length=1, description="One distilled set per seed: 0-2 or 0,5.")
-    repeats: int | None = Field(default=None, ge=1, description="Students per distilled set.")
+    repeats: int | None = Field(default=None, ge=1, le=MOST, description="Students per distilled set.")
     protocol: str | None = Field(default=None, description="Evaluation protocol, e.g. quick or name[epochs=60].")
     student: str | None = Field(default=None, description="Student network; see `bench list networks`.")
     split: str | None = Field(default=None, description="Split of the dataset.")
-    resolution: int | None = Field(default=None, ge=1, description="Side of the images in pixels.")
+    resolution: int | None = Field(default=None, ge=1, le=MOST, description="Side of the images in pixels.")
     prior: str | None = Field(
         default=None,
         description="Diffusion prior: a name (`bench list priors`), a folder, or one of these tuned first: "
@@ -58,19 +60,22 @@ class RunSpec(BaseModel):
     jobs: int | None = Field(
         default=None,
         ge=1,
+        le=MOST,
         description="Cells at once; on GPUs, one GPU each. Default: as many as a CPU's cores hold; one GPU.",
     )
     per_gpu: int = Field(
         default=1,
         ge=1,
+        le=MOST,
         description="Students at once on each GPU, where its memory allows; a distill cell has it to itself.",
     )
     shards: int = Field(
         default=1,
         ge=1,
+        le=MOST,
         description="Distill each set in so many parts of its classes, which --jobs run side by side.",
     )
-    batch_size: int | None = Field(default=None, ge=1, description="Images in flight while sampling.")
+    batch_size: int | None = Field(default=None, ge=1, le=MOST, description="Images in flight while sampling.")
     compile: Compile = Field(
         default="auto",
         description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
@@ -125,14 +130,14 @@ class RunSpec(BaseModel):
     def _positive(cls, value: list[int] | None) -> list[int] | None:
         if value is not None and min(value) < 1:
             raise ValueError(f"IPC counts images per class and starts at 1, got {min(value)}")
-        return value
+        return _at_most(value)
 
     @field_validator("seeds")
     @classmethod
     def _natural(cls, value: list[int] | None) -> list[int] | None:
         if value is not None and min(value) < 0:
             raise ValueError(f"seeds start at 0, got {min(value)}")
-        return value
+        return _at_most(value)
 
     @field_validator("datasets")
     @classmethod
@@ -148,18 +153,26 @@ class RunSpec(BaseModel):
         return None if value is None else list(dict.fromkeys(value))
 
 
+def _at_most(numbers: list[int] | None) -> list[int] | None:
+    if numbers is not None and max(numbers) > MOST:
+        raise ValueError(f"expected numbers up to {MOST:,}, got {shortened(max(numbers))}")
+    return numbers
+
+
 def integers(text: str | int) -> list[int]:
     """`"1,10"` → [1, 10]; `"0-2"` → [0, 1, 2]; both may be mixed."""
     numbers: list[int] = []
     for part in str(text).split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
-            raise ValueError(f"expected whole numbers like 1,10 or a range like 0-2, got {part!r}")
+            raise ValueError(f"expected whole numbers like 1,10 or a range like 0-2, got {shortened(part)}")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"the range {part!r} ends before it begins")
+            raise ValueError(f"the range {shortened(part)} ends before it begins")
         if last - first >= MOST_NUMBERS:
-            raise ValueError(f"the range {part!r} has more than {MOST_NUMBERS:,} numbers")
+            raise ValueError(f"the range {shortened(part)} has more than {MOST_NUMBERS:,} numbers")
+        if last > MOST:
+            raise ValueError(f"expected numbers up to {MOST:,}, got {shortened(part)}")
         numbers += range(first, last + 1)
     return numbers
 

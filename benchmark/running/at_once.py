@@ -43,8 +43,8 @@ def cells_at_once(run: RunSpec, waiting: Sequence[Item], store: Store) -> AtOnce
     if device.startswith("cuda"):
         return _on_gpus(run, device, waiting, store)
     unused = f"--per-gpu {run.per_gpu} has no effect on a CPU" if run.per_gpu > 1 else None
-    if run.jobs is not None:
-        return AtOnce(run.jobs, note=unused)
+    if run.jobs is not None:  # more places than cells would be nothing but places
+        return AtOnce(max(1, min(run.jobs, len(waiting))), note=unused)
     threads = max((item.planned.launch.threads for item in waiting), default=1)
     fill = min(available_cores() // threads, _width(waiting))
     if fill < 2:

@@ -1,17 +1,21 @@
 """Cells as processes of this machine: forks that can use CUDA, or fresh processes where a library has spoilt that."""
 
+import multiprocessing
+import multiprocessing.popen_forkserver
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.engines.local import LocalEngine, _without_main
+from ddbench.benchmark.engines.local import LocalEngine, _start, _without_main
 
 needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA to touch")
 
@@ -80,3 +84,44 @@ def test_threads_that_start_cells_at_once_leave_the_program_in_its_place() -> No
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(start, range(64)))
     assert sys.modules["__main__"] is main
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_server_that_is_killed_while_it_starts_a_cell_is_told_of(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever started it had `Aborted.` from the option parser, which reads the end of a file as Ctrl-D."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=exec, args=("",))
+    launch = multiprocessing.popen_forkserver.Popen._launch
+
+    def killed(self: Any, process_object: Any) -> None:
+        raise EOFError("unexpected EOF") if when == "between" else ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(multiprocessing.popen_forkserver.Popen, "_launch", killed)
+    with pytest.raises(RunError, match="ended while it started one.*Run the same command again: it goes on"):
+        _start(process)
+    monkeypatch.setattr(multiprocessing.popen_forkserver.Popen, "_launch", launch)
+    again = context.Process(target=exec, args=("raise SystemExit(5)",))
+    _start(again)
+    again.join()
+    assert again.exitcode == 5
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_temporary_folder_of_a_long_name(writable: bool, tmp_path: Path) -> None:
+    """The server's socket lies there, and the kernel takes no more than 107 characters for it."""
+    long = tmp_path / ("d" * 110)
+    long.mkdir()
+    program = (
+        "import os, tempfile\nfrom ddbench.benchmark.engines import local\nimport multiprocessing\n"
+        f"local.SHORT_TEMPORARY = local.SHORT_TEMPORARY if {writable} else ('/nowhere',)\n"
+        "process = multiprocessing.get_context('forkserver').Process(target=exec, args=('raise SystemExit(5)',))\n"
+        "local._start(process)\nprocess.join()\nprint(process.exitcode, tempfile.gettempdir())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", program], env={**os.environ, "TMPDIR": str(long)}, capture_output=True, text=True
+    )
+    if writable:
+        assert ran.stdout == f"5 {long}\n", ran.stderr
+    else:
+        assert "TMPDIR is" in ran.stderr
+        assert "expected at most 70: export TMPDIR=/short/folder" in ran.stderr

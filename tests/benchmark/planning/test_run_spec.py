@@ -1,6 +1,7 @@
 """Flags, YAML and selectors meet in one model; every problem is told at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,15 @@ def test_studies_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text(text)
         with pytest.raises(UsageError, match=message):
             read_study(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize("field", ["ipc", "seeds", "repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size"])
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 2**63, "9" * 5000, float("nan"), float("inf"), "1-" + "9" * 400]
+)
+def test_numbers_beyond_reason_are_a_short_line(field: str, value: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        run_spec({"methods": "random", "datasets": "digits"}, {field: value})
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{field}: ")
+    assert len(line) < 250

@@ -95,6 +95,12 @@ def test_memory_bounds_it_as_measured_and_the_run_says_so(store: Store, monkeypa
     assert found(store, jobs=8)[0] == (8, 1, None)
 
 
+def test_no_more_places_than_cells(store: Store) -> None:
+    """Each place was an object: a number with a few digits too many took all memory."""
+    atonce, items = found(store, jobs=99999999999)
+    assert atonce.jobs == len(items)
+
+
 def test_students_of_large_images_are_no_small_cells(store: Store) -> None:
     _, items = found(store, protocol="hard-minimax-sgd[image_size=224]", student="resnet_ap10", repeats=1)
     (student,) = {at_once._bound_mib(item) for item in items if isinstance(item.spec, EvaluateSpec)}
