@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -47,7 +48,11 @@ class ReadingCommand(TyperCommand):
 def read_filtered(
     runs: Path, dataset: str | None, ipc: str | None, protocol: str | None, student: str | None
 ) -> Results:
-    return filters_of(dataset, ipc, protocol, student).apply(rows.read(runs))
+    filters = filters_of(dataset, ipc, protocol, student)
+    with rows.nothing_collected():
+        results = rows.read(runs)
+        gc.freeze()  # it stays until the command ends
+    return filters.apply(results)
 
 
 def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, student: str | None) -> Filters:

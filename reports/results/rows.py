@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.provenance import PROVENANCE, Provenance, provenance_of
 from ddbench.benchmark.core.result import (
     SCHEMA_VERSION,
@@ -20,8 +21,8 @@ from ddbench.benchmark.core.result import (
     Metrics,
     impossible,
 )
-from ddbench.benchmark.core.spec import DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
-from ddbench.benchmark.core.store import OF_SCHEMA_1, CellDir, State, Store
+from ddbench.benchmark.core.spec import CELL_SPEC, DistilledBy, DistillSpec, EvaluateSpec, ForeignImages, cell_id
+from ddbench.benchmark.core.store import ANY_RESULT, OF_SCHEMA_1, CellDir, State, Store
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.methods.diffusion.priors.catalogue import WITH_RANDOM_WEIGHTS
 from ddbench.methods.diffusion.priors.files import random_sha256
@@ -189,6 +190,24 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
     Raises:
         UsageError: `out` is not a results folder.
     """
+    with nothing_collected():
+        return _read(out, follow_links=follow_links)
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """While the block runs, no search for garbage: all that is read stays, and the search through ever more of it takes
+    as long as reading does."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _read(out: Path, *, follow_links: bool) -> Results:
     store = Store(out)
     store.require()
     problems: list[Problem] = []
@@ -242,38 +261,40 @@ def _read_plans(
 def _read_cell(
     folder: CellDir, distills: dict[str, DistillCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
 ) -> None:
-    if not (folder.path / "spec.json").exists():
+    id = folder.id
+    try:
+        spec = CELL_SPEC.validate_json(written := (folder.path / "spec.json").read_bytes())
+    except FileNotFoundError:
         problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
         return
-    try:
-        spec = folder.spec()
-    except RunError as error:
-        other = 1 if folder.id.startswith(OF_SCHEMA_1) else folder.schema_version() or SCHEMA_VERSION
-        why = first_line(error.__cause__ or error) if other == SCHEMA_VERSION else _of_schema(other)
+    except (OSError, ValidationError) as error:
+        other = 1 if id.startswith(OF_SCHEMA_1) else folder.schema_version() or SCHEMA_VERSION
+        why = first_line(error) if other == SCHEMA_VERSION else _of_schema(other)
         problems.append(Problem(str(folder.path / "spec.json"), why))
         return
-    if cell_id(spec) != folder.id:
-        problems.append(
-            Problem(str(folder.path), f"its spec.json is that of {cell_id(spec)}: a copy, or edited; left out")
-        )
+    if (named := cell_id(spec)) != id:
+        problems.append(Problem(str(folder.path), f"its spec.json is that of {named}: a copy, or edited; left out"))
         return
-    spec = shown(spec)
+    spec = shown(spec, written)
     result, state, reason = _outcome(folder)
-    result = None if result is None else shown(result)
     if state == State.UNREADABLE:
         problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
     cells: dict[str, Any] = distills if isinstance(spec, DistillSpec) else evaluates
     kind: Any = DistillCell if isinstance(spec, DistillSpec) else EvaluateCell
-    cell = cells.get(folder.id) or kind(folder.id, spec, _launch_label(folder))
+    cell = cells.get(id) or kind(id, spec, _launch_label(folder) if result is None else result.label)
     label = cell.label if result is None else result.label
     origins = provenance_of(folder.path)
     origins = None if origins is None else shown(origins)
-    cells[folder.id] = replace(cell, label=label, state=state, reason=reason, result=result, provenance=origins)
+    cells[id] = replace(cell, label=label, state=state, reason=reason, result=result, provenance=origins)
 
 
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
     """(result, state, reason of a failure)."""
-    result = folder.result()
+    try:
+        result = ANY_RESULT.validate_json(written := (folder.path / "result.json").read_bytes())
+        result = shown(result, written)
+    except (OSError, ValidationError):
+        result = None
     if result is None and (problem := folder.problem()) is not None:
         why = schema_problem(folder.path / "result.json") or problem.partition("result.json: ")[2] or problem
         return None, str(State.UNREADABLE), why
@@ -323,10 +344,9 @@ def _with_shards(cells: dict[str, DistillCell]) -> dict[str, DistillCell]:
     }
     kept = {}
     for id, cell in cells.items():
-        whole = cells.get(cell_id(cell.spec.whole))
         if cell.spec.shard is None:
-            kept[id] = replace(cell, failed_shard=failed.get(id))
-        elif whole is None or whole.state != State.OK:
+            kept[id] = replace(cell, failed_shard=failed[id]) if id in failed else cell
+        elif (whole := cells.get(cell_id(cell.spec.whole))) is None or whole.state != State.OK:
             kept[id] = cell
     return kept
 
@@ -364,8 +384,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def shown(model: Model) -> Model:
-    """A model with every text in it printable; itself where they are, as always but for a hostile file."""
+def shown(model: Model, written: bytes = b"\\") -> Model:
+    """A model with every text in it printable; itself where they are, as always but for a hostile file.
+
+    Args:
+        written: the JSON that it was read from, where it is at hand: ASCII without escapes needs no second look.
+    """
+    if written.isascii() and b"\\" not in written and b"\x7f" not in written:
+        return model
     text = model.model_dump_json(exclude={"metrics"})  # JSON escapes control characters, and writes others as they are
     if text.isprintable() and "\\u" not in text and "\\r" not in text and "\\b" not in text and "\\f" not in text:
         return model

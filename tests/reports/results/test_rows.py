@@ -39,6 +39,33 @@ def test_a_student_is_joined_with_its_distill_cell(folder: Any) -> None:
     assert results.problems == []
 
 
+def test_each_file_is_read_once(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.method("dmgd", [[80.0], [81.0]])
+    opened: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        opened.append(f"{path.parent.name}/{path.name}")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    results = rows.read(folder.out)
+    cells = [*results.distills, *results.evaluates]
+    files = ("spec.json", "result.json", "provenance.json")
+    # Which schema the folder has is asked of its first result.
+    assert sorted(opened) == sorted(
+        [f"{cell}/{file}" for cell in cells for file in files] + [f"{min(cells)}/result.json"]
+    )
+
+
+def test_a_text_that_json_writes_as_it_is_reaches_no_terminal(folder: Any) -> None:
+    spec = folder.distill_spec()
+    folder.distill(spec, "dmgd\x7f")  # DEL is the one character of ASCII that needs no escape and is none to print
+    (cell,) = rows.read(folder.out).distills.values()
+    assert cell.result is not None
+    assert cell.label == cell.result.label == "dmgd\N{REPLACEMENT CHARACTER}"
+
+
 def test_a_foreign_set_has_no_distill_cell(folder: Any) -> None:
     folder.student(folder.evaluate_spec("ef" * 32), "theirs", 70.0, images="ef" * 32)
     (student,) = rows.read(folder.out).evaluates.values()
