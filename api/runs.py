@@ -46,6 +46,7 @@ class StudentOptions(TypedDict, total=False):
     repeats: int | None
     protocol: str | None
     student: str | None
+    teacher: str | None
     compile: Compile
     per_gpu: int
 

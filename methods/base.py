@@ -164,6 +164,10 @@ class DistillTask:
     """A classifier trained on the real training images, an artefact that cells share; its training is a timed phase
     named "classifier"."""
 
+    pretrained_classifier: Callable[..., TrainedClassifier] = _not_offered
+    """`task.pretrained_classifier(name, image_size, sha256, class_ids=None)`: a classifier of ImageNet-1K that comes
+    trained (`methods/pretrained.py`), its outputs those of the task's classes unless others of its 1000 are named."""
+
     record: Callable[[str, Any], None] = _not_kept
     """`task.record("peak_mib", 512.0)`: a fact about this run, plain JSON data, that goes into its result."""
 

@@ -19,8 +19,12 @@ Augmentation = Literal["crop-colour", "affine", "none"]
 """Augmentation of the training images: the hard protocols', the one of `quick`, or none."""
 Network = Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"]
 """Networks that methods may train on real images."""
+ObserverNetwork = Literal[Network, "efficientnet_lite0"]
+"""Networks through which methods look at real images: those, and the ones that come trained (`pretrained.py`)."""
 Normalisation = Literal["imagenet", "half"]
 """Mean and std of pixels: ImageNet's by channel, or 0.5 and 0.5."""
+ObserverNormalisation = Literal[Normalisation, "efficientnet-lite"]
+"""Those, or (x - 127) / 128 of x in 0 … 255."""
 
 
 class ClassifierRecipe(BaseModel):

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from ddbench.benchmark.core.transfers import send
+from ddbench.methods.pretrained import PRETRAINED
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,), (0.5,))}
+STATISTICS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5,), (0.5,)),
+    **{known.normalisation: (known.mean, known.std) for known in PRETRAINED.values()},
+}
 
 
 class Normalisation:
-    """(pixels / 255 − mean) / std and back: ImageNet's statistics by channel, or a half for every channel."""
+    """(pixels / 255 − mean) / std and back, by one of `STATISTICS`."""
 
-    def __init__(self, name: Literal["imagenet", "half"], device: torch.device) -> None:
+    def __init__(self, name: Literal["imagenet", "half", "efficientnet-lite"], device: torch.device) -> None:
         mean, std = STATISTICS[name]
         self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
         self.device = device

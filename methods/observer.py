@@ -1,4 +1,5 @@
-"""The classifier through which a method looks at real images: trained on them by a recipe, or read from a user's file.
+"""The classifier through which a method looks at real images: trained on them by a recipe, read from a user's
+file, or come trained on all of ImageNet-1K.
 
 Legend: N images, C channels, S side in pixels, K classes, F features.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,14 +42,19 @@ class Observer(Protocol):
         """(N, C, S, S) in [0, 1] -> (N, F), what the last linear layer takes."""
 
 
-def observer(task: DistillTask, params: ObserverParams) -> Observer:
+def observer(task: DistillTask, params: ObserverParams, class_ids: Sequence[str] | None = None) -> Observer:
     """The classifier that `params` describe, at the side of `task.train`.
 
+    Args:
+        class_ids: of one that comes trained, the classes that it is to tell apart; None: the task's.
+
     Raises:
-        UsageError: the checkpoint is not one of this network for these classes.
-        RunError: it is no longer the file that the run was planned with.
+        UsageError: the checkpoint is not one of this network for these classes, or the weights are not installed.
+        RunError: they are not the ones that the run was planned with.
     """
     image_size = image_size_of(task.train)
+    if params.comes_trained:
+        return task.pretrained_classifier(params.network, image_size, params.checkpoint_sha256, class_ids)
     if params.checkpoint is None:
         return task.trained_classifier(params.recipe(image_size))
     return CheckpointObserver(task, params, image_size)

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-CONTRACTS = ("methods.base", "methods.classifier")
+CONTRACTS = ("methods.base", "methods.classifier", "methods.pretrained")
 """All that the engine knows of methods; which methods there are, the registry says."""
 PRIORS = "methods.diffusion.priors"
 """Plans name priors by the hash of their files."""

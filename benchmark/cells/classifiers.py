@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddbench.benchmark.cells.pretrained import PretrainedClassifier
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.transfers import send
-from ddbench.benchmark.protocols import augmentation, networks
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
+from ddbench.benchmark.protocols import augmentation, network_names, networks
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import checkpoint_seconds
@@ -110,13 +111,19 @@ class Classifier:
 
 
 def with_classifiers(task: DistillTask, withheld: np.ndarray) -> DistillTask:
-    """The task with its services `network` and `trained_classifier`, which see no more than the task itself.
+    """The task with its services `network`, `trained_classifier` and `pretrained_classifier`; the first two see no more
+    than the task itself.
 
     Args:
         withheld: indices of the validation part in the task's training images; no classifier is trained on it.
     """
     services = _Classifiers(task, withheld)
-    return replace(task, network=services.network, trained_classifier=services.trained_classifier)
+    return replace(
+        task,
+        network=services.network,
+        trained_classifier=services.trained_classifier,
+        pretrained_classifier=services.pretrained_classifier,
+    )
 
 
 class _Classifiers:
@@ -140,6 +147,11 @@ class _Classifiers:
         if recipe not in self._trained:
             self._trained[recipe] = self._train(recipe)
         return self._trained[recipe]
+
+    def pretrained_classifier(
+        self, name: str, image_size: int, sha256: str | None, class_ids: Sequence[str] | None = None
+    ) -> PretrainedClassifier:
+        return PretrainedClassifier(name, class_ids or self.task.class_ids, image_size, sha256, self.task.device)
 
     def _train(self, recipe: ClassifierRecipe) -> Classifier:
         task, num_classes, device = self.task, len(self.task.class_ids), self.task.device
@@ -290,6 +302,11 @@ def _check(recipe: ClassifierRecipe, source: ImageSource) -> None:
         raise UsageError(
             f"the classifier's recipe is for images of {recipe.image_size}×{recipe.image_size} pixels, "
             f"got {shape[1]}×{shape[2]}"
+        )
+    if network_names.find(recipe.network).comes_trained:
+        raise UsageError(
+            f"{recipe.network} comes trained and is not trained here; untrained it is {network_names.TIMM}"
+            f"{network_names.find(recipe.network).layout}"
         )
     late = [epoch for epoch in recipe.keep_epochs if not 0 <= epoch <= recipe.epochs]
     if late:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from ddbench.benchmark.cells.classifiers import load_state, train_classifier, weights_sha256
+from ddbench.benchmark.cells.pretrained import Renormalised, build
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_atomically, write_json
 from ddbench.benchmark.core.registry import DATASETS
@@ -33,11 +34,12 @@ from ddbench.benchmark.planning.teacher_files import (
     teacher_folder,
 )
 from ddbench.benchmark.protocols import networks
-from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD
+from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ddbench.benchmark.protocols.epoch import to_device
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
+from ddbench.methods.pretrained import Pretrained
 
 
 def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -> ClassifierRecipe:
@@ -60,13 +62,18 @@ def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -
     )
 
 
-def load(found: FoundTeacher, num_classes: int, image_size: int, device: torch.device) -> nn.Module:
-    """The teacher on the device, in evaluation mode, its parameters frozen.
+def load(
+    found: FoundTeacher, class_ids: Sequence[str], protocol: Protocol, image_size: int, device: torch.device
+) -> nn.Module:
+    """The teacher on the device, in evaluation mode, its parameters frozen; it takes images as the protocol normalises
+    them for students.
 
     Raises:
         RunError: its weights are not the ones that its hash names.
         UsageError: they cannot be read.
     """
+    if found.pretrained is not None:
+        return _come_trained(found.pretrained, class_ids, protocol, image_size, device)
     try:
         data = found.weights.read_bytes()
         if found.card is None:
@@ -86,8 +93,16 @@ def load(found: FoundTeacher, num_classes: int, image_size: int, device: torch.d
             f"{found.weights} does not hold the teacher that it should: expected SHA-256 {found.record.sha256}, found "
             f"{sha256}. Get or train it anew."
         )
-    network = networks.build(found.record.network, num_classes, image_size, generator=torch.Generator())
+    network = networks.build(found.record.network, len(class_ids), image_size, generator=torch.Generator())
     load_state(network, state)
+    return to_device(network, device).eval().requires_grad_(False)
+
+
+def _come_trained(
+    known: Pretrained, class_ids: Sequence[str], protocol: Protocol, image_size: int, device: torch.device
+) -> nn.Module:
+    network = build(known, class_ids, image_size)
+    network = Renormalised(network, given=(protocol.mean, protocol.std), own=(known.mean, known.std))
     return to_device(network, device).eval().requires_grad_(False)
 
 

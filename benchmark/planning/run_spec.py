@@ -42,6 +42,11 @@ class RunSpec(BaseModel):
     repeats: int | None = Field(default=None, ge=1, le=MOST, description="Students per distilled set.")
     protocol: str | None = Field(default=None, description="Evaluation protocol, e.g. quick or name[epochs=60].")
     student: str | None = Field(default=None, description="Student network; see `bench list networks`.")
+    teacher: str | None = Field(
+        default=None,
+        description="Network of the teacher in place of the protocol's own, as name[teacher=…] of --protocol: "
+        "efficientnet_lite0 comes trained, others are `bench train-teacher`'s.",
+    )
     split: str | None = Field(default=None, description="Split of the dataset.")
     resolution: int | None = Field(default=None, ge=1, le=MOST, description="Side of the images in pixels.")
     prior: str | None = Field(

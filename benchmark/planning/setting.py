@@ -67,7 +67,7 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
         problems.add(f"--split {split}: {dataset_name} has {', '.join(dataset.splits)}")
     selector, protocol = said("protocol", run.protocol, headline.protocol), None
     with problems.catching():
-        protocol, protocol_spec = resolve_protocol(selector)
+        protocol, protocol_spec = resolve_protocol(selector, run.teacher)
     if protocol is None:
         with problems.catching():
             if run.student is not None:
@@ -116,17 +116,24 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
     )
 
 
-def resolve_protocol(selector: str) -> tuple[Protocol, ProtocolSpec]:
+def resolve_protocol(selector: str, teacher: str | None = None) -> tuple[Protocol, ProtocolSpec]:
     """`quick`, `quick@1` or `hard-minimax-sgd[epochs=60]`.
 
+    Args:
+        teacher: network of the teacher in place of the protocol's own: the override of that name.
+
     Raises:
-        UsageError: unknown protocol, another version than asked for, unknown or out-of-range override.
+        UsageError: unknown protocol, another version than asked for, unknown or out-of-range override, two teachers.
     """
     plain, at, version = selector.partition("@")
     name, swept = parse_selector(plain)
     several = [key for key, values in swept.items() if len(values) > 1]
     if several:
         raise UsageError(f"--protocol {selector}: one value for {', '.join(several)}, please; start one run for each")
+    if teacher is not None and swept.get("teacher", [teacher]) != [teacher]:
+        raise UsageError(f"--protocol {selector} and --teacher {teacher} name two teachers; leave one out")
+    if teacher is not None:
+        swept = {**swept, "teacher": [teacher]}
     protocol: Protocol = PROTOCOLS.load(name)
     if at and version != str(protocol.version):
         raise UsageError(f"--protocol {selector}: this version of ddbench has {protocol.name}@{protocol.version}")

@@ -5,7 +5,8 @@
     <cache>/teachers/<dataset>/<split>/<network>-<size>px/current.json        the hash of the one that runs use
 
 The last one trained or taken over is the one in use. A cell's id holds its teacher's hash, so students of different
-teachers are never mixed. For ImageNet-1K the teacher is torchvision's, one file pinned by the protocol.
+teachers are never mixed. For ImageNet-1K the teacher is torchvision's, one file pinned by the protocol. A classifier of
+ImageNet-1K that comes trained (`methods/pretrained.py`) is the teacher where a run names it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.result import TeacherRecord
+from ddbench.benchmark.protocols import network_names
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.cache import cache_dir, read_json
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
+from ddbench.methods.pretrained import PRETRAINED, Pretrained
 
 TORCHVISION_FILE = "resnet18-f37072fd.pth"
 TORCHVISION_NETWORK = "resnet18_bn"
@@ -63,7 +66,9 @@ class FoundTeacher:
     weights: Path
     record: TeacherRecord
     card: TeacherCard | None
-    """What is known of its training; None for torchvision's."""
+    """What is known of its training; None for one that was not trained here."""
+    pretrained: Pretrained | None = None
+    """What is known of one that comes trained."""
 
 
 def find(protocol: Protocol, dataset: type[Dataset], split: str, resolution: int) -> FoundTeacher | None:
@@ -75,6 +80,8 @@ def find(protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
     if protocol.teacher is None:
         return None
     network, image_size = protocol.teacher.network, protocol.image_size_for(resolution)
+    if network in PRETRAINED:
+        return _pretrained(PRETRAINED[network], dataset, image_size)
     if dataset.class_ids == IMAGENET_1K and network == TORCHVISION_NETWORK:
         return _torchvision(protocol.teacher.imagenet_1k)
     folder = teacher_folder(dataset.name, split, network, image_size)
@@ -143,6 +150,21 @@ def read_card(file: Path) -> TeacherCard:
 def own_torchvision_file() -> Path:
     """Where torchvision's file lies once it was taken over."""
     return cache_dir() / "teachers" / TORCHVISION_FILE
+
+
+def _pretrained(known: Pretrained, dataset: type[Dataset], image_size: int) -> FoundTeacher:
+    reason = known.unsupported(dataset)
+    if reason is not None:
+        raise UsageError(f"teacher {known.network}: {reason}")
+    network_names.check_image_size(known.network, image_size)
+    record = TeacherRecord(
+        network=known.network,
+        sha256=known.sha256,
+        accuracy=known.accuracy,
+        accuracy_of=known.accuracy_of,
+        recipe={"pretrained": known.source, "mean": list(known.mean), "std": list(known.std)},
+    )
+    return FoundTeacher(known.checked(), record, None, known)
 
 
 def _torchvision(sha256: str) -> FoundTeacher:

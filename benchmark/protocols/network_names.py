@@ -1,4 +1,4 @@
-"""The student networks by name: what a listing or a plan needs to know of them, without importing torch."""
+"""The networks by name: what a listing or a plan needs to know of them, without importing torch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class NetworkName:
     """Smallest image side in pixels: below it the strides leave a last feature map of 1×1."""
     widths: bool = True
     """Whether its number of channels can be set."""
+    layout: str | None = None
+    """For a network that comes trained, timm's name of the same layers."""
+
+    @property
+    def comes_trained(self) -> bool:
+        """Whether it is a classifier of ImageNet-1K as it is: a teacher or an observer, and no student."""
+        return self.layout is not None
 
 
 NETWORKS: tuple[NetworkName, ...] = (
@@ -29,6 +36,13 @@ NETWORKS: tuple[NetworkName, ...] = (
     NetworkName("resnet18_bn", "torchvision's ResNet-18, BatchNorm", 16, widths=False),
     NetworkName("resnet50_bn", "torchvision's ResNet-50, BatchNorm", 16, widths=False),
     NetworkName("resnet101_bn", "torchvision's ResNet-101, BatchNorm", 16, widths=False),
+    NetworkName(
+        "efficientnet_lite0",
+        "EfficientNet-lite0 trained on ImageNet-1K (extra `teachers`): a teacher or an observer, no student",
+        32,
+        widths=False,
+        layout="tf_efficientnet_lite0",
+    ),
 )
 
 TIMM = "timm:"
@@ -71,11 +85,14 @@ def check_image_size(name: str, image_size: int) -> None:
     """
     network = find(name)
     if image_size < network.min_image_size:
-        fitting = [other.name for other in NETWORKS if other.min_image_size <= image_size]
+        fitting = [n.name for n in NETWORKS if n.min_image_size <= image_size and not n.comes_trained]
         instead = f"use {' or '.join(fitting)}, or larger images" if fitting else "use larger images"
+        why = (
+            "it halves the side five times"
+            if network.comes_trained
+            else "its strides would leave a last feature map of 1×1, and instance norm over a single pixel is constant"
+        )
         raise UsageError(
             f"network {name} needs images of at least {network.min_image_size}×{network.min_image_size} pixels, "
-            f"got {image_size}×{image_size}: its strides would leave a last feature map of 1×1, and instance norm over "
-            "a single pixel is constant; "
-            f"{instead}."
+            f"got {image_size}×{image_size}: {why}; {instead}."
         )

@@ -35,7 +35,8 @@ def build(
     """An untrained student on the CPU that maps images (B, in_channels, S, S) to logits (B, num_classes).
 
     Args:
-        name: one of `network_names.NETWORKS`, or `timm:` and the name of one of timm's networks.
+        name: one of `network_names.NETWORKS`, or `timm:` and the name of one of timm's networks. One that comes trained
+            is built untrained all the same: its weights are put in by who wants them.
         num_classes: K.
         image_size: S; it decides the stem of the ResNets and the head of the ConvNets.
         in_channels: channels of an image.
@@ -51,6 +52,8 @@ def build(
         raise UsageError(f"network {name} comes from a library and has one width; leave width out (got {width}).")
     if network_names.is_timm(name):
         return _timm(name.removeprefix(network_names.TIMM), num_classes, image_size, in_channels, generator)
+    if layout := network_names.find(name).layout:
+        return _timm(layout, num_classes, image_size, in_channels, generator)
     # On the meta device a layer's own initialisation costs nothing and draws nothing; `_initialise` then draws every
     # value from `generator`, which PyTorch's constructors do not accept.
     with torch.device("meta"):

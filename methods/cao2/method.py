@@ -3,8 +3,9 @@
 More images of a class are sampled than are wanted; those that a classifier is surest of are kept (`selection.py`), and
 their latents optimised until the prior denoises them well without a label (`refinement.py`). Defaults are the
 program's for ImageNet-1K and ImageWoof; its ImageNette script samples fewer and refines none, which is that dataset's
-default here. The program's classifier is torchvision's ResNet-18 of 1000 classes, for ImageWoof and ImageNette too;
-here a classifier of the dataset's own classes looks (`observer.py`), in `cao2-program` as well.
+default here. The program's classifier is torchvision's ResNet-18 of 1000 classes, for ImageWoof and ImageNette too. No
+package has those weights, so a classifier of the dataset's own classes looks (`observer.py`), in `cao2-program` too;
+`network=efficientnet_lite0` is another one of all 1000 classes, of which the surest must be the image's, as there.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class CaO2(Method):
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.observer import observer
 
-        self._observer = observer(task, self.params)
+        known = self.params.comes_trained
+        self._observer = observer(task, self.params, None if known is None else known.class_ids)
+        outputs = range(len(task.class_ids)) if known is None else known.rows(task.class_ids)
+        self._output_of = dict(enumerate(outputs))
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         import torch
@@ -68,7 +72,7 @@ class CaO2(Method):
                 kept = [
                     row * pool + j
                     for row, c in enumerate(classes)
-                    for j in select(seen[row * pool : (row + 1) * pool], c, ipc, p.order)
+                    for j in select(seen[row * pool : (row + 1) * pool], self._output_of[c], ipc, p.order)
                 ]
             with task.phase("refine"):
                 refined = refine(task, prior, p, [candidates[j] for j in kept], latents[torch.tensor(kept)])

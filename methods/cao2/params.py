@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ddbench.methods.classifier import Network
+from ddbench.methods.classifier import ObserverNetwork
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps
-from ddbench.methods.observer_params import ObserverParams
+from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
 
 
 class CaO2Params(ObserverParams):
@@ -58,10 +58,11 @@ class CaO2Params(ObserverParams):
         int, Field(ge=1, description="Noises of which each latent gets one, which it keeps through all steps.")
     ] = 1024
     network: Annotated[
-        Network,
+        ObserverNetwork,
         Field(
             description="Network of the classifier, at the run's side. Program: torchvision's ResNet-18, trained "
-            "on all of ImageNet-1K; here on the classes of the dataset."
+            f"on all of ImageNet-1K; here on the classes of the dataset. {COMES_TRAINED} All of its 1000 "
+            "outputs count here, as the program's do."
         ),
     ] = "resnet18_bn"
 

@@ -10,6 +10,7 @@ Legend: B images, C latent channels, h = w latent side, E checkpoints, P paramet
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from ddbench.methods.diffusion.guidance import ShiftGuidance, State
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.sampler import guided_prediction, label_pairs
+from ddbench.methods.igd.checkpoints import take_checkpoints
 from ddbench.methods.igd.params import IGDParams
 from ddbench.methods.normalisation import unit_range
 
@@ -111,9 +113,14 @@ class Surrogate:
 
     def __init__(self, task: DistillTask, params: IGDParams, image_size: int) -> None:
         self.task, self.params = task, params
-        self.classifier = task.trained_classifier(params.recipe(image_size))
         self.images = task.train if task.train.read([0]).shape[1] == image_size else task.train_at(image_size)
-        self.networks = [self.classifier.network(epoch) for epoch in params.epochs]
+        if params.comes_trained:
+            self.classifier = task.pretrained_classifier(params.network, image_size, params.weights_sha256)
+        else:
+            self.classifier = task.trained_classifier(params.recipe(image_size))
+        self.chosen = None if params.cosine_below is None else self._chosen(params.cosine_below)
+        kept = [None] if params.comes_trained else self.chosen or params.epochs
+        self.networks = [self.classifier.network(epoch) for epoch in kept]
         self._gradients: dict[int, np.ndarray] = {}
 
     def class_gradient(self, class_index: int) -> np.ndarray:
@@ -121,28 +128,50 @@ class Surrogate:
         artefact that cells share; 12 MB a class for convnet6 at four checkpoints."""
 
         def make() -> dict[str, np.ndarray]:
-            chosen = sorted(self.images.of_class(class_index), key=lambda i: self.images.names[i])
-            chosen = chosen[: self.params.real_images]
-            total = torch.zeros(len(self.networks), sum(p.numel() for p in self.networks[0].parameters()))
-            for start in range(0, len(chosen), REAL_CHUNK):
-                self.task.progress(f"class gradient of {self.task.class_ids[class_index]}: {start} of {len(chosen)}")
-                block = chosen[start : start + REAL_CHUNK]
-                x = self.classifier.normalise(unit_range(self.images.read(block), self.task.device))
-                for row, network in zip(total, self.networks, strict=True):
-                    row += len(block) / len(chosen) * loss_gradient(network, x, class_index).cpu()
-            return {"gradient": total.numpy()}
+            return {"gradient": self._gradient(self.networks, class_index).numpy()}
 
-        key = {
+        key = {**self._key(), "class_id": self.task.class_ids[class_index]}
+        if self.chosen is not None:
+            key["epochs"] = self.chosen
+        if class_index not in self._gradients:
+            self._gradients[class_index] = self.task.cache.arrays("class-gradient", key, make)["gradient"]
+        return self._gradients[class_index]
+
+    def _key(self) -> dict[str, Any]:
+        return {
             "train": self.task.train_hash,
-            "class_id": self.task.class_ids[class_index],
             "classifier": self.classifier.sha256,
             "image_size": self.classifier.recipe.image_size,
             "real_images": self.params.real_images,
             "device": self.task.device.type,
         }
-        if class_index not in self._gradients:
-            self._gradients[class_index] = self.task.cache.arrays("class-gradient", key, make)["gradient"]
-        return self._gradients[class_index]
+
+    def _gradient(self, networks: Sequence[nn.Module], class_index: int) -> Tensor:
+        """(E, P) on the CPU, image by image in chunks."""
+        chosen = sorted(self.images.of_class(class_index), key=lambda i: self.images.names[i])
+        chosen = chosen[: self.params.real_images]
+        total = torch.zeros(len(networks), sum(p.numel() for p in networks[0].parameters()))
+        for start in range(0, len(chosen), REAL_CHUNK):
+            self.task.progress(f"class gradient of {self.task.class_ids[class_index]}: {start} of {len(chosen)}")
+            block = chosen[start : start + REAL_CHUNK]
+            x = self.classifier.normalise(unit_range(self.images.read(block), self.task.device))
+            for row, network in zip(total, networks, strict=True):
+                row += len(block) / len(chosen) * loss_gradient(network, x, class_index).cpu()
+        return total
+
+    def _chosen(self, below: float) -> list[int]:
+        """The epochs that the program's rule takes, over all classes of the dataset: an artefact that cells share."""
+        task, epochs = self.task, self.params.epochs
+
+        def gradients(epoch: int) -> Tensor:
+            network = [self.classifier.network(epoch)]
+            return torch.cat([self._gradient(network, c) for c in range(len(task.class_ids))])
+
+        def make() -> dict[str, np.ndarray]:
+            return {"epochs": np.array(take_checkpoints(gradients, epochs, below))}
+
+        key = {**self._key(), "class_ids": list(task.class_ids), "epochs": list(epochs), "below": below}
+        return [int(epoch) for epoch in task.cache.arrays("checkpoints", key, make)["epochs"]]
 
     def alignment(self, class_index: int) -> Alignment:
         """Mean over the checkpoints of 1 - cos(∇_θ CE(f(image), class), the class's gradient)."""

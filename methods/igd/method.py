@@ -32,7 +32,7 @@ class IGD(Method):
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         if self.params.influence_scale and len(dataset.class_ids) < 2:
             return "influence follows gradients of a classifier, which are 0 for a dataset of one class"
-        return None
+        return self.params.unsupported(dataset)
 
     def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
         if prior is None or not self.params.influence_scale or prior.resolution == resolution:

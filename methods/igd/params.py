@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ddbench.methods.classifier import ClassifierRecipe, Network
+from ddbench.methods.classifier import ClassifierRecipe, ObserverNetwork
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps, at_the_same_times, check_window
-from ddbench.methods.observer_params import ClassifierParams, CutMix, PixelStatistics
+from ddbench.methods.observer_params import COMES_TRAINED, ClassifierParams, CutMix, PixelStatistics
+from ddbench.methods.pretrained import Pretrained
 
 STEP = re.compile(r"(?P<low>[^@+]+)@(?P<ipc>[0-9]+)\+(?P<high>[^@+]+)")
 """`low@ipc+high`: one value up to an IPC, another above."""
+COSINE = re.compile(r"cosine<(?P<cosine>-?[0-9]*\.?[0-9]+)@(?P<epochs>[0-9]+)")
+"""`cosine<0.7@50`: which checkpoints of how many epochs are taken."""
+WEIGHTS = "sha256:"
+"""Begins `checkpoints` of a network that comes trained."""
 
 
 class IGDParams(ClassifierParams):
@@ -74,14 +80,15 @@ class IGDParams(ClassifierParams):
         Field(
             coerce_numbers_to_str=True,
             description="Epochs of the surrogate's training after which its weights are looked at, 0 the random "
-            "ones, joined by +; it is trained up to the last. The program takes those of 50 epochs where the "
-            "cosine of the loss gradient with that of the one taken before falls below 0.7, and ships 0+2+11+40 "
-            "for ImageNette, 0+5+16+40 for ImageWoof, 0+5+18+52 (sic) for ImageNet-1K.",
+            "ones, joined by +; it is trained up to the last. Or cosine<0.7@50, the program's rule: of 50 epochs the "
+            "random weights, then each epoch where the cosine of the loss gradient with that of the one taken before, "
+            "averaged over the classes, is below 0.7. The program ships what it found, 0+2+11+40 for ImageNette, "
+            "0+5+16+40 for ImageWoof, 0+5+18+52 (sic) for ImageNet-1K. Weights that come with the network: their hash.",
         ),
     ] = "0+2+11+40"
     network: Annotated[
-        Network,
-        Field(description="Network of the surrogate, at the side of the prior's images."),
+        ObserverNetwork,
+        Field(description=f"Network of the surrogate, at the side of the prior's images. {COMES_TRAINED}"),
     ] = "convnet6"
     learning_rate: Annotated[float, Field(gt=0, description="Learning rate of the surrogate's training, constant.")] = (
         0.01
@@ -90,9 +97,28 @@ class IGDParams(ClassifierParams):
     normalisation: PixelStatistics = "half"
 
     @property
+    def weights_sha256(self) -> str | None:
+        """SHA-256 of the weights that come with the network; None: it is trained."""
+        return self.checkpoints.removeprefix(WEIGHTS) if self.checkpoints.startswith(WEIGHTS) else None
+
+    @property
+    def cosine_below(self) -> float | None:
+        """The cosine below which a checkpoint is taken; None: they are named."""
+        found = COSINE.fullmatch(self.checkpoints)
+        return None if found is None else float(found["cosine"])
+
+    @property
     def epochs(self) -> tuple[int, ...]:
-        """The checkpoints, in ascending order."""
+        """The checkpoints that are kept, in ascending order: those that are named, or all from which to choose."""
+        if found := COSINE.fullmatch(self.checkpoints):
+            return tuple(range(int(found["epochs"]) + 1))
         return tuple(sorted({int(epoch) for epoch in self.checkpoints.split("+")}))
+
+    @classmethod
+    def as_it_comes(cls, known: Pretrained, given: Mapping[str, Any]) -> dict[str, Any]:
+        noted = str(given.get("checkpoints", ""))
+        own = {"checkpoints": noted if noted.startswith(WEIGHTS) else WEIGHTS + known.planned_sha256()}
+        return super().as_it_comes(known, given) | own
 
     def deviation_at(self, ipc: int) -> float:
         """γ."""
@@ -118,14 +144,22 @@ class IGDParams(ClassifierParams):
     @field_validator("checkpoints")
     @classmethod
     def _epochs_joined(cls, given: str) -> str:
-        if not all(part.isascii() and part.isdigit() for part in given.split("+")):
-            raise ValueError(f"expected epochs joined by +, such as 0+2+11+40, got {given!r}")
-        return given
+        if COSINE.fullmatch(given) or all(part.isascii() and part.isdigit() for part in given.split("+")):
+            return given
+        if given.startswith(WEIGHTS):  # noted where the network comes trained, and refused below where it does not
+            return given
+        raise ValueError(f"expected epochs joined by +, such as 0+2+11+40, or cosine<0.7@50, got {given!r}")
 
     @model_validator(mode="before")
     @classmethod
     def _window_at_the_same_times(cls, given: Any) -> Any:
         return at_the_same_times(cls, given, "window_first", "window_last")
+
+    @model_validator(mode="after")
+    def _weights_of_their_network(self) -> IGDParams:
+        if self.weights_sha256 and not self.comes_trained:
+            raise ValueError(f"checkpoints: {self.network} is trained here and comes without weights; name epochs")
+        return self
 
     @model_validator(mode="after")
     def _window_in_order(self) -> IGDParams:

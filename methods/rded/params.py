@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ddbench.methods.classifier import Network
-from ddbench.methods.observer_params import ObserverParams
+from ddbench.methods.classifier import ObserverNetwork
+from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
 
 LARGEST_SINGLE = 64
 """Side in pixels up to which an image is one crop."""
@@ -40,8 +40,8 @@ class RDEDParams(ObserverParams):
         ),
     ] = False
     network: Annotated[
-        Network,
-        Field(description="Network of the observer, at the run's side."),
+        ObserverNetwork,
+        Field(description=f"Network of the observer, at the run's side. {COMES_TRAINED}"),
     ] = "resnet18_bn"
 
     def factor_at(self, image_size: int) -> int:

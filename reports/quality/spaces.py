@@ -68,7 +68,7 @@ class Wanted:
         params = self.params(dataset)
         network_names.check_image_size(params.network, images.resolution)
         recipe = params.model_dump(mode="json", exclude={"network", "checkpoint"})
-        given = params.checkpoint is not None
+        given = params.checkpoint is not None or params.comes_trained is not None
         return Space(
             kind="classifier",
             network=params.network,

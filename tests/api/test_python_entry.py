@@ -91,7 +91,14 @@ def test_every_name_is_there_and_documented(name: str) -> None:
 def test_keyword_arguments_are_the_fields_of_run_spec() -> None:
     fields = set(RunSpec.model_fields)
     assert set(get_type_hints(runs.RunOptions)) == fields
-    assert set(get_type_hints(runs.DistillOptions)) == fields - {"repeats", "protocol", "student", "compile", "per_gpu"}
+    assert set(get_type_hints(runs.DistillOptions)) == fields - {
+        "repeats",
+        "protocol",
+        "student",
+        "teacher",
+        "compile",
+        "per_gpu",
+    }
     shown = inspect.signature(ddbench.run).parameters
     assert set(shown) == fields | {"study", "config", "dry_run", "progress", "check"}
     assert shown["precision"].default == "fp32"

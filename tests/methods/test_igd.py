@@ -23,6 +23,7 @@ from ddbench.methods.diffusion.guidance import State, Step
 from ddbench.methods.diffusion.noise import ImageKey
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.igd.checkpoints import take_checkpoints
 from ddbench.methods.igd.deviation import Deviation
 from ddbench.methods.igd.influence import Influence, Surrogate, alignment_loss, loss_gradient, rms
 from ddbench.methods.igd.method import IGD
@@ -204,6 +205,56 @@ def test_class_gradients_are_means_over_the_first_images_by_name(
     # The loss of images with that very gradient is 0.
     both = alignment_loss(surrogate.networks, x, 1, found)
     assert abs(both.item()) < 1e-4
+
+
+def test_checkpoints_are_taken_where_gradients_have_turned_by_the_programs_rule() -> None:
+    """By hand, the mean of two cosines: with epoch 0 0.9, 0.8, then 0.5, which is below 0.7; with epoch 3 then 0. From
+    one epoch to the next they would be 0.9, 0.98, 0.9, 0: only the last is below."""
+    gradients = torch.tensor(
+        [
+            [[1.0, 0.0], [2.0, 0.0]],
+            [[4.0, 3.0], [1.0, 0.0]],
+            [[3.0, 4.0], [1.0, 0.0]],
+            [[0.0, 1.0], [1.0, 0.0]],
+            [[0.0, 2.0], [-1.0, 0.0]],
+        ]
+    )
+    assert take_checkpoints(lambda epoch: gradients[epoch], range(5), 0.7) == [0, 3, 4]
+    assert take_checkpoints(lambda epoch: gradients[epoch], range(5), 0.49) == [0, 4]
+    # Equal gradients, so short that the program's 1e-6 makes cosines of 1/2 and 4/5 of them.
+    assert take_checkpoints(lambda epoch: 1e-3 * gradients[0], range(2), 0.66) == [0, 1]
+    assert take_checkpoints(lambda epoch: 1e-3 * gradients[0], range(2), 0.64) == [0]
+
+
+def test_the_rule_takes_from_all_epochs_of_one_training(make_task: Any, random_images: Any, memory_cache: Any) -> None:
+    def surrogate(checkpoints: str, classes: list[int] | None = None) -> Surrogate:
+        task = make_task(random_images(CLASSES), CLASSES, classes=classes, cache=memory_cache)
+        return Surrogate(task, IGD.Params.model_validate(SMALL | {"checkpoints": checkpoints}), image_size=8)
+
+    every, named, first = surrogate("cosine<1.1@2"), surrogate("0+1+2"), surrogate("cosine<-1.1@2")
+    assert (every.chosen, named.chosen, first.chosen) == ([0, 1, 2], None, [0])
+    np.testing.assert_array_equal(every.class_gradient(1), named.class_gradient(1))
+    np.testing.assert_array_equal(first.class_gradient(1), named.class_gradient(1)[:1])
+    assert memory_cache.made.count("classifier") == 1, "one training for all three"
+    cosines = [
+        np.mean([_cosine(*named.class_gradient(c)[[0, epoch]]) for c in range(len(CLASSES))]) for epoch in (1, 2)
+    ]
+    between = f"{np.mean(cosines):.6f}"
+    expected = [0, *(epoch for epoch, cosine in zip((1, 2), cosines, strict=True) if cosine < float(between))]
+    if expected[-1] == 1:  # what follows a checkpoint that was taken is compared with that one
+        later = np.mean([_cosine(*named.class_gradient(c)[[1, 2]]) for c in range(len(CLASSES))])
+        expected += [2] if later < float(between) else []
+    assert len(expected) > 1
+    made = memory_cache.made.count("checkpoints")
+    assert surrogate(f"cosine<{between}@2").chosen == expected
+    assert surrogate(f"cosine<{between}@2", classes=[2]).chosen == expected, "a shard takes what the whole takes"
+    assert memory_cache.made.count("checkpoints") == made + 1
+    with pytest.raises(ValueError, match=r"or cosine<0\.7@50, got 'cosine'"):
+        IGD.Params.model_validate({"checkpoints": "cosine"})
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a.astype(float) @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-6))
 
 
 def test_influence_through_a_real_prior_and_classifier(

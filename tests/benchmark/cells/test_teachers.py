@@ -66,7 +66,7 @@ def test_trained_found_and_loaded() -> None:
         "sha256": card.sha256,
         "accuracy": card.validation_accuracy,
     }
-    network = teachers.load(found, 10, 8, CPU)
+    network = teachers.load(found, Digits.class_ids, SOFT, 8, CPU)
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     # The recorded accuracy is that of the loaded network on the part that was withheld.
@@ -116,7 +116,7 @@ def test_changed_weights_are_refused(cache: Path) -> None:
     data = found.weights.read_bytes()
     found.weights.write_bytes(data[:-4] + bytes(4))
     with pytest.raises(RunError, match="does not hold the teacher that it should"):
-        teachers.load(found, 10, 8, CPU)
+        teachers.load(found, Digits.class_ids, SOFT, 8, CPU)
 
 
 def test_a_dataset_of_one_size_says_which_sides_a_teacher_can_have() -> None:
@@ -166,11 +166,13 @@ def test_imagenets_teacher_is_one_pinned_file(tmp_path: Path) -> None:
     assert (found.weights, found.record.sha256, found.record.accuracy) == (file, sha256, 69.758)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(teachers.load(found, 1000, 224, CPU)(images), reference.eval()(images))
+        torch.testing.assert_close(
+            teachers.load(found, ImageNet1K.class_ids, pinned, 224, CPU)(images), reference.eval()(images)
+        )
     published = teacher_files.find(soft_rded.HALF, ImageNet1K, "imagenet", 224)
     assert published is not None
     with pytest.raises(RunError, match="expected SHA-256 f37072fd"):
-        teachers.load(published, 1000, 224, CPU)
+        teachers.load(published, ImageNet1K.class_ids, soft_rded.HALF, 224, CPU)
     assert teachers.take_over(ImageNet1K, file, imagenet_1k=sha256) is None
     kept = teacher_files.find(pinned, ImageNet1K, "imagenet", 224)
     assert kept is not None

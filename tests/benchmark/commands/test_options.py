@@ -17,7 +17,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import RunSpec
 
 OPTIONS = {"methods": "--method", "datasets": "--dataset", "plugins": "--plugin"}
-STUDENTS = {"repeats", "protocol", "student", "compile", "per_gpu"}
+STUDENTS = {"repeats", "protocol", "student", "teacher", "compile", "per_gpu"}
 READING = ("leaderboard", "compare a b", "status", "report", "figures", "quality")
 
 

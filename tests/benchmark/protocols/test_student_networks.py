@@ -13,7 +13,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 
-NAMES = [network.name for network in NETWORKS]
+NAMES = [network.name for network in NETWORKS if not network.comes_trained]
 INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn")]
 
 
