@@ -18,6 +18,7 @@ del PUBLISHED["comp-dd-music-hard"]
 ALIASES = {"imagewoof": "woof", "imagenette": "nette", "imagenet1k": "imagenet-1k", "imagenet100": "imagenet-100"}
 """Other names of the same classes in the same order."""
 UNAVAILABLE = {
+    "tiny-imagenet": "its 200 classes at 64 px have files of their own, and there is no reader for them",
     "comp-dd-music-hard": "its list names one class twice (n02787622, banjo, labels 0 and 2), so it has nine classes "
     "and not ten; which tenth was meant is not known. The nine: "
     "--dataset subset:420+594+579+402+776+486+401+546+558",

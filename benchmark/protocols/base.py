@@ -6,23 +6,19 @@ never edited: a fix is a new version. This module imports no torch, so that plan
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.spec import brackets, digest
 from ddbench.benchmark.protocols import network_names
+from ddbench.benchmark.protocols.lengths import BatchTable, Data, EpochTable, LateLooks, LooksFromFirst, Updates
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Sgd(Data):
@@ -49,7 +45,10 @@ Optimiser = Annotated[Sgd | AdamW, Field(discriminator="kind")]
 
 
 class MultiStep(Data):
-    """The learning rate is multiplied by `factor` when the fraction n/d of all epochs E is over: at epoch n·E // d."""
+    """The learning rate is multiplied by `factor` when the fraction n/d of all epochs E is over: at epoch n·E // d.
+
+    Here and in the other schedules an epoch is an update where the protocol's length is in updates (`Updates`).
+    """
 
     milestones: tuple[tuple[int, int], ...] = ((2, 3), (5, 6))
     factor: float = 0.2
@@ -84,62 +83,6 @@ class Cosine(Data):
     def learning_rates(self, initial: float, epochs: int) -> list[float]:
         """The learning rate of each of the `epochs` epochs."""
         return [initial * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs)]
-
-
-class BatchTable(Data):
-    """Images per step by images per class."""
-
-    at: tuple[tuple[int, int], ...] = Field(min_length=1)
-    """Rows (IPC, images per step), IPC rising; between two rows the lower one counts, and beyond the last the last."""
-    doubled_from_classes: int | None = None
-    """Number of classes from which on a step takes twice the table's images. None: never."""
-
-    def images(self, ipc: int | None, num_classes: int) -> int:
-        """Images per step; an IPC of None, the whole training split, lies beyond the last row."""
-        row = len(self.at) if ipc is None else bisect.bisect_right([known for known, _ in self.at], ipc)
-        doubled = self.doubled_from_classes is not None and num_classes >= self.doubled_from_classes
-        return self.at[max(row, 1) - 1][1] * (2 if doubled else 1)
-
-
-class LateLooks(Data):
-    """The test set is looked at after every `every`-th epoch once more than the fraction n/d of all is over."""
-
-    every: int = Field(ge=1)
-    beyond: tuple[int, int]
-
-
-class EpochTable(Data):
-    """Epochs by images per class: fewer images, more epochs."""
-
-    up_to: tuple[tuple[int, int], ...]
-    """Rows (largest IPC, epochs), IPC rising."""
-    beyond: int = Field(ge=1)
-    """Epochs at any larger IPC."""
-    full: int = Field(ge=1)
-    """Epochs on the whole training split, whatever the number of classes."""
-    two_thirds_at_100_classes: bool = False
-    """Whether, with exactly 100 classes, an IPC's epochs are ⌊2/3⌋ of the table's, floored to hundreds (at least
-    100)."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> EpochTable:
-        largest = [ipc for ipc, _ in self.up_to]
-        if largest != sorted(set(largest)):
-            raise ValueError(f"the table's IPCs must rise, got {largest}")
-        return self
-
-    def epochs(self, ipc: int | None, num_classes: int) -> int:
-        if ipc is None:
-            return self.full
-        row = bisect.bisect_left([largest for largest, _ in self.up_to], ipc)
-        epochs = self.up_to[row][1] if row < len(self.up_to) else self.beyond
-        if self.two_thirds_at_100_classes and num_classes == 100:
-            epochs = max(100, 2 * epochs // 3 // 100 * 100)
-        return epochs
-
-    @classmethod
-    def constant(cls, epochs: int) -> EpochTable:
-        return cls(up_to=(), beyond=epochs, full=epochs)
 
 
 class CropColour(Data):
@@ -200,7 +143,7 @@ Augmentation = Annotated[CropColour | Affine | Crop, Field(discriminator="kind")
 class Teacher(Data):
     """A network, trained on the dataset's real training images, whose outputs are the labels of a distilled set.
 
-    It sees every augmented and mixed batch, in evaluation mode; nothing is stored. The loss is the Kullback-Leibler
+    It sees every augmented and mixed batch, in evaluation mode; nothing is stored here. The loss is the KL
     divergence of the student's softened outputs from the teacher's, KL(softmax(teacher / T) ‖ softmax(student / T)),
     summed over classes and averaged over the batch, without a factor T² and without hard labels.
     """
@@ -209,6 +152,9 @@ class Teacher(Data):
     temperature: float = Field(gt=0)
     imagenet_1k: str
     """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here."""
+    stored_bits: Literal[16] | None = None
+    """Bits of each output as the program stores it before students train; outputs are rounded to so many here, where
+    nothing is stored. None: the program keeps them in memory."""
 
 
 class StoredLabels(Data):
@@ -225,6 +171,7 @@ class StoredLabels(Data):
 
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "epochs": (Annotated[int, Field(ge=1, le=100_000)], "epochs at every IPC, 1 to 100000"),
+    "updates": (Annotated[int, Field(ge=1, le=10_000_000)], "updates of the weights, 1 to 10000000"),
     "batch_size": (Annotated[int, Field(ge=1, le=65_536)], "images per step at any class count, 1 to 65536"),
     "learning_rate": (Annotated[float, Field(gt=0, le=100)], "initial learning rate, above 0 to 100"),
     "weight_decay": (Annotated[float, Field(ge=0, le=100)], "weight decay, 0 to 100"),
@@ -287,8 +234,11 @@ class Protocol(Data):
     for a student with BatchNorm)."""
     batch_size_beyond_100_classes: int | None = None
     """Images per step with more than 100 classes; None: the same."""
+    batchnorm_images: Annotated[int, Field(ge=1)] | None = None
+    """Images of a step that BatchNorm sees at once: the batch passes in parts of so many, each of whose mean gradients
+    counts as the part of a whole batch that it would be, and one step follows. None: all."""
     schedule: MultiStep | HalfCosine | Cosine = MultiStep()
-    epochs: EpochTable
+    epochs: EpochTable | Updates
     augmentation: Augmentation | None
     """What is drawn for every training image. None: they are normalised and no more."""
     cutmix: bool
@@ -306,7 +256,7 @@ class Protocol(Data):
     nothing but BatchNorm's running statistics, which move twice a step. None: it does not."""
 
     # Reporting
-    looks: Annotated[int, Field(ge=1)] | LateLooks
+    looks: Annotated[int, Field(ge=1)] | LateLooks | LooksFromFirst
     """Looks at the test set: every max(1, E // looks) epochs, and after the last."""
     looks_of_full: LateLooks | None = None
     """Looks of students of the whole training split; None: the same."""
@@ -408,13 +358,30 @@ class Protocol(Data):
             full: the student's training images are the whole training split.
         """
         looks = self.looks_of_full if full and self.looks_of_full is not None else self.looks
-        if isinstance(looks, LateLooks):
-            numerator, denominator = looks.beyond
-            every = looks.every
-            late = (e for e in range(every, epochs + 1, every) if e * denominator > numerator * epochs)
-            return sorted({*late, epochs})
+        if isinstance(looks, LateLooks | LooksFromFirst):
+            return sorted({*looks.epochs(epochs), epochs})
         every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
+
+    def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None) -> int:
+        """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
+        batch = self.batch_size_for(num_classes, ipc)
+        whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)
+        return min(whole, self.batchnorm_images or whole)
+
+    def images_seen(self, images: float, ipc: int | None, num_classes: int) -> float:
+        """Images that a student is trained on, each as often as it passes, of a set of `images`."""
+        if isinstance(self.epochs, Updates):
+            return self.epochs.updates * self.batch_size_for(num_classes, ipc)
+        return images * self.epochs_for(ipc, num_classes)
+
+    def stored_label_bytes(self, images: int, ipc: int | None, num_classes: int) -> int | None:
+        """Bytes of the labels that the protocol's program stores for one student: of every image at every pass its
+        outputs, and 29 bytes of crop, flip and partner. None: it stores none."""
+        if self.teacher is None or self.teacher.stored_bits is None:
+            return None
+        an_image = num_classes * self.teacher.stored_bits // 8 + 29
+        return round(self.images_seen(images, ipc, num_classes)) * an_image
 
     def image_size_for(self, resolution: int) -> int:
         """Side in pixels of the images, for a dataset of that resolution."""
@@ -440,7 +407,7 @@ class Protocol(Data):
                 f"protocol {self.label} trains {', '.join(self.students)}; got --student {student}. "
                 f"Choose one of them, a network of timm ({network_names.TIMM}NAME), another protocol (`bench list "
                 "protocols`), or a modified copy of this one, such as "
-                f"{self.name}[epochs={self.epochs_for(10, 10) // 2}], which trains any network."
+                f"{self.name}[{self._halved}], which trains any network."
             )
         if self.width is not None and not network.widths:
             raise UsageError(
@@ -448,6 +415,13 @@ class Protocol(Data):
                 "only; choose another student or another protocol."
             )
         network_names.check_image_size(student, self.image_size_for(resolution))
+
+    @property
+    def _halved(self) -> str:
+        """An override of its length, for an example."""
+        if isinstance(self.epochs, Updates):
+            return f"updates={self.epochs.updates // 2}"
+        return f"epochs={self.epochs_for(10, 10) // 2}"
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Protocol:
         """A modified copy with its own hash and label; values may be text, as they come from a command line.
@@ -463,12 +437,18 @@ class Protocol(Data):
         values, problems = {}, []
         for key, value in overrides.items():
             if key not in OVERRIDES:
-                allowed = "; ".join(f"{name} ({meaning})" for name, (_, meaning) in OVERRIDES.items())
+                length = "epochs" if isinstance(self.epochs, Updates) else "updates"
+                known = {name: meaning for name, (_, meaning) in OVERRIDES.items() if name != length}
+                allowed = "; ".join(f"{name} ({meaning})" for name, meaning in known.items())
                 problems.append(f"protocol {self.id} has nothing called {key!r} to override; allowed: {allowed}.")
                 continue
             soft = self.teacher or (self.stored if key == "temperature" else None)
             if key in (*OF_TEACHERS, "temperature") and soft is None:
                 problems.append(f"protocol {self.id} has no teacher, so it has no {key} to override.")
+                continue
+            if key in ("epochs", "updates") and (key == "updates") != isinstance(self.epochs, Updates):
+                other = "updates" if key == "epochs" else "epochs"
+                problems.append(f"protocol {self.id} counts {other}: say {other}= in place of {key}=.")
                 continue
             kind, meaning = OVERRIDES[key]
             try:
@@ -507,6 +487,8 @@ class Protocol(Data):
                 fields["looks_of_full"] = None
             case "epochs":
                 fields[key] = EpochTable.constant(value)
+            case "updates":
+                fields = {"epochs": self.epochs.model_copy(update={key: value})}
             case "second_pass":
                 fields[key] = value or None
             case "augmentation":

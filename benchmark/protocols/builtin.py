@@ -48,8 +48,51 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "soft-fkd",
+        "ddbench.benchmark.protocols.definitions.soft_fkd:FKD",
+        "soft labels, 224 px, 300 epochs in batches of 1024, crops of 8 % or more (SRe2L, CDA, D4M)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-fkd-128",
+        "ddbench.benchmark.protocols.definitions.soft_fkd:FKD_128",
+        "soft labels, 224 px, 300 epochs in batches of 128, crops of 8 % or more (LPLD, DWA, RethinkDC)",
+        tags=("paper",),
+    ),
+    Entry(
+        "hard-rethinkdc",
+        "ddbench.benchmark.protocols.definitions.hard_rethinkdc:PROTOCOL",
+        "hard labels, 224 px, AdamW, 300 epochs in batches of 128, crops of 8 % or more (RethinkDC)",
+        tags=("paper",),
+    ),
+    *(
+        Entry(
+            name,
+            f"ddbench.benchmark.protocols.definitions.soft_budget:{attribute}",
+            f"soft labels, 224 px, {updates:,} updates of 100 images at every IPC: one budget for all",
+        )
+        for name, attribute, updates in (
+            ("soft-budget-3k", "SHORT", 3_000),
+            ("soft-budget", "PROTOCOL", 30_000),
+            ("soft-budget-190k", "LONG", 190_000),
+        )
+    ),
+    Entry(
         "soft-stored",
         "ddbench.benchmark.protocols.definitions.soft_stored:PROTOCOL",
         "the soft labels that come with a set made elsewhere, one an image, at the dataset's own resolution",
     ),
 ]
+
+UNAVAILABLE = {
+    "soft-bssl": "evaluator of CV-DD, SRe2L++ and FADRM: batches of 16 labelled by one to five weighted teachers in "
+    "training mode, at each cell's own learning rate; a protocol has one teacher, in evaluation mode",
+    "soft-delt": "evaluator of DELT: RandAugment, which no protocol here has, and no reshuffling",
+    "soft-gvbsm": "evaluator of G-VBSM: the outputs of four teachers, rescaled and averaged, under MSE",
+    "soft-edc": "evaluator of EDC: four teachers' mean output under MSE, and a running mean of the student's weights",
+    "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
+    "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert's early epoch",
+    "hard-nodistill": "hard labels in A Label is Worth a Thousand Images: up to 3000 epochs with DSA",
+    "glad": "evaluator of GLaD: 128 px, DSA, the mean of four architectures",
+}
+"""Evaluators that published numbers name and that are not here, and why."""

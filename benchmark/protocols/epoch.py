@@ -6,10 +6,10 @@ Shapes: N images, B of a batch, C channels, S side in pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -65,14 +65,18 @@ class SoftLabels:
 
     Args:
         teacher: in evaluation mode, its parameters frozen; it takes images normalised as the student's are.
+        half: round its outputs to half precision, in which programs that store them do.
     """
 
-    def __init__(self, teacher: nn.Module, temperature: float) -> None:
-        self.teacher, self.temperature = teacher, temperature
+    def __init__(self, teacher: nn.Module, temperature: float, *, half: bool = False) -> None:
+        self.teacher, self.temperature, self.half = teacher, temperature, half
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
         with torch.no_grad():
-            target = F.log_softmax(self.teacher(images) / self.temperature, dim=1)
+            outputs = self.teacher(images)
+            if self.half:
+                outputs = outputs.half().to(outputs.dtype)
+            target = F.log_softmax(outputs / self.temperature, dim=1)
         given = F.log_softmax(logits / self.temperature, dim=1)
         return F.kl_div(given, target, reduction="batchmean", log_target=True)
 
@@ -167,6 +171,9 @@ def train_epoch(
     second_pass: bool = False,
     what: str = "the student",
     micro_batches: MicroBatches | None = None,
+    batchnorm_images: int | None = None,
+    order: Tensor | None = None,
+    rates: Sequence[float] | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
     after_step: Callable[[int, int], None] | None = None,
 ) -> EpochLosses:
@@ -175,6 +182,9 @@ def train_epoch(
     A last batch of a single image is left out where the network has BatchNorm.
 
     Args:
+        order: positions of the images that pass, one after another, in place of a reshuffled pass.
+        rates: the learning rate of each step; None: the optimiser's.
+        batchnorm_images: as the field of `base.Protocol`.
         labels: (N,) classes, or what else `loss_of` takes, on the device.
         streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
@@ -183,8 +193,10 @@ def train_epoch(
         forward: gives the network's logits; None: the network does.
         after_step: called with (steps done, steps of the epoch).
     """
-    device, n, image_size = labels.device, len(pixels), pixels.image_size
-    order = torch.randperm(n, generator=streams("shuffle", epoch))
+    device, image_size = labels.device, pixels.image_size
+    if order is None:
+        order = torch.randperm(len(pixels), generator=streams("shuffle", epoch))
+    n, parts = len(order), _parts(micro_batches, batchnorm_images, batch_size)
     rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
@@ -204,11 +216,12 @@ def train_epoch(
             images, y = augment.apply(raw, batch_rows), labels[batch]
             if cut is not None:
                 images = cut.apply(images)
+            if rates is not None:
+                _set_rate(optimiser, rates[step])
             while True:
                 optimiser.zero_grad()
-                at_once = len(images) if micro_batches is None else micro_batches.size
                 try:
-                    losses[step] = _backward(network, forward or network, images, y, cut, loss_of, at_once, second_pass)
+                    losses[step] = _backward(network, forward or network, images, y, cut, loss_of, parts(), second_pass)
                     break
                 except RuntimeError as error:
                     if micro_batches is None or not micro_batches.halve(network, error):
@@ -223,6 +236,27 @@ def train_epoch(
     return EpochLosses(Arriving(losses), sizes, where, what)
 
 
+class Parts(NamedTuple):
+    """How a batch passes through the network."""
+
+    at_once: int | None
+    """Images of a part; None: all."""
+    weight: float | None
+    """Of each part's mean gradient; None: its share of the batch's images, so that the sum is the batch's mean."""
+
+
+def _parts(micro_batches: MicroBatches | None, batchnorm_images: int | None, batch_size: int) -> Callable[[], Parts]:
+    """The parts of the next batch: they get smaller where GPU memory runs out."""
+    if batchnorm_images is not None and batchnorm_images < batch_size:
+        return lambda: Parts(batchnorm_images, batchnorm_images / batch_size)
+    return lambda: Parts(None if micro_batches is None else micro_batches.size, None)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
 def _backward(
     network: nn.Module,
     forward: Callable[[Tensor], Tensor],
@@ -230,11 +264,12 @@ def _backward(
     labels: Tensor,
     cut: Cut | None,
     loss_of: Loss,
-    at_once: int,
+    parts: Parts,
     second_pass: bool,
 ) -> Tensor:
-    """The mean loss of a batch, whose gradient is summed over parts of `at_once` images."""
+    """The mean loss of a batch, whose gradient is summed over parts."""
     n, losses = len(images), []
+    at_once = parts.at_once or n
     for start in range(0, n, at_once):
         here = slice(start, start + at_once)
         x, y, mixed = images[here], labels[here], cut
@@ -244,11 +279,10 @@ def _backward(
         if second_pass:
             with torch.no_grad():
                 network(x)
-        loss = loss_of(forward(x), x, y, mixed)
-        if len(x) < n:
-            loss = loss * (len(x) / n)
-        loss.backward()
-        losses.append(loss.detach())
+        loss, share = loss_of(forward(x), x, y, mixed), len(x) / n
+        weight = share if parts.weight is None else parts.weight
+        (loss if weight == 1 else loss * weight).backward()
+        losses.append(loss.detach() if share == 1 else loss.detach() * share)
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 

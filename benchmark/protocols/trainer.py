@@ -35,7 +35,6 @@ from ddbench.benchmark.protocols.epoch import (
     Loss,
     MicroBatches,
     SoftLabels,
-    batches_of_epoch,
     batches_of_test,
     build_optimiser,
     cross_entropy,
@@ -43,6 +42,7 @@ from ddbench.benchmark.protocols.epoch import (
     top_classes,
     train_epoch,
 )
+from ddbench.benchmark.protocols.passes import Passes
 from ddbench.benchmark.protocols.pixels import Pixels, Resident, Streamed
 from ddbench.datasets.base import ArraySource
 
@@ -154,12 +154,12 @@ def train_student(
     network = networks.build(student, num_classes, train.image_size, train.channels, protocol.width, init)
     network = to_device(network, device)
     optimiser = build_optimiser(recipe, network, device)
-    rates = protocol.schedule.learning_rates(recipe.learning_rate, epochs)
+    passes = Passes(protocol, len(train), epochs, batch_size, recipe.learning_rate, partial(seeds.stream, seed))
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = _targets(protocol, train_labels, soft_labels).to(device)
     augment = augmentation.build(protocol, device)
     normalise = augmentation.Normalise(protocol.mean, protocol.std, device)
-    batches = batches_of_epoch(network, len(train), batch_size)
+    batches = passes.batches(network)
     loss_of = _loss(protocol, teacher)
 
     progress = _Progress()
@@ -172,7 +172,7 @@ def train_student(
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
         progress = saved.load()
 
-    micro_batches = MicroBatches(min(batch_size, len(train)))
+    micro_batches = MicroBatches(protocol.images_at_once(len(train), num_classes, ipc))
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
@@ -181,8 +181,6 @@ def train_student(
         determinism = {**(environment.determinism() or {}), **forward.arithmetic}
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
-            for group in optimiser.param_groups:
-                group["lr"] = rates[epoch - 1]
             losses = train_epoch(
                 network,
                 optimiser,
@@ -192,8 +190,11 @@ def train_student(
                 loss_of,
                 cutmix=protocol.cutmix,
                 batch_size=batch_size,
-                streams=partial(seeds.stream, seed),
+                streams=passes.streams,
                 epoch=epoch,
+                order=passes.order(epoch),
+                rates=passes.rates(epoch, len(batches)),
+                batchnorm_images=protocol.batchnorm_images,
                 second_pass=bool(protocol.second_pass),
                 micro_batches=micro_batches,
                 forward=forward,
@@ -229,7 +230,7 @@ def train_student(
         curve=tuple(progress.curve),
         predictions=outputs[:, 0].astype(np.uint16),
         epochs=epochs,
-        steps=epochs * len(batches),
+        steps=passes.steps(len(batches)),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
         oom_batch_sizes=tuple(micro_batches.too_large),
@@ -415,7 +416,7 @@ def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
         return KlToStored(protocol.stored.temperature)
     if protocol.teacher is None or teacher is None:
         return cross_entropy
-    return SoftLabels(teacher, protocol.teacher.temperature)
+    return SoftLabels(teacher, protocol.teacher.temperature, half=protocol.teacher.stored_bits == 16)
 
 
 def _percent(hits: np.ndarray) -> float:

@@ -105,7 +105,7 @@ def work(spec: DistillSpec | EvaluateSpec, n_train: int | None = None) -> float:
     n_classes = len(dataset.class_ids)
     classes = spec.classes(n_classes) if isinstance(spec, DistillSpec) else range(n_classes)
     images = spec.ipc * len(classes) if spec.ipc is not None else (n_train or 0) * len(classes) / n_classes
-    return images if isinstance(spec, DistillSpec) else images * protocol_of(spec).epochs_for(spec.ipc, n_classes)
+    return images if isinstance(spec, DistillSpec) else protocol_of(spec).images_seen(images, spec.ipc, n_classes)
 
 
 def key(spec: DistillSpec | EvaluateSpec, model: str, threads: int) -> Key:

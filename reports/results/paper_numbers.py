@@ -25,7 +25,9 @@ SAME_IMAGES = {"random-first": "random"}
 """Our method -> the one whose published numbers are its own too: their programs keep the first images by file name and
 call them random."""
 STUDENTS = {f"{name}_bn": name for name in ("resnet18", "resnet50", "resnet101")}
-"""The soft protocols' students as the papers call them."""
+"""Students with BatchNorm as the papers call them, whose evaluators train no other ResNets."""
+DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
+"""What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
 
 class PaperNumber(Record):
@@ -75,9 +77,8 @@ def published_cell(
     """
     if split != SPLIT or resolution not in RESOLUTIONS:
         return ()
-    if protocol.startswith("soft-rded"):
-        student, protocol = STUDENTS.get(student, student), "soft-rded"
-    conditions = (dataset, "full" if ipc is None else str(ipc), student, protocol)
+    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
+    conditions = (dataset, "full" if ipc is None else str(ipc), STUDENTS.get(student, student), family)
     found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]
     return sorted(found, key=lambda pair: _trust(pair[1]))
 
@@ -100,7 +101,8 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
                 number = PaperNumber.model_validate(given)
             except ValueError as error:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
-            key = (row["method_id"], row["dataset"], row["ipc"], row["student"], row["protocol"])
+            dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
+            key = (row["method_id"], dataset, row["ipc"], row["student"], row["protocol"])
             found.setdefault(key, []).append(number)
     return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}
 

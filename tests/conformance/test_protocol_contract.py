@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS, PROTOCOLS
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.lengths import Updates
 
 NAMES = [entry.name for entry in PROTOCOLS]
 every_protocol = pytest.mark.parametrize("name", NAMES)
@@ -97,14 +98,16 @@ def test_epochs_and_looks(name: str) -> None:
 @every_protocol
 def test_a_changed_copy_says_so_and_unknown_changes_are_told_at_once(name: str) -> None:
     protocol: Protocol = PROTOCOLS.load(name)
-    changed = protocol.with_overrides({"epochs": 7})
+    length = "updates" if isinstance(protocol.epochs, Updates) else "epochs"
+    changed = protocol.with_overrides({length: 7})
     assert changed.modified
-    assert changed.label == f"{name}[epochs=7]@{protocol.version}"
+    assert changed.label == f"{name}[{length}=7]@{protocol.version}"
     assert changed.hash != protocol.hash
-    assert changed.epochs_for(10, 10) == changed.epochs_for(None, 10) == 7
+    passed = {changed.images_seen(n, ipc, 10) / 7 for n, ipc in ((100, 10), (100, None))}
+    assert passed == {changed.batch_size if length == "updates" else 100}
     assert not protocol.modified, "the published one is untouched"
     with pytest.raises(Problems) as refused:
-        protocol.with_overrides({"epochs": 0, "epoch": 3, "learning_rate": "fast"})
+        protocol.with_overrides({length: 0, "epoch": 3, "learning_rate": "fast"})
     assert len(refused.value.problems) == 3
 
 

@@ -19,8 +19,8 @@ from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.runs import SmallRuns
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits

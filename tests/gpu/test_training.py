@@ -14,8 +14,9 @@ import torch
 from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
 from ddbench.benchmark.planning import teacher_files
-from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, networks, quick, soft_rded, trainer
+from ddbench.benchmark.protocols import networks, trainer
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick, soft_rded
 from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test, to_device
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student

@@ -40,9 +40,9 @@ from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.compiled import COMPILER
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.base import ArraySource

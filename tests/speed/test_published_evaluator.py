@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from ddbench.benchmark.core.spec import Compile
-from ddbench.benchmark.protocols.definitions import hard_adamw, networks
+from ddbench.benchmark.protocols import networks
+from ddbench.benchmark.protocols.definitions import hard_adamw
 from ddbench.benchmark.protocols.trainer import train_student
 
 EPOCHS = int(os.environ.get("DDBENCH_SPEED_EPOCHS", "1"))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.trainer import train_student
 
 

@@ -6,8 +6,9 @@ first at 256 px with another normalisation, and Minimax's epochs on the whole tr
 
 from __future__ import annotations
 
+from ddbench.benchmark.protocols.base import AdamW, Protocol
 from ddbench.benchmark.protocols.definitions import hard_minimax_sgd
-from ddbench.benchmark.protocols.base import AdamW, LateLooks, Protocol
+from ddbench.benchmark.protocols.lengths import LateLooks
 
 DMGD = Protocol(
     **{

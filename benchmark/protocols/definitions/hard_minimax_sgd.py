@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, CropColour, EpochTable, Protocol, Sgd
+from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, CropColour, Protocol, Sgd
+from ddbench.benchmark.protocols.lengths import EpochTable
 
 PROTOCOL = Protocol(
     name="hard-minimax-sgd",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ddbench.benchmark.protocols.base import AdamW, Affine, EpochTable, Protocol
+from ddbench.benchmark.protocols.base import AdamW, Affine, Protocol
+from ddbench.benchmark.protocols.lengths import EpochTable
 
 PROTOCOL = Protocol(
     name="quick",

@@ -10,14 +10,12 @@ from ddbench.benchmark.protocols.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     AdamW,
-    BatchTable,
     Crop,
-    EpochTable,
     HalfCosine,
-    LateLooks,
     Protocol,
     Teacher,
 )
+from ddbench.benchmark.protocols.lengths import BatchTable, EpochTable, LateLooks
 
 RESNET18_IMAGENET1K_V1 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 """SHA-256 of torchvision's `resnet18-f37072fd.pth`. timm's ResNet-18 is trained otherwise and gives other labels."""

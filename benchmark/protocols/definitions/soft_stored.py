@@ -15,10 +15,10 @@ from ddbench.benchmark.protocols.base import (
     AdamW,
     Cosine,
     Crop,
-    EpochTable,
     Protocol,
     StoredLabels,
 )
+from ddbench.benchmark.protocols.lengths import EpochTable
 
 PROTOCOL = Protocol(
     name="soft-stored",

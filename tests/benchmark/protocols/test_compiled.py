@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.benchmark.core.spec import Compile
-from ddbench.benchmark.protocols import compiled, networks, quick, trainer
+from ddbench.benchmark.protocols import compiled, networks, trainer
 from ddbench.benchmark.protocols.compiled import Call, Forward
+from ddbench.benchmark.protocols.definitions import quick
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 
 PROTOCOL = quick.PROTOCOL.with_overrides({"epochs": 4, "looks": 2, "width": 4, "batch_size": 16})

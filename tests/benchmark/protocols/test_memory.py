@@ -13,8 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.protocols import memory, networks
-from ddbench.benchmark.protocols.memory import resident, step_bytes
 from ddbench.benchmark.protocols.definitions.quick import PROTOCOL as QUICK
+from ddbench.benchmark.protocols.memory import resident, step_bytes
 from ddbench.benchmark.protocols.trainer import train_student
 
 GB = 10**9

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, networks, quick, soft_rded
+from ddbench.benchmark.protocols import networks
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.epoch import Loss, MicroBatches, SoftLabels, _backward, cross_entropy
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick, soft_rded
+from ddbench.benchmark.protocols.epoch import Loss, MicroBatches, Parts, SoftLabels, _backward, cross_entropy
 from ddbench.benchmark.protocols.networks import build
 from ddbench.benchmark.protocols.trainer import StudentResult, train_student
 
@@ -103,7 +104,7 @@ def test_loss_and_gradient_are_the_batchs(mixed: bool, soft: bool, at_once: int)
 
     def found(size: int) -> list[Tensor]:
         network.zero_grad()
-        loss = _backward(network, network, images, labels, cut, loss_of, size, second_pass=False)
+        loss = _backward(network, network, images, labels, cut, loss_of, Parts(size, None), second_pass=False)
         return [loss, *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
     whole, parts = found(10), found(at_once)

@@ -29,6 +29,12 @@ PUBLISHED = {
     "soft-rded-shuffle@1": "07ea9c496dd20597cdbc297f111c17c379ee819e65502d7a3f79a3813438684c",
     "soft-rded-half@1": "c58a40426086c34613287863cf9fbd66a4bec682eeb14e54eb18193378e84f13",
     "soft-rded-crop@1": "8d791aa3486f119658cde64e1668c76a65c324f9931db007205b60564bb2a045",
+    "soft-fkd@1": "e5d39a265c15fffe24876a5fd3e52755cd5290abb92e1068caee43fb0bf4ffbb",
+    "soft-fkd-128@1": "0f198324e60e32d12c5bb225b2571315a456a91bcf54f5d7268e415e400c484c",
+    "hard-rethinkdc@1": "431af7caab477b789b6b126d81864228b6fac8ee1c65c41fcee01ffe3f01131d",
+    "soft-budget-3k@1": "d53f83d572fcb4f27b859f6acd359f2d051c8222bd52cbd535bbe1a8bb3ad8f0",
+    "soft-budget@1": "51fb2f11226cf7d8095d238c89e3096010a2a7730bb300f2336468ebce5b533b",
+    "soft-budget-190k@1": "99a89038a5987f3eb43e9cea6f7a728d58684de4e817619c0cd3b199091ecaae",
     "soft-stored@1": "320e1541a07865efbc5eff9acf9d00c24c8fe6e0dfef2e86443ed439a0af0965",
 }
 
@@ -50,7 +56,7 @@ def test_listing_and_planning_import_no_torch() -> None:
     code = (
         "import sys; from ddbench.benchmark.core.registry import PROTOCOLS; "
         "from ddbench.benchmark.protocols.network_names import NETWORKS; "
-        "[PROTOCOLS.load(entry.name).with_overrides({'epochs': 3}).hash for entry in PROTOCOLS]; "
+        "[PROTOCOLS.load(entry.name).with_overrides({'weight_decay': 0.5}).hash for entry in PROTOCOLS]; "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

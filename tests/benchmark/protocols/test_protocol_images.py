@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, images, quick
+from ddbench.benchmark.protocols import images
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 
 HARD = hard_minimax_sgd.PROTOCOL
 

@@ -18,10 +18,11 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.protocols import augmentation, base, networks
+from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.definitions import soft_rded
-from ddbench.benchmark.protocols.base import BatchTable, Protocol
 from ddbench.benchmark.protocols.epoch import SoftLabels, build_optimiser, train_epoch
 from ddbench.benchmark.protocols.images import fit
+from ddbench.benchmark.protocols.lengths import BatchTable
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 

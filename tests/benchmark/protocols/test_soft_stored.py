@@ -13,8 +13,8 @@ from scipy.special import log_softmax, rel_entr, softmax
 from ddbench.benchmark.core.errors import Problems
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.epoch import KlToStored
 from ddbench.benchmark.protocols.definitions.soft_stored import PROTOCOL
+from ddbench.benchmark.protocols.epoch import KlToStored
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
 
 SMALL = PROTOCOL.with_overrides({"epochs": 2, "batch_size": 8, "cutmix": True})

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, network_names, networks
+from ddbench.benchmark.protocols import network_names, networks
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd
 from ddbench.benchmark.protocols.trainer import train_student
 
 

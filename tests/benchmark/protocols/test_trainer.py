@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.protocols import augmentation, base, networks, trainer
-from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick
 from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.digits import Digits
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.output import formats
 from ddbench.reports.results import rows
-from ddbench.reports.results.paper_numbers import FILE, published
+from ddbench.reports.results.paper_numbers import FILE, all_published, published, published_cell
 from ddbench.reports.tables.leaderboard import build
 
 WOOF: dict[str, Any] = {"dataset": "woof", "split": "imagenet", "resolution": 256, "student": "resnet_ap10"}
@@ -51,8 +51,29 @@ def test_another_resolution_has_no_published_numbers() -> None:
     assert not published("random", **{**WOOF, "resolution": 32}, ipc=10, protocol="hard-minimax-sgd")
 
 
-NOT_HERE = {"hard-nodistill"}
-"""Evaluators of published numbers that no registered protocol stands for."""
+def test_every_number_has_a_dataset_and_an_evaluator_that_are_here_or_a_reason() -> None:
+    """`unknown` and an empty evaluator are what a source that does not say is carried as."""
+    assert len(all_published()) > 900
+    assert list(DATASETS)
+    assert list(PROTOCOLS)
+    for (_, dataset, _, _, protocol), _ in all_published():
+        assert dataset in DATASETS or DATASETS.broken.get(dataset), dataset
+        known = protocol in PROTOCOLS or protocol in ("soft-rded", "unknown", "")
+        assert known or PROTOCOLS.broken.get(protocol), protocol
+
+
+def test_numbers_of_sre2ls_evaluator_stand_beside_ours() -> None:
+    where: dict[str, Any] = {"dataset": "imagenet-1k", "split": "imagenet", "resolution": 224, "ipc": 10}
+    found = {
+        (number.printed_as, number.value)
+        for protocol in ("soft-fkd", "soft-fkd-128")
+        for _, number in published_cell(**where, student="resnet18_bn", protocol=protocol)
+    }
+    assert {("D4M", 27.9), ("CDA", 33.6), ("DWA", 37.9)} <= found
+    assert published("random", protocol="soft-fkd", student="resnet18_bn", **where)[0].value == 25.8
+    glads = [key for key, _ in all_published() if key[1] == "image-a"]
+    assert glads
+    assert all(key[0] == "mgd3" for key in glads)
 
 
 def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:
@@ -64,7 +85,7 @@ def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:
     datasets = {entry.name for entry in DATASETS}
     for line in lines:
         if line["method_id"] in known and line["metric"] == "top1_best" and line["dataset"] in datasets:
-            if line["protocol"].startswith("hard-") and line["protocol"] not in NOT_HERE:
+            if line["protocol"].startswith("hard-") and line["protocol"] not in PROTOCOLS.broken:
                 resolve_protocol(line["protocol"])
             assert line["ipc"] == "full" or int(line["ipc"]) > 0
 
