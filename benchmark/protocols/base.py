@@ -347,11 +347,6 @@ class Protocol(Data):
         return beyond if beyond is not None and num_classes > 100 else self.batch_size
 
     def look_epochs(self, epochs: int, *, full: bool = False) -> list[int]:
-        if network.comes_trained:
-            raise UsageError(
-                f"{student} comes trained and is no student; untrained it is --student {network_names.TIMM}"
-                f"{network.layout}. As the teacher of a protocol with soft labels: --teacher {student}"
-            )
         """The epochs (1 … epochs) after which the test set is looked at; the last is always among them.
 
         Args:
@@ -402,6 +397,11 @@ class Protocol(Data):
             UsageError: a network that is unknown, not one of this protocol's, or too deep for the images.
         """
         network = network_names.find(student)
+        if network.comes_trained:
+            raise UsageError(
+                f"{student} comes trained and is no student; untrained it is --student {network_names.TIMM}"
+                f"{network.layout}. As the teacher of a protocol with soft labels: --teacher {student}"
+            )
         if student not in self.students and not self.modified and not network_names.is_timm(student):
             raise UsageError(
                 f"protocol {self.label} trains {', '.join(self.students)}; got --student {student}. "
