@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.running import rates
+from ddbench.benchmark.running import rates, timed_step
 from ddbench.benchmark.running.rates import Rate, Rates
 from ddbench.benchmark.running.runner import Fate, Item
+from ddbench.benchmark.running.timed_step import BlockStep, StudentStep, TimedStep
 
 LONG_SECONDS = 24 * 3600
 """What people want to be told of before it starts."""
@@ -25,10 +25,6 @@ LARGE = 1e14
 """Multiply-adds of a plan below which nothing is timed: two cores take about an hour for as many."""
 OF_A_PIXEL = 1e5
 """Multiply-adds of a student, forward and backward, for one pixel; roughly, to tell what is worth timing."""
-PROBE_PIXELS = 2 * 224**2
-"""A student sees so many in a step, two images at least and 64 at most."""
-PROBE_TOKENS = 256
-"""Tokens that pass through a prior's block at once, at least: with fewer, what is timed would be the calls."""
 
 
 @dataclass
@@ -99,7 +95,8 @@ def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
     """The time of all cells that this run would still run.
 
     Args:
-        probe: on a CPU, time one step of what has no measured rate and would take long in all; it costs some seconds.
+        probe: on a CPU, time one step of what has no measured rate and would take long in all; it costs some seconds,
+            in a process of its own.
     """
     known = Rates(store)
     waiting = [item for item in items if item.fate in (Fate.WAITING, Fate.RUNNING) and not item.merges]
@@ -118,19 +115,17 @@ def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
         else:
             without.append((item, amount))
     steps = [_step(item, prior_steps) if amount and probe and device == "cpu" else None for item, amount in without]
-    size: dict[Hashable, float] = defaultdict(float)
+    size: dict[TimedStep, float] = defaultdict(float)
     for (_, amount), step in zip(without, steps, strict=True):
         if step is not None:
             size[step.what] += amount * step.multiply_adds
-    timed: dict[Hashable, float] = {}
+    seconds = timed_step.seconds_each([what for what, adds in size.items() if adds >= LARGE], threads)
     for (item, amount), step in zip(without, steps, strict=True):
-        if step is None or size[step.what] < LARGE:
+        if step is None or step.what not in seconds:
             found.unknown[_what(item)] += 1
             continue
-        if step.what not in timed:
-            timed[step.what] = _timed(*step.build(), item.planned.launch.threads)
-        seconds = timed[step.what] * step.times
-        found.add(Rate(seconds, seconds, seconds, 1), amount)
+        each = seconds[step.what] * step.times
+        found.add(Rate(each, each, each, 1), amount)
         found.probed += 1
     return found
 
@@ -168,14 +163,12 @@ def _duration(seconds: float) -> str:
 class _Step:
     """What can be timed in place of a cell's work."""
 
-    what: Hashable
+    what: TimedStep
     """Cells with the same share one timing."""
     multiply_adds: float
     """Multiply-adds of one unit of a cell's work, roughly."""
-    times: int
+    times: int = 1
     """Timed units in one unit of a cell's work."""
-    build: Callable[[], tuple[Callable[[], None], int]]
-    """Gives the step, and how many timed units it is."""
 
 
 def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step]) -> _Step | None:
@@ -193,31 +186,8 @@ def _student_step(spec: EvaluateSpec) -> _Step:
     """Forward and backward through the student, with the teacher's forward pass where labels are soft."""
     protocol = rates.protocol_of(spec)
     image_size, teacher = protocol.image_size_for(spec.dataset.resolution), protocol.teacher
-
-    def build() -> tuple[Callable[[], None], int]:
-        import torch
-
-        from ddbench.benchmark.core import seeds
-        from ddbench.benchmark.protocols import networks
-
-        n_classes = 10  # the last layer is little beside the rest
-        student = networks.build(spec.student, n_classes, image_size, 3, protocol.width, seeds.stream(0, "probe"))
-        labels_by = None
-        if teacher is not None:
-            labels_by = networks.build(teacher.network, n_classes, image_size, 3, None, seeds.stream(0, "probe")).eval()
-        count = min(64, max(2, PROBE_PIXELS // image_size**2))
-        images, classes = torch.zeros(count, 3, image_size, image_size), torch.zeros(count, dtype=torch.int64)
-
-        def step() -> None:
-            if labels_by is not None:
-                with torch.no_grad():
-                    labels_by(images)
-            torch.nn.functional.cross_entropy(student(images), classes).backward()
-
-        return step, count
-
-    what = ("student", spec.student, image_size, protocol.width, None if teacher is None else teacher.network)
-    return _Step(what, multiply_adds=image_size**2 * OF_A_PIXEL, times=1, build=build)
+    what = StudentStep(spec.student, image_size, protocol.width, None if teacher is None else teacher.network)
+    return _Step(what, multiply_adds=image_size**2 * OF_A_PIXEL)
 
 
 def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:
@@ -234,45 +204,10 @@ def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:
     else:
         assert files.transformer is not None
         config = json.loads((files.transformer / "config.json").read_bytes())
-    heads, of_head = config["num_attention_heads"], config["attention_head_dim"]
-    tokens, width = (config["sample_size"] // config.get("patch_size", 2)) ** 2, heads * of_head
-    images = max(1, PROBE_TOKENS // tokens)
+    block = BlockStep(
+        tokens=(config["sample_size"] // config.get("patch_size", 2)) ** 2,
+        heads=config["num_attention_heads"],
+        of_head=config["attention_head_dim"],
+    )
     passes = (2 if guided else 1) * steps * config.get("num_layers", 28)
-
-    def build() -> tuple[Callable[[], None], int]:
-        import torch
-        from diffusers.models.attention import BasicTransformerBlock
-
-        with torch.random.fork_rng(devices=[]):
-            block = BasicTransformerBlock(
-                width, heads, of_head, activation_fn="gelu-approximate",
-                num_embeds_ada_norm=1, norm_type="ada_norm_zero", attention_bias=True,
-            ).eval()  # fmt: skip
-        x, zero = torch.zeros(images, tokens, width), torch.zeros(images, dtype=torch.int64)
-
-        @torch.no_grad()
-        def step() -> None:
-            block(x, timestep=zero, class_labels=zero)
-
-        return step, images
-
-    of_block = 12 * tokens * width**2
-    return _Step(("prior", tokens, width, heads), multiply_adds=passes * of_block, times=passes, build=build)
-
-
-def _timed(step: Callable[[], None], units: int, threads: int) -> float:
-    """Seconds a unit, of the fastest step after the first: as many as a second holds, five at most."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        step()
-        took: list[float] = []
-        while sum(took) < 1 and len(took) < 5:
-            began = time.perf_counter()
-            step()
-            took.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(before)
-    return min(took) / units
+    return _Step(block, multiply_adds=passes * 12 * block.tokens * block.width**2, times=passes)

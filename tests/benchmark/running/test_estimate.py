@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.benchmark.running import estimate as estimates
+from ddbench.benchmark.running import timed_step
 from ddbench.benchmark.running.runner import Fate, Item, Runner
+from ddbench.benchmark.running.timed_step import TimedStep
 from ddbench.methods.diffusion.priors.files import BUNDLED
 
 HERE = {"hardware": {"cpu": cpu_model(), "gpus": []}, "device": "cpu"}
@@ -162,12 +167,13 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every timed step takes half a second an image; the list gets its threads."""
     timed: list[int] = []
 
-    def one_step(step: Any, units: int, threads: int) -> float:
-        timed.append(threads)
-        step()
-        return 0.5
+    def each(steps: Sequence[TimedStep], threads: int) -> dict[TimedStep, float]:
+        timed.extend([threads] * len(steps))
+        for step in steps:
+            step.build()[0]()
+        return dict.fromkeys(steps, 0.5)
 
-    monkeypatch.setattr(estimates, "_timed", one_step)
+    monkeypatch.setattr(timed_step, "seconds_each", each)
     return timed
 
 
@@ -207,7 +213,7 @@ def test_soft_labels_are_timed_with_their_teacher(store: Store, monkeypatch: pyt
     protocol, spec = resolve_protocol("soft-rded-half[image_size=32]")
     soft = student.spec.model_copy(update={"protocol": spec, "student": "resnet50_bn"})
     assert protocol.teacher is not None
-    step, units = estimates._student_step(soft).build()
+    step, units = estimates._student_step(soft).what.build()
     step()
     assert built == ["resnet50_bn", protocol.teacher.network]
     assert units == 64
@@ -220,33 +226,61 @@ def test_a_prior_counts_all_its_blocks_at_every_step() -> None:
     with_class, without = (estimates._prior_step("digits", "digits", 50, guided) for guided in (True, False))
     assert (with_class.times, without.times) == (2 * 50 * blocks, 50 * blocks)
     assert with_class.multiply_adds == with_class.times * tokens * 12 * width**2
-    step, units = with_class.build()
+    step, units = with_class.what.build()
     step()
     assert units * tokens == 256
 
 
 def test_what_is_short_is_not_timed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "_timed", lambda *_: pytest.fail("nothing here is worth timing"))
+    monkeypatch.setattr(timed_step.subprocess, "run", lambda *_, **__: pytest.fail("nothing here is worth timing"))
     found = estimates.estimate(items(store, methods="random,dit"), store, probe=True)
     assert sum(found.unknown.values()) == 4
 
 
 def test_a_timed_step_is_the_fastest_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.3, 1.0, 1.2, 2.0, 2.6])  # steps of 0.3, 0.2 and 0.6 s
-    monkeypatch.setattr(estimates.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timed_step.time, "perf_counter", lambda: next(clock))
     calls: list[int] = []
-    assert estimates._timed(lambda: calls.append(1), 8, 1) == pytest.approx(0.2 / 8)
+    assert timed_step.timed(lambda: calls.append(1), 8) == pytest.approx(0.2 / 8)
     assert len(calls) == 4
 
 
 def test_the_command_line_says_it_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "LARGE", 0.0)
-    monkeypatch.setattr(estimates, "_timed", lambda *_: 100.0)
+    monkeypatch.setattr(timed_step, "seconds_each", lambda steps, threads: dict.fromkeys(steps, 100.0))
     asked = ["run", "-m", "random", "-d", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "1", "--device", "cpu"]
     asked += ["--protocol", "quick[epochs=1]", "--out", str(tmp_path / "runs")]
     ran = CliRunner().invoke(cli.app, [*asked, "--dry-run"])
     assert "estimate: at least 16.7 min of CPU time for 1 cell" in ran.output  # 10 images × 1 epoch × 100 s
     assert "Warning" not in ran.output
-    monkeypatch.setattr(estimates, "_timed", lambda *_: 50_000.0)
+    monkeypatch.setattr(timed_step, "seconds_each", lambda steps, threads: dict.fromkeys(steps, 50_000.0))
     ran = CliRunner().invoke(cli.app, [*asked, "--dry-run"])
     assert "Warning: at least 6 days on this CPU. Use a GPU" in ran.output
+
+
+WITHOUT_TORCH = """
+import sys
+from ddbench.benchmark.commands.cli import main
+from ddbench.benchmark.running import estimate
+estimate.LARGE = 0.0
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def test_a_dry_run_times_steps_and_loads_no_torch(tmp_path: Path) -> None:
+    asked = ["run", "-m", "dit", "-d", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "1", "--device", "cpu"]
+    command = [sys.executable, "-P", "-c", WITHOUT_TORCH, *asked, "--out", str(tmp_path / "runs"), "--dry-run"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "of CPU time for 2 cells" in ran.stdout
+    assert "2 of them from one timed step" in ran.stdout
+    assert ran.stdout.endswith("False\n")
+
+
+def test_a_step_that_cannot_be_timed_is_in_no_estimate(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "LARGE", 0.0)
+    monkeypatch.setattr(timed_step.sys, "executable", "/bin/false")
+    found = estimates.estimate(items(store, methods="random"), store, probe=True)
+    assert (found.cells, sum(found.unknown.values())) == (0, 2)
