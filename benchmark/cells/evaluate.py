@@ -113,6 +113,8 @@ def evaluate(
         test_images=launch.test_images,
         n_images=len(images.labels),
         images_per_class=(int(counts.min()), int(counts.max())),
+        images_seen=outcome.images_seen,
+        stored_label_bytes=protocol.stored_label_bytes(outcome.images_seen, len(dataset.class_ids)),
         predictions=PREDICTIONS,
         cost=meter.cost(
             batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),

@@ -274,6 +274,10 @@ class EvaluateResult(Result):
     """Images in the set."""
     images_per_class: tuple[int, int] | None = None
     """The fewest and the most images of a class."""
+    images_seen: int | None = None
+    """Images that the student was trained on, each as often as it passed: a teacher labelled as many."""
+    stored_label_bytes: int | None = None
+    """What the labels of these passes take where the protocol's program stores them; None: it stores none."""
     predictions: str | None = None
     """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
 

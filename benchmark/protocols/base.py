@@ -370,13 +370,12 @@ class Protocol(Data):
             return self.epochs.updates * self.batch_size_for(num_classes, ipc)
         return images * self.epochs_for(ipc, num_classes)
 
-    def stored_label_bytes(self, images: int, ipc: int | None, num_classes: int) -> int | None:
+    def stored_label_bytes(self, images_seen: int, num_classes: int) -> int | None:
         """Bytes of the labels that the protocol's program stores for one student: of every image at every pass its
         outputs, and 29 bytes of crop, flip and partner. None: it stores none."""
         if self.teacher is None or self.teacher.stored_bits is None:
             return None
-        an_image = num_classes * self.teacher.stored_bits // 8 + 29
-        return round(self.images_seen(images, ipc, num_classes)) * an_image
+        return images_seen * (num_classes * self.teacher.stored_bits // 8 + 29)
 
     def image_size_for(self, resolution: int) -> int:
         """Side in pixels of the images, for a dataset of that resolution."""

@@ -44,6 +44,9 @@ class Passes:
     def steps(self, an_epoch: int) -> int:
         return self.epochs * an_epoch if self._updates is None else self._updates.updates
 
+    def images_seen(self, an_epoch: int) -> int:
+        return self.epochs * an_epoch if self._updates is None else self._updates.updates * self.batch_size
+
     def order(self, epoch: int) -> Tensor | None:
         """The images of an epoch of updates, one after another; None: a pass over all."""
         if self._updates is None:

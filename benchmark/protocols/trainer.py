@@ -78,6 +78,8 @@ class StudentResult:
     epochs: int
     steps: int
     """Steps of the optimiser, over all epochs."""
+    images_seen: int
+    """Images that it was trained on, each as often as it passed."""
     train_seconds: float
     """Seconds of training, summed over attempts, like `test_seconds`."""
     test_seconds: float
@@ -231,6 +233,7 @@ def train_student(
         predictions=outputs[:, 0].astype(np.uint16),
         epochs=epochs,
         steps=passes.steps(len(batches)),
+        images_seen=passes.images_seen(sum(batches)),
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
         oom_batch_sizes=tuple(micro_batches.too_large),

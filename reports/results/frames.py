@@ -91,6 +91,10 @@ class StudentFacts:
     label_bytes: int | None
     """What the values of the soft labels that came with the set take as they are stored, used or not; missing where
     there are none."""
+    images_seen: int | None
+    """Images that the student was trained on, each as often as it passed; a teacher labelled as many."""
+    stored_label_bytes: int | None
+    """What the labels of these passes take where the protocol's program stores them; missing where it stores none."""
     evaluate_seed: int
     """Seed of the student's training."""
     evaluate_device: str
@@ -171,6 +175,8 @@ def _students(results: Results) -> Iterator[_Line]:
             modified_protocol=bool(cell.spec.protocol.overrides),
             trained_with=None if result is None else trained_with(result),
             label_bytes=None if result is None or result.soft_labels is None else result.soft_labels.label_bytes,
+            images_seen=None if result is None else result.images_seen,
+            stored_label_bytes=None if result is None else result.stored_label_bytes,
             evaluate_seed=cell.spec.seed,
             evaluate_device=cell.spec.device_type,
             evaluate_hardware=hardware([None if result is None else result.environment]),

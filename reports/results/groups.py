@@ -7,6 +7,7 @@ prior, precision, device. Numbers from two rows are never averaged. So a method 
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -202,6 +203,17 @@ class Row:
         soft = self.soft_labels
         return None if soft is None or soft.used else trained_with(self.finished[0].result)
 
+    @property
+    def teacher_passes(self) -> float | None:
+        """Images that a teacher labelled for one student, mean over them; None without a teacher, or where that was not
+        recorded."""
+        return _mean([s.result.images_seen for s in self.finished if s.result.teacher is not None])
+
+    @property
+    def stored_label_bytes(self) -> float | None:
+        """What their labels take where the protocol's program stores them, mean over students."""
+        return _mean([s.result.stored_label_bytes for s in self.finished])
+
     @cached_property
     def sets(self) -> list[DistilledSet]:
         """Finished sets by seed: one for each distinct image hash."""
@@ -236,6 +248,11 @@ class Table:
     def n_test(self) -> int:
         """Test images; 0 where nothing has finished."""
         return next((student.data.n_test for row in self.rows for student in row.finished), 0)
+
+
+def _mean(values: Sequence[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def trained_with(result: EvaluateResult) -> str:

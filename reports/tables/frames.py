@@ -65,6 +65,9 @@ class Pair:
 
 KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash", "student")
 BROUGHT = ("prior_sha256", "precision", "distill_device", "evaluate_device")
+COUNTS = (
+    "done", "expected", "states", "students_per_set", "label_bytes", "teacher_passes", "stored_label_bytes",
+)  # fmt: skip
 GAP = ("gap_closed_percent", "gap_closed_low_percent", "gap_closed_high_percent")
 LEADERBOARD = (
     # Views have the fields of their keys.
@@ -73,7 +76,7 @@ LEADERBOARD = (
     Columns(RowView, lambda line: line[1], ("rank", "last_rank", "reference", "method", "qualifiers", "cost_class")),
     Columns(RowKey, lambda line: line[1], BROUGHT),
     Columns(RowView, lambda line: line[1], ("with_test_images", "test_images", "n_images", "images_per_class")),
-    Columns(RowView, lambda line: line[1], ("done", "expected", "states", "students_per_set", "label_bytes")),
+    Columns(RowView, lambda line: line[1], COUNTS),
     Columns(RowFacts, lambda line: _row_facts(*line)),
     Columns(Summary, lambda line: line[1].acc_last, leave=("n",), prefix="acc_last_"),
     Columns(Summary, lambda line: line[1].acc_best, leave=("n",), prefix="acc_best_"),

@@ -27,6 +27,7 @@ def notes(table: TableView, protocol: str, warnings: list[str]) -> list[str]:
         *_protocol_notes(table, protocol),
         *warnings,
         *_row_notes(table),
+        *_label_cost_note(table),
         *_few_sets_note(table),
         *_power_note(table),
         *_origin_notes(table),
@@ -119,6 +120,21 @@ def _row_notes(table: TableView) -> list[str]:
             why = f" ({reasons})" if reasons else ""
             found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
+
+
+def _label_cost_note(table: TableView) -> list[str]:
+    """What the labels of a student cost besides the images."""
+    passes = sorted({row.teacher_passes for row in table.rows if row.teacher_passes is not None})
+    if not passes:
+        return []
+    stored = sorted({row.stored_label_bytes for row in table.rows if row.stored_label_bytes is not None})
+    where = f"; stored, as the protocol's program has them, they take {_span(stored)} bytes" if stored else ""
+    return [f"Labels: the teacher labelled {_span(passes)} images for each student, each as often as it passed{where}."]
+
+
+def _span(values: list[float]) -> str:
+    """`1,000`, or `1,000 to 2,000`."""
+    return " to ".join(f"{value:,.0f}" for value in dict.fromkeys((values[0], values[-1])))
 
 
 def _few_sets_note(table: TableView) -> list[str]:

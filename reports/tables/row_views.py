@@ -50,6 +50,8 @@ def row_view(
         states=dict(sorted(Counter(cell.standing for cell in row.cells).items())),
         reasons=list(dict.fromkeys(why for cell in row.cells if not cell.ok and (why := cell.why))),
         label_bytes=None if row.soft_labels is None else row.soft_labels.label_bytes,
+        teacher_passes=row.teacher_passes,
+        stored_label_bytes=row.stored_label_bytes,
         students_per_set=sorted({len(made.students) for made in row.sets}),
         acc_last=acc_last,
         acc_best=summary_of(row, "acc_best"),

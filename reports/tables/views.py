@@ -101,6 +101,10 @@ class RowView(Record):
     """Why students are not done; each reason once."""
     label_bytes: int | None = None
     """What the soft labels take that came with its images, used or not; None where none did."""
+    teacher_passes: float | None = None
+    """Images that a teacher labelled while one student was trained, each as often as it passed; mean over students."""
+    stored_label_bytes: float | None = None
+    """What these labels take where the protocol's program stores them, for one student; None: it stores none."""
     students_per_set: list[int]
     """The distinct numbers of students of its sets."""
     acc_last: Summary | None

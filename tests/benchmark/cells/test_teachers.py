@@ -239,3 +239,18 @@ def test_run_with_soft_labels_from_end_to_end(tmp_path: Path) -> None:
     assert result["teacher"]["sha256"] in trained.stdout
     assert f"{result['teacher']['accuracy']:.2f} % of the" in trained.stdout
     assert np.isfinite(result["metrics"]["curve"][0]["train_loss"])
+    assert (result["images_seen"], result["stored_label_bytes"]) == (2 * 10, None)
+    assert "the teacher labelled 20 images for each student" in done.stdout.replace("\n", " ")
+
+    for protocol, passes, stored in (
+        ("soft-fkd[epochs=3,image_size=8,teacher=convnet3]", 30, 30 * (10 * 2 + 29)),
+        ("soft-budget[updates=2,image_size=8,teacher=convnet3]", 200, None),
+    ):
+        done = bench(*run[:14], protocol, *run[15:])
+        assert done.returncode == 0, done.stderr
+        results = [json.loads(path.read_bytes()) for path in (tmp_path / "runs").glob("cells/evaluate-*/result.json")]
+        (result,) = [one for one in results if one["protocol_label"].startswith(protocol.partition("[")[0])]
+        assert (result["images_seen"], result["stored_label_bytes"]) == (passes, stored)
+        said = done.stdout.replace("\n", " ")
+        assert f"the teacher labelled {passes} images for each student" in said
+        assert stored is None or f"they take {stored:,} bytes" in said

@@ -64,10 +64,10 @@ def test_looks_begin_with_the_first_epoch() -> None:
 
 def test_bytes_of_the_labels_that_the_program_stores() -> None:
     """5.67 GiB at IPC 10 of ImageNet-1K, which its authors print as GB."""
-    stored = soft_fkd.FKD.stored_label_bytes(10_000, 10, 1000)
+    stored = soft_fkd.FKD.stored_label_bytes(10_000 * 300, 1000)
     assert stored == 10_000 * 300 * (2 * 1000 + 29)
     assert stored / 2**30 == pytest.approx(5.67, abs=0.005)
-    assert soft_fkd.FKD_128.stored_label_bytes(10_000, 10, 1000) is None, "labelled as students train"
+    assert soft_fkd.FKD_128.stored_label_bytes(10_000 * 300, 1000) is None, "labelled as students train"
 
 
 @pytest.mark.parametrize("n", [3, 8, 11, 16])
@@ -206,7 +206,7 @@ def test_a_budget_is_trained_and_goes_on_after_a_kill(tmp_path: Path, monkeypatc
         update={"epochs": Updates(updates=5, per_epoch=2)}
     )
     whole = train(protocol, 3)
-    assert (whole.steps, whole.epochs) == (5, 3)
+    assert (whole.steps, whole.epochs, whole.images_seen) == (5, 3, 20)
     with pytest.raises(KeyboardInterrupt):
         train(protocol, 3, checkpoint=tmp_path / "state.pt", killed_at=2)
     resumed = train(protocol, 3, checkpoint=tmp_path / "state.pt")
