@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ def capture(device: str = "cpu") -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "source": _source_revision(),
+        "versions": dict(versions()),
+        "source": dict(source_revision()),
         "hardware": {
             "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)),
@@ -39,6 +41,13 @@ def capture(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+@functools.cache
+def versions() -> Mapping[str, str | None]:
+    """Package -> its version, of those that may change a result; as they were when this process, or the one that it was
+    forked from, asked first: then they are those of what is loaded."""
+    return {name: _version(name) for name in PACKAGES}
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -46,8 +55,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _source_revision() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout this runs from; None for both when it is an installed package."""
+@functools.cache
+def source_revision() -> Mapping[str, Any]:
+    """Commit and dirty flag of the checkout this runs from, as `versions`; None for both when it is an installed
+    package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}

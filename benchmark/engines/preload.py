@@ -12,11 +12,20 @@ with (
     mock.patch.object(torch.cuda, "device_count", return_value=0),
 ):
     import ot.batch
+    import PIL.Image
     import rich.console
     import sklearn.cluster
+    import sklearn.datasets
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
     import ddbench.benchmark.cells.distill
     import ddbench.benchmark.cells.evaluate
+    import ddbench.methods.diffusion.latents
+    import ddbench.methods.diffusion.sampler
+    from ddbench.benchmark.core import environment
+
+PIL.Image.init()  # its readers of all formats
+environment.versions()
+environment.source_revision()
 
 __all__ = ["AutoencoderKL", "DiTTransformer2DModel", "ddbench", "ot", "rich", "sklearn"]
