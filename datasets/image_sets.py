@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ddbench.benchmark.core.errors import Problems, UsageError
-from ddbench.benchmark.core.files import whole_folder, write_json
+from ddbench.benchmark.core.files import Existing, whole_folder, write_json
 from ddbench.benchmark.core.reading import AS_IT_IS, Reading
 from ddbench.benchmark.core.subsets import SubsetOf
 from ddbench.datasets.float_images import FloatImages
@@ -111,18 +111,21 @@ def store_set(
     class_ids: Sequence[str],
     sha256: str,
     manifest: Mapping[str, Any],
+    made_in: Path | None = None,
 ) -> Path:
     """Put finished PNG files together as `sets/<hash>` in one rename; a set that is already there stays as it is.
 
     Args:
         files: ((class index, image index), PNG file on the same file system); they stay where they are.
         manifest: what made the set; written as `manifest.json` with the hash and the class ids added.
+        made_in: as `whole_folder`.
     """
     target = sets / sha256[:16]
     if (target / "manifest.json").exists():
         return target
     without_manifest = target.exists()
-    with whole_folder(target, existing="replace" if without_manifest else "keep") as temporary:
+    existing: Existing = "replace" if without_manifest else "keep"
+    with whole_folder(target, existing=existing, made_in=made_in) as temporary:
         folders: dict[int, Path] = {}
         for (class_index, image_index), source in files:
             if class_index not in folders:

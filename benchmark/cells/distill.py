@@ -135,6 +135,7 @@ def distill(
                 sha256,
                 {"method": launch.label, "dataset": spec.dataset.name, "split": spec.dataset.split, "ipc": spec.ipc,
                  "seed": spec.seed, "cell": cell.id},
+                made_in=cell.path,
             )  # fmt: skip
             link = cell.path / "images"
             link.unlink(missing_ok=True)

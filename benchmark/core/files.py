@@ -86,7 +86,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flushed: bool = True) -> Iterator[Path]:
+def whole_folder(
+    target: Path, *, existing: Existing, locked: bool = False, flushed: bool = True, made_in: Path | None = None
+) -> Iterator[Path]:
     """A folder that appears whole or not at all: fill the one that this gives, and it takes the target's name.
 
     Args:
@@ -94,9 +96,13 @@ def whole_folder(target: Path, *, existing: Existing, locked: bool = False, flus
             `refuse` to touch it, with an OSError.
         locked: the caller holds a lock on the target: what killed attempts have left is then removed.
         flushed: its files are on the disk before it appears, so that a power cut leaves none of them empty.
+        made_in: a folder that the caller holds a lock on and sweeps (`remove_strays`), where it lies on the target's
+            disk: what a killed attempt leaves in it does not stay. None: beside the target.
     """
-    temporary = target.with_name(f".{target.name}.{own_name()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
+    of_one_disk = made_in is not None and made_in.stat().st_dev == target.parent.stat().st_dev
+    place = made_in if made_in is not None and of_one_disk else target.parent
+    temporary = place / f".{target.name}.{own_name()}.tmp"
     if locked:
         remove_strays(target.parent, of=target.name)
     temporary.mkdir()

@@ -155,3 +155,21 @@ def test_what_a_killed_attempt_left_is_removed_by_the_next_under_the_lock(tmp_pa
         (partial / "whole").write_text("")
     assert names(target) == ["whole"]
     assert names(tmp_path) == ["prior-1.2"]
+
+
+def test_what_a_killed_writer_left_lies_where_it_is_swept(tmp_path: Path) -> None:
+    cell, sets = tmp_path / "cells" / "one", tmp_path / "sets"
+    cell.mkdir(parents=True)
+    pid = os.fork()
+    if not pid:
+        with whole_folder(sets / "abc", existing="keep", made_in=cell) as folder:
+            (folder / "0.png").write_bytes(b"x")
+            os._exit(0)  # as by a kill: nothing is tidied up
+    os.waitpid(pid, 0)
+    assert list(sets.iterdir()) == []
+    assert len(list(cell.iterdir())) == 1
+    files.remove_strays(cell)
+    assert list(cell.iterdir()) == []
+    with whole_folder(sets / "abc", existing="keep", made_in=cell) as folder:
+        (folder / "0.png").write_bytes(b"x")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.png"]
