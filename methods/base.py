@@ -228,6 +228,10 @@ class Method(ABC):
         with `tuning`; what else of the task may count is its seed."""
         raise NotImplementedError(f"{self.name} tunes no prior")
 
+    def tunes_several(self) -> str | None:
+        """Why, with these parameters, it tunes no one prior that could be given to other methods, or None."""
+        return None
+
     def reads_real_images(self) -> RealImages | None:
         """What it must look at, with these parameters and a prior that nobody tuned; None: not known (another
         program)."""

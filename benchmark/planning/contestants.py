@@ -116,7 +116,7 @@ def _label(
         if entry.prior_tuned_by == here.prior_tuned_by and resolved(entry) == params:
             return entry.name
     base = resolved(here)
-    return name + brackets({key: params[key] for key in own if params[key] != base[key]})
+    return name + brackets({key: params.get(key) for key in own if params.get(key) != base.get(key)})
 
 
 def _plugin_source(method: type[Method]) -> str | None:

@@ -63,6 +63,9 @@ class NamedPrior:
         if len(found) > 1:
             raise UsageError(f"prior {selector}({self.name}): one value for each parameter, please")
         (contestant,) = found
+        reason = contestant.instance().tunes_several()
+        if reason is not None:
+            raise UsageError(f"prior {selector}({self.name}): {reason}")
         params = {key: value for key, value in contestant.spec.params.items() if key in tuning.model_fields}
         spec = contestant.spec.model_copy(update={"params": params})
         return replace(self, name=f"{contestant.label}({self.name})", tunings=(*self.tunings, spec))

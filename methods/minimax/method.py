@@ -9,6 +9,7 @@ Defaults are those of the authors' released program. The tuned prior is an artef
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
@@ -38,23 +39,43 @@ class Minimax(Method):
     def shows_real_images(self) -> bool:
         return False
 
-    def tuned_prior(self, task: DistillTask, prior: Prior) -> Prior:
+    def tunes_several(self) -> str | None:
+        if self.params.chunk_classes is None:
+            return None
+        return "chunk_classes tunes a prior for each chunk of classes, and other methods take one for all; leave it out"
+
+    def tuned_prior(self, task: DistillTask, prior: Prior, classes: Sequence[int] | None = None) -> Prior:
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.minimax.tune import tuned_prior
 
         recipe = Tuning.model_validate(self.params.model_dump(include=set(Tuning.model_fields)))
-        return tuned_prior(task, prior, recipe)
+        return tuned_prior(task, prior, recipe, classes)
 
     def prepare(self, task: DistillTask) -> None:
-        self._prior = self.tuned_prior(task, task.load_prior())
+        """Tune the prior, or fetch it; the priors of chunks are tuned when their classes are sampled, since memory may
+        not hold more than one."""
+        self._prior = None if self.params.chunk_classes else self.tuned_prior(task, task.load_prior())
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
+        if self._prior is not None:
+            yield from self._sampled(task, self._prior)
+            return
+        assert task.ipc is not None
+        size = self.params.chunk_classes
+        for start in range(0, len(task.class_ids), size):
+            chunk = range(start, min(start + size, len(task.class_ids)))
+            here = tuple(c for c in task.class_indices if c in chunk)
+            if any((c, i) not in task.done for c in here for i in range(task.ipc)):
+                tuned = self.tuned_prior(task, task.load_prior(), chunk)
+                yield from self._sampled(replace(task, class_indices=here), tuned)
+
+    def _sampled(self, task: DistillTask, prior: Prior) -> Iterator[list[DistilledImage]]:
         """Sample the tuned prior, with classifier-free guidance and no other."""
         from ddbench.methods.diffusion.batches import Batch, sample_rounds
         from ddbench.methods.diffusion.noise import StreamNoise
         from ddbench.methods.diffusion.sampler import SampleOutcome, sample
 
-        p, prior = self.params, self._prior
+        p = self.params
 
         def sample_batch(batch: Batch) -> SampleOutcome:
             noise = StreamNoise(task.stream, batch.images)

@@ -65,3 +65,13 @@ class Tuning(base.Params):
 class MinimaxParams(Tuning):
     steps: Steps = PAPER_STEPS
     cfg_scale: CfgScale = 4.0
+    chunk_classes: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            exclude_if=lambda value: value is None,  # cells from before this parameter keep their ids
+            description="Classes that are tuned together, in the dataset's order; each chunk starts from the untuned "
+            "prior, takes tuning_steps of its own, and samples its own classes. Null: all classes at once. The program "
+            "does ImageNet-100 and -1K so (`--nclass`, by default 10, and `--phase`).",
+        ),
+    ] = None

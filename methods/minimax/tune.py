@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_file
 from ddbench.benchmark.core.transfers import send
+from ddbench.datasets.base import Subset
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.latents import real_images
 from ddbench.methods.diffusion.prior import Prior
@@ -41,18 +42,23 @@ LOSSES = "losses"
 last two unweighted."""
 
 
-def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning) -> Prior:
-    """`prior` with weights tuned on all classes of the task, whichever of them it distills.
+def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequence[int] | None = None) -> Prior:
+    """`prior` with weights tuned on all classes of the task, whichever of them it distills; or on some of them alone,
+    as if the dataset had no others.
 
     The trained weights alone are the artefact; the prior is put together from them and from `prior`, which stays as
     it is. Its hash is that of its content.
+
+    Args:
+        classes: positions in `task.class_ids`; None: all.
 
     Raises:
         UsageError: fewer training images than a batch.
         RunError: a loss became infinite or NaN; it names the step.
     """
-    key = _key(task, prior, recipe)
-    made = task.cache.arrays(ARTEFACT, key, lambda: _Tuner(task, prior, recipe, key).run())
+    chosen = range(len(task.class_ids)) if classes is None else sorted(classes)
+    key = _key(task, prior, recipe, chosen)
+    made = task.cache.arrays(ARTEFACT, key, lambda: _Tuner(task, prior, recipe, chosen, key).run())
     weights = {name: np.array(made[name]) for name in sorted(made) if name != LOSSES}
     content = hashlib.sha256(str(prior.sha256).encode())
     for name, array in weights.items():
@@ -61,15 +67,15 @@ def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning) -> Prior:
     return prior.with_network(folded(prior.network, tensors), content.hexdigest())
 
 
-def _key(task: DistillTask, prior: Prior, recipe: Tuning) -> dict[str, Any]:
+def _key(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequence[int]) -> dict[str, Any]:
     if prior.sha256 is None:
         raise ValueError("expected a prior loaded from files; one without a hash cannot key an artefact")
     images = real_images(task, prior)
     return {
         "tuner": ["minimax", 1],
         "prior": prior.sha256,
-        "train": [images.class_sha256(c) or task.train_hash for c in range(len(task.class_ids))],
-        "class_ids": list(task.class_ids),
+        "train": [images.class_sha256(c) or task.train_hash for c in classes],
+        "class_ids": [task.class_ids[c] for c in classes],
         "recipe": recipe.model_dump(mode="json", exclude={"tuning_seed"}),
         "seed": _seed(task, recipe),
         "precision": prior.precision,
@@ -87,9 +93,13 @@ class _Tuner:
     Every step draws from a stream of its own, so a killed run goes on with the same draws.
     """
 
-    def __init__(self, task: DistillTask, prior: Prior, recipe: Tuning, key: Mapping[str, Any]) -> None:
+    def __init__(
+        self, task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequence[int], key: Mapping[str, Any]
+    ) -> None:
         self.task, self.prior, self.recipe, self.key = task, prior, recipe, json.dumps(key, sort_keys=True)
-        self.train = real_images(task, prior)
+        images = real_images(task, prior)
+        whole = len(classes) == len(task.class_ids)
+        self.train = images if whole else Subset(images, np.flatnonzero(np.isin(images.labels, classes)))
         if len(self.train) < recipe.tuning_batch:
             raise UsageError(
                 f"there are {len(self.train)} training images, fewer than tuning_batch={recipe.tuning_batch}; "

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.planning.contestants import contestants
+from ddbench.benchmark.planning.prior_names import name_prior
 from ddbench.datasets.base import ArraySource
+from ddbench.datasets.digits import Digits
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
@@ -284,6 +287,61 @@ def test_another_recipe_is_another_artefact(task: Any, prior: Prior, memory_cach
     tuned_prior(task, prior, Tuning(**FEW))
     tuned_prior(task, prior, Tuning(**(FEW | changed)))
     assert memory_cache.made.count(tune.ARTEFACT) == 2
+
+
+def test_a_chunk_is_tuned_as_if_there_were_no_other_classes(
+    make_task: Any, random_images: Any, prior: Prior, memory_cache: Any
+) -> None:
+    of_all, two = random_images(CLASSES), CLASSES[:2]
+    count = 2 * 12
+    of_two = ArraySource(of_all.read(range(count)), of_all.labels[:count], of_all.names[:count])
+    task = make_task(of_all, CLASSES, prior=prior, cache=memory_cache)
+    chunk = tuned_prior(task, prior, Tuning(**FEW), [0, 1])
+    alone = tuned_prior(make_task(of_two, two, prior=prior, cache=type(memory_cache)()), prior, Tuning(**FEW))
+    everyone = tuned_prior(task, prior, Tuning(**FEW))
+    assert chunk.sha256 == alone.sha256 != everyone.sha256
+    assert tuned_prior(task, prior, Tuning(**FEW), range(3)).sha256 == everyone.sha256
+    assert memory_cache.made.count(tune.ARTEFACT) == 2
+
+
+def test_each_chunk_samples_its_own_classes(task: DistillTask, prior: Prior, memory_cache: Any) -> None:
+    """Against plain sampling of the priors that are tuned on the chunks, in the dataset's order."""
+    plain = DMGD.Params(steps=5, semantic_matching=False, distribution_matching=False)
+    chunked = small(chunk_classes=2)
+
+    def pixels(method: Any, on: DistillTask) -> dict[tuple[int, int], np.ndarray]:
+        return {(image.class_index, image.image_index): image.pixels for image in images_of(method, on)}
+
+    found = pixels(chunked, task)
+    assert memory_cache.made.count(tune.ARTEFACT) == 2
+    for chunk in ((0, 1), (2,)):
+        tuned = tuned_prior(task, prior, Tuning(**FEW), chunk)
+        there = dataclasses.replace(task, class_indices=chunk, load_prior=lambda tuned=tuned: tuned)
+        for key, image in pixels(DMGD(plain), there).items():
+            np.testing.assert_array_equal(found[key], image)
+    assert memory_cache.made.count(tune.ARTEFACT) == 2, "a chunk with other bounds would be another artefact"
+    # A shard tunes the chunks of its own classes alone; and nothing is tuned for images that are there.
+    shard = dataclasses.replace(task, class_indices=(2,), cache=type(memory_cache)())
+    np.testing.assert_array_equal(pixels(chunked, shard)[2, 0], found[2, 0])
+    assert shard.cache.made.count(tune.ARTEFACT) == 1  # type: ignore[attr-defined]
+    done = {(2, i): DistilledImage(2, i, found[2, i]) for i in range(2)}
+    again = dataclasses.replace(shard, done=done, cache=type(memory_cache)())
+    assert images_of(chunked, again) == []
+    assert again.cache.made == []  # type: ignore[attr-defined]
+
+
+def test_chunks_change_no_other_cell_and_tune_no_prior_for_other_methods() -> None:
+    (plain,), (chunked,) = (
+        contestants(selector, Digits, {}, set()) for selector in ("minimax", "minimax[chunk_classes=5]")
+    )
+    assert "chunk_classes" not in plain.spec.params
+    assert chunked.spec.params == plain.spec.params | {"chunk_classes": 5}
+    assert (plain.label, chunked.label) == ("minimax", "minimax[chunk_classes=5]")
+    assert contestants("minimax[chunk_classes=null]", Digits, {}, set())[0].spec == plain.spec
+    with pytest.raises(
+        UsageError, match="chunk_classes tunes a prior for each chunk"
+    ):
+        name_prior("minimax[chunk_classes=5](digits)", Digits)
 
 
 def test_sets_share_a_tuning_only_if_asked_to(task: DistillTask, prior: Prior, memory_cache: Any) -> None:
