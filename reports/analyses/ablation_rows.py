@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets, canonical_json
@@ -17,8 +18,9 @@ from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
 from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
 from ddbench.reports.results.settings import Params
-from ddbench.reports.statistics.crossed import SetScore
-from ddbench.reports.tables.scores import scores_of, summary_of
+from ddbench.reports.statistics.crossed import Difference, SetScore, difference_of
+from ddbench.reports.tables.leaderboard import pooled_over
+from ddbench.reports.tables.scores import accuracies_of, scores_of, summary_of
 
 
 class Member:
@@ -36,17 +38,6 @@ class Member:
         return ", ".join([*prior, f"version {self.spec.version}"])
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """What points and corners say of it."""
-        return {
-            "label": self.row.label,
-            "acc_last": summary_of(self.row, "acc_last"),
-            "acc_best": summary_of(self.row, "acc_best"),
-            "done": len(self.row.finished),
-            "expected": len(self.row.cells),
-        }
-
-    @property
     def kin(self) -> tuple[Any, ...]:
         """What members of one family share: all but the parameters."""
         made = self.row.key
@@ -55,7 +46,7 @@ class Member:
 
 
 class AblationTable:
-    """One table: what is published for it, and its rows' scores, read once."""
+    """One table: what is published for it, its rows' scores, read once, and the variance that they share."""
 
     def __init__(self, store: Store, table: groups.Table) -> None:
         key = table.key
@@ -68,11 +59,29 @@ class AblationTable:
                 if (setting := settings.setting_of(name, number, key.dataset)) is not None:
                     self.papers.append((*setting, number))
         self._scores: dict[int, list[SetScore]] = {}
+        self._places = {id(row): place for place, row in enumerate(table.rows)}
+        self._variance = pooled_over(table.rows, [accuracies_of(row) for row in table.rows])
 
     def scores(self, member: Member) -> list[SetScore]:
         if id(member) not in self._scores:
             self._scores[id(member)] = scores_of(self.store, member.row)
         return self._scores[id(member)]
+
+    def measured(self, member: Member) -> dict[str, Any]:
+        """What points and corners say of a row: intervals as the leaderboard has them."""
+        row = member.row
+        return {
+            "label": row.label,
+            "acc_last": summary_of(row, "acc_last", self._variance.of_mean(self._places[id(row)])),
+            "acc_best": summary_of(row, "acc_best"),
+            "done": len(row.finished),
+            "expected": len(row.cells),
+        }
+
+    def difference(self, a: Member, b: Member) -> Difference:
+        """Of two rows' accuracies, as the leaderboard tests it."""
+        between = partial(self._variance.of_difference, self._places[id(a.row)], self._places[id(b.row)])
+        return difference_of(self.scores(a), self.scores(b), self.where.n_test, between)
 
     def published(self, member: Member) -> list[tuple[Params, PaperNumber]]:
         """Of this member's method on an untuned prior."""

@@ -160,7 +160,7 @@ def _design(
         differs=differs_from_defaults(full, place.where.dataset, parameters),
         setting=full.setting,
         cells=[
-            Cell(on=on, paper=paper, **({} if member is None else member.measured))
+            Cell(on=on, paper=paper, **({} if member is None else place.measured(member)))
             for on, member, paper in zip(CORNERS, corners, papers, strict=True)
         ],
         effects=effects,

@@ -100,9 +100,7 @@ def _sweep(place: AblationTable, parameter: str, members: Sequence[Member]) -> S
     at_default = [m for m in members if known is not None and value_key(m.params[parameter]) == value_key(default)]
     members = sorted(members, key=lambda member: _place(default)(member.params[parameter]))
     differences = [
-        crossed.difference_of(place.scores(member), place.scores(at_default[0]), where.n_test)
-        if at_default and member is not at_default[0]
-        else None
+        place.difference(member, at_default[0]) if at_default and member is not at_default[0] else None
         for member in members
     ]
     comparisons = [None if found is None else crossed.comparison_of(found) for found in differences]
@@ -111,7 +109,7 @@ def _sweep(place: AblationTable, parameter: str, members: Sequence[Member]) -> S
         points.append(
             SweepPoint(
                 value=member.params[parameter],
-                **member.measured,
+                **place.measured(member),
                 difference=comparison,
                 p_holm=p_holm,
                 visible=None if found is None else smallest_visible_difference(found),

@@ -16,15 +16,21 @@ def scores_of(store: Store, row: Row) -> list[SetScore]:
     return [score_of(store, made) for made in row.sets]
 
 
+def accuracies_of(row: Row) -> list[SetScore]:
+    """As `scores_of` without the test images, for what the sets' accuracies and seeds tell."""
+    return [_score(made, None) for made in row.sets]
+
+
 def score_of(store: Store, made: DistilledSet) -> SetScore:
     """What the statistics need of one distilled set; without predictions where a student's are missing."""
     arrays = [correct(store, student) for student in made.students]
     known = [array for array in arrays if array is not None]
-    return SetScore(
-        students=tuple(student.metrics.acc_last for student in made.students),
-        seed=made.seeds[0] if made.seeds else None,
-        correct=np.mean(known, axis=0) if len(known) == len(arrays) else None,
-    )
+    return _score(made, np.mean(known, axis=0) if len(known) == len(arrays) else None)
+
+
+def _score(made: DistilledSet, correct: np.ndarray | None) -> SetScore:
+    students = tuple(student.metrics.acc_last for student in made.students)
+    return SetScore(students, made.seeds[0] if made.seeds else None, correct)
 
 
 def summary_of(row: Row, metric: Metric, varies: tuple[Component, Basis] | None = None) -> Summary | None:

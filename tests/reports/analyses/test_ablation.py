@@ -15,6 +15,7 @@ from ddbench.reports.analyses import ablation
 from ddbench.reports.analyses.ablation import Ablation
 from ddbench.reports.analyses.factorials import CORNERS, published_designs
 from ddbench.reports.results import groups, paper_numbers, rows, settings
+from ddbench.reports.tables import leaderboard
 
 DMGD = METHODS.load("dmgd").Params().model_dump(mode="json")
 ACCURACY = {(False, False): 60.0, (True, False): 70.0, (False, True): 64.0, (True, True): 80.0}
@@ -56,6 +57,30 @@ def test_main_effects_and_interaction(folder: Any) -> None:
     assert interaction.visible is not None
     assert (design.where.n_test, design.differs, design.missing) == (500, "", [])
     assert all(effect.paper is None for effect in design.effects)
+
+
+def test_intervals_and_differences_are_the_leaderboards(folder: Any) -> None:
+    """Two sets of each of five methods: alone, their intervals would be ten times as wide."""
+    for index, value in enumerate((0.5, 0.05, 1, 2, 4)):
+        accuracy, apart = 60.0 + index, (0.2, 0.4, 0.6, 0.4, 0.2)[index]
+        params = DMGD | {"ot_scale": value}
+        folder.method(f"dmgd[{value}]", [[accuracy - apart], [accuracy + apart]], params=params)
+    (sweep,) = build(folder).sweeps
+    (table,) = leaderboard.build(rows.read(folder.out)).tables
+    shown = {row.method: row.acc_last for row in table.rows}
+    places = {row.method: place for place, row in enumerate(table.rows)}
+    pairs = {frozenset((pair.a, pair.b)): pair.comparison for pair in table.pairs}
+    default = next(point for point in sweep.points if point.difference is None)
+    for point in sweep.points:
+        assert point.label is not None
+        assert point.acc_last == shown[point.label]
+        assert point.acc_last is not None
+        assert point.acc_last.basis == "table"
+        if point is not default:
+            assert point.difference is not None
+            pair = pairs[frozenset((places[point.label], places[str(default.label)]))]
+            assert point.difference.standard_error == pair.standard_error
+            assert point.difference.p_value == pair.p_value
 
 
 def test_one_set_each_shows_effects_and_tests_nothing(folder: Any) -> None:
