@@ -237,3 +237,43 @@ ENTRIES: list[Entry] = [
         ("external",),
     ),
 ]
+
+_INVERTS = "it inverts the BatchNorm statistics of classifiers, for which there is no engine here"
+_NO_PROGRAM = "it is not built, and this project knows of no released program"
+UNAVAILABLE = {
+    "adaptivesampling": _NO_PROGRAM,
+    "cda": _INVERTS,
+    "cim": f"{_INVERTS}; its set is a float tensor that as 8-bit images is another set",
+    "coda": "it samples from a text-to-image prior (SDXL), for which there is no adapter here",
+    "cudd": _INVERTS,
+    "cv-dd": _INVERTS,
+    "dap": "no released program is known (arXiv 2510.17421)",
+    "ddoq": "it is not built (arXiv 2501.07681)",
+    "ddvlcp": "a reprint of vlcp",
+    "delt": _INVERTS,
+    "dwa": _INVERTS,
+    "edc": _INVERTS,
+    "fadrm": _INVERTS,
+    "g-vbsm": _INVERTS,
+    "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
+    "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
+    "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
+    "ims3": "its fine-tuning with an inversion term, and its choice among groups of samples, are not built",
+    "infer": _INVERTS,
+    "ldm": "plain sampling of a latent text-to-image prior, for which there is no adapter here",
+    "lgd": "no released program is known (arXiv 2604.00519)",
+    "lpld": f"labels pruned from sets of its own images; {_INVERTS}",
+    "lpqld": f"labels pruned and quantised for lpld's images; {_INVERTS}",
+    "manifoldgd": "its manifold guidance on the DiT prior is not built (arXiv 2602.23295)",
+    "nrr-dd": _NO_PROGRAM,
+    "ot-guided sampling": _NO_PROGRAM,
+    "otg": _NO_PROGRAM,
+    "psm": _NO_PROGRAM,
+    "rsm": _NO_PROGRAM,
+    "sd": "plain sampling of Stable Diffusion, a text-to-image prior, for which there is no adapter here",
+    "sre2l": _INVERTS,
+    "teddy": "it is not built (arXiv 2410.07579)",
+    "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, for which there is no adapter here",
+    "wmdd": _INVERTS,
+}
+"""Methods that published numbers name and that are not here, and why."""

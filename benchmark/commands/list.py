@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddbench.benchmark.commands.options import AsJson, Plugins
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import load_plugin
-from ddbench.benchmark.planning.listing import REGISTRIES, in_full, rows
+from ddbench.benchmark.planning.listing import REGISTRIES, in_full, rows, unavailable
 
 list_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,13 +26,18 @@ def list_(
         typer.Argument(help="What to list."),
     ],
     name: Annotated[str | None, typer.Argument(help="One of them, in full: its parameters, defaults, classes.")] = None,
+    not_here: Annotated[
+        bool, typer.Option("--unavailable", help="Names that papers use and that are not here, and why.")
+    ] = False,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
     """What there is to run, run on, and be judged by."""
     for file in plugin or []:
         load_plugin(file)
-    if as_json:
+    if not_here:
+        _show_unavailable(kind, name, Console(), as_json=as_json)
+    elif as_json:
         print(json.dumps(rows(kind) if name is None else in_full(kind, name), indent=1, ensure_ascii=False))
     elif name is None:
         _show(kind, Console())
@@ -52,6 +58,26 @@ def _show(kind: str, console: Console) -> None:
     console.print(table)
     if kind in REGISTRIES:
         console.print(f"`bench list {kind} NAME` shows one of them in full.", style="dim", highlight=False)
+    if count := len(unavailable(kind)):
+        hint = f"{count} names that papers use are not here: `bench list {kind} --unavailable` says why."
+        console.print(hint, style="dim", highlight=False)
+
+
+def _show_unavailable(kind: str, name: str | None, console: Console, *, as_json: bool) -> None:
+    known = unavailable(kind)
+    if name is not None:
+        if name not in known:
+            raise UsageError(
+                f"no {kind[:-1]} {name!r} is known to be unavailable; `bench list {kind}` has what is here"
+            )
+        known = {name: known[name]}
+    if as_json:
+        print(json.dumps(known, indent=1, ensure_ascii=False))
+        return
+    table = Table("name", "why it is not here", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for each, why in known.items():
+        table.add_row(escape(each), escape(why))
+    console.print(table if known else f"No {kind} are known that are not here.")
 
 
 def _show_one(kind: str, name: str, console: Console) -> None:

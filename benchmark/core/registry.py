@@ -63,7 +63,8 @@ class Registry(Generic[T]):
         self.kind, self.base, self.builtins = kind, base, builtins
         self._entries: dict[str, Entry] | None = None
         self.broken: dict[str, str] = {}
-        """Name or file -> why it is unavailable."""
+        """Name of a plugin -> why it could not be taken."""
+        self._unavailable: dict[str, str] = {}
 
     def entries(self) -> dict[str, Entry]:
         """All names in the order they were registered."""
@@ -72,10 +73,16 @@ class Registry(Generic[T]):
             builtins = importlib.import_module(self.builtins)
             for entry in builtins.ENTRIES:
                 self.register(entry)
-            self.broken.update(getattr(builtins, "UNAVAILABLE", {}))
+            self._unavailable = dict(getattr(builtins, "UNAVAILABLE", {}))
             for point in metadata.entry_points(group=f"ddbench.{self.kind}s"):
                 self._adopt_entry_point(point)
         return self._entries
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Names that people know and that are not here -> why."""
+        self.entries()
+        return self._unavailable
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries().values())
@@ -107,8 +114,8 @@ class Registry(Generic[T]):
         known = self.entries()
         if name in known:
             return known[name]
-        if name in self.broken:
-            raise UsageError(f"{self.kind} {name!r} is unavailable: {self.broken[name]}")
+        if (reason := self.broken.get(name) or self.unavailable.get(name)) is not None:
+            raise UsageError(f"{self.kind} {name!r} is unavailable: {reason}")
         near = did_you_mean(name, sorted(known))
         raise UsageError(f"unknown {self.kind} {name!r}; {near} See `bench list {self.kind}s`.")
 

@@ -46,6 +46,11 @@ def rows(kind: str) -> list[dict[str, Any]]:
     return listed + broken
 
 
+def unavailable(kind: str) -> dict[str, str]:
+    """Names that people know and that are not here -> why, of a kind that has a registry."""
+    return dict(REGISTRIES[kind].unavailable) if kind in REGISTRIES else {}
+
+
 def _priors() -> Iterator[dict[str, Any]]:
     """Bundled, installed and known priors. The weights of installed ones, gigabytes, are not hashed for a list."""
     from ddbench.methods.diffusion.priors.catalogue import KNOWN

@@ -75,12 +75,28 @@ def published_cell(
     Args:
         protocol: a registered name without version. A modified protocol has no published numbers: do not ask.
     """
-    if split != SPLIT or resolution not in RESOLUTIONS:
+    key = key_of("", dataset=dataset, split=split, resolution=resolution, ipc=ipc, student=student, protocol=protocol)
+    if key is None:
         return ()
-    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
-    conditions = (dataset, "full" if ipc is None else str(ipc), STUDENTS.get(student, student), family)
-    found = [(key[0], number) for key, numbers in _numbers().items() if key[1:] == conditions for number in numbers]
+    found = [(other[0], number) for other, numbers in _numbers().items() if other[1:] == key[1:] for number in numbers]
     return sorted(found, key=lambda pair: _trust(pair[1]))
+
+
+def key_of(
+    method: str, *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
+) -> Key | None:
+    """The published cell that has these conditions; None under conditions that papers do not have.
+
+    Args:
+        protocol: a registered name without version, unmodified.
+    """
+    if split != SPLIT or resolution not in RESOLUTIONS:
+        return None
+    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
+    return (
+        SAME_IMAGES.get(method, method), dataset, "full" if ipc is None else str(ipc),
+        STUDENTS.get(student, student), family,
+    )  # fmt: skip
 
 
 def all_published() -> list[tuple[Key, PaperNumber]]:

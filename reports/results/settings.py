@@ -15,7 +15,7 @@ import yaml
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import Record
-from ddbench.benchmark.core.spec import Scalar
+from ddbench.benchmark.core.spec import Scalar, brackets
 from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets.base import Dataset
 from ddbench.reports.results.paper_numbers import PaperNumber, all_published
@@ -126,6 +126,12 @@ def setting_of(name: str, number: PaperNumber, dataset: str) -> tuple[str, Param
     base = entry.variant_of or entry.name
     params = resolved(base, dataset, entry.overrides)
     return None if params is None else (base, params)
+
+
+def selector_of(number: PaperNumber) -> str | None:
+    """What runs a published row that has no name here, `cao2[refine_steps=0]`; None where its setting is not known."""
+    listed = _by_row().get((number.arxiv, number.printed_as))
+    return None if listed is None else f"{listed.method}{brackets(listed.params)}"
 
 
 Conditions = tuple[str, int | None, str, str]

@@ -14,9 +14,9 @@ from ddbench.reports.analyses.factorials import Design, published_designs
 from ddbench.reports.analyses.sweeps import PaperPoint, Sweep, SweepPoint
 from ddbench.reports.results.paper_numbers import PaperNumber
 from ddbench.reports.results.settings import Factor
-from ddbench.reports.site.bars import scale_of
-from ddbench.reports.site.charts import Mark, Series, at, line_chart
 from ddbench.reports.site.model import Site
+from ddbench.reports.site.pictures.bars import scale_of
+from ddbench.reports.site.pictures.charts import Mark, Series, at, line_chart
 from ddbench.reports.site.render import Page
 from ddbench.reports.statistics.crossed import Summary
 

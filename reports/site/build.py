@@ -16,6 +16,7 @@ from ddbench.reports.results.rows import Problem
 from ddbench.reports.site import (
     ablation_page,
     compare_page,
+    field_page,
     how_many_page,
     index_page,
     overall_page,
@@ -26,14 +27,14 @@ from ddbench.reports.site import (
     table_page,
 )
 from ddbench.reports.site.model import Site
+from ddbench.reports.site.pictures.sheets import Sheet, write_sheets
 from ddbench.reports.site.render import STATIC, Page, render
-from ddbench.reports.site.sheets import Sheet, write_sheets
 
 MANIFEST = "site.json"
 """Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
 
 ENTRIES = (
-    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, quality_page,
+    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, field_page, quality_page,
     how_many_page, run_page,
 )  # fmt: skip
 NAVIGATION = [(entry.SECTION, entry.PATH) for entry in ENTRIES]

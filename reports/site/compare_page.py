@@ -15,11 +15,11 @@ from markupsafe import Markup
 from ddbench.reports.output import number_text
 from ddbench.reports.results.predictions import labels_of_test
 from ddbench.reports.results.words import told_apart
-from ddbench.reports.site.charts import Point, Series, at, line_chart, scatter_chart
 from ddbench.reports.site.model import NearestSheet, Site, TablePage
+from ddbench.reports.site.pictures.charts import Point, Series, at, line_chart, scatter_chart
+from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, first_run, sheet_of
-from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import SetScore
 from ddbench.reports.statistics.equivalence import equivalence_p_value, smallest_visible_difference, spread

@@ -9,8 +9,8 @@ from ddbench.benchmark.core.store import State
 from ddbench.reports.results.rows import DistillCell, EvaluateCell
 from ddbench.reports.site import table_page
 from ddbench.reports.site.model import Run, Site, TablePage
+from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
-from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables.views import RowView
 
 SECTION = table_page.SECTION

@@ -17,7 +17,7 @@ from ddbench.reports.results.groups import Table, TableKey
 from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
-from ddbench.reports.site.sheets import Sheet as ContactSheet
+from ddbench.reports.site.pictures.sheets import Sheet as ContactSheet
 from ddbench.reports.tables import leaderboard
 from ddbench.reports.tables.views import RowView, TableView
 

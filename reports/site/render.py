@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddbench.reports.output import columns, number_text
 from ddbench.reports.results.paths import without_paths
-from ddbench.reports.site.bars import bar_scale, interval_bar
+from ddbench.reports.site.pictures.bars import bar_scale, interval_bar
 
 STATIC = Path(__file__).parent / "static"
 

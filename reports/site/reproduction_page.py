@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from ddbench.reports.analyses import reproduction
 from ddbench.reports.analyses.reproduction import Reproduced
-from ddbench.reports.site.charts import Point, scatter_chart
 from ddbench.reports.site.model import Site
+from ddbench.reports.site.pictures.charts import Point, scatter_chart
 from ddbench.reports.site.render import Page
 from ddbench.reports.statistics.crossed import Summary
 

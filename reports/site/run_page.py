@@ -18,10 +18,10 @@ from ddbench.reports.results.groups import Row, ipc_text
 from ddbench.reports.results.origins import origin_of
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
-from ddbench.reports.site.charts import Series, line_chart
 from ddbench.reports.site.model import Run, Site, run_id
+from ddbench.reports.site.pictures.charts import Series, line_chart
+from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
-from ddbench.reports.site.sheets import Sheet
 
 SECTION = "Runs"
 PATH = "runs/index.html"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ddbench.reports.output.columns import counts_differ, legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
-from ddbench.reports.site.bars import scale_of
 from ddbench.reports.site.model import Site, TablePage, run_id
+from ddbench.reports.site.pictures.bars import scale_of
+from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import first_run, sheet_of
-from ddbench.reports.site.sheets import Sheet
 from ddbench.reports.tables.notes import marks
 from ddbench.reports.tables.views import RowView, TableView
 

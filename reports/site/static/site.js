@@ -58,11 +58,13 @@ function filterable(controls) {
   controls.hidden = false;
   const apply = () => {
     const words = (input("text")?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    const cost = input("cost")?.value ?? "", complete = input("complete")?.checked;
+    const chosen = [...controls.querySelectorAll("select[data-filter]")].filter((select) => select.value !== "");
+    const complete = input("complete")?.checked;
     rows.forEach((row) => {
       const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word)) || (cost !== "" && row.dataset.cost !== cost)
-        || (complete && row.dataset.complete !== "1");
+      row.hidden = !words.every((word) => text.includes(word)) || (complete && row.dataset.complete !== "1")
+        || chosen.some((select) => (select.dataset.column ? row.cells[select.dataset.column].textContent
+          : row.dataset[select.dataset.filter]) !== select.value);
     });
     status.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
   };

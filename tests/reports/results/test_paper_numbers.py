@@ -57,9 +57,9 @@ def test_every_number_has_a_dataset_and_an_evaluator_that_are_here_or_a_reason()
     assert list(DATASETS)
     assert list(PROTOCOLS)
     for (_, dataset, _, _, protocol), _ in all_published():
-        assert dataset in DATASETS or DATASETS.broken.get(dataset), dataset
+        assert dataset in DATASETS or DATASETS.unavailable.get(dataset), dataset
         known = protocol in PROTOCOLS or protocol in ("soft-rded", "unknown", "")
-        assert known or PROTOCOLS.broken.get(protocol), protocol
+        assert known or PROTOCOLS.unavailable.get(protocol), protocol
 
 
 def test_numbers_of_sre2ls_evaluator_stand_beside_ours() -> None:
@@ -85,7 +85,7 @@ def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:
     datasets = {entry.name for entry in DATASETS}
     for line in lines:
         if line["method_id"] in known and line["metric"] == "top1_best" and line["dataset"] in datasets:
-            if line["protocol"].startswith("hard-") and line["protocol"] not in PROTOCOLS.broken:
+            if line["protocol"].startswith("hard-") and line["protocol"] not in PROTOCOLS.unavailable:
                 resolve_protocol(line["protocol"])
             assert line["ipc"] == "full" or int(line["ipc"]) > 0
 

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from ddbench.reports.site.bars import bar_scale, interval_bar
-from ddbench.reports.site.charts import Point, Series, line_chart, scatter_chart, spread_out
+from ddbench.reports.site.pictures.bars import bar_scale, interval_bar
+from ddbench.reports.site.pictures.charts import Point, Series, line_chart, scatter_chart, spread_out
 from ddbench.reports.statistics.crossed import Summary
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddbench.reports.site.build import build_site
-from ddbench.reports.site.sheets import Sheet
+from ddbench.reports.site.pictures.sheets import Sheet
 
 
 def test_a_sheet_fits_a_screen_and_no_tile_lies_on_another() -> None:

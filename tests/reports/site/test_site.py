@@ -236,7 +236,7 @@ def test_500_results_are_less_than_3_mb(folder: Any, tmp_path: Path) -> None:
 
 
 def test_an_axis_of_values_that_differ_in_their_last_bits_has_a_width() -> None:
-    from ddbench.reports.site.charts import axis
+    from ddbench.reports.site.pictures.charts import axis
 
     for log in (False, True):
         found = axis([12.339999999999998, 12.34], 52, 624, log=log)

@@ -181,6 +181,19 @@ def test_the_index_has_a_line_of_images_for_each_table(page: Any, site: Path) ->
     assert strips.first.locator(".tile").first.bounding_box()["width"] == 32
 
 
+def test_the_field_is_filtered(page: Any, site: Path) -> None:
+    page.goto((site / "field.html").as_uri())
+    rows = page.locator("#numbers tbody tr:visible")
+    everything = rows.count()
+    page.locator("[data-filter=dataset]").select_option("woof")
+    page.locator("[data-filter=protocol]").select_option("hard-dmgd-adamw")
+    assert 0 < rows.count() < everything
+    assert {rows.nth(i).locator("td").first.inner_text() for i in range(rows.count())} == {"woof"}
+    page.locator("[data-filter=standing]").select_option("can be run")
+    assert rows.first.locator("code").inner_text().startswith("bench run -m ")
+    assert page.locator("#shown").inner_text() == f"{rows.count()} of {everything} rows"
+
+
 def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()

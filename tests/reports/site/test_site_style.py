@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ddbench.reports.site.charts import COLOURS
+from ddbench.reports.site.pictures.charts import COLOURS
 from ddbench.reports.site.render import STATIC
 
 CSS = (STATIC / "site.css").read_text(encoding="utf-8")

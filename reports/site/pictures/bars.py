@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from ddbench.reports.site.charts import Axis, axis, numbers, px
+from ddbench.reports.site.pictures.charts import Axis, axis, numbers, px
 from ddbench.reports.statistics.crossed import Summary
 
 

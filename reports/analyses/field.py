@@ -1,0 +1,153 @@
+"""Every published number that is carried, and what can be done about it here: it was run, it can be run, or why not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
+from ddbench.benchmark.core.result import Record
+from ddbench.reports.results import groups
+from ddbench.reports.results.paper_numbers import STUDENTS, Key, PaperNumber, all_published, key_of
+from ddbench.reports.results.settings import selector_of
+from ddbench.reports.statistics import crossed
+
+Standing = Literal["run", "can be run", "cannot"]
+CROPS = "soft-rded-half"
+"""What is offered for `soft-rded`, of which papers seldom say how they crop: the form for whole images."""
+COLLAGES = {"rded": "soft-rded-shuffle"}
+"""Methods whose images are collages."""
+
+
+class FieldCell(Record):
+    """One published number."""
+
+    method: str | None
+    """What runs it, a name or a selector; None for a method that is not here."""
+    dataset: str
+    ipc: str
+    student: str
+    """As the paper calls it."""
+    protocol: str
+    """The evaluator that made the number; empty or `unknown` where its source does not say."""
+    paper: PaperNumber
+    year: int | None
+    """In which the paper appeared, by its arXiv number; None where that is not known."""
+    standing: Standing
+    acc_best: float | None = None
+    """Best look here, mean over sets, percent; None unless it was run."""
+    table: str | None = None
+    """Title of the table in which it was run."""
+    how: str
+    """The command that runs it, or why it cannot be run here."""
+
+
+def build(tables: Sequence[groups.Table]) -> list[FieldCell]:
+    """All published accuracies, by dataset, IPC, protocol, student and method."""
+    here = _run_here(tables)
+    cells = [_cell(key, number, here) for key, number in all_published()]
+    return sorted(cells, key=lambda c: (c.dataset, _number(c.ipc), c.protocol, c.student, c.paper.printed_as.lower()))
+
+
+def counts(cells: Sequence[FieldCell]) -> dict[Standing, int]:
+    """Standing -> numbers."""
+    found = Counter(cell.standing for cell in cells)
+    return {"run": found["run"], "can be run": found["can be run"], "cannot": found["cannot"]}
+
+
+def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
+    """Published cell -> the table that has it, and the best look, mean over sets."""
+    found: dict[Key, tuple[str, float]] = {}
+    for table in tables:
+        for row in table.rows:
+            spec = row.cells[0].spec
+            if spec.protocol.overrides or not row.finished:
+                continue
+            key = key_of(row.label, **table.key.conditions(spec.protocol.name, whole_set=row.whole_set))
+            if key is not None:
+                found.setdefault(key, (table.title, crossed.summary(row.accuracies("acc_best")).mean))
+    return found
+
+
+def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> FieldCell:
+    name, dataset, ipc, student, protocol = key
+    method = name or selector_of(number)
+    why = _why_not(method, number, dataset, student, protocol)
+    # A row without a name has the key of all of its cell's: what ran under a name is not it.
+    run = here.get(key) if name else None
+    standing: Standing = "run" if run else "cannot" if why else "can be run"
+    return FieldCell(
+        method=method,
+        dataset=dataset,
+        ipc=ipc,
+        student=student,
+        protocol=protocol,
+        paper=number,
+        year=_year(number.arxiv),
+        standing=standing,
+        table=run[0] if run else None,
+        acc_best=run[1] if run else None,
+        how=why or _command(method or "", dataset, ipc, student, protocol),
+    )
+
+
+def _command(method: str, dataset: str, ipc: str, student: str, protocol: str) -> str:
+    """What makes the number here, at the number of sets and students that is the dataset's headline."""
+    count = "" if ipc == "full" else f" --ipc {ipc}"
+    chosen = f"'{method}'" if "[" in method else method
+    name = protocol_here(method, protocol)
+    return f"bench run -m {chosen} -d {dataset}{count} --protocol {name} --student {student_here(name, student)}"
+
+
+def protocol_here(method: str, protocol: str) -> str:
+    """The registered protocol of a published evaluator."""
+    return COLLAGES.get(method, CROPS) if protocol == "soft-rded" else protocol
+
+
+def student_here(protocol: str, student: str) -> str:
+    """A student under its name here: evaluators of one family call ResNets with BatchNorm as others call
+    theirs without."""
+    known: Any = PROTOCOLS.load(protocol)
+    with_batchnorm = {printed: ours for ours, printed in STUDENTS.items()}.get(student, student)
+    return student if student in known.students else with_batchnorm
+
+
+def _why_not(method: str | None, number: PaperNumber, dataset: str, student: str, protocol: str) -> str | None:
+    """Why a published cell cannot be run here; None where it can."""
+    if method is None:
+        return _of_unknown(number.printed_as)
+    if method.partition("[")[0] not in METHODS:
+        return _unavailable(METHODS, method)
+    if dataset not in DATASETS:
+        return _unavailable(DATASETS, dataset)
+    if protocol in ("", "unknown"):
+        return "its source does not say which evaluator made it"
+    if protocol_here(method, protocol) not in PROTOCOLS:
+        return _unavailable(PROTOCOLS, protocol)
+    known: Any = PROTOCOLS.load(protocol_here(method, protocol))
+    if student_here(known.name, student) not in known.students:
+        return f"{known.id} does not train {student}"
+    return None
+
+
+def _of_unknown(printed_as: str) -> str:
+    """Of a row whose method has no name here: it may be a setting of one that is known."""
+    near = [name for name in METHODS.unavailable if printed_as.lower().startswith(name)]
+    if near:
+        return f"{max(near, key=len)}: {METHODS.unavailable[max(near, key=len)]}"
+    return "the setting of this row has no name here"
+
+
+def _unavailable(registry: Registry[Any], name: str) -> str:
+    return registry.unavailable.get(name, f"{name}: no such {registry.kind} is registered")
+
+
+def _year(arxiv: str) -> int | None:
+    match = re.match(r"(\d\d)\d\d\.", arxiv)
+    return 2000 + int(match[1]) if match else None
+
+
+def _number(ipc: str) -> int:
+    return int(ipc) if ipc.isdigit() else 10**6

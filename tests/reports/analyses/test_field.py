@@ -1,0 +1,68 @@
+"""Every published number is run, can be run with the command that is given, or has a reason."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
+from ddbench.benchmark.planning.contestants import contestants
+from ddbench.benchmark.planning.setting import resolve_protocol
+from ddbench.reports.analyses import field
+from ddbench.reports.results import groups, rows
+from ddbench.reports.results.paper_numbers import all_published
+
+
+def test_every_number_has_a_command_or_a_reason() -> None:
+    cells = field.build([])
+    assert len(cells) == len(all_published()) > 900
+    counts = field.counts(cells)
+    assert counts["run"] == 0
+    assert counts["can be run"] > 400
+    assert sum(counts.values()) == len(cells)
+    for cell in cells:
+        assert cell.how.startswith("bench run -m ") == (cell.standing == "can be run")
+    reasons = {cell.how for cell in cells if cell.standing == "cannot"}
+    assert not [reason for reason in reasons if "no such" in reason], "a reason says what is missing"
+
+
+def test_the_commands_are_ones_that_plan() -> None:
+    seen: set[tuple[str, ...]] = set()
+    for cell in field.build([]):
+        if cell.standing != "can be run":
+            continue
+        words = shlex.split(cell.how)[2:]
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        protocol, _ = resolve_protocol(given["--protocol"])
+        protocol.check_student(given["--student"], 224)
+        assert (given.get("--ipc", "full"), given["-d"]) == (cell.ipc, cell.dataset)
+        if (given["-m"], given["-d"]) not in seen:
+            seen.add((given["-m"], given["-d"]))
+            assert contestants(given["-m"], DATASETS.load(given["-d"]), {}, set())
+    assert len(seen) > 40
+
+
+def test_what_was_run_shows_both_numbers(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-minimax-sgd")[1]
+    for seed, best in enumerate((31.0, 33.0)):
+        made_by = folder.distill_spec("random", seed=seed)
+        spec = folder.evaluate_spec(made_by, seed=seed, protocol=protocol, student="resnet_ap10")
+        folder.student(spec, "random", 30.0, images=folder.distill(made_by), made_by=made_by, best=best)
+    tables = groups.group(rows.read(folder.out))
+    run = [cell for cell in field.build(tables) if cell.standing == "run"]
+    assert run
+    for cell in run:
+        assert (cell.method, cell.dataset, cell.ipc, cell.protocol) == ("random", "woof", "10", "hard-minimax-sgd")
+        assert (cell.acc_best, cell.table) == (pytest.approx(32.0), tables[0].title)
+    assert 29.4 in {cell.paper.value for cell in run}
+
+
+def test_names_that_are_not_here_are_not_registered() -> None:
+    for registry in (METHODS, DATASETS, PROTOCOLS):
+        assert registry.unavailable
+        assert not registry.unavailable.keys() & {entry.name for entry in registry}
+        assert all(len(reason) > 15 for reason in registry.unavailable.values())
