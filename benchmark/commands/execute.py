@@ -13,9 +13,9 @@ from ddbench.benchmark.running.reporter import ConsoleReporter
 from ddbench.benchmark.running.run_plan import run_plan
 
 
-def reporter(*, errors_only: bool = False) -> ConsoleReporter:
-    """Whoever shows a run on the terminal; with `errors_only`, all of it on standard error."""
-    return ConsoleReporter(Console(stderr=errors_only), Console(stderr=True))
+def reporter(*, errors_only: bool = False, quiet: bool = False) -> ConsoleReporter:
+    """Whoever shows a run on the terminal; with `errors_only`, all of it on standard error; `quiet`, what it made."""
+    return ConsoleReporter(Console(stderr=errors_only), Console(stderr=True), quiet=quiet)
 
 
 def execute(
@@ -35,7 +35,8 @@ def execute(
     if dry_run:
         return
     if planned.plan.has_students:
-        (show or (lambda: _leaderboards(spec)))()
+        if not reporter.quiet:
+            (show or (lambda: _leaderboards(spec)))()
         if spec.track is not None:
             from ddbench.benchmark.running.tracking import track_board
             from ddbench.reports.tables.means import means

@@ -5,6 +5,7 @@
                         images.npy labels.npy manifest.json
     <out>/artefacts/    what cells share: latents, support points
     <out>/plans/        what was asked for, so that completed/expected is known
+    <out>/at-work/      the runs that are at it; plan.lease/: the one that is planning
     <out>/superseded/   <id>.<content hash>/: cells that were run on other images than the dataset has now
 
 `result.json` is written last: a cell without one is unfinished, whatever else lies there.
@@ -19,7 +20,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -38,10 +39,11 @@ from ddbench.benchmark.core.result import (
     SetSource,
     SoftLabelsRecord,
 )
+from ddbench.benchmark.core.sharing.at_work import AtWork, at_work, runs_at_work
 from ddbench.benchmark.core.sharing.attempts import Attempts, Cause
-from ddbench.benchmark.core.sharing.holder import own_name
+from ddbench.benchmark.core.sharing.holder import Holder, own_name
 from ddbench.benchmark.core.sharing.lease import Lease, holder_of, require_mine
-from ddbench.benchmark.core.sharing.locks import lock_or_refuse
+from ddbench.benchmark.core.sharing.locks import lock, lock_or_refuse
 from ddbench.benchmark.core.spec import CELL_SPEC, Compile, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
 
@@ -62,6 +64,7 @@ OF_SCHEMA_1 = "distil-"
 RESULT, LOOK = "result.json", "look"
 LATEST_SECONDS = 60.0
 """How long a network file system may go on denying a file that is there: NFS asks anew after a minute at most."""
+AT_WORK = "at-work"
 LEASE = "lease"
 """Folder in a cell's directory that says who is at it; see `sharing/lease.py`."""
 WHAT_IT_IS = ("spec.json", "launch.json", LEASE)
@@ -274,7 +277,11 @@ class CellDir:
 
     def running(self) -> bool:
         """Whether a process holds its lock."""
-        return holder_of(self.path / LEASE) is not None
+        return self.holder() is not None
+
+    def holder(self) -> Holder | None:
+        """The process that is at it, on this machine or another."""
+        return holder_of(self.path / LEASE)
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""
@@ -362,14 +369,23 @@ class Store:
                 f"cannot write results to {self.out}: {error.strerror}. Choose another folder with --out."
             ) from error
 
-    def run_lock(self) -> AbstractContextManager[Lease]:
-        """Held by `bench run` for its whole life, so that two runs do not race for the same cells.
+    def planning(
+        self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> AbstractContextManager[Lease]:
+        """Held by whoever changes more than single cells: a run while it decides what is to be made, a merge.
 
-        Raises:
-            Busy: another run holds it; the message names its process.
+        Args:
+            waiting: entered while another process holds it.
         """
-        advice = f" is writing to {self.out}. Wait for it, stop it, or use another --out."
-        return lock_or_refuse(self.out / "run.lease", "another run", advice)
+        return lock(self.out / "plan.lease", waiting=waiting)
+
+    def at_work(self, run: str) -> AbstractContextManager[None]:
+        """Held by a run of that name for its whole life. Any number may be at work at once: they share the cells."""
+        return at_work(self.out / AT_WORK, run)
+
+    def runs_at_work(self) -> list[AtWork]:
+        """The runs that are at work here, on this machine or another."""
+        return runs_at_work(self.out / AT_WORK)
 
     def cell(self, cell: str) -> CellDir:
         return CellDir(self.cells / cell)

@@ -66,6 +66,20 @@ class PlainView(Observer):
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+class OwnCells(Observer):
+    """One line for each cell that this run made: for one of many runs on a results folder."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def changed(self, item: Item) -> None:
+        if item.began is None or item.fate not in (Fate.DONE, Fate.FAILED, Fate.LOST, Fate.INTERRUPTED):
+            return
+        words = outcome(item)
+        line = f"{item.fate} {item.title} in {duration(time.monotonic() - item.began)}{': ' if words else ''}{words}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class LiveView(Observer):
     """Running cells with their progress, the last ended ones, counts and the time left."""
 

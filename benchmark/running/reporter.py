@@ -49,11 +49,14 @@ class ConsoleReporter(Reporter):
 
     out: Console
 
-    def __init__(self, out: Console, err: Console) -> None:
+    def __init__(self, out: Console, err: Console, *, quiet: bool = False) -> None:
         super().__init__(out)
-        self.err = err
+        self.err, self.quiet = err, quiet
+        """Quiet: one line for each cell that this run made, and what went wrong."""
 
     def say(self, text: str) -> None:
+        if self.quiet:
+            return
         self.out.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
@@ -61,6 +64,12 @@ class ConsoleReporter(Reporter):
 
     def failed(self, item: Item) -> None:
         self.err.print(f"[red]{item.fate}[/red] {escape(item.complaint)}", highlight=False, soft_wrap=True)
+
+    def view(self, items: list[Item]) -> AbstractContextManager[Observer]:
+        return nullcontext(live.OwnCells(self.out)) if self.quiet else super().view(items)
+
+    def progress(self) -> AbstractContextManager[Progress]:
+        return nullcontext(silent) if self.quiet else super().progress()
 
     def planned(self, items: Sequence[Item]) -> None:
         self.out.print(live.dry_run_table(list(items)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.registry import ENGINES
@@ -87,8 +88,8 @@ def run_plan(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bo
     Raises:
         UsageError: an engine that does not exist or cannot do what is asked, missing or incomplete images, or a results
             folder of another version.
-        RunError: a results folder that cannot be written or that another run is writing, no room for the sets, or
-            nothing to run at all.
+        RunError: a results folder that cannot be written, that another run is at work in where all is to be made again,
+            or that is moved away meanwhile; no room for the sets, or nothing to run at all.
     """
     return _Run(spec, planned, reporter).go(dry_run=dry_run)
 
@@ -132,8 +133,7 @@ class _Run:
         if not self.planned.plan.sets:
             raise RunError("nothing to run: everything that was asked for is unavailable here, for the reasons above")
         self.store.create()
-        with self.store.run_lock():
-            self._run(begun, [setting for setting in settings if setting not in begun])
+        self._run(begun, [setting for setting in settings if setting not in begun])
         self._say(live.summary(runner.items))
         outcome = self._outcome()
         for item in outcome.failed:
@@ -141,20 +141,47 @@ class _Run:
         return outcome
 
     def _run(self, begun: Sequence[Setting], others: Sequence[Setting]) -> None:
-        """Everything that needs the results folder to itself.
+        """Decide what is to be made, and make it; other runs of the same cells may be at work beside this one.
 
         Args:
             begun: settings of datasets on which cells have run; their images may have changed since.
         """
-        spec, runner, engine = self.spec, self.runner, self.engine
+        spec, runner = self.spec, self.runner
         before_run(begun, spec.data, self.reporter)
         runner.contents = present_contents(begun, spec.data)
-        if any(stale := runner.put_aside_stale()):
-            self._say(
-                f"the images of a dataset have changed: {stale[0]} cells that were run on others are put aside in "
-                f"{self.store.superseded}, and {stale[1]} of its present images are back"
-            )
-        runner.settle()
+        with ExitStack() as stack:
+            self._decide(stack)
+            self._make(others)
+
+    def _decide(self, stack: ExitStack) -> None:
+        """What of the plan is there already; and be at work from then on."""
+        run, runner = uuid4().hex[:12], self.runner
+        with self.store.planning(self._waiting):
+            others = self.store.runs_at_work()
+            if others and self.spec.reuse == "never":
+                raise RunError(
+                    f"another run ({others[0].holder.name}) is at work in {self.store.out}, and --reuse never would "
+                    "delete what it makes: wait for it, stop it, or use another --out. If it is gone with its machine, "
+                    f"remove {others[0].folder}."
+                )
+            stack.enter_context(self.store.at_work(run))
+            if others:
+                runner.shuffle(run)
+                names = ", ".join(other.holder.name for other in others)
+                self._say(f"sharing the cells with who else is at work in {self.store.out}: {names}")
+            if any(stale := runner.put_aside_stale()):
+                self._say(
+                    f"the images of a dataset have changed: {stale[0]} cells that were run on others are put aside in "
+                    f"{self.store.superseded}, and {stale[1]} of its present images are back"
+                )
+            runner.settle()
+
+    def _waiting(self) -> AbstractContextManager[object]:
+        self._say(f"waiting for another run that is planning in {self.store.out}")
+        return nullcontext()
+
+    def _make(self, others: Sequence[Setting]) -> None:
+        spec, runner, engine = self.spec, self.runner, self.engine
         if not runner.waiting():
             self.planned.plan.save(self.store)
             with self._tracked(Observer()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import heapq
 import shutil
 import signal
@@ -75,6 +76,8 @@ class Item:
     seconds: float | None = None
     """Wall-clock time from start to end in this run; None where this run did not run it."""
     result: DistillResult | EvaluateResult | None = None
+    earlier: str | None = None
+    """Hash of the result that it had when this run first looked."""
     sources: list[Item] = field(default_factory=list, repr=False)
     """What must be made before: the distill cell that makes a student's images, the shards of a set."""
     followers: list[Item] = field(default_factory=list, repr=False)
@@ -175,9 +178,15 @@ class Runner:
             for source in item.sources:
                 source.followers.append(item)
 
+    def shuffle(self, run: str) -> None:
+        """Start ready cells in an order of this run's own: runs that work side by side would else meet at each."""
+        order = sorted(self.items, key=lambda item: hashlib.sha256(f"{run} {item.cell.id}".encode()).digest())
+        self._place = {item: place for place, item in enumerate(order)}
+
     def settle(self) -> None:
         """Decide for every cell, without running any, whether its result is reused, missing or still to be made."""
         for item in self.items:
+            item.earlier = item.cell.result_sha256()
             item.fate = self._earlier_fate(item) or (Fate.MISSING if self.reuse == "only-cache" else Fate.WAITING)
         # A set that is there needs no shards, whether they once made it or not.
         there = {item.planned.id for item in self.items if item.fate is Fate.REUSED and item.stage == "distilled sets"}
@@ -190,11 +199,14 @@ class Runner:
         were run on its present images. Returns how many of each."""
         aside = back = 0
         for item in self.items:
-            if not self._stale(item) or item.cell.running():
+            if not self._stale(item):
                 continue
             had = item.cell.content_hash()
             assert had is not None
-            self.store.put_aside(item.cell, had)
+            try:
+                self.store.put_aside(item.cell, had)
+            except Busy:
+                continue
             aside += 1
             kept = self.store.set_aside(item.cell.id, self.contents[item.spec.dataset])
             if kept.path.exists() and self.reuse != "never":
@@ -280,7 +292,7 @@ class Runner:
         for item in there:
             if item.cell.running():
                 self._elsewhere.append(item)
-            elif item.cell.finished():
+            elif self._made_meanwhile(item, item.cell.result_sha256()):
                 self._finish(item, Fate.REUSED)
             else:
                 self._put(item)
@@ -295,21 +307,30 @@ class Runner:
             if fate := self._earlier_fate(item):  # its set had to be made again, and is the one it was trained on
                 self._change(item, fate)
                 continue
-            launch = self._launch(item, slot, len(slots))
+            seen = item.cell.result_sha256()
+            if self._made_meanwhile(item, seen):
+                self._finish(item, Fate.REUSED)
+                continue
+            launch = self._launch(item, slot, len(slots), seen)
             self.store.add(item.spec, launch)
             item.began = time.monotonic()
             handle = self.engine.start(item.cell.path, launch, slot)
             running.append(_Running(item, handle, slot, replaces=launch.replaces))
             self._change(item, Fate.RUNNING)
 
-    def _launch(self, item: Item, slot: Slot, slots: int) -> Launch:
+    def _made_meanwhile(self, item: Item, seen: str | None) -> bool:
+        """Whether another run has given it a result since this one looked. Whatever that is, it counts: what a run does
+        about results that are to be tried again, all runs at once need not do."""
+        return seen not in (None, item.earlier) and self._current(item)
+
+    def _launch(self, item: Item, slot: Slot, slots: int, replaces: str | None) -> Launch:
         return item.planned.launch.model_copy(
             update={
                 "device": slot.device,
                 "shards": tuple(shard.cell.id for shard in item.sources) if item.merges else (),
                 "cells_at_once": slots if slot.device == "cpu" else self._most_in(slot, item),
                 "timeout_seconds": self.timeout_seconds,
-                "replaces": item.cell.result_sha256(),
+                "replaces": replaces,
             }
         )
 

@@ -90,7 +90,12 @@ def merge(
             _take_over(staged, store, merged, dry_run=True)
         else:
             store.create()
-            with store.run_lock():
+            with store.planning():
+                for run in store.runs_at_work():
+                    raise RunError(
+                        f"a run ({run.holder.name}) is at work in {store.out}: wait for it or stop it, then merge. "
+                        f"If it is gone with its machine, remove {run.folder}."
+                    )
                 _take_over(staged, store, merged, dry_run=False)
     return merged
 

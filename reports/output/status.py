@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +27,14 @@ from ddbench.reports.results.rows import (
     printable,
 )
 
+UNFINISHED = (State.RUNNING, State.INTERRUPTED, State.PREEMPTED, State.LOST)
 STYLES: dict[str, str] = {
     State.OK: "green",
     State.RUNNING: "bold",
     State.ABSENT: "dim",
     State.INTERRUPTED: "yellow",
+    State.PREEMPTED: "yellow",
+    State.LOST: "yellow",
     STALE: "yellow",
     BLOCKED: "red",
     **{str(state): "red" for state in FAILURES},
@@ -41,8 +45,9 @@ class CellStatus(Record):
     cell: str
     kind: str
     state: str
-    """Where the cell stands: a state of the store (absent, running, interrupted, ok, failed, oom, timeout, killed,
-    unreadable), `stale` for a student of images that are no longer there, `blocked` for one whose set failed."""
+    """Where the cell stands: a state of the store (absent, running, interrupted, preempted, lost, ok, failed, oom,
+    timeout, killed, unreadable), `stale` for a student of images that are no longer there, `blocked` for one whose set
+    failed."""
     label: str
     images_sha256: str | None
     """Hash of images made elsewhere."""
@@ -69,6 +74,12 @@ class CellStatus(Record):
     seconds: float | None
     """Wall-clock so far, over all attempts."""
     acc_last: float | None
+    host: str | None = None
+    """Machine that a running cell runs on."""
+    job: str | None = None
+    """The scheduler's number of its job there."""
+    since: str | None = None
+    """When that attempt began by that machine's clock, UTC, ISO 8601."""
     progress: dict[str, Any]
     """The last note of a cell that is running or was interrupted."""
     reason: str | None
@@ -103,6 +114,7 @@ def _place(members: list[DistillCell | EvaluateCell]) -> tuple[Any, ...]:
 def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
     folder = results.store.cell(cell.id)
     attempts, seconds = _spent(cell, folder)
+    holder = folder.holder() if cell.state == State.RUNNING else None
     distill, student = (cell, None) if isinstance(cell, DistillCell) else (cell.distill, cell)
     return CellStatus(
         cell=cell.id,
@@ -125,7 +137,10 @@ def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
         attempts=attempts,
         seconds=seconds,
         acc_last=student.student.metrics.acc_last if student is not None and student.student is not None else None,
-        progress=folder.progress() if cell.state in (State.RUNNING, State.INTERRUPTED) else {},
+        progress=folder.progress() if cell.state in UNFINISHED else {},
+        host=None if holder is None else printable(holder.host),
+        job=None if holder is None or holder.job is None else printable(holder.job),
+        since=None if holder is None else printable(holder.since),
         reason=cell.why,
     )
 
@@ -228,6 +243,9 @@ def _title(cell: CellStatus) -> str:
 def _words(cell: CellStatus) -> str:
     """How far it is, or what came of it."""
     noted, parts = cell.progress, [cell.shard] if cell.shard is not None else []
+    if cell.host not in (None, os.uname().nodename) or cell.job is not None:
+        job = "" if cell.job is None else f", job {cell.job}"
+        parts.append(f"on {cell.host}{job} since {cell.since}")
     if cell.acc_last is not None:
         parts.append(f"{cell.acc_last:.2f} %")
     if noted.get("images_total"):

@@ -66,7 +66,8 @@ class Attempts:
                 host, job, began = (_text(noted, key) for key in ("host", "job", "at"))
                 attempts.append(Attempt(host, job, began))
             elif noted.get("event") == "ended" and noted.get("cause") in list(Cause):
-                if not attempts or attempts[-1].cause is not None:
+                # One may be lost before it noted that it began, and be given a result after it was lost.
+                if not attempts or (attempts[-1].cause is not None and noted["cause"] != Cause.DONE):
                     attempts.append(Attempt())
                 attempts[-1].cause = Cause(noted["cause"])
         return attempts

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from ddbench.benchmark.core.files import (
     whole_folder,
     write_atomically,
     write_json,
+    write_unless,
 )
 
 
@@ -173,3 +175,37 @@ def test_what_a_killed_writer_left_lies_where_it_is_swept(tmp_path: Path) -> Non
     with whole_folder(sets / "abc", existing="keep", made_in=cell) as folder:
         (folder / "0.png").write_bytes(b"x")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.png"]
+
+
+def test_two_writers_replace_one_folder_at_once(tmp_path: Path) -> None:
+    """Whoever puts the old one aside may find that another has just done so, and that a third is there already."""
+    target = tmp_path / "artefact"
+    (target / "damaged").mkdir(parents=True)
+
+    def write(number: int) -> None:
+        for _ in range(30):
+            with whole_folder(target, existing="replace", flushed=False) as partial:
+                (partial / str(number)).write_text("")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    assert len(names(target)) == 1
+    assert names(tmp_path) == ["artefact"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
+def test_a_value_is_written_unless_what_is_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(files.os, "link", refuse)
+    path = tmp_path / "result.json"
+    assert write_unless(path, 1, lambda: True), "there was none"
+    assert not write_unless(path, 2, lambda: True)
+    assert path.read_text() == "1\n"
+    assert write_unless(path, 3, lambda: False)
+    assert path.read_text() == "3\n"
+    assert names(tmp_path) == ["result.json"]

@@ -1,19 +1,23 @@
 """The results folder: whole files or none, locks that die with their process, states that tell the truth."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.cells.failures import write_failure, write_failure_held
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import DistillResult
+from ddbench.benchmark.core.sharing.lease import LeaseLost
+from ddbench.benchmark.core.sharing.locks import Busy
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, MethodSpec, cell_id
 from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, State, Store
 
@@ -127,17 +131,101 @@ def test_a_lock_is_exclusive_and_released_when_its_process_is_killed(cell: CellD
         pass
 
 
-def test_two_runs_on_one_folder(store: Store) -> None:
-    with store.run_lock():
-        code = (
-            "import sys; from pathlib import Path; from ddbench.benchmark.core.store import Store\n"
-            "with Store(Path(sys.argv[1])).run_lock(): pass"
-        )
-        done = subprocess.run([sys.executable, "-P", "-c", code, str(store.out)], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert f"another run (process {os.getpid()}) is writing to" in done.stderr
-    with store.run_lock():
-        pass
+def test_planning_is_for_one_at_a_time_and_whoever_waits_says_so(store: Store) -> None:
+    said: list[str] = []
+
+    def waiting() -> contextlib.AbstractContextManager[None]:
+        said.append("waiting")
+        threading.Timer(0.05, first.close).start()
+        return contextlib.nullcontext()
+
+    first = contextlib.ExitStack()
+    first.enter_context(store.planning())
+    with store.planning(waiting):
+        assert said == ["waiting"]
+
+
+def test_runs_at_work_are_seen_while_they_are(store: Store) -> None:
+    with store.at_work("one"), store.at_work("other"):
+        assert [run.folder.name for run in store.runs_at_work()] == ["one", "other"]
+        assert {run.holder.pid for run in store.runs_at_work()} == {os.getpid()}
+    assert store.runs_at_work() == []
+
+
+def test_a_cell_that_is_being_made_is_not_put_aside(store: Store, cell: CellDir) -> None:
+    with cell.lock(), pytest.raises(Busy, match="is running"):
+        store.put_aside(cell, "ab" * 32)
+    store.put_aside(cell, "ab" * 32)
+    aside = store.set_aside(cell.id, "ab" * 32)
+    assert aside.state() is State.INTERRUPTED, "and nobody is at it there"
+    assert not cell.path.exists()
+
+
+def test_a_failure_is_not_written_while_another_process_is_at_the_cell(cell: CellDir) -> None:
+    code = (
+        "import sys; from pathlib import Path; from ddbench.benchmark.core.store import CellDir\n"
+        "from ddbench.benchmark.cells.failures import write_failure\n"
+        "write_failure(CellDir(Path(sys.argv[1])), 'timeout', 'too late')"
+    )
+    with cell.lock():
+        subprocess.run([sys.executable, "-P", "-c", code, cell.path], check=True)
+        assert cell.result() is None
+    subprocess.run([sys.executable, "-P", "-c", code, cell.path], check=True)
+    assert cell.result() is not None
+
+
+def test_a_holder_that_lost_its_lease_commits_nothing(cell: CellDir) -> None:
+    with cell.lock() as lease:
+        (lease.folder / "000002").write_bytes((lease.folder / "000001").read_bytes())
+        with pytest.raises(LeaseLost):
+            cell.commit(OK)
+        with pytest.raises(LeaseLost):
+            write_failure_held(cell, "failed", "because")
+    assert cell.result() is None
+
+
+LATE_SHIM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+static int late(const char *path) {
+    struct stat found;
+    const char *name = strrchr(path, '/');
+    return name && !strcmp(name, "/result.json") && !stat(path, &found) && time(0) - found.st_mtime < 2;
+}
+#define OPEN(name)                                                              \\
+    int name(const char *path, int flags, ...) {                                \\
+        va_list more; va_start(more, flags); int mode = va_arg(more, int); va_end(more); \\
+        if (late(path)) { errno = ENOENT; return -1; }                          \\
+        return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #name))(path, flags, mode); \\
+    }
+OPEN(open)
+OPEN(open64)
+"""
+
+
+def test_a_result_that_a_machine_does_not_see_yet_is_not_written_over(cell: CellDir, tmp_path: Path) -> None:
+    """A preloaded `open` that denies a result for its first two seconds, as network file systems do."""
+    (tmp_path / "shim.c").write_text(LATE_SHIM)
+    command = ["cc", "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.c", "-ldl"]
+    subprocess.run(command, check=True)
+    code = (
+        "import sys; from pathlib import Path; from ddbench.benchmark.core.store import CellDir\n"
+        "from ddbench.benchmark.cells.failures import write_failure\n"
+        "cell = CellDir(Path(sys.argv[1])); (cell.path / 'result.json').touch(); print(cell.result(), cell.problem())\n"
+        "write_failure(cell, 'timeout', 'too late'); print(cell.result().status)"
+    )
+    write_json(cell.path / "result.json", OK.model_dump(mode="json"))
+    late = {**os.environ, "LD_PRELOAD": str(tmp_path / "shim.so")}
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", code, cell.path], env=late, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == ["None None", "ok"]
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:

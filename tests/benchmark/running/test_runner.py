@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fake_results
 import pytest
 
 from ddbench.benchmark.cells.failures import write_failure
 from ddbench.benchmark.core.files import write_json
-from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
-from ddbench.benchmark.core.spec import DistilledBy, DistillSpec
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
 from ddbench.benchmark.planning.plan import Plan
@@ -82,27 +81,7 @@ class Silent:
 
 
 def finish_well(cell: CellDir) -> None:
-    spec, launch = cell.spec(), cell.launch()
-    if isinstance(spec, DistillSpec):
-        sha = f"{spec.seed:02d}" * 32
-        folder = Store(cell.path.parents[1]).set_dir(sha)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_text("{}")
-        result: DistillResult | EvaluateResult = DistillResult(
-            cell=cell.id, status="ok", label=launch.label, method=spec.method, dataset=None, ipc=spec.ipc,
-            distill_seed=spec.seed, image_set_sha256=sha, n_images=10,
-        )  # fmt: skip
-    else:
-        assert isinstance(spec.images, DistilledBy)
-        source = Store(cell.path.parents[1]).cell(spec.images.cell).result()
-        assert source is not None
-        result = EvaluateResult(
-            cell=cell.id, status="ok", label=launch.label, method=source.method, dataset=None, ipc=spec.ipc,
-            distill_seed=source.distill_seed, image_set_sha256=source.image_set_sha256, distill_cell=source.cell,
-            protocol=spec.protocol, protocol_label=spec.protocol.label, modified_protocol=False, student=spec.student,
-            evaluate_seed=spec.seed, metrics=Metrics(acc_last=50.0, acc_best=51.0, top5_last=None, curve=[]),
-        )  # fmt: skip
-    write_json(cell.path / "result.json", result.model_dump(mode="json"))
+    write_json(cell.path / "result.json", fake_results.of(cell).model_dump(mode="json"))
 
 
 @pytest.fixture
