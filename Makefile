@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test speed clean
+.PHONY: help install demo test speed fuzz clean
 
 help:
 	@echo 'make demo    install, run DMGD, its ablations and references on digits, print both leaderboards'
 	@echo 'make test    install, then ruff, mypy and the whole test suite'
 	@echo 'make speed   the benchmarks of tests/speed, with their ratios'
+	@echo 'make fuzz    damaged inputs of every kind for MINUTES (60), TIMES (10) those of the test suite in each round'
 	@echo 'make clean   remove .venv and caches (results in runs/ stay)'
 
 install: .venv/installed
@@ -32,6 +33,12 @@ test: install
 
 speed: install
 	$(BIN)/pytest tests/speed --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+MINUTES ?= 60
+TIMES ?= 10
+
+fuzz: install
+	$(BIN)/python tests/fuzz/long.py --minutes $(MINUTES) --times $(TIMES)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -35,6 +35,8 @@ def figures(
 
     Accuracy by method, against the time to distill and against IPC, and published numbers against ours.
     """
+    if to.exists() and not to.is_dir():
+        raise UsageError(f"--to {to}: expected a folder, and it is a file")
     from ddbench.reports.output.figures.draw import draw_all
     from ddbench.reports.tables.leaderboard import build
 

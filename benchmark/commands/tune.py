@@ -19,7 +19,7 @@ from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.spec import brackets
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.planner import plan_run
-from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.planning.run_spec import MOST_NUMBERS, run_spec
 from ddbench.benchmark.running import tune as tuning
 from ddbench.benchmark.running.tune import Trial, Tuned
 from ddbench.datasets.validation import SUFFIX
@@ -35,7 +35,13 @@ def tune(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method; see `bench list methods`.")],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset whose validation part is tuned on.")],
     trials: Annotated[
-        int, typer.Option("--trials", min=2, help="The budget: settings to be tried at most, the defaults among them.")
+        int,
+        typer.Option(
+            "--trials",
+            min=2,
+            max=MOST_NUMBERS,
+            help="The budget: settings to be tried at most, the defaults among them.",
+        ),
     ],
     param: Annotated[
         list[str],

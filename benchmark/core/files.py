@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,8 +22,26 @@ from ddbench.benchmark.core.sharing.holder import own_name
 
 Existing = Literal["keep", "replace", "refuse"]
 """What `whole_folder` does where its target is there already when the new folder is whole."""
+MOST_BYTES = 256 * 2**20
+"""Of a file of JSON: a curve and every number of ten thousand images take a hundredth of it."""
 SPARE_BYTES = 64 * 2**20
 """Room on a disk that is left to others."""
+
+
+def read_regular(path: Path) -> bytes:
+    """What is in a file that may be anybody's.
+
+    Raises:
+        OSError: there is none; it is a named pipe, which would be waited on for ever, or a device; or it is larger than
+            any file that is written here.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        if found.st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"{found.st_size:,} bytes; expected at most {MOST_BYTES:,}", str(path))
+        return file.read()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.spec import Model
 
 PROVENANCE = "provenance.json"
@@ -49,7 +50,7 @@ class Provenance(Model):
 def provenance_of(cell: Path) -> Provenance | None:
     """What lies in a cell's directory; None for a cell that was run here, or a file that says nothing."""
     try:
-        found = Provenance.model_validate_json((cell / PROVENANCE).read_bytes())
+        found = Provenance.model_validate_json(read_regular(cell / PROVENANCE))
     except (OSError, ValidationError):
         return None
     return found if found.origins else None

@@ -29,7 +29,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import remove_strays, write_json, write_unless
+from ddbench.benchmark.core.files import read_regular, remove_strays, write_json, write_unless
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.result import (
     RETRIED,
@@ -154,12 +154,12 @@ class CellDir:
     def spec(self) -> DistillSpec | EvaluateSpec:
         """Raises RunError if the file is missing or not a specification."""
         try:
-            return CELL_SPEC.validate_json((self.path / "spec.json").read_bytes())
+            return CELL_SPEC.validate_json(read_regular(self.path / "spec.json"))
         except (OSError, ValidationError) as error:
             raise RunError(f"{self.path / 'spec.json'} is not a cell specification: {error}") from error
 
     def launch(self) -> Launch:
-        return Launch.model_validate_json((self.path / "launch.json").read_bytes())
+        return Launch.model_validate_json(read_regular(self.path / "launch.json"))
 
     def result(self) -> DistillResult | EvaluateResult | None:
         """The result, or None if the cell has none or an unreadable one (see `problem`)."""
@@ -172,7 +172,7 @@ class CellDir:
     def _result_or_problem(self) -> tuple[DistillResult | EvaluateResult | None, str | None]:
         file = self.path / RESULT
         try:
-            return ANY_RESULT.validate_json(file.read_bytes()), None
+            return ANY_RESULT.validate_json(read_regular(file)), None
         except FileNotFoundError:
             return None, None
         except ValidationError as error:
@@ -202,7 +202,7 @@ class CellDir:
     def result_sha256(self) -> str | None:
         """Hash of the result's file; None if there is none that can be read."""
         try:
-            return hashlib.sha256((self.path / RESULT).read_bytes()).hexdigest()
+            return hashlib.sha256(read_regular(self.path / RESULT)).hexdigest()
         except OSError:
             return None
 
@@ -335,7 +335,7 @@ def _may_be(key: str, value: object) -> bool:
 def _noted(file: Path) -> dict[str, Any]:
     """What a JSON file says; empty if it is not there, not readable or no object."""
     try:
-        noted = json.loads(file.read_bytes())
+        noted = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return noted if isinstance(noted, dict) else {}

@@ -195,7 +195,7 @@ def parse_selector(selector: str) -> tuple[str, dict[str, list[Scalar]]]:
     """
     match = re.fullmatch(r"([^\[\]=,\s]+)(?:\[([^\[\]]+)\])?", selector)
     if match is None:
-        raise UsageError(f"{selector!r}: expected a name or name[key=value,other value,key=value]")
+        raise UsageError(f"{shortened(selector)}: expected a name or name[key=value,other value,key=value]")
     values: dict[str, list[Scalar]] = {}
     key = None
     for part in (match[2] or "").split(",") if match[2] else []:
@@ -203,7 +203,7 @@ def parse_selector(selector: str) -> tuple[str, dict[str, list[Scalar]]]:
         if equals:
             key = name.strip()
         if not key:
-            raise UsageError(f"{selector!r}: {part!r} has no key; expected key=value")
+            raise UsageError(f"{shortened(selector)}: {shortened(part)} has no key; expected key=value")
         values.setdefault(key, []).append(scalar(value if equals else part))
     return match[1], values
 
@@ -239,7 +239,7 @@ def assignments(texts: list[str]) -> dict[str, Scalar]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {text}: expected key=value")
+            raise UsageError(f"--set {text[:120]}: expected key=value")
         values[key.strip()] = scalar(value)
     return values
 

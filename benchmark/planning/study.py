@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.core.yaml_text import load_yaml
 from ddbench.benchmark.planning.run_spec import RunSpec, describe, shortened
@@ -68,7 +69,7 @@ def read_study(path: Path, *, bundled: bool = False) -> Study:
     try:
         if path.exists() and not path.is_file():
             raise UsageError("no regular file")
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_regular(path).decode())
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (UsageError, UnicodeDecodeError) as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.result import TeacherRecord
 from ddbench.benchmark.protocols import network_names
 from ddbench.benchmark.protocols.base import Protocol
@@ -142,7 +143,7 @@ def read_card(file: Path) -> TeacherCard:
         UsageError: it is none.
     """
     try:
-        return TeacherCard.model_validate_json(file.read_bytes())
+        return TeacherCard.model_validate_json(read_regular(file))
     except (OSError, ValidationError) as error:
         raise UsageError(f"{file} is no teacher's card: {error}") from error
 

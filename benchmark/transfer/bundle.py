@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.files import whole_file, write_json
+from ddbench.benchmark.core.files import read_regular, whole_file, write_json
 from ddbench.benchmark.core.provenance import PROVENANCE
 from ddbench.benchmark.core.result import TIME, DistillResult, EvaluateResult
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, ForeignImages, cell_id, digest
@@ -178,7 +178,7 @@ def _files(
 
 
 def _names_folders(cell: _Cell) -> bool:
-    value = json.loads((cell.dir.path / "result.json").read_bytes())
+    value = json.loads(read_regular(cell.dir.path / "result.json"))
     return any(without_paths(text) != text for text in texts.strings(value, cell.dir.id))
 
 
@@ -196,8 +196,8 @@ def _plans(store: Store, cells: Collection[str], scratch: Path) -> Iterator[tupl
     """What was asked for of the sets that have cells here: others learn what was planned and is not there."""
     for path in sorted(store.plans.glob("[!.]*.json")):
         try:
-            plan = Plan.model_validate_json(path.read_bytes())
-        except ValueError:  # of another version; `bench status` tells
+            plan = Plan.model_validate_json(read_regular(path))
+        except (OSError, ValueError):  # of another version, or no file; `bench status` tells
             continue
         sets = [
             planned.model_dump(mode="json", exclude={"launch"}) | {"launch": dumped(planned.launch)}

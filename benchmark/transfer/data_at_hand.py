@@ -69,6 +69,8 @@ def test_labels_file(store: Store, content_hash: str) -> Path:
 
 def array(file: Path) -> np.ndarray | None:
     """An array that lies in a file; None where there is none, or where its head promises more than the file has."""
+    if not file.is_file():  # no named pipe, which would be waited on for ever
+        return None
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

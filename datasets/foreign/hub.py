@@ -7,8 +7,10 @@ in each row. What is fetched is a commit, whose hash every result keeps.
 from __future__ import annotations
 
 import csv
+import errno
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -173,8 +175,15 @@ def _zip_members(file: Path) -> Iterator[tuple[str, bytes]]:
                 if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
                     continue
                 yield str(path), archive.read(member)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+        if not _of_the_file(error):
+            raise
         raise UsageError(f"{file} is damaged or not a zip archive ({error}); get it again") from error
+
+
+def _of_the_file(error: Exception) -> bool:
+    """Whether what is in a file made the trouble, such as a place before its beginning, and not the system."""
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
 def _parquet_images(tables: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -201,8 +210,10 @@ def _parquet_images(tables: list[Path]) -> Iterator[tuple[str, bytes]]:
                         suffix = next((suffix for begin, suffix in KINDS if data.startswith(begin)), ".png")
                         yield f"{number:05d}/{counts.setdefault(number, 0):05d}{suffix}", data
                         counts[number] += 1
-    except pyarrow.ArrowException as error:
-        raise UsageError(f"{tables[0].parent}: damaged parquet files ({error})") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        if not _of_the_file(error):
+            raise
+        raise UsageError(f"{tables[0].parent}: damaged parquet files ({' '.join(str(error).split())})") from error
 
 
 def _some(folder: Path) -> str:

@@ -94,7 +94,9 @@ class ParquetSource(Source):
                 for batch in opened.iter_batches(batch_size=ROWS, columns=list(columns)):
                     for row in batch.to_pylist():
                         yield tuple(_field(row, column) for column in columns)
-        except (pyarrow.ArrowException, KeyError) as error:
+        except (pyarrow.ArrowException, KeyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the system's trouble, not the file's
+                raise
             raise UsageError(
                 f"{file} does not hold ImageNet's images: expected the columns image (bytes, path) and label ({error})"
             ) from error

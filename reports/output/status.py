@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
 from ddbench.reports.output.formats import hanging, left_out, ruled
@@ -150,7 +151,7 @@ def _spent(cell: DistillCell | EvaluateCell, folder: CellDir) -> tuple[int | Non
     if cell.result is not None and cell.result.cost is not None:
         return cell.result.cost.attempts, cell.result.cost.seconds
     try:
-        noted = json.loads((folder.path / "spent.json").read_bytes())
+        noted = json.loads(read_regular(folder.path / "spent.json"))
         return int(noted["attempts"]), float(sum(noted["seconds"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, None

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.files import read_regular, write_json
 from ddbench.benchmark.core.result import DatasetRecord, Record
 from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.store import Store
@@ -184,7 +184,7 @@ def read_quality(store: Store, *, follow_links: bool = True) -> Measured:
             problems.append(Problem(printable(str(path)), LEADS_OUT))
             continue
         try:
-            record = QualityRecord.model_validate_json(path.read_bytes())
+            record = QualityRecord.model_validate_json(read_regular(path))
             expected = record_name(record.image_set_sha256, record.features.space)
         except (OSError, ValueError) as error:
             problems.append(Problem(printable(str(path)), schema_problem(path, SCHEMA_VERSION) or first_line(error)))

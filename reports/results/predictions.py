@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results.rows import Student
 
@@ -48,7 +49,7 @@ def labels_of_test(store: Store, content_hash: str | None) -> np.ndarray | None:
 def _array(file: Path) -> np.ndarray | None:
     """What a `.npy` file holds, not to be written to; None for one that cannot be read or is cut off."""
     try:
-        written = file.read_bytes()
+        written = read_regular(file)
         start = len(MAGIC) + HEAD_LENGTH_BYTES
         start += int.from_bytes(written[len(MAGIC) : start], "little")
         shape, fortran_order, dtype = _layout(written[:start])

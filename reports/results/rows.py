@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.provenance import PROVENANCE, Provenance, provenance_of
 from ddbench.benchmark.core.result import (
     SCHEMA_VERSION,
@@ -246,7 +247,7 @@ def _read_plans(
 ) -> None:
     for path in plans:
         try:
-            plan = Plan.model_validate_json(path.read_bytes())
+            plan = Plan.model_validate_json(read_regular(path))
             cells = [(cell_id(spec), printable(planned.label), shown(spec)) for planned, spec in plan.cells()]
         except (OSError, ValueError) as error:
             problems.append(Problem(str(path), f"not a plan that this program reads: {first_line(error)}"))
@@ -263,7 +264,7 @@ def _read_cell(
 ) -> None:
     id = folder.id
     try:
-        spec = CELL_SPEC.validate_json(written := (folder.path / "spec.json").read_bytes())
+        spec = CELL_SPEC.validate_json(written := read_regular(folder.path / "spec.json"))
     except FileNotFoundError:
         problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
         return
@@ -291,7 +292,7 @@ def _read_cell(
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
     """(result, state, reason of a failure)."""
     try:
-        result = ANY_RESULT.validate_json(written := (folder.path / "result.json").read_bytes())
+        result = ANY_RESULT.validate_json(written := read_regular(folder.path / "result.json"))
         result = shown(result, written)
     except (OSError, ValidationError):
         result = None
@@ -315,7 +316,7 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
 def schema_problem(file: Path, readable: int = SCHEMA_VERSION) -> str | None:
     """Why a file that its model refuses is not one of the schema that is read here; None where it says it is."""
     try:
-        noted = json.loads(file.read_bytes())
+        noted = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError):
         return "not JSON: half-written or foreign"
     version = noted.get("schema_version") if isinstance(noted, dict) else None

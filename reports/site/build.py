@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.files import read_regular, write_json
 from ddbench.reports.results import rows
 from ddbench.reports.results.filters import Filters
 from ddbench.reports.results.rows import Problem
@@ -117,7 +117,7 @@ def _written_before(to: Path) -> set[str]:
     if not any(to.iterdir()):
         return set()
     try:
-        noted = json.loads((to / MANIFEST).read_text(encoding="utf-8"))
+        noted = json.loads(read_regular(to / MANIFEST))
         files = {str(path) for path in noted["files"]}
         ours = noted["made_by"] == "ddbench"
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.result import utc_now
 from ddbench.benchmark.core.sharing.holder import Holder, job_id
 
@@ -56,7 +57,7 @@ class Attempts:
     def all(self) -> list[Attempt]:
         """In their order; lines that a killed writer left unfinished are passed over."""
         try:
-            lines = (self.folder / ATTEMPTS).read_bytes().splitlines()
+            lines = read_regular(self.folder / ATTEMPTS).splitlines()
         except OSError:
             return []
         attempts: list[Attempt] = []

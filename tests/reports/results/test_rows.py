@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -42,14 +43,15 @@ def test_a_student_is_joined_with_its_distill_cell(folder: Any) -> None:
 def test_each_file_is_read_once(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.method("dmgd", [[80.0], [81.0]])
     opened: list[str] = []
-    read_bytes = Path.read_bytes
+    os_open = os.open
 
-    def counted(path: Path) -> bytes:
+    def counted(path: Path, *flags: int) -> int:
         opened.append(f"{path.parent.name}/{path.name}")
-        return read_bytes(path)
+        return os_open(path, *flags)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
-    results = rows.read(folder.out)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", counted)  # as `read_regular` does
+        results = rows.read(folder.out)
     cells = [*results.distills, *results.evaluates]
     files = ("spec.json", "result.json", "provenance.json")
     # Which schema the folder has is asked of its first result.
