@@ -62,6 +62,8 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, *, base: str, builtins: str) -> None:
         self.kind, self.base, self.builtins = kind, base, builtins
         self._entries: dict[str, Entry] | None = None
+        self._loaded: dict[str, T] = {}
+        """Target -> what it is, of those that were asked for."""
         self.broken: dict[str, str] = {}
         """Name of a plugin -> why it could not be taken."""
         self._unavailable: dict[str, str] = {}
@@ -89,10 +91,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is something of that name."""
-        try:
-            return isinstance(name, str) and bool(self.entry(name))
-        except UsageError:
-            return False
+        return isinstance(name, str) and name in self.entries()
 
     def register(self, entry: Entry) -> None:
         """Add an entry.
@@ -104,6 +103,7 @@ class Registry(Generic[T]):
         if taken is not None:
             raise UsageError(f"two {self.kind}s are called {entry.name!r}:\n  {taken}\n  {entry}\nRename one of them.")
         self.entries()[entry.name] = entry
+        self._loaded.pop(entry.target, None)  # what a plugin's file that is loaded again defines is new
 
     def entry(self, name: str) -> Entry:
         """The entry of that name.
@@ -128,7 +128,9 @@ class Registry(Generic[T]):
         entry = self.entry(name)
         if entry.variant_of is not None:
             return self.load(entry.variant_of)
-        return self._checked(entry.target, f"{self.kind} {name!r} ({entry.origin})")
+        if entry.target not in self._loaded:
+            self._loaded[entry.target] = self._checked(entry.target, f"{self.kind} {name!r} ({entry.origin})")
+        return self._loaded[entry.target]
 
     def _checked(self, target: str, what: str) -> T:
         base = _import_target(self.base)

@@ -61,7 +61,7 @@ class Origin:
 
 def method_of(spec: MethodSpec | None) -> Method | None:
     """The registered method with these parameters; None where it is not registered, or its parameters do not fit."""
-    if spec is None:
+    if spec is None or spec.name not in METHODS:
         return None
     try:
         method = METHODS.load(spec.name)

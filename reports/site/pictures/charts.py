@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from markupsafe import Markup, escape
 
@@ -89,7 +90,7 @@ class Axis:
         share = (at - low) / (high - low)
         return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
 
-    @property
+    @cached_property
     def ticks(self) -> list[float]:
         from matplotlib.ticker import LogLocator, MaxNLocator
 
