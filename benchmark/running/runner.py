@@ -254,7 +254,7 @@ class Runner:
         for item in self.items:
             self._put_if_ready(item)
         running: list[_Running] = []
-        with _signals(self._interrupt):
+        with _signals(self._interrupt), _ended_with(running):
             while True:
                 if not self.interrupted:
                     self._look_elsewhere()
@@ -262,7 +262,7 @@ class Runner:
                 if not running and (self.interrupted or not (self._elsewhere or any(self._ready.values()))):
                     break
                 time.sleep(POLL_SECONDS)
-                running = [live for live in running if not self._ended(live)]
+                running[:] = [live for live in running if not self._ended(live)]
                 observer.tick()
         for item in self.items:
             if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
@@ -311,6 +311,7 @@ class Runner:
             if self._made_meanwhile(item, seen):
                 self._finish(item, Fate.REUSED)
                 continue
+            self.store.require_there()
             launch = self._launch(item, slot, len(slots), seen)
             self.store.add(item.spec, launch)
             item.began = time.monotonic()
@@ -389,6 +390,8 @@ class Runner:
             elif live.stop_asked is not None and (self._kill_now or now - live.stop_asked > GRACE_SECONDS):
                 live.handle.kill()
             return False
+        if status:
+            self.store.require_there()
         if status == EXIT_ELSEWHERE:
             self._leave_elsewhere(item)
         elif status == EXIT_CHANGED:
@@ -405,7 +408,6 @@ class Runner:
 
     def _ended_without_result(self, live: _Running, status: int) -> None:
         item = live.item
-        self.store.require_there()
         if live.timed_out:
             write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
         elif self.interrupted or status == EXIT_TERMINATED:
@@ -480,6 +482,17 @@ def last_words(cell: CellDir) -> str:
             full = "; its disk is full: make room, and the same command goes on"
     said = f"; its log ends with: {lines[-1]}" if lines else " or a log"
     return f"ended without a result{said}{full}"
+
+
+@contextlib.contextmanager
+def _ended_with(running: list[_Running]) -> Iterator[None]:
+    """Where the block cannot go on, ask the cells to stop that run then."""
+    try:
+        yield
+    except BaseException:
+        for live in running:
+            live.handle.terminate()
+        raise
 
 
 @contextlib.contextmanager

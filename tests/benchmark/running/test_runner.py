@@ -12,6 +12,7 @@ import fake_results
 import pytest
 
 from ddbench.benchmark.cells.failures import write_failure
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.store import CellDir, Launch, Store
 from ddbench.benchmark.engines.base import Engine, Handle, Slot
@@ -314,6 +315,35 @@ def test_a_cell_without_result_or_signal_tells_its_last_words(store: Store, plan
 
     runner = run(store, plan, FakeEngine({"distill": (2, 1, mutter)}))
     assert "No space left on device" in (runner.items[0].reason or "")
+
+
+def test_a_results_folder_that_is_moved_away_ends_the_run_in_one_message(store: Store, plan: Plan) -> None:
+    def move(cell: CellDir) -> None:
+        store.out.rename(store.out.with_name("moved"))
+
+    engine = FakeEngine({"distill": (2, 1, move)})
+    with pytest.raises(RunError, match="runs was moved or deleted while cells ran. Put it back, or name its new place"):
+        run(store, plan, engine, jobs=2)
+    assert not store.out.exists(), "nothing is made in its stead"
+    assert engine.living[-1].told == ["terminate"]
+
+
+def test_a_result_that_another_run_has_just_made_is_taken_whatever_it_is(store: Store, plan: Plan) -> None:
+    """Between this run's first look and the cell's turn; a failure of that kind is tried again by the next command."""
+    runner = Runner(store, plan, FakeEngine())
+    runner.settle()
+    student = next(item for item in runner.items if item.spec.kind == "evaluate")
+    for item in (student.sources[0], student):
+        store.add(item.spec, item.planned.launch)
+    write_failure(student.cell, "killed", "three times")
+    engine = runner.engine
+    assert isinstance(engine, FakeEngine)
+    runner.run(engine.open(jobs=1, device="cpu"), Silent())
+    assert (student.fate, student.reason) == (Fate.FAILED, "three times")
+    assert student.cell.id not in engine.started
+    engine = FakeEngine()
+    run(store, plan, engine)
+    assert engine.started == [student.cell.id]
 
 
 def test_a_set_that_changed_makes_its_students_stale(store: Store, plan: Plan) -> None:
