@@ -15,10 +15,11 @@ from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
 Standing = Literal["run", "can be run", "cannot"]
+CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-shuffle", "2505.18399": "soft-rded-crop"}
+"""How the evaluator called `soft-rded` crops in papers whose programs are known: CaO2's, RDED's, D3HR's."""
+CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
+"""How collages are cropped elsewhere; for all others the form for whole images is offered."""
 CROPS = "soft-rded-half"
-"""What is offered for `soft-rded`, of which papers seldom say how they crop: the form for whole images."""
-COLLAGES = {"rded": "soft-rded-shuffle"}
-"""Methods whose images are collages."""
 
 
 class FieldCell(Record):
@@ -89,7 +90,7 @@ def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> 
         standing=standing,
         table=run[0] if run else None,
         acc_best=run[1] if run else None,
-        how=why or _command(method or "", dataset, ipc, student, protocol),
+        how=why or _command(method or "", dataset, ipc, student, protocol_here(method or "", protocol, number.arxiv)),
     )
 
 
@@ -97,13 +98,15 @@ def _command(method: str, dataset: str, ipc: str, student: str, protocol: str) -
     """What makes the number here, at the number of sets and students that is the dataset's headline."""
     count = "" if ipc == "full" else f" --ipc {ipc}"
     chosen = f"'{method}'" if "[" in method else method
-    name = protocol_here(method, protocol)
-    return f"bench run -m {chosen} -d {dataset}{count} --protocol {name} --student {student_here(name, student)}"
+    trained = student_here(protocol, student)
+    return f"bench run -m {chosen} -d {dataset}{count} --protocol {protocol} --student {trained}"
 
 
-def protocol_here(method: str, protocol: str) -> str:
-    """The registered protocol of a published evaluator."""
-    return COLLAGES.get(method, CROPS) if protocol == "soft-rded" else protocol
+def protocol_here(method: str, protocol: str, arxiv: str) -> str:
+    """The registered protocol of the evaluator that a paper's row of a method names."""
+    if protocol != "soft-rded":
+        return protocol
+    return CROPS_OF_PAPER.get(arxiv) or CROPS_OF_METHOD.get(method, CROPS)
 
 
 def student_here(protocol: str, student: str) -> str:
@@ -124,9 +127,10 @@ def _why_not(method: str | None, number: PaperNumber, dataset: str, student: str
         return _unavailable(DATASETS, dataset)
     if protocol in ("", "unknown"):
         return "its source does not say which evaluator made it"
-    if protocol_here(method, protocol) not in PROTOCOLS:
+    name = protocol_here(method, protocol, number.arxiv)
+    if name not in PROTOCOLS:
         return _unavailable(PROTOCOLS, protocol)
-    known: Any = PROTOCOLS.load(protocol_here(method, protocol))
+    known: Any = PROTOCOLS.load(name)
     if student_here(known.name, student) not in known.students:
         return f"{known.id} does not train {student}"
     return None

@@ -1,0 +1,44 @@
+"""The studies of papers hold all that can be run of them, and plan."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.planning.study import find_study, study_names
+from ddbench.reports.analyses import field
+
+
+def test_the_studies_are_those_of_the_numbers() -> None:
+    spec = importlib.util.spec_from_file_location("paper_studies", Path(__file__).with_name("paper_studies.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    again = "write them again: python -P tests/reports/paper_studies.py"
+    written = {path.name: path.read_text(encoding="utf-8") for path in module.FOLDER.glob("paper-*.yaml")}
+    assert written == module.studies(), again
+    assert len(written) >= 8
+
+
+def test_every_cell_of_a_paper_is_in_its_study() -> None:
+    study = find_study("paper-mgd3")
+    planned = {
+        (method, dataset, str(ipc), spec.protocol, spec.student)
+        for options in study.runs
+        for spec in [RunSpec.model_validate({**options})]
+        for method in spec.methods
+        for dataset in spec.datasets
+        for ipc in spec.ipc or ()
+    }
+    cells = [c for c in field.build([]) if c.paper.arxiv == "2505.18963" and c.standing != "cannot" and c.ipc != "full"]
+    for cell in cells:
+        method = cell.method or ""
+        protocol = field.protocol_here(method, cell.protocol, cell.paper.arxiv)
+        student = field.student_here(protocol, cell.student)
+        assert (method, cell.dataset, cell.ipc, protocol, student) in planned
+
+
+def test_papers_are_listed() -> None:
+    assert {"paper-dmgd", "paper-mgd3", "paper-minimax"} <= set(study_names())
