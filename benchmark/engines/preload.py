@@ -20,8 +20,6 @@ with (
 
     import ddbench.benchmark.cells.distill
     import ddbench.benchmark.cells.evaluate
-    import ddbench.methods.diffusion.latents
-    import ddbench.methods.diffusion.sampler
     from ddbench.benchmark.core import environment
 
 PIL.Image.init()  # its readers of all formats
