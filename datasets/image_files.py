@@ -7,6 +7,7 @@ nor the EXIF orientation is applied; CMYK and YCbCr become RGB by Pillow's formu
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -84,7 +85,8 @@ def read_8bit(path: Path, mode: Literal["L", "RGB"], flatten: str | None = None)
         raise ValueError("cannot be read as an image (of no known format or depth)") from error
     except Exception as error:  # of damaged files, decoders raise whatever comes up
         passed = isinstance(error, _Refused | UsageError | MemoryError)
-        if passed or (isinstance(error, OSError) and error.errno is not None):
+        # A decoder that looks before the beginning of a small file is told EINVAL, which is the file's own trouble.
+        if passed or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise
         raise ValueError(f"cannot be read as an image ({error or type(error).__name__})") from error
     if frames > 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from ddbench.datasets.base import Dataset
 from ddbench.methods import base
@@ -115,11 +115,13 @@ class ObserverParams(ClassifierParams):
 
     @model_validator(mode="before")
     @classmethod
-    def _note_the_file(cls, given: Any) -> Any:
+    def _note_the_file(cls, given: Any, info: ValidationInfo) -> Any:
         """The weights, not only where they lie, belong to what a cell is."""
         if isinstance(given, Mapping) and given.get("checkpoint") is not None and given.get("network") in PRETRAINED:
             raise ValueError(f"checkpoint: {given['network']} comes with its own weights; leave checkpoint out")
         if not isinstance(given, Mapping) or given.get("checkpoint") is None or given.get("checkpoint_sha256"):
+            return given
+        if base.is_noted(info):
             return given
         path = Path(given["checkpoint"]).expanduser().resolve()
         if not path.is_file():

@@ -10,7 +10,6 @@ import csv
 import errno
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -175,8 +174,8 @@ def _zip_members(file: Path) -> Iterator[tuple[str, bytes]]:
                 if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
                     continue
                 yield str(path), archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
-        if not _of_the_file(error):
+    except Exception as error:  # of damaged files, the reader raises whatever comes up
+        if isinstance(error, UsageError | MemoryError) or not _of_the_file(error):
             raise
         raise UsageError(f"{file} is damaged or not a zip archive ({error}); get it again") from error
 
@@ -188,7 +187,6 @@ def _of_the_file(error: Exception) -> bool:
 
 def _parquet_images(tables: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Images as files in folders of their class numbers: `00003/00000.jpg`."""
-    import pyarrow
     import pyarrow.parquet
 
     counts: dict[int, int] = {}
@@ -210,8 +208,8 @@ def _parquet_images(tables: list[Path]) -> Iterator[tuple[str, bytes]]:
                         suffix = next((suffix for begin, suffix in KINDS if data.startswith(begin)), ".png")
                         yield f"{number:05d}/{counts.setdefault(number, 0):05d}{suffix}", data
                         counts[number] += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        if not _of_the_file(error):
+    except Exception as error:  # of damaged files, the reader raises whatever comes up
+        if isinstance(error, UsageError | MemoryError) or not _of_the_file(error):
             raise
         raise UsageError(f"{tables[0].parent}: damaged parquet files ({' '.join(str(error).split())})") from error
 

@@ -86,7 +86,6 @@ class ParquetSource(Source):
         return None if found is None else found._replace(wnid=wnid)
 
     def _rows(self, file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
-        import pyarrow
         import pyarrow.parquet
 
         try:
@@ -94,8 +93,8 @@ class ParquetSource(Source):
                 for batch in opened.iter_batches(batch_size=ROWS, columns=list(columns)):
                     for row in batch.to_pylist():
                         yield tuple(_field(row, column) for column in columns)
-        except (pyarrow.ArrowException, KeyError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the system's trouble, not the file's
+        except Exception as error:  # of damaged files, the reader raises whatever comes up
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
                 raise
             raise UsageError(
                 f"{file} does not hold ImageNet's images: expected the columns image (bytes, path) and label ({error})"

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ddbench.methods import base
 
@@ -90,7 +90,9 @@ class ExternalParams(base.Params):
 
     @model_validator(mode="before")
     @classmethod
-    def _hash_program(cls, given: Any) -> Any:
+    def _hash_program(cls, given: Any, info: ValidationInfo) -> Any:
+        if base.is_noted(info):
+            return given
         if isinstance(given, dict) and given.get("program") and not given.get("program_sha256"):
             return {**given, "program_sha256": source_sha256(Path(str(given["program"])).expanduser())}
         return given

@@ -63,8 +63,8 @@ class RDED(Method):
         check_enough_images(
             task,
             crops,
-            f"the {crops} crops that {task.ipc} images of factor={factor} take",
-            lambda found: f"choose --ipc {found // factor**2} or less, or a smaller factor",
+            f"the {crops} crops that {task.ipc} image{'' if task.ipc == 1 else 's'} of factor={factor} take",
+            lambda found: _remedy(found, factor),
         )
         self._image_size, self._factor, self._observer = image_size, factor, observer(task, self.params)
         scale = self.params.source_scale
@@ -82,3 +82,10 @@ class RDED(Method):
             images = collages(self._source, best, task.ipc, self._factor, self._image_size, task.device)
             finish = through_jpeg if self.params.jpeg else lambda image: image
             yield [DistilledImage(class_index, i, finish(images[i])) for i in missing]
+
+
+def _remedy(found: int, factor: int) -> str:
+    """What can be made of the images that a class has."""
+    if found < factor**2:
+        return f"choose factor=1 and --ipc {found} or less" if found else "a class without images has no crops"
+    return f"choose --ipc {found // factor**2} or less, or a smaller factor"

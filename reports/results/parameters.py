@@ -16,7 +16,7 @@ from ddbench.benchmark.core.result import PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec, Scalar
 from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets.base import Dataset, Default
-from ddbench.methods.base import Method
+from ddbench.methods.base import NOTED, Method
 
 Source = Literal["dataset", "variant", "user"]
 
@@ -65,8 +65,8 @@ def method_of(spec: MethodSpec | None) -> Method | None:
         return None
     try:
         method = METHODS.load(spec.name)
-        loaded: Method = method(method.Params.model_validate(spec.params))
-    except Exception:  # not registered, or other parameters now; validators that open files may raise anything
+        loaded: Method = method(method.Params.model_validate(spec.params, context=NOTED))
+    except Exception:  # not registered, or other parameters now; a plugin's validators may raise anything
         return None
     return loaded
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save as save_safetensors
 
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.transfer.bundle import write_bundle
 from ddbench.benchmark.transfer.merge import merge
@@ -105,6 +106,23 @@ def test_archives_of_the_hub(cache: Path, data: st.DataObject, kind: str) -> Non
     with held(f"a {kind} file of the hub"):
         hub._unpacked(target, read(file))  # type: ignore[operator]
         assert sorted(path.name for path in cache.iterdir() if path not in (file, target)) == []
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "damaged"),
+    [
+        (hub._zip_members, _zip()[1:], "not a zip archive"),  # places before the beginning of the file
+        (lambda file: hub._parquet_images([file]), _parquet().replace(b"\x04path", b"\x04\x80ath"), "damaged parquet"),
+        (lambda file: hub._parquet_images([file]), b"PAR1" + b"\xff" * 200 + _parquet()[204:], "damaged parquet"),
+    ],
+    ids=["zip", "name", "page"],
+)
+def test_what_fuzzing_found_in_archives_of_the_hub(read: Any, content: bytes, damaged: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=damaged) as caught:
+        list(read(file))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def _tensors() -> dict[str, bytes]:

@@ -53,6 +53,13 @@ def test_any_bytes_as_an_image(
         assert pixels.ndim == (2 if mode == "L" else 3)
 
 
+def test_what_fuzzing_found(tmp_path: Path) -> None:
+    """A palette is looked for 769 bytes before the end, and the system says `Invalid argument`."""
+    (tmp_path / "image.pcx").write_bytes(IMAGES["P.pcx"][:200])
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_8bit(tmp_path / "image.pcx", "RGB")
+
+
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")

@@ -264,3 +264,16 @@ def test_what_it_cannot_do_is_said(rded_task: Make) -> None:
         run(rded_task(Planted()), factor=5, pool=900)
     with pytest.raises(UsageError, match=r"class a has 20 training images, fewer than the 24 crops .* --ipc 5 or less"):
         run(rded_task(Planted(), ipc=6))
+
+
+@pytest.mark.parametrize("found", [1, 3])
+def test_classes_smaller_than_one_collage(found: int, rded_task: Make) -> None:
+    """`choose --ipc 0 or less` is no advice; what is given instead works."""
+    task = rded_task(Planted(), ipc=1, per_class=found)
+    what = (
+        f"class a has {found} training image{'s' * (found > 1)}, fewer than the 4 crops that 1 image of factor=2 take"
+    )
+    with pytest.raises(UsageError, match=f"^{what}; choose factor=1 and --ipc {found} or less$"):
+        RDED(RDED.Params(factor=2)).prepare(task)
+    images = run(rded_task(Planted(), ipc=found, per_class=found), factor=1)
+    assert len(images) == found * len(CLASSES)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,10 @@ from ddbench.benchmark.core.result import PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.reports.output import status
+from ddbench.reports.results import rows
 from ddbench.reports.results.parameters import may_be_published, method_of, origin, real_images_read
+from ddbench.reports.site.build import build_site
 
 
 def planned(selector: str) -> tuple[str, MethodSpec]:
@@ -77,3 +84,43 @@ def test_every_method_that_selects_shows_real_images_and_every_built_in_says(nam
         assert method().shows_real_images() is True
     else:
         assert method().shows_real_images() in (True, False)
+
+
+LOOKED: list[str] = []
+LOOKING = [False]
+
+
+def _look(event: str, arguments: tuple[Any, ...]) -> None:
+    if LOOKING[0] and event in ("open", "os.listdir", "os.scandir"):
+        LOOKED.append(os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else "")
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("external", {"program": "PLACE"}), ("external", {"command": "x", "program": "PLACE"})]
+    + [(name, {"checkpoint": "PLACE/weights.pt"}) for name in ("herding", "rded")],
+)
+def test_reports_leave_the_files_alone_that_a_result_names(
+    make_folder: Callable[..., Any], tmp_path: Path, method: str, params: dict[str, str]
+) -> None:
+    """`program=/usr` in anybody's result had the whole disk hashed by whoever read it."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for name in ("program.py", "weights.pt"):
+        (place / name).write_text("x")
+    folder = make_folder(tmp_path / "runs")
+    named = {key: value.replace("PLACE", str(place)) for key, value in params.items()}
+    folder.method(method, [[60.0], [61.0]], params=named)
+    sys.addaudithook(_look)
+    LOOKED.clear()
+    LOOKING[0] = True
+    try:
+        build_site(folder.out, tmp_path / "site")
+        status.build(rows.read(folder.out))
+    finally:
+        LOOKING[0] = False
+    assert any(path.startswith(str(folder.out)) for path in LOOKED), "the hook sees what is read"
+    assert [path for path in LOOKED if path.startswith(str(place))] == []
+    loaded = method_of(MethodSpec(name=method, version=1, params=named))
+    assert loaded is not None
+    assert not any(value for key, value in loaded.params.model_dump().items() if key.endswith("_sha256"))
