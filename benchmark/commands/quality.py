@@ -51,7 +51,8 @@ def quality(
         typer.Option(
             "--features",
             help="Feature space: a student network that is trained on the real images, such as convnet3 or "
-            "convnet3\\[epochs=30,augmentation=affine] (parameters as of herding), or inception:FILE with weights.",
+            "convnet3\\[epochs=30,augmentation=affine] (parameters as of herding); efficientnet_lite0, "
+            "which comes trained; or inception:FILE with weights.",
             show_default="the classifier of herding's recipe for the dataset",
         ),
     ] = None,

@@ -4,6 +4,9 @@ Training-free.
 The real latents of a class are taken up to a noise level by DDIM inversion, where they are nearly Gaussian (domain
 mapping). Groups of IPC latents are drawn from the Gaussian with their mean and variance, the group whose own statistics
 are closest is kept (representative sampling), and DDIM takes it down to images again.
+
+The draws' numbers are independent, as in the paper, whose latents are an autoencoder's. At a prior of photographs' own
+pixels, which are alike where they are neighbours, such draws denoise to fog: `covariance=full` is for these.
 """
 
 from __future__ import annotations

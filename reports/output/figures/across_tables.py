@@ -10,7 +10,16 @@ from matplotlib.ticker import NullLocator
 
 from ddbench.reports.output.captions import setting, slug
 from ddbench.reports.output.figures.labels import label_points
-from ddbench.reports.output.figures.parts import ACCURACY, DASHED, MOST_NAMED, NAME_LENGTH, Drawing, fit, interval_line
+from ddbench.reports.output.figures.parts import (
+    ACCURACY,
+    DASHED,
+    MOST_NAMED,
+    NAME_LENGTH,
+    Drawing,
+    fit,
+    interval_line,
+    interval_said,
+)
 from ddbench.reports.output.figures.style import COLOURS, MAIN, MARKS, POINTS, SMALL_POINTS, blank, shown
 from ddbench.reports.output.formats import folded
 from ddbench.reports.statistics.crossed import Summary
@@ -55,8 +64,8 @@ def against_ipc(tables: Sequence[TableView], inches: float) -> Drawing | str:
         figure.supylabel(ACCURACY, size=POINTS)
     whole = " and ".join(f"{mean:.2f}" for mean in references)
     caption = (
-        f"{setting(some)} Mean accuracy after the last epoch against images per class, with 95 % intervals over "
-        f"distilled sets (Student-t), which may run beyond the axes{'' if alone else '; a panel for each method'}."
+        f"{setting(some)} Mean accuracy after the last epoch against images per class, with 95 % intervals "
+        f"({interval_said(some)}), which may run beyond the axes{'' if alone else '; a panel for each method'}."
         + (f" Dashed, or above: trained on the whole training set ({whole})." if references else "")
     )
     return Drawing(slug(tables[0], ipc=False, kind="ipc"), figure, caption)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ddbench.reports.output.figures.style import PALE
 from ddbench.reports.statistics.crossed import Summary
+from ddbench.reports.tables.views import TableView
 
 ACCURACY = "accuracy, %"
 NAME_LENGTH = 28
@@ -19,6 +20,12 @@ MOST_NAMED = 12
 """The most points with their names beside them; more are numbered, with the names below."""
 DASHED: dict[str, Any] = {"color": PALE, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 0}
 """How lines of reference look."""
+
+
+def interval_said(tables: Sequence[TableView]) -> str:
+    """What the tables' intervals rest on."""
+    pooled = any(table.pooled_methods for table in tables)
+    return "Student-t over distilled sets" + (", their variance pooled over a table's methods" if pooled else "")
 
 
 @dataclass(frozen=True)

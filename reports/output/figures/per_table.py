@@ -13,7 +13,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ddbench.reports.output.captions import setting, slug
 from ddbench.reports.output.columns import rank
 from ddbench.reports.output.figures.labels import label_points
-from ddbench.reports.output.figures.parts import ACCURACY, DASHED, MOST_NAMED, NAME_LENGTH, Drawing, fit, interval_line
+from ddbench.reports.output.figures.parts import (
+    ACCURACY,
+    DASHED,
+    MOST_NAMED,
+    NAME_LENGTH,
+    Drawing,
+    fit,
+    interval_line,
+    interval_said,
+)
 from ddbench.reports.output.figures.style import GREY, MAIN, PALE, SMALL_POINTS, blank, plain_seconds, shown
 from ddbench.reports.output.formats import folded
 from ddbench.reports.tables.methods_as_run import methods_as_run
@@ -51,8 +60,9 @@ def accuracy(table: TableView, inches: float) -> Drawing:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(ACCURACY)
     caption = (
-        f"{setting([table])} Mean accuracy after the last epoch and its 95 % interval (Student-t over distilled "
-        f"sets), by mean; beside it the ranks that a two-sided 5 % test leaves. {_marks_said([row for row, _ in rows])}"
+        f"{setting([table])} Mean accuracy after the last epoch and its 95 % interval "
+        f"({interval_said([table])}), by mean; beside it the ranks that a two-sided 5 % test leaves. "
+        f"{_marks_said([row for row, _ in rows])}"
     )
     return Drawing(slug(table, ipc=True, kind="accuracy"), figure, caption.rstrip())
 
