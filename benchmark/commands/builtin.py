@@ -16,6 +16,7 @@ ENTRIES: list[Entry] = [
     _verb("eval", "Train students on a distilled set that anything has made."),
     _verb("list", "What there is to run, run on, and be judged by."),
     _verb("env", "What results from this machine will say of it: versions, hardware, source."),
+    _verb("doctor", "Do this machine and a results folder's file system give what runs need? Tried out."),
     _verb("train-prior", "Train a small pixel-space prior on a dataset's training images."),
     _verb("prepare", "Find a dataset's files; decode them once."),
     _verb("verify", "Count a dataset's images against the whole split."),

@@ -41,6 +41,7 @@ from ddbench.benchmark.core.result import (
 )
 from ddbench.benchmark.core.sharing.at_work import AtWork, at_work, runs_at_work
 from ddbench.benchmark.core.sharing.attempts import Attempts, Cause
+from ddbench.benchmark.core.sharing.file_system import require_fit
 from ddbench.benchmark.core.sharing.holder import Holder, own_name
 from ddbench.benchmark.core.sharing.lease import Lease, holder_of, require_mine
 from ddbench.benchmark.core.sharing.locks import lock, lock_or_refuse
@@ -354,16 +355,14 @@ class Store:
         """Make the folders.
 
         Raises:
-            RunError: the place cannot be written, with the system's reason.
+            RunError: the place cannot be written, with the system's reason, or results would not be safe in it.
             UsageError: there are results of another schema in it.
         """
         self.require_schema()
         try:
             for folder in (self.cells, self.sets, self.artefacts, self.plans):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.out / f".writable.{own_name()}.tmp"
-            probe.write_bytes(b"x")
-            probe.unlink()
+            require_fit(self.out)
         except OSError as error:
             raise RunError(
                 f"cannot write results to {self.out}: {error.strerror}. Choose another folder with --out."

@@ -70,7 +70,7 @@ class Lease:
             return False
         self.number, self.holder = _newest(self.folder)[0] + 1, this_process()
         self._text = self.holder.model_dump_json().encode() + b"\n"
-        if not _create(self._file, self._text + _count(0)):
+        if not create_whole(self._file, self._text + _count(0)):
             return False
         if _newest(self.folder) != (self.number, False):  # this machine had not heard of higher numbers
             self._file.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def _count(count: int) -> bytes:
     return f"{count:0{COUNT_DIGITS}d}\n".encode()
 
 
-def _create(file: Path, text: bytes) -> bool:
+def create_whole(file: Path, text: bytes) -> bool:
     """Create a file, whole, unless it is there; returns whether it was created."""
     temporary = file.with_name(f".{own_name()}.tmp")
     temporary.write_bytes(text)
