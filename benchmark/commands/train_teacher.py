@@ -66,6 +66,7 @@ def train_teacher(
     from ddbench.benchmark.core.registry import DATASETS, load_plugin
     from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.benchmark.planning.teacher_files import TORCHVISION_FILE
+    from ddbench.benchmark.protocols import network_names
     from ddbench.benchmark.protocols.definitions import soft_rded
     from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
@@ -84,6 +85,10 @@ def train_teacher(
         raise UsageError(
             f"the teacher of {dataset} is torchvision's {TORCHVISION_FILE} and is not trained here; take it "
             "over with --from FILE, or name another network with --network for a protocol that overrides its teacher"
+        )
+    if network is not None and network_names.find(network).comes_trained:
+        raise UsageError(
+            f"{network} comes trained: use it as it is, with --teacher {network} of `bench run` and `eval`"
         )
     import torch
 

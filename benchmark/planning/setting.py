@@ -135,6 +135,11 @@ def resolve_protocol(selector: str, teacher: str | None = None) -> tuple[Protoco
     if teacher is not None:
         swept = {**swept, "teacher": [teacher]}
     protocol: Protocol = PROTOCOLS.load(name)
+    if teacher is not None and protocol.teacher is None:
+        raise UsageError(
+            f"--teacher {teacher}: protocol {protocol.id} trains with {protocol.labels} and has no teacher; name one "
+            "with a teacher's labels, such as --protocol soft-rded-half (`bench list protocols`)"
+        )
     if at and version != str(protocol.version):
         raise UsageError(f"--protocol {selector}: this version of ddbench has {protocol.name}@{protocol.version}")
     if swept:

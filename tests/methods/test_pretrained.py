@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from sklearn.datasets import load_sample_images
+from typer.testing import CliRunner
 
 from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.pretrained import PretrainedClassifier, build
+from ddbench.benchmark.commands import cli
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.planning.contestants import contestants
@@ -135,7 +137,9 @@ def test_a_teacher_sees_images_as_the_protocol_normalises_them() -> None:
 def test_it_is_named_where_it_stands_for_another_teacher() -> None:
     with pytest.raises(UsageError, match="name two teachers"):
         resolve_protocol("soft-rded-half[teacher=resnet50_bn]", "efficientnet_lite0")
-    with pytest.raises(UsageError, match="has no teacher, so it has no teacher to override"):
+    with pytest.raises(
+        UsageError, match="trains with hard labels and has no teacher; name one .* --protocol soft-rded-half"
+    ):
         resolve_protocol("hard-minimax-sgd", "efficientnet_lite0")
     assert soft_rded.HALF.teacher is not None
     assert soft_rded.HALF.teacher.network == "resnet18_bn", "the paper's, unless somebody says otherwise"
@@ -146,6 +150,10 @@ def test_it_is_named_where_it_stands_for_another_teacher() -> None:
             "digits", split=None, data=None, recipe=teachers.recipe("efficientnet_lite0", 8, epochs=1), resolution=8,
             device=CPU, progress=lambda note: None, on_epoch=lambda epoch, loss: None,
         )  # fmt: skip
+    asked = CliRunner().invoke(cli.app, ["train-teacher", "-d", "woof", "--network", "efficientnet_lite0"])
+    assert "efficientnet_lite0 comes trained: use it as it is, with --teacher efficientnet_lite0" in str(
+        asked.exception
+    )
     assert networks.build("efficientnet_lite0", 10, 32).training
 
 
