@@ -27,17 +27,17 @@ def set_card(
     spec = students[0].spec if distill is None else distill.spec
     label = escaped(printable(students[0].label if distill is None else distill.label))
     ipc = "whole training set" if spec.ipc is None else f"IPC {spec.ipc}"
-    split = f"{spec.dataset.name}, split {spec.dataset.split}"
+    name, part = escaped(spec.dataset.name), escaped(spec.dataset.split)
     lines = [
         *("---", "task_categories:", "- image-classification", "tags:", *(f"- {tag}" for tag in TAGS), "---", ""),
-        f"# {label}: {spec.dataset.name}, {ipc}",
+        f"# {label}: {name}, {ipc}",
         "",
-        f"A distilled set of {n_images:,} images for {split}. Its name is the SHA-256 of its decoded images, classes "
-        f"and indices: `{sha256}` (ddbench's `image_set_sha256`); `manifest.json` says which classes there are.",
+        f"A distilled set of {n_images:,} images for {name}, split {part}. Its name is the SHA-256 of its decoded "
+        f"images, classes and indices: `{sha256}` (ddbench's `image_set_sha256`); `manifest.json` says which classes there are.",
         "",
     ]
     if distill is not None:
-        lines += ["Made by", "", "    " + command(distill, []), ""]
+        lines += ["Made by", "", "    " + " ".join(command(distill, []).splitlines()), ""]
         prior = None if distill.result is None else distill.result.prior
         if prior is not None:
             said = printable(prior.name), prior.sha256, printable(prior.trained_on)
