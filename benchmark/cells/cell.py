@@ -18,6 +18,7 @@ from types import FrameType
 from ddbench.benchmark.cells.failures import lost_too_often, write_failure_held
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
+from ddbench.benchmark.cells.tidy import tidy
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
@@ -95,11 +96,7 @@ def _attempt(cell: CellDir, lease: Lease, launch: Launch, *, forked: bool) -> in
         write_failure_held(cell, status, reason, retriable=retriable)
         return EXIT_FAILED
     cell.attempts.end(Cause.DONE)
-    if isinstance(spec, DistillSpec):
-        from ddbench.benchmark.cells.distill import forget_rounds
-
-        forget_rounds(cell, spec, launch, store)
-    (cell.path / "checkpoint.pt").unlink(missing_ok=True)
+    tidy(cell, spec, map(store.cell, launch.shards))
     return EXIT_OK
 
 

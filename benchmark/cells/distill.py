@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import shutil
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -285,12 +284,3 @@ def _with_less_memory(cell: CellDir, plan: CellPlan, said: str, progress: Progre
     print(f"{note} ({said})", flush=True)
     progress.update(note=note)
     return halved
-
-
-def forget_rounds(cell: CellDir, spec: DistillSpec, launch: Launch, store: Store) -> None:
-    """Free what a finished cell no longer needs: a set's files are links to the same data, in the rounds of its shards
-    too. A shard's rounds are what the set is merged from, so they stay until it is."""
-    shutil.rmtree(cell.path / "scratch", ignore_errors=True)
-    if spec.shard is None:
-        for owner in (cell, *map(store.cell, launch.shards)):
-            shutil.rmtree(owner.path / "rounds", ignore_errors=True)

@@ -222,7 +222,7 @@ class CellDir:
 
     def sweep(self) -> None:
         """Remove unfinished files of holders that were killed; what `add` writes may be another run's just now."""
-        remove_strays(self.path, but=("spec.json", "launch.json", LOOK))
+        remove_strays(self.path, but=("spec.json", "launch.json"))
 
     def _is_ok(self) -> bool:
         result = self.result_seen()

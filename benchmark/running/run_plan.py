@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.files import remove_strays
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import DistillSpec
 from ddbench.benchmark.core.store import Store
@@ -175,6 +176,16 @@ class _Run:
                     f"{self.store.superseded}, and {stale[1]} of its present images are back"
                 )
             runner.settle()
+            self.planned.plan.save(self.store)
+            if not others:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what killed runs and cells have left, while nobody else is at work here."""
+        remove_strays(self.store.plans)
+        for item in self.runner.items:
+            if item.fate in (Fate.WAITING, Fate.REUSED):
+                self.runner.tidy_after_kill(item, done=item.fate is Fate.REUSED, alone=True)
 
     def _waiting(self) -> AbstractContextManager[object]:
         self._say(f"waiting for another run that is planning in {self.store.out}")
@@ -183,7 +194,6 @@ class _Run:
     def _make(self, others: Sequence[Setting]) -> None:
         spec, runner, engine = self.spec, self.runner, self.engine
         if not runner.waiting():
-            self.planned.plan.save(self.store)
             with self._tracked(Observer()):
                 return
         before_run(others, spec.data, self.reporter)
@@ -192,7 +202,6 @@ class _Run:
         slots = engine.open(jobs=at_once.jobs, device=self.planned.plan.sets[0].launch.device)
         for note in engine.notes:
             self._say(note)
-        self.planned.plan.save(self.store)
         runner.per_gpu = at_once.per_gpu
         try:
             with self.reporter.view(runner.items) as view, self._tracked(view) as observer:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from ddbench.benchmark.cells.cell import EXIT_CHANGED, EXIT_ELSEWHERE, EXIT_TERMINATED
 from ddbench.benchmark.cells.failures import write_failure, write_failure_held
+from ddbench.benchmark.cells.tidy import tidy_after_kill
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS, Cause
@@ -399,8 +400,15 @@ class Runner:
         elif item.cell.result_seen() is None or item.cell.result_sha256() == live.replaces:
             self._ended_without_result(live, status)
         else:
+            if status:  # killed between its result and its end
+                self.tidy_after_kill(item, done=True, alone=False)
             self._finish(item)
         return True
+
+    def tidy_after_kill(self, item: Item, *, done: bool, alone: bool) -> None:
+        """As `tidy.tidy_after_kill`."""
+        shards = [source.cell for source in item.sources] if item.merges else []
+        tidy_after_kill(item.cell, item.spec, shards, done=done, alone=alone)
 
     def _leave_elsewhere(self, item: Item) -> None:
         self._elsewhere.append(item)
