@@ -26,6 +26,8 @@ def write_failure(cell: CellDir, status: Status, reason: str, *, retriable: bool
             write_failure_held(cell, status, reason, retriable=retriable)
     except Busy:
         return
+    except OSError as error:
+        _tell(cell, error)
 
 
 def write_failure_held(cell: CellDir, status: Status, reason: str, *, retriable: bool = False) -> None:
@@ -41,8 +43,14 @@ def write_failure_held(cell: CellDir, status: Status, reason: str, *, retriable:
         cell.commit(result)
         cell.attempts.end(Cause.DONE)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            print(f"cannot write {cell.path / RESULT}: {error}", file=sys.stderr)
+        _tell(cell, error)
+
+
+def _tell(cell: CellDir, error: OSError) -> None:
+    """What becomes of a cell that cannot even keep why it failed; its log may lie on a full disk, too."""
+    with contextlib.suppress(OSError):
+        said = f"cannot write {cell.path / RESULT}: {error.strerror}; mend that, and the same command goes on"
+        print(said, file=sys.stderr, flush=True)
 
 
 def lost_too_often(cell: CellDir) -> str:
