@@ -111,9 +111,10 @@ def _decimals(measure: Measure, value: float) -> int:
 
 def _setting(table: QualityTable) -> str:
     space = table.features
-    accuracy = space.validation_accuracy_percent
+    accuracy, weights = space.validation_accuracy_percent, space.weights_sha256[:8]
+    named = "" if weights in space.space.title else f", weights {weights}"
     parts = [
-        f"features of {space.space.title}, {space.dimensions} dimensions, weights {space.weights_sha256[:8]}",
+        f"features of {space.space.title}, {space.dimensions} dimensions{named}",
         *([f"{accuracy:.1f} % right on its validation images"] if accuracy is not None else []),
         f"against {table.real:,} of {table.train:,} training images",
         *table.devices,
