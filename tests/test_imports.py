@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
         *("benchmark.core", "benchmark.protocols", "benchmark.planning", "benchmark.cells", "benchmark.engines"),
         *("datasets", *CONTRACTS, PRIORS),
     ),
+    "benchmark.cluster": (*("benchmark.core", "benchmark.planning", "benchmark.engines", "benchmark.running"),),
     "benchmark.check": (
         *("benchmark.core", "benchmark.planning", "benchmark.cells"),
         *("datasets", *CONTRACTS),

@@ -91,17 +91,18 @@ class Estimate:
         )
 
 
-def estimate(items: Sequence[Item], store: Store, *, probe: bool) -> Estimate:
+def estimate(items: Sequence[Item], store: Store, *, probe: bool, model: str | None = None) -> Estimate:
     """The time of all cells that this run would still run.
 
     Args:
         probe: on a CPU, time one step of what has no measured rate and would take long in all; it costs some seconds,
             in a process of its own.
+        model: of the device that they will run on, as `rates.device_model` has it; None: this machine's.
     """
     known = Rates(store)
     waiting = [item for item in items if item.fate in (Fate.WAITING, Fate.RUNNING) and not item.merges]
     device, threads = (waiting[0].planned.launch.device, waiting[0].planned.launch.threads) if waiting else ("cpu", 1)
-    model = rates.device_model(device)
+    model = model or rates.device_model(device)
     on_threads = "" if device.startswith("cuda") else f" ({threads} thread{'s' if threads > 1 else ''})"
     found = Estimate(device, model + on_threads)
     n_train, prior_steps = functools.cache(_train_images), functools.cache(_prior_step)

@@ -23,7 +23,7 @@ from ddbench.benchmark.running.at_once import AtOnce, cells_at_once
 from ddbench.benchmark.running.estimate import estimate
 from ddbench.benchmark.running.prepare import before_run, check_room, present_contents
 from ddbench.benchmark.running.reporter import Reporter
-from ddbench.benchmark.running.runner import Fate, Item, Observer, Runner
+from ddbench.benchmark.running.runner import Fate, Item, Observer, Part, Runner
 from ddbench.benchmark.running.tracking import installed, tracked
 
 
@@ -40,6 +40,8 @@ class RunOutcome:
     """What the run said: the setting on each dataset, what was left out and why, an estimate of its time."""
     interrupted: bool = False
     """Ctrl-C or SIGTERM ended it; the same run goes on where it stopped."""
+    idle: bool = False
+    """A part of a run (`Part`) ended for want of work, while others had still to make what is missing."""
 
     @property
     def fates(self) -> dict[str, int]:
@@ -81,10 +83,15 @@ class CellsFailed(RunError):
         super().__init__("\n".join(f"{item.fate} {item.complaint}" for item in outcome.failed))
 
 
-def run_plan(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bool = False) -> RunOutcome:
+def run_plan(
+    spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bool = False, part: Part | None = None
+) -> RunOutcome:
     """Run what is not there yet of a plan, or with `dry_run` only see what that is.
 
     Cells that fail are data: they are in the outcome, and raise nothing.
+
+    Args:
+        part: of the plan that this run takes on, where other runs see to the rest; None: all of it.
 
     Raises:
         UsageError: an engine that does not exist or cannot do what is asked, missing or incomplete images, or a results
@@ -92,11 +99,11 @@ def run_plan(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bo
         RunError: a results folder that cannot be written, that another run is at work in where all is to be made again,
             or that is moved away meanwhile; no room for the sets, or nothing to run at all.
     """
-    return _Run(spec, planned, reporter).go(dry_run=dry_run)
+    return _Run(spec, planned, reporter, part).go(dry_run=dry_run)
 
 
 class _Run:
-    def __init__(self, spec: RunSpec, planned: Planned, reporter: Reporter) -> None:
+    def __init__(self, spec: RunSpec, planned: Planned, reporter: Reporter, part: Part | None) -> None:
         self.spec, self.planned, self.reporter = spec, planned, reporter
         self.notes: list[str] = []
         self.store = Store(spec.out)
@@ -111,6 +118,7 @@ class _Run:
             reuse=spec.reuse,
             retry_failed=spec.retry_failed,
             timeout_seconds=spec.timeout,
+            part=part,
         )
 
     def go(self, *, dry_run: bool) -> RunOutcome:
@@ -217,7 +225,8 @@ class _Run:
         at_once = cells_at_once(self.spec, self.runner.waiting(), self.store)
         if at_once.note is not None:
             self._say(at_once.note)
-        expected = estimate(self.runner.items, self.store, probe=True)
+        # What every run of many would time anew, each for itself, and nobody would read.
+        expected = estimate(self.runner.items, self.store, probe=self.runner.part is None)
         for line in expected.lines(at_once.jobs):
             self._say(line)
         if warning := expected.warning(at_once.jobs):
@@ -229,4 +238,5 @@ class _Run:
         self.reporter.say(text)
 
     def _outcome(self) -> RunOutcome:
-        return RunOutcome(self.store.out, tuple(self.runner.items), tuple(self.notes), self.runner.interrupted)
+        runner = self.runner
+        return RunOutcome(self.store.out, tuple(runner.items), tuple(self.notes), runner.interrupted, runner.idle)

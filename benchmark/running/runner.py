@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
+from typing import Literal
 
 from ddbench.benchmark.cells.cell import EXIT_CHANGED, EXIT_ELSEWHERE, EXIT_TERMINATED
 from ddbench.benchmark.cells.failures import write_failure, write_failure_held
@@ -32,7 +33,9 @@ POLL_SECONDS = 0.1
 FULL_BYTES = 64 * 1024
 """Free bytes below which a disk counts as full: a cell's smallest files need more."""
 ELSEWHERE_SECONDS = 0.5
-"""Seconds between two looks at the cells that other processes are at."""
+"""Seconds between two looks at the cells that other processes are at, at least."""
+LOOKING_SHARE = 0.05
+"""Share of the time that such looks may take, where there are many of them or the file system is slow."""
 GRACE_SECONDS = 10.0
 """Seconds between asking a cell to stop and ending it."""
 
@@ -58,6 +61,16 @@ class Fate(StrEnum):
 
 MADE = (Fate.DONE, Fate.REUSED)
 """Fates of a cell whose set is there."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a plan that a run takes on, where other runs see to the rest."""
+
+    stage: Literal["distill", "evaluate"]
+    """`evaluate`: sets come from other runs, and their students are waited for."""
+    idle_seconds: float
+    """It ends once it has found nothing to do for so long."""
 
 
 @dataclass(eq=False)
@@ -158,7 +171,11 @@ class Runner:
     contents: Mapping[DatasetSpec, str] = field(default_factory=dict)
     """`SplitData.content_hash` of datasets as they are now; a cell that was run on other images is run again. Of a
     dataset that is not named here, every cell counts as current."""
+    part: Part | None = None
+    """None: the whole plan."""
     items: list[Item] = field(init=False)
+    idle: bool = field(default=False, init=False)
+    """It ended because it found nothing to do for too long, while others had still to make what is missing."""
     observer: Observer | None = field(default=None, init=False)
     interrupted: bool = field(default=False, init=False)
     _kill_now: bool = field(default=False, init=False)
@@ -194,6 +211,24 @@ class Runner:
         self.items = [item for item in self.items if not (item.stage == "shards" and item.planned.id in there)]
         for item in self.items:
             self._block_followers(item)
+        self._leave_to_others()
+
+    def _leave_to_others(self) -> None:
+        """What of the plan is not this run's part: students are none of its cells, sets come from elsewhere."""
+        if self.part is None:
+            return
+        if self.part.stage == "distill":
+            self.items = [item for item in self.items if isinstance(item.spec, DistillSpec)]
+            for item in self.items:
+                item.followers = [one for one in item.followers if isinstance(one.spec, DistillSpec)]
+            return
+        for item in self.items:
+            if isinstance(item.spec, DistillSpec) and item.fate is Fate.WAITING:
+                item.fate = Fate.ELSEWHERE
+                self._elsewhere.append(item)
+
+    def _is_own(self, item: Item) -> bool:
+        return self.part is None or item.spec.kind == self.part.stage
 
     def put_aside_stale(self) -> tuple[int, int]:
         """Put aside the cells that were run on other images than their dataset has now, and bring back those that
@@ -255,12 +290,18 @@ class Runner:
         for item in self.items:
             self._put_if_ready(item)
         running: list[_Running] = []
+        busy = time.monotonic()
         with _signals(self._interrupt), _ended_with(running):
             while True:
                 if not self.interrupted:
                     self._look_elsewhere()
                     self._start_ready(slots, running)
                 if not running and (self.interrupted or not (self._elsewhere or any(self._ready.values()))):
+                    break
+                if running or any(self._ready.values()):
+                    busy = time.monotonic()
+                elif self.part is not None and time.monotonic() - busy > self.part.idle_seconds:
+                    self.idle = True
                     break
                 time.sleep(POLL_SECONDS)
                 running[:] = [live for live in running if not self._ended(live)]
@@ -275,7 +316,7 @@ class Runner:
 
     def waiting(self) -> list[Item]:
         """The cells that this run has still to run."""
-        return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE)]
+        return [item for item in self.items if item.fate in (Fate.WAITING, Fate.ELSEWHERE) and self._is_own(item)]
 
     def _put_if_ready(self, item: Item) -> None:
         """Let a cell start that waits for nothing more than a slot."""
@@ -289,15 +330,19 @@ class Runner:
         """See what has become of the cells that other processes were at."""
         if not self._elsewhere or time.monotonic() < self._look_elsewhere_at:
             return
+        began = time.monotonic()
         there, self._elsewhere = self._elsewhere, []
         for item in there:
             if item.cell.running():
                 self._elsewhere.append(item)
             elif self._made_meanwhile(item, item.cell.result_sha256()):
                 self._finish(item, Fate.REUSED)
-            else:
+            elif self._is_own(item):
                 self._put(item)
-        self._look_elsewhere_at = time.monotonic() + ELSEWHERE_SECONDS
+            else:
+                self._elsewhere.append(item)
+        now = time.monotonic()
+        self._look_elsewhere_at = now + max(ELSEWHERE_SECONDS, (now - began) / LOOKING_SHARE)
 
     def _start_ready(self, slots: list[Slot], running: list[_Running]) -> None:
         while (found := self._next(slots, running)) is not None:
@@ -440,6 +485,8 @@ class Runner:
         except Busy:
             self._leave_elsewhere(item)
             return False
+        except OSError:  # a full disk: its last words say so
+            return True
         item.reason = f"{why}; attempt {lost + 1} of {MOST_ATTEMPTS} follows"
         self._change(item, Fate.LOST)
         self._again(item)
