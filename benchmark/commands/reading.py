@@ -57,7 +57,7 @@ def read_filtered(
 
 def filters_of(dataset: str | None, ipc: str | None, protocol: str | None, student: str | None) -> Filters:
     try:
-        ipcs = tuple(integers(ipc)) if ipc else ()
+        ipcs = () if ipc is None else tuple(integers(ipc))
     except ValueError as error:
         raise UsageError(f"--ipc: {error}") from error
     return Filters(

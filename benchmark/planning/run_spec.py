@@ -86,7 +86,9 @@ class RunSpec(BaseModel):
         description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
         "saves time.",
     )
-    timeout: float | None = Field(default=None, gt=0, description="Seconds that one cell may take.")
+    timeout: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Seconds that one cell may take."
+    )
     reuse: Reuse = Field(
         default="missing",
         description="missing: run what is absent, killed, out of memory or timed out; never: run all again; "

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.files import read_regular
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
 ORDERS: Mapping[str, str] = {
@@ -96,7 +97,7 @@ def read_list(file: str, class_ids: Sequence[str]) -> dict[str, str]:
         UsageError: no such file, a line without a class id, a mixture of these, or one of them twice.
     """
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8")
+        text = read_regular(Path(file).expanduser()).decode()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(

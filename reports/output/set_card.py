@@ -33,7 +33,8 @@ def set_card(
         f"# {label}: {name}, {ipc}",
         "",
         f"A distilled set of {n_images:,} images for {name}, split {part}. Its name is the SHA-256 of its decoded "
-        f"images, classes and indices: `{sha256}` (ddbench's `image_set_sha256`); `manifest.json` says which classes there are.",
+        f"images, classes and indices: `{sha256}` (ddbench's `image_set_sha256`); `manifest.json` says which classes "
+        "there are.",
         "",
     ]
     if distill is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ def build_site(
         UsageError: `out` is no results folder, no cell passes the filters, `to` holds something else, or a margin that
             is not positive.
     """
-    if not margin > 0:
+    if not 0 < margin < math.inf:
         raise UsageError(f"--margin {margin}: expected points above 0")
     before = _written_before(to)
     results = filters.apply(rows.read(out, follow_links=False))
