@@ -49,7 +49,7 @@ def report(
 
     It opens from disk and on any static host.
     """
-    from ddbench.reports.output.formats import left_out
+    from ddbench.reports.output.terminal import left_out
     from ddbench.reports.site.build import build_site
 
     filters = reading.filters_of(dataset, ipc, protocol, student)

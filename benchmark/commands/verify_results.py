@@ -65,7 +65,7 @@ def verify_results(
 
 def _show(findings: list[Finding], screen: Console) -> None:
     """One row for each thing that is wrong, and for each reason why something could not be recomputed."""
-    from ddbench.reports.output.formats import ruled
+    from ddbench.reports.output.terminal import ruled
     from ddbench.reports.results.rows import printable
 
     alike: dict[tuple[bool, str, str], list[str]] = {}

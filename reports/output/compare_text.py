@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ddbench.benchmark.core.registry import DATASETS
-from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import p_value, signed_interval
+from ddbench.reports.output.terminal import hanging, ruled
 from ddbench.reports.statistics.crossed import ALPHA
 from ddbench.reports.tables.compare import Line, Report
 

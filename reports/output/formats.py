@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddbench.reports.output.columns import Column, columns, legend, method_name
 from ddbench.reports.output.number_text import NOTHING
+from ddbench.reports.output.terminal import hanging, left_out, ruled, width
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables.views import Leaderboard, TableView
 
@@ -27,30 +26,6 @@ def print_terminal(board: Leaderboard, console: Console, *, best: bool = False) 
         console.print(NOTHING)
     if board.problems:
         console.print(left_out(board.problems))
-
-
-def left_out(problems: Sequence[Problem]) -> RenderableType:
-    lines = [hanging(f"{problem.path}: {problem.reason}") for problem in problems]
-    return Group(Text(f"Left out ({len(problems)}):", style="yellow"), *lines)
-
-
-def ruled() -> RichTable:
-    """An empty table with a rule under its head."""
-    return RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-
-
-def width(drawn: RenderableType, console: Console) -> int:
-    """Columns that it takes where it may have as many as it wants."""
-    return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
-
-
-def hanging(text: str, style: str = "") -> RenderableType:
-    """A list item whose further lines are indented under its first."""
-    grid = RichTable.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(Text("-", style=style), Text(text, style=style))
-    return grid
 
 
 def _terminal_table(table: TableView, console: Console, *, best: bool) -> RenderableType:

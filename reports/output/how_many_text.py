@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import number
+from ddbench.reports.output.terminal import hanging, ruled
 from ddbench.reports.results.words import counted
 from ddbench.reports.tables.how_many import HowMany
 

@@ -7,8 +7,8 @@ from collections import Counter
 from rich.console import Console
 from rich.text import Text
 
-from ddbench.reports.output.formats import hanging, ruled
 from ddbench.reports.output.number_text import interval, p_value
+from ddbench.reports.output.terminal import hanging, ruled
 from ddbench.reports.results.words import counted
 from ddbench.reports.tables.mean_rank import MeanRanks
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
-from ddbench.reports.output.formats import hanging, left_out, ruled
 from ddbench.reports.output.number_text import NONE, seconds
+from ddbench.reports.output.terminal import hanging, left_out, print_table, ruled
 from ddbench.reports.results.rows import (
     BLOCKED,
     FAILURES,
@@ -180,7 +180,7 @@ def print_terminal(status: Status, console: Console) -> None:
     if told:
         console.print(Text(" · ".join(told), style="bold"))
     if status.cells:
-        console.print(_table(status, columns))
+        print_table(_table(status, columns), console)
     for (state, reason), cells in _failures(status).items():
         who = "; ".join(f"{_title(cell)} ({cell.cell})" for cell in cells)
         console.print(hanging(f"{state}: {who}\n{reason}", style=STYLES.get(state, "")))

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.output.formats import escaped, hanging, left_out, left_out_markdown, pipes, ruled, width
+from ddbench.reports.output.formats import escaped, left_out_markdown, pipes
 from ddbench.reports.output.number_text import NONE, interval
+from ddbench.reports.output.terminal import hanging, left_out, ruled, width
 from ddbench.reports.quality.measures import MEASURES, Measure
 from ddbench.reports.quality.ranking_scores import Interval, Score, ScoreTable
 from ddbench.reports.quality.tables import QualityReport, QualityRow, QualityTable
