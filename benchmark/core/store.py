@@ -17,6 +17,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -422,7 +423,9 @@ class Store:
         """Every cell directory, sorted by name."""
         if not self.cells.is_dir():
             return []
-        return [CellDir(path) for path in sorted(self.cells.iterdir()) if path.is_dir()]
+        with os.scandir(self.cells) as entries:  # which knows of most entries what they are
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+        return [CellDir(self.cells / name) for name in names]
 
     def set_dir(self, image_set_sha256: str) -> Path:
         """Where a distilled set lies: 16 hexadecimal digits of its hash name it."""
