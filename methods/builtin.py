@@ -62,6 +62,12 @@ ENTRIES: list[Entry] = [
     ),
     _variant("dit", "the plain prior with classifier-free guidance", "main", **PLAIN),
     _variant("dit-cfg1", "the plain prior without any guidance", **PLAIN, cfg_scale=1.0),
+    Entry(
+        "flow",
+        "ddbench.methods.flow:Flow",
+        "the plain prior along the path from noise to data: SiT's SDE, or the probability-flow ODE",
+        ("ablation", "training-free"),
+    ),
     _variant("dmgd-sm", "semantic matching only (Table 3)", distribution_matching=False),
     _variant("dmgd-dm", "distribution matching only, hard label (Tables 3, 5)", semantic_matching=False),
     _variant("dmgd-soft-only", "dynamic label without noise (Table 5)", label_noise_weight=0.0),

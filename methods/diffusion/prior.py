@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.transfers import send
+from ddbench.methods.diffusion.linear_path import alpha_bar_at, chain_position, path_time, scale_at
 from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.priors.weight_files import weight_problems
-from ddbench.methods.diffusion.schedule import Respaced, respace
+from ddbench.methods.diffusion.schedule import Respaced, alpha_bar, respace
 
 Encoder = Literal["vae", "vae_ema"]
 """The autoencoder that encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
@@ -150,18 +151,70 @@ class Prior:
         Returns:
             ε (N, C, h, w), and v of the same shape or None for a prior without it.
         """
+        if self.metadata.prediction == "velocity":
+            return self._noise_of_velocity(x, t, label_embedding), None
         time = self.embed_time(t) if isinstance(t, int) else self._network.embed_time(send(t, self.device))
         conditioning = time + label_embedding
-        if self.precision == "bf16" and not self._in_bf16:
-            self._network.hold_in_bf16()
-            self._in_bf16 = True
-        with self._autocast():
-            output = self._network(x, conditioning)
-        output = output.float()
+        output = self._output(x, conditioning)
         if not self.metadata.learned_variance:
             return output, None
         epsilon, v = output.chunk(2, dim=1)
         return epsilon, v
+
+    def velocity(self, x: Tensor, t: float, label_embedding: Tensor) -> Tensor:
+        """The velocity x₁ − ε on the linear path from noise to data (`linear_path.py`), of any prior; differentiable
+        with respect to `x`.
+
+        Args:
+            x: (N, C, h, w), t·x₁ + (1 − t)·ε.
+            t: in [0, 1]; of a prior of noise, in its `path_range`.
+            label_embedding: as in `predict`.
+
+        Returns:
+            (N, C, h, w).
+        """
+        if self.metadata.prediction == "velocity":
+            time = self._network.embed_time(torch.full((1,), t, device=self.device))
+            return self._output(x, time + label_embedding)
+        position = chain_position(self._alpha_bar, alpha_bar_at(t))
+        time = self._network.embed_time(torch.full((1,), position, device=self.device))
+        noise = self._output(x / self.path_scale(t), time + label_embedding)[:, : self.latent_shape[0]]
+        return (x - noise) / t
+
+    @cached_property
+    def path_range(self) -> tuple[float, float]:
+        """The times of the linear path that the network knows, from noise to data."""
+        if self.metadata.prediction == "velocity":
+            return 0.0, 1.0
+        first, last = path_time(self._alpha_bar[[-1, 0]]).tolist()
+        return first, last
+
+    def path_scale(self, t: float) -> float:
+        """What a latent of DDPM's chain is multiplied with, to lie on the linear path at t."""
+        return float(scale_at(torch.tensor(t, dtype=torch.float64)))
+
+    def _noise_of_velocity(self, x: Tensor, t: int | Tensor, label_embedding: Tensor) -> Tensor:
+        """ε at timesteps of the chain, as `predict` takes them."""
+        at = path_time(self._alpha_bar[torch.as_tensor(t).cpu()])
+        time = self._network.embed_time(send(at.float().reshape(-1), self.device))
+        times, scales = (send(one.float().reshape(-1, 1, 1, 1), self.device) for one in (at, scale_at(at)))
+        on_path = x * scales
+        return on_path - times * self._output(on_path, time + label_embedding)
+
+    def _output(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """What the network says, in float32, without channels that mean nothing."""
+        if self.precision == "bf16" and not self._in_bf16:
+            self._network.hold_in_bf16()
+            self._in_bf16 = True
+        with self._autocast():
+            output: Tensor = self._network(x, conditioning)
+        kept = output.shape[1] - self.metadata.dropped_channels
+        return output.float()[:, :kept]
+
+    @cached_property
+    def _alpha_bar(self) -> Tensor:
+        """(N,) float64 on the CPU, of the training schedule."""
+        return alpha_bar(self.metadata.schedule)
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:

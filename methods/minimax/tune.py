@@ -53,9 +53,14 @@ def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequen
         classes: positions in `task.class_ids`; None: all.
 
     Raises:
-        UsageError: fewer training images than a batch.
+        UsageError: fewer training images than a batch, or a prior of velocities.
         RunError: a loss became infinite or NaN; it names the step.
     """
+    if prior.metadata.prediction != "epsilon":
+        raise UsageError(
+            "Minimax tunes a prior that predicts noise, by a loss on it; this one predicts velocities. Choose another "
+            "prior (`bench list priors`), or a method that tunes none"
+        )
     chosen = range(len(task.class_ids)) if classes is None else sorted(classes)
     key = _key(task, prior, recipe, chosen)
     made = task.cache.arrays(ARTEFACT, key, lambda: _Tuner(task, prior, recipe, chosen, key).run())

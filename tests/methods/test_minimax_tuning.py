@@ -338,9 +338,7 @@ def test_chunks_change_no_other_cell_and_tune_no_prior_for_other_methods() -> No
     assert chunked.spec.params == plain.spec.params | {"chunk_classes": 5}
     assert (plain.label, chunked.label) == ("minimax", "minimax[chunk_classes=5]")
     assert contestants("minimax[chunk_classes=null]", Digits, {}, set())[0].spec == plain.spec
-    with pytest.raises(
-        UsageError, match="chunk_classes tunes a prior for each chunk"
-    ):
+    with pytest.raises(UsageError, match="chunk_classes tunes a prior for each chunk"):
         name_prior("minimax[chunk_classes=5](digits)", Digits)
 
 
@@ -420,3 +418,9 @@ def test_fewer_images_than_a_batch(tuned: Callable[..., Arrays]) -> None:
 def test_a_prior_that_does_not_know_a_class(make_prior: Callable[..., Path], tuned: Callable[..., Arrays]) -> None:
     with pytest.raises(UsageError, match="does not know class 'b'"):
         tuned(on=Prior.load(find_prior(make_prior(("a", "c")))))
+
+
+def test_a_prior_of_velocities_is_not_tuned(task: DistillTask, make_prior: Callable[..., Path]) -> None:
+    velocities = Prior.load(find_prior(make_prior(prediction="velocity", clip_denoised=False, name="velocities")))
+    with pytest.raises(UsageError, match="this one predicts velocities"):
+        tuned_prior(task, velocities, Tuning(**FEW))

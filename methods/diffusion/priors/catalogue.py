@@ -38,7 +38,9 @@ class KnownPrior:
     autoencoder: Mapping[str, Any]
     """Arguments of AutoencoderKL; read only to build one with random weights."""
     transformer: HubFolder | None = None
-    """Where the network's weights come from; None: it exists with random weights only."""
+    """Where the network's weights come from; None: from a file that `released` names, or it has random weights only."""
+    released: str = ""
+    """Where weights that lie on no hub can be had, in words."""
     vae: HubFolder | None = None
     """Where the autoencoder comes from that encodes and decodes."""
     vae_ema: HubFolder | None = None
@@ -91,6 +93,21 @@ def _latents_of_imagenet(resolution: int, trained_on: str) -> PriorMetadata:
     )
 
 
+_SIT = _latents_of_imagenet(256, "ImageNet-1K, training part: 1,281,167 images of 1,000 classes")
+SIT_XL_2 = KnownPrior(
+    name="sit-xl-2-256",
+    summary="SiT-XL/2 at 256 px: DiT's network trained for velocities, in the latents of sd-vae-ft-mse",
+    licence="SiT's program and weights: MIT (https://github.com/willisma/SiT); the sd-vae-ft autoencoders: MIT",
+    metadata=_SIT.model_copy(update={"prediction": "velocity", "learned_variance": False, "dropped_channels": 4}),
+    network=DIT_XL_2 | {"sample_size": 32},
+    autoencoder=SD_VAE,
+    released="SiT-XL-2-256.pt, which https://github.com/willisma/SiT links",
+    vae=SD_VAE_MSE,
+    vae_ema=SD_VAE_EMA,
+)
+"""SiT (Ma et al., arXiv 2401.08740); its time enters the embedding unscaled, and half of its output is dropped."""
+
+
 def _dit_xl_2(image_size: int, revision: str | None) -> KnownPrior:
     return KnownPrior(
         name=f"dit-xl-2-{image_size}",
@@ -110,6 +127,7 @@ KNOWN: dict[str, KnownPrior] = {
     for prior in (
         _dit_xl_2(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
         _dit_xl_2(512, None),  # of its last commit, 101a3d4 (2023-03-15), the full hash is not known
+        SIT_XL_2,
     )
 }
 """Priors that `bench prepare prior NAME` installs."""

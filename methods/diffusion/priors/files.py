@@ -250,11 +250,12 @@ def _contradictions(metadata: PriorMetadata, parts: Mapping[str, Path]) -> Seque
     problems = []
     channels = network.in_channels
     out_channels = network.out_channels or channels
-    expected_out = channels * (2 if metadata.learned_variance else 1)
+    expected_out = channels * (2 if metadata.learned_variance else 1) + metadata.dropped_channels
     if out_channels != expected_out:
+        dropped = f" and dropped_channels {metadata.dropped_channels}" if metadata.dropped_channels else ""
         problems.append(
-            f"learned_variance is {str(metadata.learned_variance).lower()}, which needs out_channels = {expected_out}, "
-            f"but the network has {out_channels}"
+            f"learned_variance is {str(metadata.learned_variance).lower()}{dropped}, which needs out_channels = "
+            f"{expected_out}, but the network has {out_channels}"
         )
     if metadata.guided_channels != "all" and metadata.guided_channels > channels:
         problems.append(f"guided_channels is {metadata.guided_channels}, but the network has {channels} channels")

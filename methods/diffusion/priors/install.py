@@ -82,7 +82,7 @@ def install(
             f"A prior of your own is installed from its files: bench prepare prior {name} --from DIR"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock(target.parent / f"{name}.lease"):
+    with lock(target.parent / f".{name}.lease"):
         if target.exists():
             if source is not None or revision is not None:
                 raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")
@@ -95,6 +95,11 @@ def install(
         if kind is not None:
             say(f"Licence of {kind.name}: {kind.licence}.")
         if known is not None and source is None:
+            if known.transformer is None:
+                raise UsageError(
+                    f"{name} lies on no hub: take {known.released}, and install it with an autoencoder "
+                    f"({known.vae.repo if known.vae else 'its own'}): bench prepare prior {name} --from FILE --vae DIR"
+                )
             parts = from_hub(known, vae, revision, say)
         else:
             if source is None:

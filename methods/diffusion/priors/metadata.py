@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from ddbench.benchmark.core.errors import UsageError
@@ -53,7 +54,10 @@ class PriorMetadata(BaseModel):
     """What the network denoises: "pixels…" (images scaled to [-1, 1], no autoencoder) or "latents…"."""
     resolution: PositiveInt
     """Size of its images in pixels."""
-    prediction: Literal["epsilon"]
+    prediction: Literal["epsilon", "velocity"]
+    """What the network predicts: the noise ε of DDPM's chain; or the velocity x₁ − ε of the linear path from noise to
+    data, at a time in [0, 1] that enters the embedding as it is (`linear_path.py`). `schedule` then says at which noise
+    levels DDPM's chain asks it."""
     learned_variance: bool
     """Whether the network also predicts v, which interpolates log σ² between log β̃ and log β; otherwise σ² = β̃."""
     schedule: NoiseScheduleMetadata
@@ -85,6 +89,8 @@ class PriorMetadata(BaseModel):
     """Dataset splits of whose test images the network saw some: runs on those are refused."""
     num_heads: PositiveInt | None = Field(default=None, exclude_if=_absent)
     """Attention heads, beside an original checkpoint only: no tensor's shape tells them."""
+    dropped_channels: NonNegativeInt = Field(default=0, exclude_if=_absent)
+    """Trailing channels of the network's output that mean nothing: half of SiT's."""
     licence: str | None = Field(default=None, exclude_if=_absent)
     source: dict[str, str] | str = Field(default={}, exclude_if=_absent)
     """Where an installed prior's parts came from, in words."""
@@ -100,6 +106,12 @@ class PriorMetadata(BaseModel):
         if not any(class_ids):
             raise ValueError("expected the id of at least one class")
         return class_ids
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> PriorMetadata:
+        if self.prediction == "velocity" and self.learned_variance:
+            raise ValueError("a prior of velocities predicts no variance: learned_variance must be false")
+        return self
 
     def label_of(self, class_id: str) -> int:
         """The prior's label of a class, looked up by its id (wnid), never by a folder's position.
