@@ -305,12 +305,7 @@ def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, st
         return None, str(State.UNREADABLE), problem
     if result is not None and result.status == "ok":
         return result, str(State.OK), None
-    try:
-        state = str(folder.state())
-    except OSError:
-        # A folder that is not ours to write: its locks cannot be tried, so a living cell looks like an interrupted one.
-        state = str(State.INTERRUPTED if result is None else result.status)
-    return result, state, printable(result.reason) if result and result.reason else None
+    return result, str(folder.state()), printable(result.reason) if result and result.reason else None
 
 
 def schema_problem(file: Path, readable: int = SCHEMA_VERSION) -> str | None:

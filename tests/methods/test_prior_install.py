@@ -143,7 +143,7 @@ def test_weights_that_are_not_the_networks_are_refused(golden: Path, tmp_path: P
     with pytest.raises(UsageError, match=re.escape(expected)):
         install("mine", folder, None, None, say=quietly)
     assert installed_priors() == []
-    assert [path.name for path in installed_folder().iterdir()] == [".mine.lock"]
+    assert [path.name for path in installed_folder().iterdir()] == [".mine.lease"]
 
 
 @pytest.mark.parametrize("original", [True, False])

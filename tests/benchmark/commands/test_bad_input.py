@@ -78,7 +78,7 @@ def checksums(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.lock", "lock")
+        if path.is_file() and not path.parent.name.endswith("lease")
     }
 
 
