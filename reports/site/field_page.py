@@ -32,10 +32,10 @@ def pages(site: Site) -> list[Page]:
     return [Page(PATH, "field.html", "The field: published numbers and what stands behind them", SECTION, values)]
 
 
-def _families(cells: Sequence[FieldCell]) -> list[tuple[str, str, dict[str, int]]]:
+def _families(cells: Sequence[FieldCell]) -> list[tuple[str, str, dict[field.Standing, int]]]:
     """(dataset, evaluator, standing -> numbers), the most numbers first."""
     found: dict[tuple[str, str], list[FieldCell]] = defaultdict(list)
     for cell in cells:
         found[cell.dataset, cell.protocol or "unknown"].append(cell)
     ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [(*where, dict(field.counts(members))) for where, members in ordered]
+    return [(*where, field.counts(members)) for where, members in ordered]
