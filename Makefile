@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test speed fuzz clean
+.PHONY: help install demo test speed fuzz chaos clean
 
 help:
 	@echo 'make demo    install, run DMGD, its ablations and references on digits, print both leaderboards'
 	@echo 'make test    install, then ruff, mypy and the whole test suite'
 	@echo 'make speed   the benchmarks of tests/speed, with their ratios'
 	@echo 'make fuzz    damaged inputs of every kind for MINUTES (60), TIMES (10) those of the test suite in each round'
+	@echo 'make chaos   a small run killed N (100) times where SEED (0) says, and compared with an undisturbed one'
 	@echo 'make clean   remove .venv and caches (results in runs/ stay)'
 
 install: .venv/installed
@@ -39,6 +40,12 @@ TIMES ?= 10
 
 fuzz: install
 	$(BIN)/python tests/fuzz/long.py --minutes $(MINUTES) --times $(TIMES)
+
+# A folder of its own, so that what a failure leaves can be looked at.
+chaos: N ?= 100
+chaos: SEED ?= 0
+chaos: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --kills $(N) --seed $(SEED) --folder $$(mktemp -d)/chaos
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
