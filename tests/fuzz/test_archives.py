@@ -126,7 +126,7 @@ def test_what_fuzzing_found_in_archives_of_the_hub(read: Any, content: bytes, da
 
 
 def _tensors() -> dict[str, bytes]:
-    images = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
+    images = ((np.random.default_rng(0).random((4, 1, 8, 8)) - 0.5) / 0.25).astype(np.float32)
     labels = np.array([0, 0, 1, 1])
     torch.save({"data": [[torch.from_numpy(images), torch.from_numpy(labels)]]}, pickled := io.BytesIO())
     torch.save(
@@ -145,6 +145,13 @@ def _tensors() -> dict[str, bytes]:
 TENSORS = _tensors()
 
 
+@pytest.mark.parametrize("name", [name for name in TENSORS if name != "d.npy"])
+def test_whole_files_of_tensors_are_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(TENSORS[name])
+    found = read_tensors(tmp_path / name, ["0", "1"], 1, normalisation="mean=0.5,std=0.25", order="dataset")
+    assert found.labels.tolist() == [0, 0, 1, 1]
+
+
 @fuzzed(100)
 @given(data=st.data())
 def test_files_of_tensors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -154,7 +161,7 @@ def test_files_of_tensors(tmp_path_factory: pytest.TempPathFactory, data: st.Dat
     file = folder / name
     file.write_bytes(data.draw(changed_bytes(TENSORS[name])))
     with held("a file of tensors"):
-        read_tensors(file, ["0", "1"], 1, normalisation="mean=0.5;std=0.25", order="numeric")
+        read_tensors(file, ["0", "1"], 1, normalisation="mean=0.5,std=0.25", order="dataset")
     file.unlink()
 
 
