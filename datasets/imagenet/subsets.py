@@ -259,6 +259,7 @@ class Woof(ImageNetSubset):
     method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
         "igd": {"checkpoints": Default("0+5+16+40", "the epochs that IGD's program ships for it")},
         **_igd_on_tuned_prior(deviation_scale="50@10+100"),
+        "manifoldgd": {"density_bandwidth": Default(0.2, "ManifoldGD's script for it")},
     }
 
 
@@ -277,6 +278,10 @@ class Nette(ImageNetSubset):
             "refine_steps": Default(0, "CaO2's program for it runs no latent optimisation"),
         },
         **_igd_on_tuned_prior(influence_scale=15.0, deviation_scale="10"),
+        "manifoldgd": {
+            "density_bandwidth": Default(0.2, "ManifoldGD's script for it"),
+            "manifold_radius": Default(0.05, "ManifoldGD's script for it"),
+        },
     }
 
 

@@ -18,7 +18,14 @@ import yaml
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.groups import DistilledSet
-from ddbench.reports.results.paper_numbers import RESOLUTIONS, SPLIT, PaperNumber, all_published, published
+from ddbench.reports.results.paper_numbers import (
+    METHODS_PRINTED,
+    RESOLUTIONS,
+    SPLIT,
+    PaperNumber,
+    all_published,
+    published,
+)
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import Summary
 
@@ -36,7 +43,7 @@ class Contradiction(Record):
     sources: list[str]
     methods: tuple[str, ...] = ()
     printed: tuple[str, ...] = ()
-    """Methods that are not here, as their sources print them."""
+    """Methods that are not here, or came later, as their sources print them."""
     datasets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     ipc: tuple[int, ...] = ()
@@ -46,10 +53,11 @@ class Contradiction(Record):
         """Args:
         protocol: a registered name without version.
         """
-        if self.printed and not self.methods:
+        here = (*self.methods, *(METHODS_PRINTED[name] for name in self.printed if name in METHODS_PRINTED))
+        if self.printed and not here:
             return False
         family = "soft-rded" if protocol.startswith("soft-rded") else protocol
-        named = ((self.methods, method), (self.datasets, dataset), (self.protocols, family))
+        named = ((here, method), (self.datasets, dataset), (self.protocols, family))
         return all(not names or value in names for names, value in named) and (not self.ipc or ipc in self.ipc)
 
 

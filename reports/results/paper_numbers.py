@@ -26,6 +26,12 @@ SAME_IMAGES = {"random-first": "random"}
 call them random."""
 STUDENTS = {f"{name}_bn": name for name in ("resnet18", "resnet50", "resnet101")}
 """Students with BatchNorm as the papers call them, whose evaluators train no other ResNets."""
+METHODS_PRINTED = {
+    "ManifoldGD": "manifoldgd", "SRe2L": "sre2l", "SRe2L++": "sre2l-pp", "CDA": "cda", "FADRM": "fadrm",
+    "FADRM+": "fadrm-plus", "CV-DD": "cv-dd", "DELT": "delt", "DWA": "dwa", "G-VBSM": "g-vbsm", "EDC": "edc",
+    "WMDD": "wmdd",
+}  # fmt: skip
+"""What rows without a method of ours call methods that came later -> their names here."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
@@ -118,7 +124,8 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
             except ValueError as error:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
             dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
-            key = (row["method_id"], dataset, row["ipc"], row["student"], row["protocol"])
+            method = row["method_id"] or METHODS_PRINTED.get(row["method_as_printed"], "")
+            key = (method, dataset, row["ipc"], row["student"], row["protocol"])
             found.setdefault(key, []).append(number)
     return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}
 

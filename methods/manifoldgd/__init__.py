@@ -1,0 +1,1 @@
+"""ManifoldGD: guidance to modes, and along the data near a mode."""
