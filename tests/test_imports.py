@@ -55,7 +55,10 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
     "reports.statistics": (),
     "reports.tables": ("benchmark.core", "reports.results", "reports.statistics"),
     "reports.analyses": ("benchmark.core", "reports.results", "reports.statistics", "reports.tables"),
-    "reports.output": ("benchmark.core", "reports.results", "reports.statistics", "reports.tables"),
+    "reports.output": (
+        *("benchmark.core", "benchmark.cluster.jobs"),  # what is queued for a results folder, from its files
+        *("reports.results", "reports.statistics", "reports.tables"),
+    ),
     "reports.quality": (
         *("benchmark.core", *SPECIFICATIONS, "benchmark.protocols", "benchmark.cells", "datasets"),
         *(*CONTRACTS, "methods.normalisation", "methods.observer", "methods.observer_params"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -132,7 +133,7 @@ class Submission:
         found = {}
         for path in sorted((self.folder / "held").glob("*_*")):
             with contextlib.suppress(OSError):
-                found[path.name] = path.read_text()
+                found[path.name] = path.read_text(errors="replace")
         return found
 
     def claim(self, task: str) -> bool:
@@ -225,7 +226,10 @@ def _state(array: Array, last: Start | None, held: str | None, alive: set[str | 
 
 def _age_seconds(at: str) -> float:
     """By two machines' clocks: for people."""
-    return (datetime.now(UTC) - datetime.strptime(at, TIME).replace(tzinfo=UTC)).total_seconds()
+    try:
+        return (datetime.now(UTC) - datetime.strptime(at, TIME).replace(tzinfo=UTC)).total_seconds()
+    except ValueError:  # of a damaged file
+        return math.inf
 
 
 def _read(folder: Path, kind: type[Any]) -> Iterator[Any]:

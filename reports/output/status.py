@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ddbench.benchmark.cluster import jobs
 from ddbench.benchmark.core.files import read_regular
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
@@ -28,6 +29,8 @@ from ddbench.reports.results.rows import (
     printable,
 )
 
+MOST_TASKS = 40
+"""Tasks of a cluster's queue that are shown one by one."""
 UNFINISHED = (State.RUNNING, State.INTERRUPTED, State.PREEMPTED, State.LOST)
 STYLES: dict[str, str] = {
     State.OK: "green",
@@ -91,6 +94,8 @@ class Status(Record):
     counts: dict[str, int]
     """State -> cells."""
     cells: list[CellStatus]
+    jobs: list[jobs.Task]
+    """The tasks that `bench submit` queued for this folder, from its files alone."""
     problems: list[Problem]
 
 
@@ -101,7 +106,12 @@ def build(results: Results) -> Status:
         # Without a distill cell (images made elsewhere) a student stands alone.
         sets.setdefault(student.id if student.distill is None else student.distill.id, []).append(student)
     cells = [_status(results, cell) for members in sorted(sets.values(), key=_place) for cell in members]
-    return Status(counts=dict(Counter(cell.state for cell in cells)), cells=cells, problems=results.problems)
+    return Status(
+        counts=dict(Counter(cell.state for cell in cells)),
+        cells=cells,
+        jobs=[*jobs.tasks(results.store.out)],
+        problems=results.problems,
+    )
 
 
 def _place(members: list[DistillCell | EvaluateCell]) -> tuple[Any, ...]:
@@ -193,6 +203,30 @@ def print_terminal(status: Status, console: Console) -> None:
     unplanned = sum(not cell.planned for cell in status.cells)
     said = f"{len(status.cells)} cells{f': {counts}' if counts else ''}"
     console.print(Text(f"{said}; no plan asks for {unplanned} of them" if unplanned else said))
+    if status.jobs:
+        _print_jobs(status.jobs, console)
+
+
+def _print_jobs(tasks: list[jobs.Task], console: Console) -> None:
+    """A line for each task that is queued or runs, and what all have had."""
+    there = [task for task in tasks if task.state != "ended"]
+    if there:
+        table = ruled()
+        for name in ("job", "of", "state", "since", "node", "starts", "cells"):
+            table.add_column(name, no_wrap=True, justify="right" if name in ("starts", "cells") else "left")
+        for task in there[:MOST_TASKS]:
+            state = Text(task.state, {"running": "bold", "lost": "yellow", "held": "dim"}.get(task.state, ""))
+            texts = (printable(task.since or ""), printable(task.host or ""), str(task.starts), str(task.made))
+            table.add_row(Text(printable(task.task)), Text(printable(task.stage)), state, *map(Text, texts))
+        console.print(table)
+    more = f" ({len(there) - MOST_TASKS} of them not shown)" if len(there) > MOST_TASKS else ""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(task.state for task in tasks).items()))
+    console.print(Text(f"{len(tasks)} pilots: {states}{more}"))
+    asked, held, used = (sum(getattr(task, f"{name}_hours") for task in tasks) for name in ("asked", "held", "used"))
+    unit = "GPU hours" if any(task.gpus for task in tasks) else "hours of pilots"
+    console.print(
+        Text(f"{unit}: {asked:.1f} asked for, {held:.2f} had, {used:.2f} used by cells, {held - used:.2f} idle")
+    )
 
 
 def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]]) -> RichTable:
