@@ -36,6 +36,8 @@ NETWORKS: tuple[NetworkName, ...] = (
     NetworkName("resnet18_bn", "torchvision's ResNet-18, BatchNorm", 16, widths=False),
     NetworkName("resnet50_bn", "torchvision's ResNet-50, BatchNorm", 16, widths=False),
     NetworkName("resnet101_bn", "torchvision's ResNet-101, BatchNorm", 16, widths=False),
+    NetworkName("shufflenet_v2_x1_0", "torchvision's ShuffleNetV2, BatchNorm", 16, widths=False),
+    NetworkName("shufflenet_v2_x0_5", "torchvision's ShuffleNetV2 of half the width, BatchNorm", 16, widths=False),
     NetworkName(
         "efficientnet_lite0",
         "EfficientNet-lite0 trained on ImageNet-1K (extra `teachers`): a teacher or an observer, no student",

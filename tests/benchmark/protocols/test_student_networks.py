@@ -14,7 +14,7 @@ from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 
 NAMES = [network.name for network in NETWORKS if not network.comes_trained]
-INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn")]
+INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and not name.startswith("shufflenet")]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -71,6 +71,23 @@ def test_batch_norm_students_are_torchvisions(name: str) -> None:
     assert bool((ours.bn1.running_var == 1).all())
     assert int(ours.bn1.num_batches_tracked) == 0
     ours.load_state_dict(reference.state_dict())
+    images = torch.randn(2, 3, 64, 64, generator=seeded(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "shufflenet_v2_x0_5"])
+def test_shufflenets_are_torchvisions(name: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = torchvision.models.get_model(name, weights=None, num_classes=7)
+    ours = build(name, 7, 64, generator=seeded(0))
+    own, expected = ours.state_dict(), reference.state_dict()
+    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in expected.items()}
+    for key, value in own.items():  # the same distribution: PyTorch's own for convolutions
+        if key.endswith("weight") and value.numel() > 5000:
+            assert float(value.std()) == pytest.approx(float(expected[key].std()), rel=0.05)
+    ours.load_state_dict(expected)
     images = torch.randn(2, 3, 64, 64, generator=seeded(0))
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
