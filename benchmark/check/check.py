@@ -166,13 +166,15 @@ def _params(entry: Entry, method: type[Method], given: Mapping[str, Scalar]) -> 
     small = dict(method.check_params)
     own = dict(entry.overrides) | (small if "small" in entry.tags else {})
     with contextlib.suppress(ValidationError):
-        return method.Params.model_validate(in_order(method.name, Digits, small | own, given))
+        return method.Params.model_validate(in_order(method.name, Digits, small | own, given, name=entry.name))
     try:
-        return method.Params.model_validate(in_order(method.name, Digits, own, given))
+        return method.Params.model_validate(in_order(method.name, Digits, own, given, name=entry.name))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{entry.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _defaults(entry: Entry, method: type[Method]) -> dict[str, Any]:
-    return method.Params.model_validate(in_order(method.name, Digits, entry.overrides)).model_dump(mode="json")
+    return method.Params.model_validate(in_order(method.name, Digits, entry.overrides, name=entry.name)).model_dump(
+        mode="json"
+    )
