@@ -56,6 +56,18 @@ ENTRIES: list[Entry] = [
         "ILSVRC 2012: 1,000 classes, 1,281,167 training and 50,000 test images",
         tags=("paper", "files"),
     ),
+    Entry(
+        "cifar10",
+        "ddbench.datasets.cifar:Cifar10",
+        "CIFAR-10: 10 classes of 32 px, 50,000 training and 10,000 test images",
+        tags=("files",),
+    ),
+    Entry(
+        "cifar100",
+        "ddbench.datasets.cifar:Cifar100",
+        "CIFAR-100: 100 classes of 32 px, 50,000 training and 10,000 test images",
+        tags=("files",),
+    ),
     *(
         Entry(
             name,
