@@ -225,8 +225,9 @@ class _Run:
         at_once = cells_at_once(self.spec, self.runner.waiting(), self.store)
         if at_once.note is not None:
             self._say(at_once.note)
-        # What every run of many would time anew, each for itself, and nobody would read.
-        expected = estimate(self.runner.items, self.store, probe=self.runner.part is None)
+        if self.runner.part is not None:  # of one run among many nobody would read it
+            return at_once
+        expected = estimate(self.runner.items, self.store, probe=True)
         for line in expected.lines(at_once.jobs):
             self._say(line)
         if warning := expected.warning(at_once.jobs):

@@ -1,6 +1,6 @@
 """`bench` whose cells last FAKE_SECONDS and compute nothing; they note where and when they ran. No torch.
 
-Lines of FAKE_RULES say more: `kill ID` is the cell that kills itself, `seconds ID N` lasts longer, `fail ID` fails.
+Lines of FAKE_RULES say more: `kill ID` is the cell that kills itself, `once ID N` lasts longer at its first attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import fake_results
 import pilot
 
-from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.store import CellDir
 from ddbench.benchmark.engines import local
@@ -38,9 +37,8 @@ class FakeEngine(pilot.Forks):
         began = time.time()
         if "kill" in said:
             os.kill(os.getpid(), signal.SIGKILL)
-        if "fail" in said:
-            raise RunError("told to fail")
-        time.sleep(float(said["seconds"][0]) if "seconds" in said else self.seconds)
+        first = len(cell.attempts.all()) == 1
+        time.sleep(float(said["once"][0]) if first and "once" in said else self.seconds)
         note = {"host": os.uname().nodename, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "device": cell.launch().device, "cores": os.environ.get("LOKY_MAX_CPU_COUNT"),
                 "began": began, "ended": time.time()}  # fmt: skip

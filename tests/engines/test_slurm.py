@@ -89,6 +89,8 @@ def test_the_same_command_adopts_what_is_queued_and_stop_takes_it_back(bench: Be
         assert "MaxArraySize 4, MaxSubmitJobs not known" in dry
         bench.submit(6, 1)
         assert len(bench.calls("sbatch")) == 4
+        for stage in ("distill", "evaluate"):
+            assert subprocess.run(["bash", "-n", bench.out / "jobs" / "1" / f"{stage}.sbatch"]).returncode == 0
         queued = bench.cluster.states()
         assert len(queued) == 12
         assert Counter(state.startswith("PENDING JobHeldUser") for state in queued.values()) == {True: 6, False: 6}
@@ -123,7 +125,7 @@ def test_a_lost_node_and_a_cell_that_kills_itself(bench: Bench) -> None:
     """The lost node's cell is made elsewhere; the other one starts three times in all, and no more is blamed on it."""
     first, second = ids(2, 1)
     slow, bad = first[0], second[1]
-    bench.site(cpus=2, FAKE_SECONDS=0.1, FAKE_RULES=f"seconds {slow} 6\nkill {bad}")
+    bench.site(cpus=2, FAKE_SECONDS=0.1, FAKE_RULES=f"once {slow} 60\nkill {bad}")
     bench.submit(2, 1)
     slow_cell = CellDir(bench.out / "cells" / slow)
     wait_for(slow_cell.running)
@@ -144,7 +146,7 @@ def test_a_lost_node_and_a_cell_that_kills_itself(bench: Bench) -> None:
 def test_a_pilot_goes_back_to_the_queue_and_one_with_nothing_to_do_waits_there(bench: Bench) -> None:
     """A warning before the end of its time, as Slurm sends it; an idle pilot of students, released by the next set."""
     first, second = ids(2, 1)
-    bench.site(pilots=1, idle_seconds=1, FAKE_SECONDS=0.1, FAKE_RULES=f"seconds {second[0]} 20")
+    bench.site(pilots=1, idle_seconds=1, FAKE_SECONDS=0.1, FAKE_RULES=f"once {second[0]} 60")
     bench.submit(2, 1)
     distill, evaluate = (array.array for array in _arrays(bench.out))
     student = CellDir(bench.out / "cells" / first[1])
@@ -179,17 +181,3 @@ def test_stop_reaches_running_pilots_and_the_same_command_goes_on(bench: Bench) 
     assert "queued: array" in bench.submit(1, 1)
     wait_for(lambda: finished(bench, 2))
     assert starts(bench.out) == {made: 2, student: 1}
-
-
-def test_the_scripts_are_sound_bash(bench: Bench) -> None:
-    bench.site(FAKE_SECONDS=1)
-    bench.cluster.call("scontrol", "update", "partitionname=main", "state=down")
-    try:
-        bench.submit(1, 1)
-    finally:
-        bench.run("stop", "--runs", bench.out)
-        bench.cluster.call("scontrol", "update", "partitionname=main", "state=up")
-    scripts = sorted(bench.out.glob("jobs/1/*.sbatch"))
-    assert [script.name for script in scripts] == ["distill.sbatch", "evaluate.sbatch"]
-    for script in scripts:
-        assert subprocess.run(["bash", "-n", script]).returncode == 0
