@@ -82,6 +82,7 @@ def evaluate(
             num_classes=len(dataset.class_ids),
             ipc=spec.ipc,
             seed=spec.seed,
+            dataset=spec.dataset.name,
             device=device,
             teacher=teacher,
             soft_labels=_soft_labels(protocol, spec, launch, store),

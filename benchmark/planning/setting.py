@@ -90,6 +90,9 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
     ipc = tuple(run.ipc) if run.ipc else headline.ipc
     if not run.ipc:
         assumed.append(f"IPC {', '.join(map(str, headline.ipc))}")
+    with problems.catching():
+        for one in ipc:
+            protocol.rate_of(dataset_name, student, one)
     seeds = tuple(run.seeds) if run.seeds else tuple(range(said("distilled sets", None, headline.sets)))
     repeats = run.repeats
     if repeats is None and protocol.id == resolve_protocol(headline.protocol)[0].id:

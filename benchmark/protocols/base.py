@@ -75,14 +75,27 @@ class HalfCosine(Data):
 
 
 class Cosine(Data):
-    """The learning rate falls to 0 along a cosine, by epoch: ½ (1 + cos(π e / E)) of the initial one in epoch e = 0, 1,
-    … of E."""
+    """The learning rate falls along a cosine, by epoch: ½ (1 + cos(π e / ηE)) of the initial one in epoch e = 0, 1, …
+    of E. At η = 1 it ends at 0."""
 
     kind: Literal["cosine"] = "cosine"
+    stretch: float | None = None
+    """η; None: 1."""
 
     def learning_rates(self, initial: float, epochs: int) -> list[float]:
         """The learning rate of each of the `epochs` epochs."""
-        return [initial * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs)]
+        whole = epochs * (self.stretch or 1)
+        return [initial * (1 + math.cos(math.pi * epoch / whole)) / 2 for epoch in range(epochs)]
+
+
+class CellRate(Data):
+    """The initial learning rate, and how far the cosine is stretched, of one student on one dataset at one IPC."""
+
+    dataset: str
+    student: str
+    ipc: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    stretch: float = Field(gt=0)
 
 
 class CropColour(Data):
@@ -143,15 +156,18 @@ Augmentation = Annotated[CropColour | Affine | Crop, Field(discriminator="kind")
 class Teacher(Data):
     """A network, trained on the dataset's real training images, whose outputs are the labels of a distilled set.
 
-    It sees every augmented and mixed batch, in evaluation mode; nothing is stored here. The loss is the KL
-    divergence of the student's softened outputs from the teacher's, KL(softmax(teacher / T) ‖ softmax(student / T)),
-    summed over classes and averaged over the batch, without a factor T² and without hard labels.
+    It sees every augmented and mixed batch, in evaluation mode where nothing else is said; nothing is stored here. The
+    loss is the KL divergence of the student's softened outputs from the teacher's, KL(softmax(teacher / T) ‖
+    softmax(student / T)), summed over classes and averaged over the batch, without a factor T² and without hard labels.
     """
 
     network: str
     temperature: float = Field(gt=0)
     imagenet_1k: str
     """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here."""
+    mode: Literal["train"] | None = None
+    """`train`: its BatchNorm takes the statistics of what it sees, in the parts in which the student sees a batch.
+    None: its running ones."""
     stored_bits: Literal[16] | None = None
     """Bits of each output as the program stores it before students train; outputs are rounded to so many here, where
     nothing is stored. None: the program keeps them in memory."""
@@ -229,14 +245,16 @@ class Protocol(Data):
     learning_rate_of: tuple[tuple[str, float], ...] | None = None
     """Initial learning rates of students that train at another than the optimiser's: (how a student's name begins, its
     rate); the first that fits counts."""
+    rates: tuple[CellRate, ...] | None = None
+    """Learning rates of a program that tunes them for each cell; the protocol trains in no other cells."""
     batch_size: Annotated[int, Field(ge=1)] | BatchTable
     """Images per step. They are reshuffled every epoch, and the last partial batch is kept (but one of a single image,
     for a student with BatchNorm)."""
     batch_size_beyond_100_classes: int | None = None
     """Images per step with more than 100 classes; None: the same."""
-    batchnorm_images: Annotated[int, Field(ge=1)] | None = None
-    """Images of a step that BatchNorm sees at once: the batch passes in parts of so many, each of whose mean gradients
-    counts as the part of a whole batch that it would be, and one step follows. None: all."""
+    batchnorm_parts: Annotated[int, Field(ge=2)] | None = None
+    """Equal parts in which a whole batch passes, so that BatchNorm sees one at a time: each part's mean gradient counts
+    as much, and one step follows. A batch with fewer images has fewer parts, or a smaller last one. None: one."""
     schedule: MultiStep | HalfCosine | Cosine = MultiStep()
     epochs: EpochTable | Updates
     augmentation: Augmentation | None
@@ -339,6 +357,24 @@ class Protocol(Data):
                 return optimiser.model_copy(update={"learning_rate": rate})
         return optimiser
 
+    def rate_of(self, dataset: str | None, student: str, ipc: int | None) -> CellRate | None:
+        """The rate of a cell; None under a protocol that has the same for all.
+
+        Raises:
+            UsageError: the protocol has rates of other cells alone.
+        """
+        if self.rates is None:
+            return None
+        for rate in self.rates:
+            if (rate.dataset, rate.student, rate.ipc) == (dataset, student, ipc):
+                return rate
+        known = dict.fromkeys(f"{rate.dataset} IPC {rate.ipc}" for rate in self.rates if rate.student == student)
+        raise UsageError(
+            f"protocol {self.id} has a learning rate for each of its program's cells, and none for {student} on "
+            f"{dataset} at IPC {'full' if ipc is None else ipc}; for {student} it has {', '.join(known) or 'none'}. "
+            f"Choose one of these, another protocol, or a modified copy with one rate: {self.name}[learning_rate=…]"
+        )
+
     def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
         if isinstance(self.batch_size, BatchTable):
@@ -362,7 +398,7 @@ class Protocol(Data):
         """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
         batch = self.batch_size_for(num_classes, ipc)
         whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)
-        return min(whole, self.batchnorm_images or whole)
+        return min(whole, -(-batch // (self.batchnorm_parts or 1)))
 
     def images_seen(self, images: float, ipc: int | None, num_classes: int) -> float:
         """Images that a student is trained on, each as often as it passes, of a set of `images`."""
@@ -479,6 +515,7 @@ class Protocol(Data):
                     "optimiser": self.optimiser.model_copy(update=fields),
                     "optimiser_beyond_100_classes": beyond and beyond.model_copy(update=fields),
                     "learning_rate_of": None if key == "learning_rate" else self.learning_rate_of,
+                    "rates": None if key == "learning_rate" else self.rates,
                 }
             case "batch_size":
                 fields["batch_size_beyond_100_classes"] = None

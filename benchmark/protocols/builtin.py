@@ -65,6 +65,12 @@ ENTRIES: list[Entry] = [
         "hard labels, 224 px, AdamW, 300 epochs in batches of 128, crops of 8 % or more (RethinkDC)",
         tags=("paper",),
     ),
+    Entry(
+        "soft-bssl-1",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:PROTOCOL",
+        "soft labels, 224 px, 300 epochs in batches of 10 or 16, one teacher in training mode (FADRM)",
+        tags=("paper",),
+    ),
     *(
         Entry(
             name,
@@ -85,8 +91,8 @@ ENTRIES: list[Entry] = [
 ]
 
 UNAVAILABLE = {
-    "soft-bssl": "evaluator of CV-DD, SRe2L++ and FADRM: batches of 16 labelled by one to five weighted teachers in "
-    "training mode, at each cell's own learning rate; a protocol has one teacher, in evaluation mode",
+    "soft-bssl": "evaluator of CV-DD and FADRM+: labels of four or five weighted teachers in training mode, where a "
+    "protocol has one, and CV-DD's learning rates of each cell; soft-bssl-1 is FADRM's",
     "soft-delt": "evaluator of DELT: RandAugment, which no protocol here has, and no reshuffling",
     "soft-gvbsm": "evaluator of G-VBSM: the outputs of four teachers, rescaled and averaged, under MSE",
     "soft-edc": "evaluator of EDC: four teachers' mean output under MSE, and a running mean of the student's weights",

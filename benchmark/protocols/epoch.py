@@ -171,7 +171,7 @@ def train_epoch(
     second_pass: bool = False,
     what: str = "the student",
     micro_batches: MicroBatches | None = None,
-    batchnorm_images: int | None = None,
+    batchnorm_parts: int | None = None,
     order: Tensor | None = None,
     rates: Sequence[float] | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
@@ -184,7 +184,7 @@ def train_epoch(
     Args:
         order: positions of the images that pass, one after another, in place of a reshuffled pass.
         rates: the learning rate of each step; None: the optimiser's.
-        batchnorm_images: as the field of `base.Protocol`.
+        batchnorm_parts: as the field of `base.Protocol`.
         labels: (N,) classes, or what else `loss_of` takes, on the device.
         streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
@@ -196,7 +196,7 @@ def train_epoch(
     device, image_size = labels.device, pixels.image_size
     if order is None:
         order = torch.randperm(len(pixels), generator=streams("shuffle", epoch))
-    n, parts = len(order), _parts(micro_batches, batchnorm_images, batch_size)
+    n, parts = len(order), _parts(micro_batches, batchnorm_parts, batch_size)
     rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
@@ -245,10 +245,10 @@ class Parts(NamedTuple):
     """Of each part's mean gradient; None: its share of the batch's images, so that the sum is the batch's mean."""
 
 
-def _parts(micro_batches: MicroBatches | None, batchnorm_images: int | None, batch_size: int) -> Callable[[], Parts]:
+def _parts(micro_batches: MicroBatches | None, batchnorm_parts: int | None, batch_size: int) -> Callable[[], Parts]:
     """The parts of the next batch: they get smaller where GPU memory runs out."""
-    if batchnorm_images is not None and batchnorm_images < batch_size:
-        return lambda: Parts(batchnorm_images, batchnorm_images / batch_size)
+    if batchnorm_parts is not None:
+        return lambda: Parts(-(-batch_size // batchnorm_parts), 1 / batchnorm_parts)
     return lambda: Parts(None if micro_batches is None else micro_batches.size, None)
 
 

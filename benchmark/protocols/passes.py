@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.base import Cosine, HalfCosine, MultiStep, Protocol
 from ddbench.benchmark.protocols.epoch import Streams, batches_of_epoch
 from ddbench.benchmark.protocols.lengths import Updates
 
@@ -22,6 +22,7 @@ class Passes:
     epochs: int
     batch_size: int
     learning_rate: float
+    schedule: MultiStep | HalfCosine | Cosine
     streams: Streams
 
     @cached_property
@@ -29,7 +30,7 @@ class Passes:
         """Of each epoch, or of each update."""
         updates = self._updates
         length = self.epochs if updates is None else updates.updates
-        return self.protocol.schedule.learning_rates(self.learning_rate, length)
+        return self.schedule.learning_rates(self.learning_rate, length)
 
     @property
     def _updates(self) -> Updates | None:

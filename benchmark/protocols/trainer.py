@@ -27,7 +27,7 @@ from ddbench.benchmark.core.files import write_atomically
 from ddbench.benchmark.core.result import Look
 from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols import augmentation, networks
-from ddbench.benchmark.protocols.base import Protocol
+from ddbench.benchmark.protocols.base import Cosine, Protocol
 from ddbench.benchmark.protocols.compiled import Call, Forward, as_decided, calls_of, decide
 from ddbench.benchmark.protocols.epoch import (
     EpochLosses,
@@ -101,6 +101,7 @@ def train_student(
     num_classes: int,
     ipc: int | None,
     seed: int,
+    dataset: str | None = None,
     device: torch.device | str = "cpu",
     teacher: nn.Module | None = None,
     soft_labels: np.ndarray | None = None,
@@ -123,6 +124,7 @@ def train_student(
         num_classes: K; it decides the recipe where a protocol has another one beyond 100 classes.
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
+        dataset: its name, for protocols with rates of cells.
         teacher: on the device, in evaluation mode; for protocols with a teacher, and for no others.
         soft_labels: (N, K) logits, or logarithms of probabilities; for protocols with stored labels, and for no others.
         on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look or a checkpoint.
@@ -156,7 +158,10 @@ def train_student(
     network = networks.build(student, num_classes, train.image_size, train.channels, protocol.width, init)
     network = to_device(network, device)
     optimiser = build_optimiser(recipe, network, device)
-    passes = Passes(protocol, len(train), epochs, batch_size, recipe.learning_rate, partial(seeds.stream, seed))
+    rate = protocol.rate_of(dataset, student, ipc)
+    schedule = protocol.schedule if rate is None else Cosine(stretch=rate.stretch)
+    initial = recipe.learning_rate if rate is None else rate.learning_rate
+    passes = Passes(protocol, len(train), epochs, batch_size, initial, schedule, partial(seeds.stream, seed))
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = _targets(protocol, train_labels, soft_labels).to(device)
     augment = augmentation.build(protocol, device)
@@ -196,7 +201,7 @@ def train_student(
                 epoch=epoch,
                 order=passes.order(epoch),
                 rates=passes.rates(epoch, len(batches)),
-                batchnorm_images=protocol.batchnorm_images,
+                batchnorm_parts=protocol.batchnorm_parts,
                 second_pass=bool(protocol.second_pass),
                 micro_batches=micro_batches,
                 forward=forward,
@@ -419,6 +424,7 @@ def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
         return KlToStored(protocol.stored.temperature)
     if protocol.teacher is None or teacher is None:
         return cross_entropy
+    teacher.train(protocol.teacher.mode == "train")
     return SoftLabels(teacher, protocol.teacher.temperature, half=protocol.teacher.stored_bits == 16)
 
 

@@ -32,6 +32,9 @@ METHODS_PRINTED = {
     "WMDD": "wmdd",
 }  # fmt: skip
 """What rows without a method of ours call methods that came later -> their names here."""
+PROTOCOLS_OF = {("fadrm", "soft-bssl"): "soft-bssl-1"}
+"""(method, evaluator as carried) -> the evaluator by name. Of those called soft-bssl, FADRM's labels are of one teacher
+and the learning rates its own program's; the others' labels are of several, or the rates CV-DD's."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
@@ -125,7 +128,8 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
             dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
             method = row["method_id"] or METHODS_PRINTED.get(row["method_as_printed"], "")
-            key = (method, dataset, row["ipc"], row["student"], row["protocol"])
+            protocol = PROTOCOLS_OF.get((method, row["protocol"]), row["protocol"])
+            key = (method, dataset, row["ipc"], row["student"], protocol)
             found.setdefault(key, []).append(number)
     return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}
 

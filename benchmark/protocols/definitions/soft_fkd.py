@@ -28,7 +28,7 @@ FKD = Protocol(
     students_per_set=3,
     optimiser=AdamW(learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.01, decay_above_dimensions=1),
     batch_size=1024,
-    batchnorm_images=512,
+    batchnorm_parts=2,
     schedule=Cosine(),
     epochs=EpochTable.constant(300),
     augmentation=Crop(shuffle=False, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip_probability=0.5),
@@ -46,7 +46,7 @@ FKD_128 = FKD.model_copy(
         "name": "soft-fkd-128",
         "summary": "soft labels, 224 px, 300 epochs in batches of 128, crops of 8 % or more (LPLD, DWA, RethinkDC)",
         "batch_size": 128,
-        "batchnorm_images": None,
+        "batchnorm_parts": None,
         "teacher": Teacher(network="resnet18_bn", temperature=20.0, imagenet_1k=RESNET18_IMAGENET1K_V1),
         "looks": LooksFromFirst(every=50),
     }

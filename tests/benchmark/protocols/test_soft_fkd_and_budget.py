@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.core.errors import Problems
-from ddbench.benchmark.protocols import base
+from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.protocols import base, networks
 from ddbench.benchmark.protocols.augmentation import Normalise, Plain
+from ddbench.benchmark.protocols.augmentation import build as build_augmentation
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import hard_rethinkdc, soft_budget, soft_fkd
+from ddbench.benchmark.protocols.definitions import hard_rethinkdc, soft_bssl, soft_budget, soft_fkd
 from ddbench.benchmark.protocols.epoch import SoftLabels, build_optimiser, train_epoch
 from ddbench.benchmark.protocols.lengths import Updates
 from ddbench.benchmark.protocols.passes import Passes, in_permutations
@@ -96,7 +97,7 @@ def test_steps_are_the_programs(n: int) -> None:
         batch_size=8,
         streams=STREAMS,
         epoch=1,
-        batchnorm_images=4,
+        batchnorm_parts=2,
     )
 
     decayed = [p for p in theirs.parameters() if p.ndim > 1]
@@ -127,6 +128,67 @@ def test_steps_are_the_programs(n: int) -> None:
     assert losses.mean() == pytest.approx(sum(loss * size for loss, size in expected) / n, rel=1e-5)
 
 
+# FADRM's evaluator
+
+
+def test_rates_of_fadrms_cells() -> None:
+    bssl = soft_bssl.PROTOCOL
+    rate = bssl.rate_of("woof", "resnet50_bn", 10)
+    assert rate is not None
+    assert (rate.learning_rate, rate.stretch) == (5e-3, 1)
+    assert len(bssl.rates or ()) == 3 * 9 - 1
+    for dataset, student, ipc in (
+        ("nette", "resnet101_bn", 10),
+        ("imagenet-100", "resnet18_bn", 10),
+        ("woof", "resnet18_bn", None),
+    ):
+        with pytest.raises(UsageError, match=f"none for {student} on {dataset} at IPC {ipc or 'full'}"):
+            bssl.rate_of(dataset, student, ipc)
+    changed = bssl.with_overrides({"learning_rate": 1e-3})
+    assert changed.rate_of("imagenet-100", "resnet18_bn", 10) is None
+    assert soft_fkd.FKD.rate_of("anything", "resnet18_bn", 3) is None
+    assert bssl.look_epochs(300) == [e + 1 for e in range(300) if e >= 240 and e % 10 == 9]
+    assert [(bssl.batch_size_for(k, 10), bssl.images_at_once(None, k)) for k in (10, 1000)] == [(10, 5), (16, 8)]
+
+
+def test_a_stretched_cosine_does_not_reach_its_end() -> None:
+    found = base.Cosine(stretch=2).learning_rates(1.0, 4)
+    assert found == pytest.approx([(1 + math.cos(math.pi * e / 8)) / 2 for e in range(4)])
+    assert base.Cosine().learning_rates(1.0, 4) == base.Cosine(stretch=1).learning_rates(1.0, 4)
+
+
+def test_a_teacher_in_training_mode_labels_by_the_batchs_statistics() -> None:
+    """The loss of a student without BatchNorm, against a teacher in training mode on the halves of the batch."""
+    protocol = soft_bssl.PROTOCOL.with_overrides({"epochs": 1, "batch_size": 8, "image_size": 16, "cutmix": False})
+    teacher = network(1).eval().requires_grad_(False)
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(256, size=(8, 16, 16, 3), dtype=np.uint8), rng.integers(5, size=8)
+    losses = []
+    for mode in ("train", None):
+        assert protocol.teacher is not None
+        used = protocol.model_copy(
+            update={"teacher": protocol.teacher.model_copy(update={"mode": mode}), "rates": None}
+        )
+        result = train_student(
+            used, "convnet3", images, labels, images, labels, num_classes=5, ipc=1, seed=0, teacher=teacher
+        )
+        assert teacher.training == (mode == "train")
+        losses.append(result.curve[-1].train_loss)
+
+    initial = networks.build("convnet3", 5, 16, 3, None, seeds.stream(0, "student-init"))
+    order = torch.randperm(8, generator=seeds.stream(0, "shuffle", 1))
+    augment = build_augmentation(protocol, CPU)
+    rows = augment.draw(8, 16, seeds.stream(0, "augment", 1))
+    x = augment.apply(torch.from_numpy(images).permute(0, 3, 1, 2)[order], rows)
+    expected = []
+    with torch.no_grad():
+        for half in x.split(4):
+            label = F.softmax(teacher.train()(half).half().float() / 20, dim=1)
+            expected.append(nn.KLDivLoss(reduction="batchmean")(F.log_softmax(initial(half) / 20, dim=1), label).item())
+    assert losses[0] == pytest.approx(sum(expected) / 2, rel=2e-3)
+    assert losses[1] != pytest.approx(sum(expected) / 2, rel=2e-3)
+
+
 # Lengths in updates
 
 
@@ -144,7 +206,7 @@ def test_epochs_of_updates(updates: int, per_epoch: int) -> None:
     found = [length.of_epoch(epoch) for epoch in range(1, length.epochs(10, 10) + 1)]
     assert [update for epoch in found for update in epoch] == list(range(updates))
     protocol = soft_budget.PROTOCOL.model_copy(update={"epochs": length, "batch_size": 5})
-    passes = Passes(protocol, 7, len(found), 5, 1e-3, STREAMS)
+    passes = Passes(protocol, 7, len(found), 5, 1e-3, protocol.schedule, STREAMS)
     orders = [passes.order(epoch) for epoch in range(1, len(found) + 1)]
     seen = Counter(int(image) for order in orders if order is not None for image in order)
     assert sum(seen.values()) == 5 * updates
