@@ -52,6 +52,8 @@ def run_cell(path: Path, *, forked: bool = False, launch: Launch | None = None) 
     """
     signal.signal(signal.SIGTERM, _terminate)
     cell = CellDir(path)
+    if launch is not None and launch.stood_still is not None:
+        cell.believe_dead(launch.stood_still)
     try:
         with cell.lock(on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM)) as lease:
             # What the cell's result is, now that nobody else can change it; who started this knows an older one.

@@ -44,7 +44,7 @@ from ddbench.benchmark.core.sharing.at_work import AtWork, at_work, runs_at_work
 from ddbench.benchmark.core.sharing.attempts import Attempts, Cause
 from ddbench.benchmark.core.sharing.file_system import require_fit
 from ddbench.benchmark.core.sharing.holder import Holder, own_name
-from ddbench.benchmark.core.sharing.lease import Lease, holder_of, require_mine
+from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, holder_of, require_mine, stood_still
 from ddbench.benchmark.core.sharing.locks import lock, lock_or_refuse
 from ddbench.benchmark.core.spec import CELL_SPEC, Compile, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
@@ -116,6 +116,9 @@ class Launch(Model):
     """Seconds that this attempt may take; None: any."""
     replaces: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Hash of the result that whoever starts the cell has seen, and wants another one for."""
+    stood_still: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the cell's last holder wrote last, where whoever starts it has seen that holder dead: that takes minutes of
+    watching, which a new process has not done."""
     cells_at_once: int = Field(default=1, exclude_if=lambda value: value == 1)
     """Cells that may run side by side on this one's CPU or GPU, itself counted."""
     compile: Compile = "never"
@@ -284,6 +287,14 @@ class CellDir:
     def holder(self) -> Holder | None:
         """The process that is at it, on this machine or another."""
         return holder_of(self.path / LEASE)
+
+    def stood_still(self) -> str | None:
+        """What its dead holder wrote last, where it was another machine's; for `Launch`."""
+        return stood_still(self.path / LEASE)
+
+    def believe_dead(self, text: str) -> None:
+        """Take its holder for dead that wrote this last, unless it moves."""
+        believe_dead(self.path / LEASE, text)
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""

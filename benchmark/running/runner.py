@@ -378,6 +378,7 @@ class Runner:
                 "cells_at_once": slots if slot.device == "cpu" else self._most_in(slot, item),
                 "timeout_seconds": self.timeout_seconds,
                 "replaces": replaces,
+                "stood_still": item.cell.stood_still(),
             }
         )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import threading
@@ -152,6 +153,18 @@ def holder_of(folder: Path) -> Holder | None:
             text = b""  # a client that remembers the file's absence; it is there
         holder = _holder(text)
         return None if _is_dead(holder, (folder, number), text) else holder
+
+
+def stood_still(folder: Path) -> str | None:
+    """What another machine's holder wrote last, where this process has seen it stand still for so long: it is dead."""
+    number = _newest(folder)[0]
+    text, since = _watched.get((folder, number), (b"", math.inf))
+    return text.decode(errors="replace") if time.monotonic() - since > DEAD_SECONDS else None
+
+
+def believe_dead(folder: Path, text: str) -> None:
+    """Take the holder for dead that wrote this last, as `stood_still` in another process said, unless it moves."""
+    _watched[folder, _newest(folder)[0]] = text.encode(), -math.inf
 
 
 def require_mine(folder: Path) -> None:

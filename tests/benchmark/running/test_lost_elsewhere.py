@@ -1,0 +1,84 @@
+"""A cell whose machine is gone is taken over by a run's new processes, which have not watched it themselves."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pilot
+import pytest
+
+from ddbench.benchmark.core.sharing import lease as lease_module
+from ddbench.benchmark.core.sharing.holder import Holder
+from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, holder_of, stood_still
+from ddbench.benchmark.core.store import LEASE, CellDir, Launch, Store
+from ddbench.benchmark.running import runner as runner_module
+from ddbench.benchmark.running.runner import Fate, Observer, Runner
+
+ELSEWHERE = Holder(
+    token="t", host="lost", boot="b", namespace="n", pid=1, started=1, job=None, since="2026-01-01T00:00:00Z"
+)
+
+
+class FromServer(pilot.Forks):
+    """Its processes know nothing of what this one has seen, as those that a fork server forks."""
+
+    def start(self, cell: Path, launch: Launch, slot: object) -> pilot.Forked:
+        seen = dict(lease_module._watched)
+        lease_module._watched.clear()
+        try:
+            return super().start(cell, launch, slot)  # type: ignore[arg-type, return-value]
+        finally:
+            lease_module._watched.update(seen)
+
+
+def hold_elsewhere(cell: CellDir, count: int = 7) -> Path:
+    file = cell.path / LEASE / "000001"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{ELSEWHERE.model_dump_json()}\n{count:012d}\n")
+    return file
+
+
+def test_a_lost_machines_cell_is_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, seconds in (
+        (lease_module, "DEAD_SECONDS", 0.5),
+        (runner_module, "POLL_SECONDS", 0.01),
+        (runner_module, "ELSEWHERE_SECONDS", 0.05),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    store = Store(tmp_path)
+    store.create()
+    runner = Runner(store, pilot.plan(1, 1), FromServer(0.0, None))
+    runner.settle()
+    hold_elsewhere(runner.items[0].cell)
+    giving_up = threading.Timer(15, runner._interrupt)
+    giving_up.start()
+    runner.run(runner.engine.open(jobs=1, device="cpu"), Observer())
+    giving_up.cancel()
+    assert [item.fate for item in runner.items] == [Fate.DONE, Fate.DONE]
+    assert len(runner.items[0].cell.attempts.all()) == 1, "one process was started for it, and that made it"
+
+
+def test_what_another_process_has_seen_dead_is_alive_if_it_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "DEAD_SECONDS", 0.0)
+    cell = CellDir(tmp_path)
+    file = hold_elsewhere(cell)
+    assert holder_of(file.parent) == ELSEWHERE, "the first look begins to watch"
+    assert holder_of(file.parent) is None
+    said = stood_still(file.parent)
+    assert said == file.read_text()
+    monkeypatch.setattr(lease_module, "DEAD_SECONDS", 300.0)
+    lease_module._watched.clear()
+    assert stood_still(file.parent) is None
+    assert not Lease(file.parent).take()
+    believe_dead(file.parent, said)
+    hold_elsewhere(cell, count=8)
+    assert not Lease(file.parent).take()
+    hold_elsewhere(cell, count=7)
+    lease_module._watched.clear()
+    believe_dead(file.parent, said)
+    lease = Lease(file.parent)
+    assert lease.take()
+    lease.release()
