@@ -57,7 +57,7 @@ def _pilots(wanted: Wanted, stage: Stage) -> str:
     new = f"{wanted.missing(stage)} pilots to queue" + (f" in {len(arrays)} arrays" if len(arrays) > 1 else "")
     there = f", {active} queued or running already" if active else ""
     waiting = ", held until the first sets are made" if stage == "evaluate" and wanted.students_wait and arrays else ""
-    what = f"{each}{resources.cpus} cores, {resources.memory}, {resources.time}"
+    what = f"{each}{resources.cpus} core{'s' if resources.cpus != 1 else ''}, {resources.memory}, {resources.time}"
     return f"{stage}: {cells} cells; {new}{there}{waiting}; each with {what}"
 
 

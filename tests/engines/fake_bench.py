@@ -1,6 +1,7 @@
 """`bench` whose cells last FAKE_SECONDS and compute nothing; they note where and when they ran. No torch.
 
-Lines of FAKE_RULES say more: `kill ID` is the cell that kills itself, `once ID N` lasts longer at its first attempt.
+Lines of FAKE_RULES say more: `kill ID` is the cell that kills itself, `once ID N` lasts longer at its first attempt,
+`long ID N` at each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class FakeEngine(pilot.Forks):
         if "kill" in said:
             os.kill(os.getpid(), signal.SIGKILL)
         first = len(cell.attempts.all()) == 1
-        time.sleep(float(said["once"][0]) if first and "once" in said else self.seconds)
+        longer = said.get("long") or (said.get("once") if first else None)
+        time.sleep(float(longer[0]) if longer else self.seconds)
         note = {"host": os.uname().nodename, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "device": cell.launch().device, "cores": os.environ.get("LOKY_MAX_CPU_COUNT"),
                 "began": began, "ended": time.time()}  # fmt: skip

@@ -167,6 +167,34 @@ def _arrays(out: Path) -> list[Any]:
     return [array for one in submissions(out) for array in one.arrays()]
 
 
+def test_preemption_and_a_node_that_is_only_cut_off(bench: Bench) -> None:
+    """The cut-off node's pilot goes on, and Slurm starts a second one elsewhere: that waits; nothing is made twice."""
+    ((made, student),) = ids(1, 1)
+    bench.site(pilots=1, FAKE_SECONDS=0.1, FAKE_RULES=f"long {made} 12")
+    bench.submit(1, 1)
+    cell = CellDir(bench.out / "cells" / made)
+    wait_for(cell.running)
+    bench.cluster.call(
+        "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 1"
+    )
+    wait_for(lambda: cell.state() is State.PREEMPTED)
+    wait_for(cell.running)
+    holder = cell.holder()
+    assert holder is not None
+    bench.cluster.node("mute", holder.host)
+    bench.cluster.call("scontrol", "update", f"nodename={holder.host}", "state=down", "reason=cut")
+    try:
+        wait_for(lambda: finished(bench, 2))
+    finally:
+        bench.cluster.node("unmute", holder.host)
+        bench.cluster.settle()
+    assert [attempt.cause for attempt in cell.attempts.all()] == ["preempted", "done"]
+    assert [note["host"] for note in ran(cell)] == [holder.host]
+    task = next(task for task in tasks(bench.out) if task.stage == "distill")
+    assert (task.starts, task.made) == (3, 1)
+    assert starts(bench.out)[student] == 1
+
+
 def test_stop_reaches_running_pilots_and_the_same_command_goes_on(bench: Bench) -> None:
     ((made, student),) = ids(1, 1)
     bench.site(pilots=1, FAKE_SECONDS=30)
