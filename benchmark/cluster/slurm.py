@@ -136,7 +136,7 @@ def _call(program: str, *arguments: str, missing_is_fine: bool = False, **enviro
         )
     except FileNotFoundError:
         raise UsageError(
-            f"{program}: not found. run `bench submit` and `bench stop` where Slurm's commands are"
+            f"{program}: not found. `bench submit` and `bench stop` are to be run where Slurm's commands are"
         ) from None
     except subprocess.TimeoutExpired:
         raise CallFailed(f"{program} has not answered within {TIMEOUT_SECONDS} s; try again later") from None

@@ -23,6 +23,7 @@ from ddbench.benchmark.engines.base import Engine
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.planner import plan_request
 from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.planning.study import find_study, read_study
 from ddbench.benchmark.running.prepare import present_contents
 from ddbench.benchmark.running.runner import Fate, Item, Runner
 
@@ -77,6 +78,18 @@ class Wanted:
         return script(self.site, stage, job, Path.cwd(), max(1, self.missing(stage)), self.title)
 
 
+def said(name: str, given: Mapping[str, Any], config: Path | None, study: str | None, default: Any) -> Any:
+    """An option that says where and how cells run: as it was given, else as the study has it.
+
+    Raises:
+        UsageError: there is no such study, or it cannot be read.
+    """
+    if name in given:
+        return given[name]
+    asked = read_study(config) if config is not None else find_study(study) if study is not None else None
+    return next((run[name] for run in (asked.runs if asked is not None else ()) if name in run), default)
+
+
 def resolve(
     given: Mapping[str, Any], *, config: Path | None, study: str | None, site: Site, pilots: int | None
 ) -> Wanted:
@@ -91,10 +104,8 @@ def resolve(
     if pilots is not None:
         stages = {str(stage): site.of(stage).model_copy(update={"pilots": pilots}) for stage in STAGES}
         site = site.model_copy(update={"stages": site.stages.model_copy(update=stages)})
-    given = {**given, "device": device_of(str(given.get("device", "auto")), site)}
+    given = {**given, "device": device_of(str(said("device", given, config, study, "auto")), site)}
     spec, planned = plan_request(given, config=config, study=study)
-    if spec.device != given["device"]:
-        raise UsageError(f"--device {spec.device} of the study: {spec.device} is not what its pilots get")
     if spec.engine != "local":
         raise UsageError(f"--engine {spec.engine}: pilots run cells on their own node; leave it out")
     if spec.reuse != "missing":

@@ -49,11 +49,11 @@ def submit(
     """
     from ddbench.benchmark.cluster import foretold
     from ddbench.benchmark.cluster.site import EXAMPLE, find_site, read_site
-    from ddbench.benchmark.cluster.submit import resolve
+    from ddbench.benchmark.cluster.submit import resolve, said
     from ddbench.benchmark.cluster.submit import submit as queue
     from ddbench.benchmark.core.errors import UsageError
 
-    out = Path(given.get("out", "runs"))
+    out = Path(said("out", given, config, study, "runs"))
     if init:
         path = site or out / EXAMPLE.name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 from ddbench.benchmark.cluster import slurm
 from ddbench.benchmark.cluster.site import Resources, Site, Stages
-from ddbench.benchmark.cluster.submit import Wanted, device_of, resolve
+from ddbench.benchmark.cluster.submit import Wanted, device_of, resolve, said
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.planning.planner import plan_run
@@ -69,6 +69,21 @@ def test_what_pilots_cannot_do_is_refused(
     with pytest.raises(UsageError) as caught:
         wanted(tmp_path, Site(), monkeypatch, **more)
     assert said in str(caught.value)
+
+
+def test_a_study_says_where_its_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what the site has in its stead, in silence."""
+    study = tmp_path / "mine.yaml"
+    study.write_text("{methods: [random], datasets: [digits], ipc: 1, device: cpu, out: elsewhere}")
+    monkeypatch.setattr(slurm, "limits", lambda: slurm.Limits(array_size=None, submitted=None))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--device cpu, but stages.distill.gpus"):
+        resolve({}, config=study, study=None, site=Site(), pilots=None)
+    found = resolve({}, config=study, study=None, site=CPUS, pilots=None)
+    assert {planned.launch.device for planned in found.planned.plan.sets} == {"cpu"}
+    assert found.request.given["out"] == str(tmp_path / "elsewhere")
+    assert said("out", {}, study, None, "runs") == "elsewhere"
+    assert said("out", {"out": "here"}, study, None, "runs") == "here"
 
 
 def test_the_same_request_has_the_same_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
