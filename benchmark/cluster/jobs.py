@@ -4,6 +4,7 @@
                      distill.sbatch, evaluate.sbatch
                      arrays/<array>.json     what the scheduler was given: a number of tasks of one stage
                      starts/<task>.<restart>.json    a pilot's own account of one start of its task
+                     ended/<task>            the pilot's exit status, where its shell does not queue it again
                      held/<task>             the task waits in the queue until somebody releases it
                      orders/<task>           what the task's shell is to tell the scheduler
                      logs/
@@ -105,7 +106,7 @@ class Submission:
     def create(self, request: Request) -> None:
         """Raises FileExistsError if there is such a folder."""
         self.folder.mkdir()
-        for name in ("arrays", "starts", "held", "orders", "logs"):
+        for name in ("arrays", "starts", "ended", "held", "orders", "logs"):
             (self.folder / name).mkdir()
         write_json(self.folder / "request.json", request.model_dump(mode="json"))
 
@@ -123,6 +124,10 @@ class Submission:
         start.at = utc_now()
         write_json(self.folder / "starts" / f"{start.task}.{start.restart}.json", start.model_dump(mode="json"))
 
+    def ended(self) -> dict[str, str]:
+        """Task -> exit status of its pilot, of those that have ended for good."""
+        return _texts(self.folder / "ended")
+
     # Held tasks. Whoever removes a task's file is the one that tells the scheduler.
 
     def hold(self, task: str) -> None:
@@ -130,11 +135,7 @@ class Submission:
 
     def held(self) -> dict[str, str]:
         """Task -> since when."""
-        found = {}
-        for path in sorted((self.folder / "held").glob("*_*")):
-            with contextlib.suppress(OSError):
-                found[path.name] = path.read_text(errors="replace")
-        return found
+        return _texts(self.folder / "held")
 
     def claim(self, task: str) -> bool:
         """Whether it was held, and it is this process that may release or cancel it now."""
@@ -178,7 +179,9 @@ class Task(BaseModel):
     since: str | None
     host: str | None = None
     ended: str | None = None
-    """Why its last start ended."""
+    """Why its last start ended; `exit N` where its pilot could not say."""
+    log: str
+    """What its starts have said; a path within the results folder."""
     starts: int = 0
     made: int = 0
     gpus: int
@@ -197,23 +200,30 @@ def tasks(out: Path) -> Iterator[Task]:
         starts: dict[str, list[Start]] = {}
         for start in submission.starts():
             starts.setdefault(start.task, []).append(start)
-        held = submission.held()
+        held, exits = submission.held(), submission.ended()
         for array in submission.arrays():
             for index in range(array.tasks):
                 name, weight = f"{array.array}_{index}", max(1, array.gpus) / 3600
                 own = starts.get(name, [])
                 last = own[-1] if own else None
-                state, since = _state(array, last, held.get(name), alive)
+                state, since = _state(array, last, held.get(name), name in exits, alive)
+                said = None if last is None else last.ended
+                why = f"exit {exits[name].strip()}" if said is None and name in exits else said
                 yield Task(
                     task=name, stage=array.stage, submission=int(submission.folder.name), state=state, since=since,
-                    host=None if last is None else last.host, ended=None if last is None else last.ended,
+                    host=None if last is None else last.host, ended=why,
+                    log=f"{JOBS}/{submission.folder.name}/logs/{name}.log",
                     starts=len(own), made=sum(one.made for one in own), gpus=array.gpus,
                     asked_hours=array.seconds * weight, held_hours=sum(one.seconds for one in own) * weight,
                     used_hours=sum(one.busy_seconds for one in own) * weight,
                 )  # fmt: skip
 
 
-def _state(array: Array, last: Start | None, held: str | None, alive: set[str | None]) -> tuple[str, str | None]:
+def _state(
+    array: Array, last: Start | None, held: str | None, over: bool, alive: set[str | None]
+) -> tuple[str, str | None]:
+    if over:
+        return "ended", None if last is None else last.at
     if last is not None and last.ended is None:
         heard = last.task in alive and (last.at is None or _age_seconds(last.at) < SILENT_SECONDS)
         return ("running", last.began) if heard else ("lost", last.at)
@@ -222,6 +232,15 @@ def _state(array: Array, last: Start | None, held: str | None, alive: set[str | 
     if last is None:
         return "queued", array.at
     return ("queued" if last.ended in ("time", "idle") else "ended"), last.at
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """Task -> what its file in a folder says."""
+    found = {}
+    for path in sorted(folder.glob("*_*")):
+        with contextlib.suppress(OSError):
+            found[path.name] = read_regular(path).decode(errors="replace")
+    return found
 
 
 def _age_seconds(at: str) -> float:

@@ -142,7 +142,8 @@ class Pilot:
             return True
         of_ours = {int(one.folder.name) for one in of_key(out, self.request.key)}
         there = (task for task in tasks(out) if task.submission in of_ours and task.stage == "distill")
-        return any(task.state != "ended" for task in there)
+        # An interrupted one may have been preempted, and be in the queue again.
+        return any(task.state != "ended" or task.ended == "interrupted" for task in there)
 
     # Pilots of students wait in the queue until there is a set for them.
 

@@ -222,11 +222,23 @@ def _print_jobs(tasks: list[jobs.Task], console: Console) -> None:
     more = f" ({len(there) - MOST_TASKS} of them not shown)" if len(there) > MOST_TASKS else ""
     states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(task.state for task in tasks).items()))
     console.print(Text(f"{len(tasks)} pilots: {states}{more}"))
+    for why, failed in _ended_badly(tasks).items():
+        logs = f"see {printable(failed[0].log)}" + (" and others beside it" if len(failed) > 1 else "")
+        console.print(hanging(f"{len(failed)} ended: {printable(why)}; {logs}", style="red"))
     asked, held, used = (sum(getattr(task, f"{name}_hours") for task in tasks) for name in ("asked", "held", "used"))
     unit = "GPU hours" if any(task.gpus for task in tasks) else "hours of pilots"
     console.print(
         Text(f"{unit}: {asked:.1f} asked for, {held:.2f} had, {used:.2f} used by cells, {held - used:.2f} idle")
     )
+
+
+def _ended_badly(tasks: list[jobs.Task]) -> dict[str, list[jobs.Task]]:
+    """Why -> the tasks that ended and did not do what was theirs."""
+    found: dict[str, list[jobs.Task]] = {}
+    for task in tasks:
+        if task.state == "ended" and task.ended not in (None, "done", "idle", "interrupted"):
+            found.setdefault(str(task.ended), []).append(task)
+    return found
 
 
 def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]]) -> RichTable:

@@ -83,6 +83,14 @@ def test_a_pilot_that_ended_without_a_word_is_told_as_lost(submission: Submissio
     assert [task.state for task in tasks(submission.folder.parents[1])] == ["lost"]
 
 
+def test_a_pilot_that_could_not_begin_is_not_told_as_queued(submission: Submission) -> None:
+    submission.add(Array(array="7", stage="distill", tasks=2, gpus=2, seconds=7200, at=utc_now()))
+    (submission.folder / "ended" / "7_1").write_text("127\n")
+    first, second = tasks(submission.folder.parents[1])
+    assert (first.state, second.state, second.ended) == ("queued", "ended", "exit 127")
+    assert second.log == "jobs/1/logs/7_1.log"
+
+
 def test_damaged_files_of_jobs_are_passed_over(submission: Submission) -> None:
     submission.add(Array(array="7", stage="distill", tasks=1, gpus=2, seconds=7200, at="yesterday"))
     (submission.folder / "starts" / "7_0.0.json").write_bytes(b"\xff{")

@@ -88,13 +88,13 @@ def test_where_settings_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_script_holds_whatever_its_folders_are_called(tmp_path: Path) -> None:
     """Run with stand-ins for the pilot: what it finds is what was given."""
     job, folder = tmp_path / 'it\'s $HOME "x"', tmp_path / "a b"
-    for path in (job / "held", folder):
+    for path in (job / "held", job / "ended", folder):
         path.mkdir(parents=True)
     seen = tmp_path / "seen"
     site = Site(
         command=f'sh -c \'printf "%s\\n" "$PWD" "$VALUE" "$FROM_SETUP" "$@" >{seen}\' sh',
         environment={"VALUE": "it's $HOME"},
-        setup=["FROM_SETUP=$((1 + 1)); export FROM_SETUP"],
+        setup=["export FROM_SETUP=2$NEVER_SET"],
         options=["--partition=gpu"],
     )
     text = script(site, "evaluate", job, folder, 3, "a title")
@@ -102,4 +102,5 @@ def test_a_script_holds_whatever_its_folders_are_called(tmp_path: Path) -> None:
     (tmp_path / "pilot.sbatch").write_text(text)
     environment = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "PATH": "/usr/bin:/bin"}
     subprocess.run(["bash", tmp_path / "pilot.sbatch"], env=environment, check=True, capture_output=True)
+    assert (job / "ended" / "7_2").read_text() == "0\n"
     assert seen.read_text().splitlines() == [str(folder), "it's $HOME", "2", "pilot", str(job), "evaluate"]
