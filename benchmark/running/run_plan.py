@@ -184,7 +184,6 @@ class _Run:
                     f"{self.store.superseded}, and {stale[1]} of its present images are back"
                 )
             runner.settle()
-            self.planned.plan.save(self.store)
             if not others:
                 self._tidy()
 
@@ -202,6 +201,7 @@ class _Run:
     def _make(self, others: Sequence[Setting]) -> None:
         spec, runner, engine = self.spec, self.runner, self.engine
         if not runner.waiting():
+            self.planned.plan.save(self.store)
             with self._tracked(Observer()):
                 return
         before_run(others, spec.data, self.reporter)
@@ -212,6 +212,8 @@ class _Run:
             self._say(note)
         runner.per_gpu = at_once.per_gpu
         try:
+            # What was refused before leaves no plan behind. This run is at work, so nobody takes the plan for a stray.
+            self.planned.plan.save(self.store)
             with self.reporter.view(runner.items) as view, self._tracked(view) as observer:
                 runner.run(slots, observer)
         finally:
