@@ -4,7 +4,8 @@
                      distill.sbatch, evaluate.sbatch
                      arrays/<array>.json     what the scheduler was given: a number of tasks of one stage
                      starts/<task>.<restart>.json    a pilot's own account of one start of its task
-                     ended/<task>            the pilot's exit status, where its shell does not queue it again
+                     ended/<task>            the pilot's exit status, where it is not queued again, or why the
+                                             task was cancelled
                      held/<task>             the task waits in the queue until somebody releases it
                      orders/<task>           what the task's shell is to tell the scheduler
                      logs/
@@ -31,6 +32,7 @@ from ddbench.benchmark.core.result import TIME, utc_now
 from ddbench.benchmark.core.store import Store
 
 JOBS = "jobs"
+CANCELLED = "cancelled"
 SILENT_SECONDS = 600.0
 """A pilot writes of itself every half minute; one that has not for so long is told as lost."""
 
@@ -111,7 +113,7 @@ class Submission:
         write_json(self.folder / "request.json", request.model_dump(mode="json"))
 
     def arrays(self) -> list[Array]:
-        return [*_read(self.folder / "arrays", Array)]
+        return sorted(_read(self.folder / "arrays", Array), key=lambda array: (len(array.array), array.array))
 
     def add(self, array: Array) -> None:
         write_json(self.folder / "arrays" / f"{array.array}.json", array.model_dump(mode="json"))
@@ -125,8 +127,12 @@ class Submission:
         write_json(self.folder / "starts" / f"{start.task}.{start.restart}.json", start.model_dump(mode="json"))
 
     def ended(self) -> dict[str, str]:
-        """Task -> exit status of its pilot, of those that have ended for good."""
-        return _texts(self.folder / "ended")
+        """Task -> exit status of its pilot, or why it was cancelled, of those that have ended for good."""
+        return {task: text.strip() for task, text in _texts(self.folder / "ended").items()}
+
+    def cancelled(self, task: str) -> None:
+        """Note that a task that did not run was taken from the queue."""
+        (self.folder / "ended" / task).write_text(CANCELLED)
 
     # Held tasks. Whoever removes a task's file is the one that tells the scheduler.
 
@@ -179,7 +185,7 @@ class Task(BaseModel):
     since: str | None
     host: str | None = None
     ended: str | None = None
-    """Why its last start ended; `exit N` where its pilot could not say."""
+    """Why its last start ended; `exit N` where its pilot could not say, `cancelled` of one that never began."""
     log: str
     """What its starts have said; a path within the results folder."""
     starts: int = 0
@@ -208,7 +214,8 @@ def tasks(out: Path) -> Iterator[Task]:
                 last = own[-1] if own else None
                 state, since = _state(array, last, held.get(name), name in exits, alive)
                 said = None if last is None else last.ended
-                why = f"exit {exits[name].strip()}" if said is None and name in exits else said
+                why = exits.get(name) if said is None else said
+                why = f"exit {why}" if why is not None and why.isdecimal() else why
                 yield Task(
                     task=name, stage=array.stage, submission=int(submission.folder.name), state=state, since=since,
                     host=None if last is None else last.host, ended=why,

@@ -180,6 +180,8 @@ class Pilot:
     def _cancel_held(self, out: Path) -> None:
         for submission in of_key(out, self.request.key):
             gone = [task for task in submission.held() if submission.claim(task)]
+            for task in gone:
+                submission.cancelled(task)
             self.submission.order(self.task, "cancel", gone)
 
     def note(self, ended: str | None) -> None:

@@ -236,7 +236,7 @@ def _ended_badly(tasks: list[jobs.Task]) -> dict[str, list[jobs.Task]]:
     """Why -> the tasks that ended and did not do what was theirs."""
     found: dict[str, list[jobs.Task]] = {}
     for task in tasks:
-        if task.state == "ended" and task.ended not in (None, "done", "idle", "interrupted"):
+        if task.state == "ended" and task.ended not in (None, "done", "idle", "interrupted", "cancelled"):
             found.setdefault(str(task.ended), []).append(task)
     return found
 

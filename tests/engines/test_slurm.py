@@ -108,7 +108,7 @@ def test_the_same_command_adopts_what_is_queued_and_stop_takes_it_back(bench: Be
         bench.run("stop", "--runs", bench.out)
         assert time.monotonic() - began < 20, "a signal to a queued task would take 95 s"
         assert not bench.cluster.states()
-        assert not any(task.state == "held" for task in tasks(bench.out))
+        assert {(task.state, task.ended) for task in tasks(bench.out)} == {("ended", "cancelled")}
         bench.fail("sbatch", fails=True)
         told = bench.submit(6, 1, status=1)
         assert "sbatch failed with 1" in told

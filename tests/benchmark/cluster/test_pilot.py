@@ -83,6 +83,15 @@ def test_a_pilot_that_ended_without_a_word_is_told_as_lost(submission: Submissio
     assert [task.state for task in tasks(submission.folder.parents[1])] == ["lost"]
 
 
+def test_held_pilots_that_nobody_needs_are_cancelled_and_told_so(submission: Submission) -> None:
+    submission.add(Array(array="8", stage="evaluate", tasks=2, gpus=1, seconds=7200, at=utc_now()))
+    submission.hold("8_0")
+    submission.hold("8_1")
+    Pilot(submission, "evaluate")._cancel_held(submission.folder.parents[1])
+    assert (submission.folder / "orders" / "7_0").read_text() == "cancel 8_0,8_1\n"
+    assert {(task.state, task.ended) for task in tasks(submission.folder.parents[1])} == {("ended", "cancelled")}
+
+
 def test_a_pilot_that_could_not_begin_is_not_told_as_queued(submission: Submission) -> None:
     submission.add(Array(array="7", stage="distill", tasks=2, gpus=2, seconds=7200, at=utc_now()))
     (submission.folder / "ended" / "7_1").write_text("127\n")
@@ -97,6 +106,12 @@ def test_damaged_files_of_jobs_are_passed_over(submission: Submission) -> None:
     (submission.folder / "arrays" / "8.json").write_text("[]")
     (submission.folder / "held" / "7_0").write_bytes(b"\xff")
     assert [(task.task, task.state) for task in tasks(submission.folder.parents[1])] == [("7_0", "held")]
+
+
+def test_arrays_come_in_the_order_of_their_numbers(submission: Submission) -> None:
+    for number in ("9", "10", "100"):
+        submission.add(Array(array=number, stage="distill", tasks=1, gpus=1, seconds=1, at=utc_now()))
+    assert [array.array for array in submission.arrays()] == ["9", "10", "100"]
 
 
 def test_one_of_two_claims_a_held_task(submission: Submission) -> None:
