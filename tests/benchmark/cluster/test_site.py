@@ -85,6 +85,32 @@ def test_where_settings_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
     assert find_site(Path("mine.yaml"), out) == Path("mine.yaml")
 
 
+@pytest.mark.parametrize(("status", "calls", "ends"), [
+    (0, [], "0"), (1, [], "1"), (85, ["requeue 7_2"], None), (86, ["requeuehold 7_2", "release 7_2"], None),
+    (85, ["fails"], "85"), (86, ["fails"], "86"),
+])  # fmt: skip
+def test_what_the_shell_does_about_a_pilots_exit_status(
+    tmp_path: Path, status: int, calls: list[str], ends: str | None
+) -> None:
+    """With a stand-in for `scontrol`; of a task that is held, whose note somebody has claimed meanwhile."""
+    job, programs = tmp_path / "job", tmp_path / "bin"
+    for path in (job / "held", job / "ended", job / "orders", programs):
+        path.mkdir(parents=True)
+    fails = calls == ["fails"]
+    stand_ins = {"scontrol": f'echo "$*" >>{tmp_path}/calls; exit {int(fails)}', "sleep": "exec /bin/sleep 0.01"}
+    for name, body in stand_ins.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    (tmp_path / "pilot.sbatch").write_text(script(Site(command=f"sh -c 'exit {status}'"), "evaluate", job, job, 3, "t"))
+    environment = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "PATH": f"{programs}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", tmp_path / "pilot.sbatch"], env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    called = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+    assert called == (calls if not fails else [f"requeue{'hold' if status == 86 else ''} 7_2"] * 6)
+    marker = job / "ended" / "7_2"
+    assert (marker.read_text().strip() if marker.exists() else None) == ends
+
+
 def test_a_script_holds_whatever_its_folders_are_called(tmp_path: Path) -> None:
     """Run with stand-ins for the pilot: what it finds is what was given."""
     job, folder = tmp_path / 'it\'s $HOME "x"', tmp_path / "a b"
