@@ -50,7 +50,7 @@ class Provenance(Model):
 def provenance_of(cell: Path) -> Provenance | None:
     """What lies in a cell's directory; None for a cell that was run here, or a file that says nothing."""
     try:
-        found = Provenance.model_validate_json(read_regular(cell / PROVENANCE))
+        found = Provenance.model_validate_json(read_regular(f"{cell}/{PROVENANCE}"))
     except (OSError, ValidationError):
         return None
     return found if found.origins else None

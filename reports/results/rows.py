@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -132,7 +134,7 @@ class EvaluateCell(Cell[EvaluateSpec, EvaluateResult]):
         """Its images come from a prior with random weights."""
         return _timing_only(self.result) or (self.distill is not None and self.distill.timing_only)
 
-    @property
+    @cached_property
     def student(self) -> Student | None:
         """The finished student, None if there is none."""
         result = self.result
@@ -222,8 +224,12 @@ def _read(out: Path, *, follow_links: bool) -> Results:
 
     plans = [path for path in sorted(store.plans.glob("*.json")) if not path.name.startswith(".") and read_here(path)]
     _read_plans(plans, distills, evaluates, problems)
+    inside = not leads_out(store.cells, out)
     for folder in store.cell_dirs():
-        if folder.id.startswith(".") or not read_here(folder.path, *(folder.path / name for name in CELL_FILES)):
+        if folder.id.startswith("."):
+            continue
+        linked = not follow_links and (not inside or _has_links(folder.path))
+        if linked and not read_here(folder.path, *(folder.path / name for name in CELL_FILES)):
             continue
         try:
             _read_cell(folder, distills, evaluates, problems)
@@ -259,12 +265,22 @@ def _read_plans(
                 evaluates.setdefault(id, EvaluateCell(id, spec, label, planned=True))
 
 
+def _has_links(cell: Path) -> bool:
+    """Whether a cell's directory, or a file in it that reports read, is a link, or may be: one look at the directory,
+    where following each path takes a look at every folder above it."""
+    try:
+        with os.scandir(cell) as entries:
+            return cell.is_symlink() or any(entry.name in CELL_FILES and entry.is_symlink() for entry in entries)
+    except OSError:
+        return True
+
+
 def _read_cell(
     folder: CellDir, distills: dict[str, DistillCell], evaluates: dict[str, EvaluateCell], problems: list[Problem]
 ) -> None:
     id = folder.id
     try:
-        spec = CELL_SPEC.validate_json(written := read_regular(folder.path / "spec.json"))
+        spec = CELL_SPEC.validate_json(written := read_regular(f"{folder.path}/spec.json"))
     except FileNotFoundError:
         problems.append(Problem(str(folder.path), "no cell: there is no spec.json in it"))
         return
@@ -292,7 +308,7 @@ def _read_cell(
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
     """(result, state, reason of a failure)."""
     try:
-        result = ANY_RESULT.validate_json(written := read_regular(folder.path / "result.json"))
+        result = ANY_RESULT.validate_json(written := read_regular(f"{folder.path}/result.json"))
         result = shown(result, written)
     except (OSError, ValidationError):
         result = None

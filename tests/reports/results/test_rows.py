@@ -40,13 +40,35 @@ def test_a_student_is_joined_with_its_distill_cell(folder: Any) -> None:
     assert results.problems == []
 
 
+def test_one_look_at_a_cell_tells_whether_links_lead_out_of_it(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links are followed where there are some, and nowhere else: each takes a look at every folder above it."""
+    for seed in range(3):
+        folder.distill(folder.distill_spec("dmgd", seed=seed), "dmgd")
+    followed, leads_out = [], rows.leads_out
+    monkeypatch.setattr(rows, "leads_out", lambda path, out: followed.append(path) or leads_out(path, out))
+    found = rows.read(folder.out, follow_links=False)
+    assert len(found.distills) == 3
+    assert all(folder.store.cells not in path.parents for path in followed)
+    outside = tmp_path / "outside"
+    kept, moved, linked = sorted(folder.store.cells.iterdir())
+    moved.rename(outside)
+    moved.symlink_to(outside)
+    (linked / "result.json").rename(tmp_path / "result.json")
+    (linked / "result.json").symlink_to(tmp_path / "result.json")
+    found = rows.read(folder.out, follow_links=False)
+    assert list(found.distills) == [kept.name]
+    assert [problem.path for problem in found.problems] == [str(moved), str(linked / "result.json")]
+
+
 def test_each_file_is_read_once(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.method("dmgd", [[80.0], [81.0]])
     opened: list[str] = []
     os_open = os.open
 
-    def counted(path: Path, *flags: int) -> int:
-        opened.append(f"{path.parent.name}/{path.name}")
+    def counted(path: Path | str, *flags: int) -> int:
+        opened.append("/".join(Path(path).parts[-2:]))
         return os_open(path, *flags)
 
     with monkeypatch.context() as patched:
