@@ -7,13 +7,13 @@ the sets that both have (by the hash of their images) count. Rankings are by mea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.analyses.entrants import entrants, names_of, takes_part
-from ddbench.reports.analyses.findings import Finding, findings
+from ddbench.reports.analyses.findings import Finding, Known, findings
 from ddbench.reports.analyses.rank_agreement import Agreement, agreements
 from ddbench.reports.analyses.student_matrix import Matrix, matrices
 from ddbench.reports.analyses.where import Where, where
@@ -36,18 +36,24 @@ class Arena(Record):
     """Separations of one setup and what the others say of them, the largest difference first."""
 
 
-def build(store: Store, tables: Sequence[groups.Table]) -> list[Arena]:
-    """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part."""
+def build(
+    store: Store, tables: Sequence[groups.Table], known: Mapping[groups.TableKey, Known] | None = None
+) -> list[Arena]:
+    """Every dataset and IPC that was evaluated in more than one way. Reference rows take no part.
+
+    Args:
+        known: the comparisons of a table's rows, where they were made before.
+    """
     arenas: dict[tuple[Any, ...], list[groups.Table]] = defaultdict(list)
     for table in tables:
         key = table.key
         same = (key.dataset, key.split, key.resolution, key.ipc, key.split_hash, key.content_hash)
         if any(row.finished and not row.reference for row in table.rows):
             arenas[same].append(table)
-    return [_arena(store, members) for members in arenas.values() if len(members) > 1]
+    return [_arena(store, members, known or {}) for members in arenas.values() if len(members) > 1]
 
 
-def _arena(store: Store, members: Sequence[groups.Table]) -> Arena:
+def _arena(store: Store, members: Sequence[groups.Table], known: Mapping[groups.TableKey, Known]) -> Arena:
     key = members[0].key
     setups = [where(table) for table in members]
     names = names_of(row for table in members for row in table.rows if takes_part(row))
@@ -62,5 +68,5 @@ def _arena(store: Store, members: Sequence[groups.Table]) -> Arena:
         setups=setups,
         matrices=matrices(setups, tables),
         pairs=agreements(setups, tables, title),
-        findings=findings(setups, tables),
+        findings=findings(setups, tables, [known.get(table.key) for table in members]),
     )

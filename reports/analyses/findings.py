@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Literal
@@ -48,10 +48,21 @@ class Finding(Record):
         return bool(self.checks) and all(check.standing == "separated" for check in self.checks)
 
 
-def findings(setups: Sequence[Where], tables: Sequence[Entrants]) -> list[Finding]:
+Known = Callable[[str, str], Comparison | None]
+"""(id of a row, id of another one) -> their comparison, where it was made before."""
+
+
+def findings(
+    setups: Sequence[Where], tables: Sequence[Entrants], known: Sequence[Known | None] | None = None
+) -> list[Finding]:
+    """Of each setup.
+
+    Args:
+        known: for each setup, the comparisons that were made before of the same sets.
+    """
     found = []
     for index, (setup, table) in enumerate(zip(setups, tables, strict=True)):
-        separated = _separated(table, setup.n_test)
+        separated = _separated(table, setup.n_test, known[index] if known else None)
         checks: dict[tuple[RowKey, RowKey], list[Check]] = defaultdict(list)
         for other, (checking, there) in enumerate(zip(setups, tables, strict=True)):
             if other != index:
@@ -74,25 +85,22 @@ def findings(setups: Sequence[Where], tables: Sequence[Entrants]) -> list[Findin
 _Pairs = dict[tuple[RowKey, RowKey], tuple[Comparison, float]]
 
 
-def _separated(table: Entrants, n_test: int) -> _Pairs:
+def _separated(table: Entrants, n_test: int, known: Known | None) -> _Pairs:
     """(better, worse) -> the difference and its adjusted p-value, of all pairs that Holm's correction leaves."""
     compared = []
     scores = [list(entrant.scores.values()) for entrant in table.values()]
     variance = SetVariance(scores)
     for (i, a), (j, b) in combinations(enumerate(table), 2):
-        comparison = crossed.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
-        compared.append(((a, b), comparison) if comparison.difference >= 0 else ((b, a), _turned(comparison)))
+        before = known(table[a].contender.id, table[b].contender.id) if known is not None else None
+        between = partial(variance.of_difference, i, j)
+        comparison = before or crossed.compare(scores[i], scores[j], n_test, between)
+        compared.append(((a, b), comparison) if comparison.difference >= 0 else ((b, a), comparison.turned))
     adjusted = holm_of([comparison for _, comparison in compared])
     return {
         pair: (comparison, p_holm)
         for (pair, comparison), p_holm in zip(compared, adjusted, strict=True)
         if p_holm is not None and p_holm < ALPHA
     }
-
-
-def _turned(one: Comparison) -> Comparison:
-    low, high = (None if edge is None else -edge for edge in (one.high, one.low))
-    return Comparison(-one.difference, one.standard_error, low, high, one.p_value, one.basis, one.degrees_of_freedom)
 
 
 def _checks(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -21,9 +20,8 @@ from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, first_run, sheet_of
 from ddbench.reports.statistics import crossed
-from ddbench.reports.statistics.crossed import SetScore
+from ddbench.reports.statistics.crossed import Comparison, Difference, SetScore
 from ddbench.reports.statistics.equivalence import equivalence_p_value, smallest_visible_difference, spread
-from ddbench.reports.statistics.pooling import SetVariance
 from ddbench.reports.tables.pareto import pareto_front
 from ddbench.reports.tables.scores import scores_of
 
@@ -113,9 +111,6 @@ def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: fl
     """
     n_test = view.table.n_test or 0
     ids = [row.id for row in view.table.rows if row.id in scores]
-    references = {row.id for row in view.table.rows if row.reference}
-    places = frozenset(place for place, id in enumerate(ids) if id in references)
-    variance = SetVariance([scores[id] for id in ids], places)
     rows = [
         {"id": row.id, "mean": _short(row.acc_last.mean), "n": row.acc_last.n, "reference": row.reference}
         for row in view.table.rows
@@ -123,26 +118,31 @@ def _pairs(view: TablePage, scores: Mapping[str, Sequence[SetScore]], margin: fl
     ]
     pairs = []
     for a, b in combinations(range(len(ids)), 2) if n_test > 1 else ():
-        found = crossed.difference_of(scores[ids[a]], scores[ids[b]], n_test, partial(variance.of_difference, a, b))
+        found, compared = view.pair(ids[a], ids[b]) or _made(scores[ids[a]], scores[ids[b]], n_test)
         if not found.components:
             pairs.append([a, b, _short(found.difference)])
             continue
-        half = math.sqrt(found.half_width_squared(crossed.ALPHA))
         within = abs(found.difference) + math.sqrt(found.half_width_squared(2 * EQUIVALENCE_ALPHA))
         pairs.append(
             [
                 a,
                 b,
                 _short(found.difference),
-                _short(found.difference - half),
-                _short(found.difference + half),
-                _digits(found.tail(abs(found.difference))),
+                _short(compared.low),
+                _short(compared.high),
+                _digits(compared.p_value),
                 _digits(equivalence_p_value(found, margin)),
                 _short(smallest_visible_difference(found)),
                 _short(within),
             ]
         )
     return {"rows": rows, "pairs": pairs}
+
+
+def _made(a: Sequence[SetScore], b: Sequence[SetScore], n_test: int) -> tuple[Difference, Comparison]:
+    """Of a pair that no table ranks, with a reference in it: its own sets tell what they vary by."""
+    found = crossed.difference_of(a, b, n_test)
+    return found, crossed.comparison_of(found)
 
 
 def _short(value: float | None) -> float | None:

@@ -18,6 +18,7 @@ from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
 from ddbench.reports.site.pictures.sheets import Sheet as ContactSheet
+from ddbench.reports.statistics.crossed import Comparison, Difference
 from ddbench.reports.tables import leaderboard
 from ddbench.reports.tables.views import RowView, TableView
 
@@ -31,6 +32,8 @@ class TablePage:
     slug: str
     family: str
     """Slug of the tables that differ from it in IPC alone: what one compare page holds."""
+    differences: leaderboard.Differences = field(default_factory=dict)
+    """Of each two rows that are ranked."""
 
     @property
     def path(self) -> str:
@@ -43,6 +46,24 @@ class TablePage:
     def group_row(self, row: RowView) -> groups.Row:
         """The row's cells."""
         return self._by_id[row.id]
+
+    def pair(self, a: str, b: str) -> tuple[Difference, Comparison] | None:
+        """Row `a` minus row `b`, as the leaderboard has it; None where one of them takes no rank."""
+        if (found := self._pairs.get((a, b))) is not None:
+            return found
+        if (turned := self._pairs.get((b, a))) is None:
+            return None
+        return turned[0].turned, turned[1].turned
+
+    def comparison(self, a: str, b: str) -> Comparison | None:
+        """What the leaderboard says of row `a` minus row `b`; None where one of them takes no rank."""
+        found = self.pair(a, b)
+        return None if found is None else found[1]
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str], tuple[Difference, Comparison]]:
+        compared = {(self.table.rows[p.a].id, self.table.rows[p.b].id): p.comparison for p in self.table.pairs}
+        return {ids: (found, compared[ids]) for ids, found in self.differences.items()}
 
     @cached_property
     def _by_id(self) -> dict[str, groups.Row]:
@@ -102,10 +123,10 @@ class Site:
     @cached_property
     def tables(self) -> list[TablePage]:
         grouped = groups.group(self.results)
-        board = leaderboard.build_tables(self.results.store, grouped)
+        board = [leaderboard.build_table(self.results.store, group) for group in grouped]
         return [
-            TablePage(table, group, _slug(group.key), _slug(replace(group.key, ipc=None), with_ipc=False))
-            for table, group in zip(board, grouped, strict=True)
+            TablePage(table, group, _slug(group.key), _slug(replace(group.key, ipc=None), with_ipc=False), differences)
+            for (table, differences), group in zip(board, grouped, strict=True)
         ]
 
     @cached_property

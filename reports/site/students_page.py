@@ -69,7 +69,8 @@ class ArenaView:
 
 def pages(site: Site) -> list[Page]:
     paths = {view.table.title: view.path for view in site.tables}
-    arenas = agreement.build(site.results.store, [view.group for view in site.tables])
+    known = {view.group.key: view.comparison for view in site.tables}
+    arenas = agreement.build(site.results.store, [view.group for view in site.tables], known)
     values = {
         "arenas": [_arena(arena, [paths[setup.table] for setup in arena.setups]) for arena in arenas],
         "standings": STANDINGS,

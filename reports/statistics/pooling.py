@@ -88,19 +88,32 @@ class SetVariance:
     def _paired(self, a: int, b: int, seeds: Sequence[int]) -> Component | None:
         """From the residuals of all methods that have these seeds, seeds as blocks (two-way layout): twice their mean
         square over S, unless the difference itself varies more than the rest of them."""
-        block = [p for p in self._squares if all(seed in self._by_seed[p] for seed in seeds)]
-        if len(block) < 3:
+        methods, total = self._block(tuple(seeds))
+        if methods < 3:
             return None
-        y = np.array([[self._by_seed[p][seed] for seed in seeds] for p in block])  # (M, S)
-        residuals = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
         own = self._by_seed[a], self._by_seed[b]
         sum_own = (len(seeds) - 1) * float(np.var([own[0][seed] - own[1][seed] for seed in seeds], ddof=1)) / 2
         free = len(seeds) - 1
-        total = float((residuals**2).sum())
-        if _exceeds(sum_own, free, total - sum_own, (len(block) - 2) * free, NOISIER_DIFFERENCE):
+        if _exceeds(sum_own, free, total - sum_own, (methods - 2) * free, NOISIER_DIFFERENCE):
             return None
-        free_of_all = (len(block) - 1) * free
+        free_of_all = (methods - 1) * free
         return Component(2 * total / free_of_all / len(seeds), free_of_all)
+
+    def _block(self, seeds: tuple[int, ...]) -> tuple[int, float]:
+        """(methods that have these seeds, sum of their squared residuals): most pairs of a table share their seeds."""
+        if seeds not in self._blocks:
+            block = [p for p in self._squares if all(seed in self._by_seed[p] for seed in seeds)]
+            total = 0.0
+            if block:
+                y = np.array([[self._by_seed[p][seed] for seed in seeds] for p in block])  # (M, S)
+                residuals = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
+                total = float((residuals**2).sum())
+            self._blocks[seeds] = len(block), total
+        return self._blocks[seeds]
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[int, ...], tuple[int, float]]:
+        return {}
 
     @property
     def pools(self) -> int:

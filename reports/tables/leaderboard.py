@@ -21,7 +21,7 @@ from ddbench.reports.results import groups, rows
 from ddbench.reports.results.paper_numbers import published
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.statistics import crossed
-from ddbench.reports.statistics.crossed import Comparison, SetScore
+from ddbench.reports.statistics.crossed import Comparison, Difference, SetScore
 from ddbench.reports.statistics.pooling import SetVariance
 from ddbench.reports.tables.gap import close_gaps
 from ddbench.reports.tables.notes import legend, notes
@@ -43,20 +43,26 @@ def build(results: rows.Results) -> Leaderboard:
 
 def build_tables(store: Store, grouped: Sequence[groups.Table]) -> list[TableView]:
     """A view of each table, in their order."""
-    return [_view(store, table) for table in grouped]
+    return [build_table(store, table)[0] for table in grouped]
 
 
-def _view(store: Store, table: groups.Table) -> TableView:
+Differences = dict[tuple[str, str], Difference]
+"""(id of a row, id of another one) -> the difference of their `acc_last`, of each two that are ranked, in one order."""
+
+
+def build_table(store: Store, table: groups.Table) -> tuple[TableView, Differences]:
+    """The view, and the differences that its ranks and pairs rest on."""
     key, members = table.key, table.rows
     students = [student for row in members for student in row.finished]
     n_test = table.n_test
     scores = [scores_of(store, row) for row in members]
     variance = pooled_over(members, scores)
-    comparisons = {
-        (i, j): crossed.compare(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
+    differences = {
+        (i, j): crossed.difference_of(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
         for i, j in combinations(range(len(members)), 2)
         if n_test > 1 and scores[i] and scores[j] and not members[i].reference and not members[j].reference
     }
+    comparisons = {pair: crossed.comparison_of(found) for pair, found in differences.items()}
     ranks = _ranks(members, comparisons)
     summaries = [summary_of(row, "acc_last", variance.of_mean(i)) for i, row in enumerate(members)]
     settings, qualifiers = settings_of(members)
@@ -92,7 +98,7 @@ def _view(store: Store, table: groups.Table) -> TableView:
     warnings = {rows.printable(student.data.warning) for student in students if student.data.warning}
     view.legend = legend(view)
     view.notes = [*notes(view, protocol.name, sorted(warnings)), *gap_notes]
-    return view
+    return view, {(members[i].key.id, members[j].key.id): found for (i, j), found in differences.items()}
 
 
 def _say_where(store: Store, members: Sequence[groups.Row], qualifiers: Sequence[list[str]]) -> None:

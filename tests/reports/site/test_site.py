@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddbench.benchmark.core.errors import UsageError
@@ -109,6 +110,39 @@ def test_the_comparison_has_the_numbers_of_bench_compare(filled: Any, tmp_path: 
     assert visible == pytest.approx(line.visible, abs=0.005)
     assert within > abs(difference)
     assert b != a
+
+
+def test_each_pair_of_methods_is_reckoned_once(folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaderboard, compare page and the page of students show the same differences: one answer, from one place."""
+    from ddbench.reports.analyses import agreement
+    from ddbench.reports.results.groups import group
+    from ddbench.reports.statistics import crossed
+
+    for student in ("convnet3", "convnet6"):
+        for seed in range(3):
+            for place, name in enumerate("abcd"):
+                spec = folder.distill_spec(name, seed=seed)
+                images = folder.distill(spec, name)
+                right = (np.arange(len(folder.labels)) * 7 + seed) % 10 < 4 + place
+                evaluate = folder.evaluate_spec(spec, seed=1000 * seed, student=student)
+                folder.student(evaluate, name, right, images=images, made_by=spec)
+    made, difference_of = [], crossed.difference_of
+    monkeypatch.setattr(crossed, "difference_of", lambda a, b, *args: made.append(1) or difference_of(a, b, *args))
+    monkeypatch.setattr(
+        crossed, "compare", lambda a, b, *args: crossed.comparison_of(crossed.difference_of(a, b, *args))
+    )
+    site = build(folder, tmp_path / "site")
+    in_site = len(made)
+    data = [
+        re.search(r'id="data">(.*?)</script>', page.read_text(), re.S) for page in site.glob("compare/digits*.html")
+    ]
+    assert [len(json.loads(found[1])["tables"][0]["pairs"]) for found in data if found is not None] == [6, 6]
+    results = rows.read(folder.out)
+    arenas = agreement.build(results.store, group(results))
+    # Whether the other students find a difference again is a question of its own, asked of what two tables share.
+    checks = sum(len(finding.checks) for arena in arenas for finding in arena.findings)
+    assert checks > 0
+    assert in_site == 12 + checks
 
 
 def test_equal_within_is_where_the_equivalence_test_turns(filled: Any, tmp_path: Path) -> None:

@@ -145,6 +145,15 @@ def test_sets_are_paired_by_seed_and_not_by_position() -> None:
     assert "independent" in compare(a, strangers, 100).basis
 
 
+def test_a_pair_turned_round_has_the_same_interval_from_the_other_side() -> None:
+    rng = np.random.default_rng(6)
+    a, b = ([score(rng.random(60) < share, seed) for seed in range(4)] for share in (0.8, 0.5))
+    there, back = compare(a, b, 60), compare(b, a, 60)
+    assert there.difference > 0 > back.difference
+    assert there.turned == back
+    assert math.copysign(1, compare(a, a, 60).turned.difference) == 1.0
+
+
 def test_equal_sets_do_not_differ() -> None:
     rng = np.random.default_rng(5)
     a = [score(rng.random(30) < 0.7, seed) for seed in range(3)]
