@@ -44,6 +44,7 @@ def environment(public: bool) -> Environment:
     made = Environment(
         loader=PackageLoader("ddbench.reports.site"),
         autoescape=True,
+        auto_reload=False,
         finalize=_for_everybody if public else None,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.result import Phase, Result
-from ddbench.benchmark.core.spec import digest
+from ddbench.benchmark.core.spec import MethodSpec, digest
 from ddbench.reports.results.command_line import command
 from ddbench.reports.results.groups import Row, ipc_text
 from ddbench.reports.results.origins import origin_of
@@ -121,6 +121,7 @@ def _page(site: Site, run: Run) -> Page:
             "run": run,
             "from_bundles": origin_of([distill, *run.students]),
             "spec": spec,
+            "parameters": _parameters(site, spec) if spec is not None else Markup(""),
             "origin": origin(run.label, spec, run.spec.dataset.name) if spec is not None else Origin(known=False),
             "result": result,
             "data": next((r.dataset for r in _results(run) if r.dataset is not None), None),
@@ -139,6 +140,12 @@ def _page(site: Site, run: Run) -> Page:
             "plugins": sorted({(name, sha) for r in _results(run) for name, sha in r.plugins.items()}),
         },
     )
+
+
+def _parameters(site: Site, spec: MethodSpec) -> Markup:
+    """`key=value, …`, sorted; put together here, since a template takes its time over each piece."""
+    ordered = sorted(spec.params.items(), key=lambda item: item[0].lower())
+    return Markup(", ").join(site.shown(f"{key}={value}") for key, value in ordered)
 
 
 def phase_sums(phases: Sequence[Phase]) -> list[PhaseSum]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from markupsafe import Markup, escape
 
@@ -86,20 +86,32 @@ class Axis:
     """The most steps between ticks."""
 
     def __call__(self, value: float) -> float:
-        low, high, at = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
-        share = (at - low) / (high - low)
+        low, width = self._scale
+        share = ((math.log10(value) if self.log else value) - low) / width
         return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
 
     @cached_property
-    def ticks(self) -> list[float]:
-        from matplotlib.ticker import LogLocator, MaxNLocator
+    def _scale(self) -> tuple[float, float]:
+        """The lower end and how far the upper one lies from it, as the axis counts."""
+        low, high = (math.log10(v) if self.log else v for v in (self.low, self.high))
+        return low, high - low
 
-        if self.log:
-            found = LogLocator(subs=(1, 2, 5) if self.high / self.low < 30 else (1,)).tick_values(self.low, self.high)
-        else:
-            found = MaxNLocator(nbins=self.bins).tick_values(self.low, self.high)
-        edge = 1e-9 * max(abs(self.low), abs(self.high))
-        return [float(tick) for tick in found if self.low - edge <= tick <= self.high + edge]
+    @property
+    def ticks(self) -> tuple[float, ...]:
+        return _ticks(self.low, self.high, self.bins, log=self.log)
+
+
+@lru_cache(maxsize=1024)
+def _ticks(low: float, high: float, bins: int, *, log: bool) -> tuple[float, ...]:
+    """Both drawings of a chart have one vertical axis, and the charts of many runs one horizontal axis."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    if log:
+        found = LogLocator(subs=(1, 2, 5) if high / low < 30 else (1,)).tick_values(low, high)
+    else:
+        found = MaxNLocator(nbins=bins).tick_values(low, high)
+    edge = 1e-9 * max(abs(low), abs(high))
+    return tuple(float(tick) for tick in found if low - edge <= tick <= high + edge)
 
 
 def axis(
@@ -219,12 +231,13 @@ def _lines(series: Sequence[Series], x: Axis, y: Axis, *, joined: bool, named: b
         ordered = sorted(one.points, key=lambda p: p[0])
         # Whiskers of methods measured at the same x stand side by side.
         shift = (index - (len(series) - 1) / 2) * min(4.0, 40 / len(series)) if len(ordered) < 30 else 0.0
-        path = " ".join(f"{px(x(p[0]) + shift)},{px(y(p[1]))}" for p in ordered)
+        dots = [(px(x(p[0]) + shift), px(y(p[1]))) for p in ordered]
+        path = " ".join(map(",".join, dots))
         parts = [f'<polyline points="{path}"/>'] if joined else []
-        for at, value, low, high in ordered if len(ordered) < 30 else ():
+        for (at, _, low, high), (across, up) in zip(ordered, dots, strict=True) if len(ordered) < 30 else ():
             if low is not None and high is not None:
                 parts.append(_whisker(x(at) + shift, y(low), y(high)))
-            parts.append(f'<circle cx="{px(x(at) + shift)}" cy="{px(y(value))}" r="3"/>')
+            parts.append(f'<circle cx="{across}" cy="{up}" r="3"/>')
         if named and ordered:
             last = f"{px(x(ordered[-1][0]) + shift + 5)},{px(ends[index])}"
             parts.append(f'<polyline class="leader" points="{last} {px(x.end)},{px(ends[index])} ')
