@@ -37,6 +37,12 @@ def _small_classifier(name: str, title: str) -> Entry:
     )
 
 
+def _inversion(name: str, summary: str, **overrides: Any) -> Entry:
+    return Entry(name, summary=summary, tags=("main", "needs-classifier"), variant_of="sre2l", overrides=overrides)
+
+
+DENSENET, MOBILENET = "timm:densenet121", "timm:mobilenetv2_100"
+FADRM: dict[str, Any] = {"start": "collages", "steps": 2000, "stages": 4, "stage_scale": 25 / 28}
 SMALL_CLASSIFIER: dict[str, Any] = {"network": "convnet3", "epochs": 20}
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
 
@@ -243,6 +249,46 @@ ENTRIES: list[Entry] = [
         overrides={**SMALL_CLASSIFIER, "pool": 2, "refine_steps": 20},
     ),
     Entry(
+        "sre2l",
+        "ddbench.methods.inversion.method:Inversion",
+        "noise optimised to a classifier's labels and BatchNorm statistics (NeurIPS 2023)",
+        ("main", "needs-classifier"),
+    ),
+    _inversion("sre2l-pp", "SRe2L from collages of real crops (SRe2L++)", start="collages"),
+    _inversion("cda", "SRe2L with crops that begin with the whole image (CDA, TMLR 2024)", curriculum=True),
+    _inversion(
+        "delt",
+        "real images of middling difficulty, those of a class joining the optimisation one after another (CVPR 2025)",
+        start="median",
+        order="within",
+        curriculum=True,
+        jitter=0.0,
+        admissions=8,
+    ),
+    _inversion(
+        "cv-dd",
+        "collages optimised under two of five classifiers at a time, weighted by their worth (ICCV 2025)",
+        start="collages",
+        network=f"resnet18_bn+resnet50_bn+shufflenet_v2_x1_0+{MOBILENET}+{DENSENET}",
+        committee="pairs",
+        committee_scores="56.4+42.3+52.5+44.2+40.6",
+    ),
+    _inversion("fadrm", "collages optimised at two sides in turn, the start mixed in (NeurIPS 2025)", **FADRM),
+    _inversion(
+        "fadrm-plus",
+        "FADRM with four classifiers in turn",
+        **FADRM,
+        network=f"resnet18_bn+{DENSENET}+shufflenet_v2_x1_0+{MOBILENET}",
+    ),
+    _inversion(
+        "dwa",
+        "real images, under a classifier whose weights are first moved up its loss (NeurIPS 2024)",
+        start="real",
+        steps=2000,
+        variance_weight=2.0,
+        ascent_steps=15,
+    ),
+    Entry(
         "external",
         "ddbench.methods.external.method:External",
         "another program, run in its own interpreter; its image folder is harvested (docs/external-recipes.md)",
@@ -250,41 +296,35 @@ ENTRIES: list[Entry] = [
     ),
 ]
 
-_INVERTS = "it inverts the BatchNorm statistics of classifiers, for which there is no engine here"
+_INVERTS = "it inverts BatchNorm statistics as `sre2l` does, with a term that is not built:"
 _NO_PROGRAM = "it is not built, and this project knows of no released program"
 UNAVAILABLE = {
     "adaptivesampling": _NO_PROGRAM,
-    "cda": _INVERTS,
-    "cim": f"{_INVERTS}; its set is a float tensor that as 8-bit images is another set",
+    "cim": "it matches features of crops of real images; its set is a float tensor, as 8-bit images another set",
     "coda": "it samples from a text-to-image prior (SDXL), for which there is no adapter here",
-    "cudd": _INVERTS,
-    "cv-dd": _INVERTS,
+    "cudd": f"{_INVERTS} an adversarial one against students of the images made before",
     "dap": "no released program is known (arXiv 2510.17421)",
     "ddoq": "it is not built (arXiv 2501.07681)",
     "ddvlcp": "a reprint of vlcp",
-    "delt": _INVERTS,
-    "dwa": _INVERTS,
-    "edc": _INVERTS,
-    "fadrm": _INVERTS,
-    "g-vbsm": _INVERTS,
+    "edc": f"{_INVERTS} statistics of convolutions, of all images and by class",
+    "g-vbsm": f"{_INVERTS} statistics of convolutions, and the spread of a class's images",
     "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
     "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
     "ims3": "its fine-tuning with an inversion term, and its choice among groups of samples, are not built",
-    "infer": _INVERTS,
+    "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
     "ldm": "plain sampling of a latent text-to-image prior, for which there is no adapter here",
     "lgd": "no released program is known (arXiv 2604.00519)",
-    "lpld": f"labels pruned from sets of its own images; {_INVERTS}",
-    "lpqld": f"labels pruned and quantised for lpld's images; {_INVERTS}",
+    "lpld": f"{_INVERTS} statistics of each class; and its labels are pruned",
+    "lpqld": "labels pruned and quantised for lpld's images, which are not built",
     "nrr-dd": _NO_PROGRAM,
     "ot-guided sampling": _NO_PROGRAM,
     "otg": _NO_PROGRAM,
     "psm": _NO_PROGRAM,
     "rsm": _NO_PROGRAM,
     "sd": "plain sampling of Stable Diffusion, a text-to-image prior, for which there is no adapter here",
-    "sre2l": _INVERTS,
     "teddy": "it is not built (arXiv 2410.07579)",
     "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, for which there is no adapter here",
-    "wmdd": _INVERTS,
+    "wmdd": f"{_INVERTS} statistics of each class, and features at a Wasserstein barycentre",
 }
 """Methods that published numbers name and that are not here, and why."""

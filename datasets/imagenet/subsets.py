@@ -277,6 +277,12 @@ class Nette(ImageNetSubset):
             "pool": Default(2, "CaO2's program for it"),
             "refine_steps": Default(0, "CaO2's program for it runs no latent optimisation"),
         },
+        "cv-dd": {
+            "committee_scores": Default("62.4+52+57.2+54+60.8", "the accuracies that CV-DD's program has for it"),
+            "committee_at_ipc_1": Default(
+                "timm:mobilenetv2_100+timm:densenet121", "the pair of CV-DD's program for it"
+            ),
+        },
         **_igd_on_tuned_prior(influence_scale=15.0, deviation_scale="10"),
         "manifoldgd": {
             "density_bandwidth": Default(0.2, "ManifoldGD's script for it"),

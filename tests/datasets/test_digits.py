@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.planning.parameters import in_order
 from ddbench.datasets import digits
 from ddbench.datasets.digits import SPLIT_FILE, Digits
 
@@ -118,9 +119,8 @@ def test_other_pixels_than_the_splits_are_refused(monkeypatch):
 
 def test_defaults_are_valid_parameters_with_a_reason():
     for method_name, defaults in Digits.method_defaults.items():
-        method = METHODS.load(method_name)
-        assert METHODS.entry(method_name).variant_of is None
-        method.Params.model_validate({name: default.value for name, default in defaults.items()})
+        entry, method = METHODS.entry(method_name), METHODS.load(method_name)
+        method.Params.model_validate(in_order(method.name, Digits, entry.overrides, name=method_name))
         assert all(len(default.reason) > 20 for default in defaults.values())
         if method_name in ("dmgd", "dit-tuned"):  # the others' defaults are not tuned, they make the method run here
             assert all("validation part" in default.reason for default in defaults.values())

@@ -61,10 +61,12 @@ def _section(one: Fidelity) -> str:
     lines = ["", f"## {one.method}", f"{one.source}. Checks: `{one.test}`.", ""]
     lines += ["| what | paper | program | here | checked |", "|:--|:--|:--|:--|:--|"]
     fields: dict[str, Any] = METHODS.load(one.method).Params.model_fields
+    overrides = METHODS.entry(one.method).overrides
     for difference in one.differences:
         here = difference.here
         if difference.parameter is not None:
-            default = json.dumps(fields[difference.parameter].default, ensure_ascii=False)
+            value = overrides.get(difference.parameter, fields[difference.parameter].default)
+            default = json.dumps(value, ensure_ascii=False)
             here = f"`{difference.parameter}={default.strip(chr(34))}`"
         cells = (difference.what, difference.paper, difference.program, here or "", difference.checked)
         lines.append(f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |")

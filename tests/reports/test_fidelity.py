@@ -31,7 +31,9 @@ document = load()
 
 def test_every_method_of_a_paper_has_its_entry() -> None:
     bases = {entry.name for entry in METHODS if entry.variant_of is None and entry.origin == "built-in"}
-    assert sorted(one.method for one in document.entries()) == sorted(bases - NOT_FROM_A_PAPER)
+    named = [one.method for one in document.entries()]
+    assert len(set(named)) == len(named)
+    assert bases - NOT_FROM_A_PAPER <= set(named) <= {entry.name for entry in METHODS}, "a variant may have one too"
 
 
 @pytest.mark.parametrize("one", document.entries(), ids=lambda one: one.method)

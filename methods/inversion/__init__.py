@@ -1,0 +1,1 @@
+"""Inverting classifiers: images optimised until the statistics that BatchNorm layers keep are theirs."""

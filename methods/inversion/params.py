@@ -1,0 +1,196 @@
+"""What can be set of the methods that invert classifiers. Defaults are those of SRe2L's program."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ddbench.datasets.base import Dataset
+from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
+from ddbench.methods.pretrained import PRETRAINED
+
+TRAINED_HERE = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
+TIMM = "timm:"
+
+
+def _known_teachers(network: str) -> str:
+    names = network.split("+")
+    for name in names:
+        if name in PRETRAINED and len(names) > 1:
+            raise ValueError(f"{name} comes trained and is no part of a committee; name it alone")
+        if name not in (*TRAINED_HERE, *PRETRAINED) and not name.startswith(TIMM):
+            known = ", ".join((*TRAINED_HERE, *PRETRAINED))
+            raise ValueError(f"unknown teacher {name!r}; expected {known}, or {TIMM}NAME of a network of timm")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a teacher is named twice in {network}")
+    return network
+
+
+class InversionParams(ObserverParams):
+    network: Annotated[
+        str,
+        AfterValidator(_known_teachers),
+        Field(
+            description="The teacher, a network with BatchNorm, at the run's side; several, joined by +, are a "
+            f"committee. {', '.join(TRAINED_HERE)}, or timm: and a name of timm's. {COMES_TRAINED}"
+        ),
+    ] = "resnet18_bn"  # type: ignore[assignment]  # timm's names are too many for the base's Literal
+    committee: Annotated[
+        Literal["in-turn", "pairs"],
+        Field(description="Several teachers: one a step, in turn; or two a round of images (CV-DD)."),
+    ] = "in-turn"
+    committee_scores: Annotated[
+        str,
+        Field(
+            description="With pairs: a score of each teacher, joined by +; two weigh as the softmax of scores / 5, and "
+            "at IPC 1 the best two are taken."
+        ),
+    ] = ""
+    committee_at_ipc_1: Annotated[
+        str, Field(description="With pairs: the two teachers at IPC 1, joined by +, if not those of the best scores.")
+    ] = ""
+    start: Annotated[
+        Literal["noise", "collages", "median", "real"],
+        Field(
+            description="Images to start from: N(0, 1); RDED's collages; real images of median probability under the "
+            "teacher; or random real images."
+        ),
+    ] = "noise"
+    order: Annotated[
+        Literal["across", "within"],
+        Field(
+            description="Images that are optimised together: one of each class, round after round; or all of a class, "
+            "then the next class."
+        ),
+    ] = "across"
+    batch: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Most images that are optimised together. Their statistics are matched as one, so it changes "
+            "images; the run's batch size does not.",
+        ),
+    ] = 100
+    steps: Annotated[int, Field(ge=1, description="Steps of Adam on the images of a batch.")] = 4000
+    image_learning_rate: Annotated[
+        float, Field(gt=0, description="Learning rate of Adam on normalised pixels; half a cosine to 0.")
+    ] = 0.25
+    min_scale: Annotated[
+        float, Field(gt=0, le=1, description="Least area of the crop of a step's view, as a fraction of the image.")
+    ] = 0.08
+    curriculum: Annotated[
+        bool,
+        Field(description="Let the least area fall from the whole image to min_scale along half a cosine (CDA)."),
+    ] = False
+    flip: Annotated[bool, Field(description="Mirror every second view.")] = True
+    jitter: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Most by which a view is rolled along both axes, as a fraction of the run's side (the "
+            "programs': 32 pixels of 224).",
+        ),
+    ] = 1 / 7
+    statistics_weight: Annotated[
+        float, Field(ge=0, description="Weight of the distance to BatchNorm's statistics, beside cross-entropy.")
+    ] = 0.01
+    first_layer_weight: Annotated[
+        float, Field(ge=0, description="Weight of the first BatchNorm layer in that distance; the others have 1.")
+    ] = 10.0
+    variance_weight: Annotated[
+        float, Field(ge=0, description="Weight of variances in that distance; means have 1.")
+    ] = 1.0
+    admissions: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Equal parts of the steps; in each, a share of a class's images joins, and stays (DELT: 8).",
+        ),
+    ] = 1
+    stages: Annotated[
+        int, Field(ge=1, description="Equal parts of the steps, after all but the last of which the start is mixed in.")
+    ] = 1
+    stage_scale: Annotated[
+        float,
+        Field(
+            gt=0, le=1, description="Side of the images in the first, third, … stage, as a fraction of the run's side."
+        ),
+    ] = 1.0
+    residual: Annotated[
+        float, Field(ge=0, le=1, description="Share of the start image in that mixture (FADRM: 0.5).")
+    ] = 0.5
+    ascent_steps: Annotated[
+        int,
+        Field(ge=0, description="Steps that a copy of the teacher goes up its loss on a batch's first view (DWA: 15)."),
+    ] = 0
+    ascent_size: Annotated[float, Field(gt=0, description="Length of each of those steps in weight space.")] = 0.001
+    pool: Annotated[int, Field(ge=1, description="Collages: random images of a class that are looked at.")] = 300
+    crops: Annotated[int, Field(ge=1, description="Collages: random crops of each of them; the best one counts.")] = 5
+    jpeg: Annotated[
+        bool,
+        Field(
+            description="Store the images with the losses of JPEG at quality 75 (most programs), which depend on the "
+            "version of libjpeg; false: as they are."
+        ),
+    ] = False
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The names of the teachers."""
+        return tuple(self.network.split("+"))
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """`committee_scores` as numbers."""
+        return tuple(map(float, self.committee_scores.split("+"))) if self.committee_scores else ()
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """All pairs of teachers in lexicographic order of their places."""
+        return tuple(itertools.combinations(range(len(self.teachers)), 2))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> InversionParams:
+        for name, parts in (("admissions", self.admissions), ("stages", self.stages)):
+            if self.steps % parts:
+                raise ValueError(f"expected steps that {name}={parts} divides, got steps={self.steps}")
+        if self.stages > 1 and self.admissions > 1:
+            raise ValueError("stages and admissions exclude each other; leave one of them at 1")
+        if self.stage_scale < 1 and self.stages % 2:
+            raise ValueError(
+                f"stage_scale={self.stage_scale} makes every other stage smaller, and the last is the run's side; "
+                f"expected an even number of stages, got {self.stages}"
+            )
+        if self.checkpoint is not None and len(self.teachers) > 1:
+            raise ValueError("checkpoint: a file holds one teacher; name one in network")
+        if self.committee == "pairs":
+            try:
+                given = len(self.scores)
+            except ValueError as error:
+                raise ValueError(f"committee_scores: expected numbers joined by +, got {self.committee_scores}") from (
+                    error
+                )
+            if len(self.teachers) < 2 or given != len(self.teachers):
+                raise ValueError(
+                    f"committee=pairs needs two teachers or more and a score of each, got {len(self.teachers)} and "
+                    f"{given} in committee_scores"
+                )
+            if self.ascent_steps:
+                raise ValueError("ascent_steps is for a single teacher; leave it at 0 with committee=pairs")
+            at_ipc_1 = self.committee_at_ipc_1.split("+") if self.committee_at_ipc_1 else []
+            if at_ipc_1 and (len(at_ipc_1) != 2 or not set(at_ipc_1) <= set(self.teachers)):
+                raise ValueError(f"committee_at_ipc_1: expected two of {self.network}, got {self.committee_at_ipc_1}")
+        elif self.committee_scores or self.committee_at_ipc_1:
+            raise ValueError("committee_scores and committee_at_ipc_1 are for committee=pairs; leave them out")
+        if self.ascent_steps and len(self.teachers) > 1:
+            raise ValueError("ascent_steps is for a single teacher; name one in network")
+        return self
+
+    def unsupported(self, dataset: type[Dataset]) -> str | None:
+        """Why it cannot run on the dataset's images, or None."""
+        if self.normalisation == "imagenet" and dataset.channels != 3:
+            return f"normalisation=imagenet is for RGB images and these have {dataset.channels} channel(s)"
+        return super().unsupported(dataset)
