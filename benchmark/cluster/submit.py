@@ -113,7 +113,7 @@ def resolve(
             f"--reuse {spec.reuse}: pilots share what is missing; `bench run --reuse {spec.reuse}` goes alone"
         )
     if not planned.plan.sets:
-        raise RunError("nothing to run: everything that was asked for is unavailable here, for the reasons above")
+        raise RunError("\n".join(["nothing to run: all that was asked for is unavailable here", *planned.notes]))
     gpus = [site.of(stage).gpus for stage in STAGES]
     if spec.device == "cuda" and spec.jobs is not None and spec.jobs > min(gpus):
         raise UsageError(f"--jobs {spec.jobs}: a pilot has {min(gpus)} GPUs, and a cell needs one; leave --jobs out")
