@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddbench.reports.output.columns import Column, columns, legend, method_name
 from ddbench.reports.output.number_text import NOTHING
-from ddbench.reports.output.terminal import hanging, left_out, ruled, width
+from ddbench.reports.output.terminal import hanging, left_out, print_table, ruled, width
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables.views import Leaderboard, TableView
 
@@ -21,14 +21,14 @@ from ddbench.reports.tables.views import Leaderboard, TableView
 def print_terminal(board: Leaderboard, console: Console, *, best: bool = False) -> None:
     """Print all tables, each as wide as it needs and no wider than the console."""
     for table in board.tables:
-        console.print(_terminal_table(table, console, best=best))
+        _print_table(table, console, best=best)
     if not board.tables:
         console.print(NOTHING)
     if board.problems:
         console.print(left_out(board.problems))
 
 
-def _terminal_table(table: TableView, console: Console, *, best: bool) -> RenderableType:
+def _print_table(table: TableView, console: Console, *, best: bool) -> None:
     shown = columns(table, best=best)
     dropped: list[str] = []
     while (room := console.width - _width(table, shown, console)) < _least_room(table) and any(c.keep for c in shown):
@@ -41,14 +41,10 @@ def _terminal_table(table: TableView, console: Console, *, best: bool) -> Render
     settings = list(table.settings)
     if table.n_test is not None:
         settings.append(f"{table.n_test:,} test images")
-    return Group(
-        Text(table.title, style="bold"),
-        *([Text(" · ".join(settings), style="dim")] if settings else []),
-        _draw(table, shown, max(room, _least_room(table))),
-        Text(legend(table), style="dim"),
-        *(hanging(note, style="dim") for note in notes),
-        Text(),
-    )
+    above = [Text(table.title, style="bold"), *([Text(" · ".join(settings), style="dim")] if settings else [])]
+    console.print(Group(*above))
+    print_table(_draw(table, shown, max(room, _least_room(table))), console)
+    console.print(Group(Text(legend(table), style="dim"), *(hanging(note, style="dim") for note in notes), Text()))
 
 
 METHOD_WIDTH = 20

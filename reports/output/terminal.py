@@ -62,9 +62,9 @@ def print_table(table: Table, console: Console) -> None:
         for cell, width, to_the_right in zip(row, widths, right, strict=True):
             blank = " " * (width - cell_len(cell.plain))
             begins = place + len(blank) * to_the_right
-            style = table.header_style if number == 0 else cell.style
-            if style:
-                spans.append(Span(begins, begins + len(cell.plain), style))
+            of_row = table.header_style if number == 0 else table.rows[number - 1].style
+            styles = (of_row,) if number == 0 else (of_row, cell.style)
+            spans += [Span(begins, begins + len(cell.plain), style) for style in styles if style]
             padded.append(blank + cell.plain if to_the_right else cell.plain + blank)
             place += len(padded[-1]) + len(BETWEEN)
         lines.append(BETWEEN.join(padded))

@@ -20,8 +20,8 @@ def table(rows: list[tuple[Text | str, ...]]) -> Any:
     made.add_column("method", overflow="fold", min_width=12)
     made.add_column("IPC", justify="right", no_wrap=True)
     made.add_column("", overflow="fold")
-    for row in rows:
-        made.add_row(*row)
+    for number, row in enumerate(rows):
+        made.add_row(*row, style="bold" if number == 1 else "")
     return made
 
 
