@@ -14,14 +14,19 @@ from ddbench.reports.analyses.field import FieldCell, protocol_here, student_her
 
 FOLDER = Path(__file__).parents[2] / "benchmark" / "studies"
 PAPERS = {
+    "2306.13092": ("sre2l", "SRe2L"),
     "2311.15529": ("minimax", "Minimax Diffusion"),
+    "2311.18838": ("cda", "CDA"),
     "2312.03526": ("rded", "RDED"),
     "2406.10485": ("label-worth", "A Label is Worth a Thousand Images"),
     "2407.15138": ("d4m", "D4M"),
+    "2409.17612": ("dwa", "DWA"),
+    "2501.07575": ("cv-dd", "CV-DD"),
     "2505.18399": ("d3hr", "D3HR"),
     "2505.18963": ("mgd3", "MGD3"),
     "2506.22637": ("cao2", "CaO2"),
     "2506.23580": ("vlcp", "VLCP"),
+    "2506.24125": ("fadrm", "FADRM"),
     "2510.17421": ("dap", "DAP"),
     "2602.23295": ("manifoldgd", "ManifoldGD"),
     "2603.13960": ("ims3", "IMS3"),

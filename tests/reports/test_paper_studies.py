@@ -1,21 +1,33 @@
-"""The studies of papers hold all that can be run of them, and plan."""
+"""The studies of papers, and the page of the field, hold what the carried numbers and the registry say."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.study import find_study, study_names
 from ddbench.reports.analyses import field
 
 
-def test_the_studies_are_those_of_the_numbers() -> None:
-    spec = importlib.util.spec_from_file_location("paper_studies", Path(__file__).with_name("paper_studies.py"))
+def written_by(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_the_field_is_written_from_the_numbers() -> None:
+    page = Path(__file__).parents[2] / "docs" / "field.md"
+    again = "write it again: python -P tests/reports/field_document.py > docs/field.md"
+    assert page.read_text(encoding="utf-8") == written_by("field_document").document(), again
+
+
+def test_the_studies_are_those_of_the_numbers() -> None:
+    module = written_by("paper_studies")
     again = "write them again: python -P tests/reports/paper_studies.py"
     written = {path.name: path.read_text(encoding="utf-8") for path in module.FOLDER.glob("paper-*.yaml")}
     assert written == module.studies(), again
