@@ -208,6 +208,18 @@ class _Datasets(Registry[Any]):
     validation = "ddbench.datasets.validation:validation_of"
     subset = "ddbench.datasets.imagenet.published:subset"
 
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        whole, _part = _validation_part(name)
+        if not whole.startswith("subset:"):
+            return self._alias(whole) in self.entries()
+        try:
+            self._subset(whole)
+        except UsageError:
+            return False
+        return True
+
     def entry(self, name: str) -> Entry:
         whole, _part = _validation_part(name)
         if whole.startswith("subset:"):
@@ -240,7 +252,8 @@ class _Datasets(Registry[Any]):
 def _validation_part(name: str) -> tuple[str, str]:
     """`woof:validation` -> ("woof", ":validation"); any other name -> (name, "")."""
     whole, colon, part = name.rpartition(":")
-    return (whole, colon + part) if colon and part == "validation" else (name, "")
+    once = part == "validation" and not whole.endswith(":validation")
+    return (whole, colon + part) if once else (name, "")
 
 
 METHODS: Registry[Any] = Registry("method", base="ddbench.methods.base:Method", builtins="ddbench.methods.builtin")
