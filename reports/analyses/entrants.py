@@ -9,6 +9,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups
 from ddbench.reports.results.groups import RowKey
+from ddbench.reports.results.predictions import labels_read_once
 from ddbench.reports.results.words import told_apart
 from ddbench.reports.statistics.crossed import SetScore
 from ddbench.reports.tables.scores import score_of
@@ -45,11 +46,12 @@ def takes_part(row: groups.Row) -> bool:
 
 
 def entrants(store: Store, table: groups.Table, names: dict[RowKey, str]) -> Entrants:
+    labels_of = labels_read_once(store)
     return {
         row.key: Entrant(
             Contender(id=row.key.id, name=names[row.key]),
             row,
-            {made.image_set_sha256: score_of(store, made) for made in row.sets},
+            {made.image_set_sha256: score_of(store, made, labels_of) for made in row.sets},
         )
         for row in table.rows
         if takes_part(row)

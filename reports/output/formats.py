@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddbench.reports.output.columns import Column, columns, legend, method_name
 from ddbench.reports.output.number_text import NOTHING
-from ddbench.reports.output.terminal import hanging, left_out, print_table, ruled, width
+from ddbench.reports.output.terminal import BETWEEN, hanging, left_out, print_table, ruled
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.tables.views import Leaderboard, TableView
 
@@ -31,7 +32,7 @@ def print_terminal(board: Leaderboard, console: Console, *, best: bool = False) 
 def _print_table(table: TableView, console: Console, *, best: bool) -> None:
     shown = columns(table, best=best)
     dropped: list[str] = []
-    while (room := console.width - _width(table, shown, console)) < _least_room(table) and any(c.keep for c in shown):
+    while (room := console.width - _width(table, shown)) < _least_room(table) and any(c.keep for c in shown):
         first_to_go = max(shown, key=lambda column: column.keep)
         shown.remove(first_to_go)
         dropped.insert(0, first_to_go.header)
@@ -55,16 +56,16 @@ def _least_room(table: TableView) -> int:
     return min(METHOD_WIDTH, max(len(method_name(row)) for row in table.rows))
 
 
-def _width(table: TableView, shown: Sequence[Column], console: Console) -> int:
-    """Width of the table without the names of its methods."""
-    return width(_draw(table, shown, room=0), console)
+def _width(table: TableView, shown: Sequence[Column]) -> int:
+    """Width of the table without the names of its methods: as rich would measure it, cell by cell."""
+    texts = ([column.header, *(column.cell(row) for row in table.rows)] for column in shown if not column.folds)
+    return sum(max(map(cell_len, column)) for column in texts) + len(BETWEEN) * (len(shown) - 1)
 
 
 def _draw(table: TableView, shown: Sequence[Column], room: int) -> RichTable:
     drawn = ruled()
     for column in shown:
-        header = "" if column.folds and not room else column.header
-        drawn.add_column(header, justify="left" if column.left else "right", no_wrap=True)
+        drawn.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
     for row in table.rows:
         style = "italic" if row.reference else "dim" if row.done < row.expected else "bold" if row.rank == 1 else ""
         cells = (folded(column.cell(row), room) if column.folds else column.cell(row) for column in shown)

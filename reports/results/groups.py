@@ -107,7 +107,7 @@ class RowKey:
     labels_sha256: str | None = None
     """Hash of soft labels that came with images made elsewhere, used or not; none where there are none."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The same in every table."""
         return digest({k: v for k, v in asdict(self).items() if k != "labels_sha256" or v is not None})[:12]

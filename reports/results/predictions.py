@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -20,18 +21,30 @@ ROUNDING = 0.006
 """Percent points: recorded accuracies may have been rounded to two decimals."""
 
 
-def correct(store: Store, student: Student) -> np.ndarray | None:
+Labels = Callable[[str | None], np.ndarray | None]
+"""Content hash of a dataset -> the classes of its test images, as `labels_of_test`."""
+
+
+def labels_read_once(store: Store) -> Labels:
+    """For whoever asks for the students of one row after another."""
+    return cache(partial(labels_of_test, store))
+
+
+def correct(store: Store, student: Student, labels_of: Labels | None = None) -> np.ndarray | None:
     """(n_test,) bool: which test images a finished student got right; None where that is not known.
 
     Predictions lie beside the result; labels in `artefacts/test-labels/<content_hash[:16]>.npy`, (n_test,) int64. Both
     must have the recorded length and give the recorded accuracy: arrays that do not are not this result's.
+
+    Args:
+        labels_of: where labels are had from (`labels_read_once`); None: read here.
     """
     name, data = student.result.predictions, student.data
     # Both names come from a file of unknown origin and must not lead out of their folders.
     if not name or Path(name).name != name:
         return None
-    labels = labels_of_test(store, data.content_hash)
-    predicted = _array(store.cell(student.cell.id).path / name)
+    labels = labels_of_test(store, data.content_hash) if labels_of is None else labels_of(data.content_hash)
+    predicted = _array(f"{store.cells}/{student.cell.id}/{name}")
     if labels is None or predicted is None or predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
         return None
     right = predicted.astype(np.int64) == labels
@@ -46,7 +59,7 @@ def labels_of_test(store: Store, content_hash: str | None) -> np.ndarray | None:
     return _array(store.artefacts / "test-labels" / f"{content_hash[:16]}.npy")
 
 
-def _array(file: Path) -> np.ndarray | None:
+def _array(file: Path | str) -> np.ndarray | None:
     """What a `.npy` file holds, not to be written to; None for one that cannot be read or is cut off."""
     try:
         written = read_regular(file)

@@ -6,14 +6,15 @@ import numpy as np
 
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results.groups import DistilledSet, Metric, Row
-from ddbench.reports.results.predictions import correct
+from ddbench.reports.results.predictions import Labels, correct, labels_read_once
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import Basis, Component, SetScore, Summary
 
 
 def scores_of(store: Store, row: Row) -> list[SetScore]:
     """Of each finished set, in their order."""
-    return [score_of(store, made) for made in row.sets]
+    labels_of = labels_read_once(store)
+    return [score_of(store, made, labels_of) for made in row.sets]
 
 
 def accuracies_of(row: Row) -> list[SetScore]:
@@ -21,9 +22,13 @@ def accuracies_of(row: Row) -> list[SetScore]:
     return [_score(made, None) for made in row.sets]
 
 
-def score_of(store: Store, made: DistilledSet) -> SetScore:
-    """What the statistics need of one distilled set; without predictions where a student's are missing."""
-    arrays = [correct(store, student) for student in made.students]
+def score_of(store: Store, made: DistilledSet, labels_of: Labels | None = None) -> SetScore:
+    """What the statistics need of one distilled set; without predictions where a student's are missing.
+
+    Args:
+        labels_of: as `predictions.correct`.
+    """
+    arrays = [correct(store, student, labels_of) for student in made.students]
     known = [array for array in arrays if array is not None]
     return _score(made, np.mean(known, axis=0) if len(known) == len(arrays) else None)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ddbench.benchmark.core.store import Store
+from ddbench.reports.results import predictions, rows
+from ddbench.reports.results.groups import group
 from ddbench.reports.results.predictions import labels_of_test
+from ddbench.reports.tables.scores import scores_of
 
 HASH = "c" * 64
 
@@ -78,3 +82,15 @@ def test_no_damage_stops_a_report(file: Path, tmp_path: Path) -> None:
         file.write_bytes(damaged)
         read = labels_of_test(Store(tmp_path), HASH)
         assert read is None or read.nbytes <= len(written)
+
+
+def test_the_labels_of_a_row_are_read_once(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.method("dmgd", [[80.0, 81.0], [82.0, 83.0], [84.0]])
+    (table,) = group(rows.read(folder.out))
+    opened: list[str] = []
+    read = predictions.read_regular
+    monkeypatch.setattr(predictions, "read_regular", lambda path: opened.append(Path(path).parent.name) or read(path))
+    scores = scores_of(folder.store, table.rows[0])
+    assert [score.correct is not None for score in scores] == [True, True, True]
+    assert len(opened) == 6
+    assert opened.count("test-labels") == 1
