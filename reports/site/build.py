@@ -90,12 +90,19 @@ def build_site(
         raise UsageError(f"--margin {margin}: expected points above 0")
     before = _written_before(to)
     results = filters.apply(rows.read(out, follow_links=False))
-    site = Site(replace(results, problems=[*left_out, *results.problems]), public, margin)
+    with rows.kept():
+        return _write_site(
+            Site(replace(results, problems=[*left_out, *results.problems]), public, margin), to, before, made, progress
+        )
+
+
+def _write_site(site: Site, to: Path, before: set[str], made: str, progress: Callable[[str, int, int], None]) -> Built:
+    """Every page and picture; what an earlier build left there (`before`) and this one has not goes."""
     site = replace(site, sheets=_write_sheets(site, to, progress))
     pages = [page for maker in (*ENTRIES, table_page) for page in maker.pages(site)]
     written, size = set[str](), 0
     for done, page in enumerate(pages):
-        size += _write(to, page, made, public=public)
+        size += _write(to, page, made, public=site.public)
         written.add(page.path)
         progress("pages", done + 1, len(pages))
     for file in sorted(STATIC.iterdir()):
