@@ -158,7 +158,7 @@ def test_a_teacher_is_trained_kept_and_loaded(tmp_path: Path, monkeypatch: pytes
         soft = soft_rded.HALF.with_overrides({"image_size": 8, "teacher": "convnet3", "epochs": 2})
         found = teacher_files.find(soft, Digits, "default", 8)
         assert found is not None
-        network = teachers.load(found, 10, 8, CUDA)
+        network = teachers.load(found, Digits.class_ids, soft, 8, CUDA)
         assert {parameter.device for parameter in network.parameters()} == {CUDA}
     assert (card.device_type, len(losses)) == ("cuda", 2)
     assert losses[1] < losses[0]

@@ -127,7 +127,9 @@ def test_ddpms_chain_asks_it_for_noise(case: tuple[dict[str, Any], dict[str, Ten
         torch.testing.assert_close(found, expected_noise, rtol=1e-4, atol=1e-5)
 
 
-def test_the_released_file_is_installed_and_sampled(golden: Path, tmp_path: Path) -> None:
+def test_the_released_file_is_installed_and_sampled(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As `bench prepare prior NAME --from sit.pt --vae DIR` does; then DMGD's own chain takes it."""
     from diffusers import AutoencoderKL
 
@@ -139,6 +141,7 @@ def test_the_released_file_is_installed_and_sampled(golden: Path, tmp_path: Path
 
     if not (golden / "sit").is_dir():
         pytest.skip("no golden case of SiT")
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
     source = tmp_path / "sit"
     source.mkdir()
     (source / "sit.pt").write_bytes((golden / "sit" / "sit.pt").read_bytes())

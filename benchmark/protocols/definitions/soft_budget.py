@@ -23,7 +23,7 @@ def _protocol(name: str, updates: int) -> Protocol:
             "name": name,
             "summary": f"soft labels, 224 px, {updates:,} updates of 100 images at every IPC: one budget for all",
             "comparable_with_papers": False,
-            "notice": f"{name}: {updates:,} updates for every method; not comparable with papers, whose updates differ",
+            "notice": f"{name}: as many updates for every method; not comparable with papers, whose updates differ",
             "batch_size": 100,
             "epochs": Updates(updates=updates, per_epoch=PER_EPOCH),
             "looks": 10,
