@@ -218,14 +218,24 @@ def create_whole(file: Path, text: bytes) -> bool:
         if error.errno in NO_LINKS:
             return _create_in_place(file, text)
         # A file server's answer may be lost and its second one say "exists": the number of links tells.
-        if temporary.stat().st_nlink == 2:
-            return True
+        try:
+            if temporary.stat().st_nlink == 2:
+                return True
+        except FileNotFoundError:  # swept by whoever took the lease in between (`_sweep`)
+            return file.parent.is_dir() and _holds(file, text)
         if isinstance(error, FileExistsError):
             return False
         raise
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def _holds(file: Path, text: bytes) -> bool:
+    try:
+        return file.read_bytes() == text
+    except FileNotFoundError:
+        return False
 
 
 def _create_in_place(file: Path, text: bytes) -> bool:

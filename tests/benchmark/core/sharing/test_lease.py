@@ -237,3 +237,23 @@ def test_file_locks_that_are_missing_failing_or_without_effect(tmp_path: Path, n
         _, said = racer.communicate("go\n", timeout=60)
         assert (racer.returncode, said) == (0, "")
     assert log.stat().st_size == 30
+
+
+def test_a_taker_whose_file_the_winner_sweeps_has_lost_and_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between writing its file and linking it, another one takes the lease and sweeps."""
+    folder, winner, link, won = tmp_path / "lease", Lease(tmp_path / "lease"), os.link, list[bool]()
+
+    def late(source: Path, target: Path) -> None:
+        if not won:
+            won.append(True)
+            won.append(winner.take())
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    assert not Lease(folder).take()
+    assert won == [True, True]
+    assert winner.mine()
+    winner.release()
+    assert Lease(folder).take()
