@@ -91,7 +91,7 @@ def _attempt(cell: CellDir, lease: Lease, launch: Launch, *, forked: bool) -> in
         raise
     except LeaseLost:
         raise
-    except Exception as error:
+    except Exception as error:  # a method's own code may raise anything: that is the cell's result
         with contextlib.suppress(OSError):  # the log lies on the disk that may be full
             traceback.print_exc()
         status, reason, retriable = _diagnose(error, spec)

@@ -104,7 +104,7 @@ def build(known: Pretrained, class_ids: Sequence[str], image_size: int) -> nn.Mo
 def timm_names(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The weights under the names of timm's `tf_efficientnet_lite0`, from those of EfficientNet-PyTorch, which numbers
     the blocks through and calls a block's layers by what they do."""
-    stages: Sequence[Sequence[nn.Module]] = network.blocks  # type: ignore[assignment]
+    stages: Sequence[Sequence[nn.Module]] = network.blocks  # type: ignore[assignment]  # a module's attributes have no type
     places = [f"blocks.{i}.{j}" for i, stage in enumerate(stages) for j in range(len(stage))]
     renamed = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}

@@ -163,11 +163,11 @@ def device_of(asked: str, site: Site) -> str:
 
 def _request(given: Mapping[str, Any], spec: RunSpec, config: Path | None, study: str | None, site: Site) -> Request:
     # Pilots start in this folder, but a name that they can take from anywhere cannot be misread.
-    paths = {"out": str(spec.out.resolve())}
+    paths: dict[str, str | list[str]] = {"out": str(spec.out.resolve())}
     if "data" in given and spec.data is not None:
         paths["data"] = str(spec.data.resolve())
     if "plugins" in given:
-        paths["plugins"] = [str(plugin.resolve()) for plugin in spec.plugins]  # type: ignore[assignment]
+        paths["plugins"] = [str(plugin.resolve()) for plugin in spec.plugins]
     plain = json.loads(json.dumps({**given, **paths}, default=str))
     text = None if config is None else config.read_text()
     return Request(

@@ -22,7 +22,7 @@ from ddbench.benchmark.core.files import write_atomically
 from ddbench.methods.base import DistillTask
 from ddbench.methods.inversion import view
 from ddbench.methods.inversion.batches import Key
-from ddbench.methods.inversion.objective import Objective
+from ddbench.methods.inversion.objective import Objective, Teacher
 from ddbench.methods.inversion.params import InversionParams
 from ddbench.methods.inversion.schedule import Schedule, Step
 from ddbench.methods.inversion.starts import Starts
@@ -47,7 +47,7 @@ class BatchInversion:
         self,
         task: DistillTask,
         params: InversionParams,
-        teachers: Sequence[Observer],
+        observers: Sequence[Observer],
         starts: Starts,
         keys: Sequence[Key],
     ) -> None:
@@ -65,10 +65,11 @@ class BatchInversion:
         self.start = torch.stack([starts.image(*key) for key in keys])  # (B, C, S, S)
         self.step_number, self.stage = 0, 0
         self._begin_stage(self._resized(self.start, 0))
+        teachers: Sequence[Teacher] = observers
         if params.ascent_steps:
             images = self._seen(self.images.detach(), 0, self.schedule.at(0))
             ascent = params.ascent_steps, params.ascent_size, task.batch_size
-            teachers = [Moved(teachers[0], images, self.labels, *ascent)]  # type: ignore[list-item]
+            teachers = [Moved(observers[0], images, self.labels, *ascent)]
         self.objectives = [
             Objective(teacher, params, name) for teacher, name in zip(teachers, params.teachers, strict=True)
         ]

@@ -7,29 +7,27 @@ program's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
+from ddbench.methods.base import DistillTask
 from ddbench.methods.enough_images import check_enough_images
 from ddbench.methods.manifoldgd.params import ManifoldGDParams
+from ddbench.methods.mgd3.method import MGD3
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from ddbench.methods.diffusion.batches import Batch
+    from ddbench.methods.diffusion.guidance import Guidance
 
 
-class ManifoldGD(Method):
+class ManifoldGD(MGD3):
     """Image j of a class is drawn towards mode j, and towards the data around it."""
 
     name = "manifoldgd"
     version = 1
-    cost_class = CostClass.TRAINING_FREE
-    needs_prior = True
-    reads_latents = True
     Params = ManifoldGDParams
-
-    def shows_real_images(self) -> bool:
-        return False
 
     def prepare(self, task: DistillTask) -> None:
         """Modes of every class.
@@ -49,38 +47,20 @@ class ManifoldGD(Method):
             bisecting = self.params.modes == "bisecting"
             self._modes[c] = bisecting_modes(task, prior, c) if bisecting else class_centroids(task, prior, c, task.ipc)
 
-    def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
-        import torch
-
-        from ddbench.methods.diffusion.batches import Batch, sample_rounds
-        from ddbench.methods.diffusion.guidance import Guidance
-        from ddbench.methods.diffusion.noise import StreamNoise
-        from ddbench.methods.diffusion.sampler import SampleOutcome, sample
+    def _terms(self, task: DistillTask, batch: Batch, modes: Tensor) -> list[Guidance]:
         from ddbench.methods.manifoldgd.manifold import ManifoldGuidance, annealed_radius
-        from ddbench.methods.mgd3.modes import ModeGuidance
 
-        p, prior = self.params, task.load_prior()
-
-        def sample_batch(batch: Batch) -> SampleOutcome:
-            modes = torch.stack([torch.tensor(self._modes[c][j]) for c, j in batch.keys]).to(prior.device)
-            terms: list[Guidance] = [
-                ModeGuidance(modes, scale=p.guidance_scale, stop_step=p.stop_step, clip=prior.metadata.clip_denoised)
-            ]
-            if p.manifold_scale:
-                terms.append(
-                    ManifoldGuidance(
-                        modes,
-                        [task.stream("manifold", *image) for image in batch.images],
-                        scale=p.manifold_scale,
-                        bandwidth=p.density_bandwidth,
-                        radius_at=annealed_radius(p.manifold_radius, p.radius_factor, p.warm_steps),
-                        tangent_dimensions=p.tangent_dimensions,
-                        stop_step=p.stop_step,
-                    )
+        p, terms = self.params, super()._terms(task, batch, modes)
+        if p.manifold_scale:
+            terms.append(
+                ManifoldGuidance(
+                    modes,
+                    [task.stream("manifold", *image) for image in batch.images],
+                    scale=p.manifold_scale,
+                    bandwidth=p.density_bandwidth,
+                    radius_at=annealed_radius(p.manifold_radius, p.radius_factor, p.warm_steps),
+                    tangent_dimensions=p.tangent_dimensions,
+                    stop_step=p.stop_step,
                 )
-            noise = StreamNoise(task.stream, batch.images)
-            return sample(
-                prior, batch.images, terms, noise, steps=p.steps, cfg_scale=p.cfg_scale, on_step=batch.on_step
             )
-
-        return sample_rounds(task, prior, p.steps, sample_batch)
+        return terms

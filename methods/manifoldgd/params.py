@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from ddbench.methods import base
-from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps, at_the_same_times
+from ddbench.methods.mgd3.params import ModeGuidedParams
 
 
-class ManifoldGDParams(base.Params):
-    steps: Steps = PAPER_STEPS
-    cfg_scale: CfgScale = 4.0
-    guidance_scale: Annotated[
-        float, Field(ge=0, description="λ of the pull λ·σ_k·(mode - x̂0) to an image's mode, as in MGD3; 0: none.")
-    ] = 0.1
-    stop_step: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Steps k of the respaced chain (0 is the cleanest) with k > stop_step are guided. Not given "
-            "with another number of steps: the step nearest in time.",
-        ),
-    ] = 25
+class ManifoldGDParams(ModeGuidedParams):
     modes: Annotated[
         Literal["bisecting", "kmeans"],
         Field(
@@ -49,17 +35,3 @@ class ManifoldGDParams(base.Params):
         Field(ge=0, description="First executed steps over which the radius shrinks from radius_factor times its own."),
     ] = 5
     radius_factor: Annotated[float, Field(ge=1, description="How many times as large the radius is at first.")] = 2.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _stop_at_the_same_time(cls, given: Any) -> Any:
-        return at_the_same_times(cls, given, "stop_step")
-
-    @model_validator(mode="after")
-    def _stop_within_the_chain(self) -> ManifoldGDParams:
-        if self.stop_step >= self.steps:
-            raise ValueError(
-                f"expected stop_step ≤ steps - 1 = {self.steps - 1}, an index of the respaced chain, got "
-                f"{self.stop_step}"
-            )
-        return self

@@ -8,14 +8,18 @@ the prior finishes it alone (stop guidance). Defaults are the paper's; formulas 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.enough_images import check_enough_images
-from ddbench.methods.mgd3.params import MGD3Params
+from ddbench.methods.mgd3.params import MGD3Params, ModeGuidedParams
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from ddbench.methods.diffusion.batches import Batch
+    from ddbench.methods.diffusion.guidance import Guidance
 
 
 class MGD3(Method):
@@ -26,7 +30,7 @@ class MGD3(Method):
     cost_class = CostClass.TRAINING_FREE
     needs_prior = True
     reads_latents = True
-    Params = MGD3Params
+    Params: ClassVar[type[ModeGuidedParams]] = MGD3Params
 
     def shows_real_images(self) -> bool:
         return False
@@ -52,22 +56,28 @@ class MGD3(Method):
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         import torch
 
-        from ddbench.methods.diffusion.batches import Batch, sample_rounds
+        from ddbench.methods.diffusion.batches import sample_rounds
         from ddbench.methods.diffusion.noise import StreamNoise
         from ddbench.methods.diffusion.sampler import SampleOutcome, sample
-        from ddbench.methods.mgd3.modes import ModeGuidance
 
         p, prior = self.params, task.load_prior()
 
         def sample_batch(batch: Batch) -> SampleOutcome:
             modes = torch.stack([torch.tensor(self._modes[c][j]) for c, j in batch.keys]).to(prior.device)
-            term = ModeGuidance(modes, scale=p.guidance_scale, stop_step=p.stop_step, clip=prior.metadata.clip_denoised)
+            terms = self._terms(task, batch, modes)
             noise = StreamNoise(task.stream, batch.images)
             return sample(
-                prior, batch.images, [term], noise, steps=p.steps, cfg_scale=p.cfg_scale, on_step=batch.on_step
+                prior, batch.images, terms, noise, steps=p.steps, cfg_scale=p.cfg_scale, on_step=batch.on_step
             )
 
         return sample_rounds(task, prior, p.steps, sample_batch)
+
+    def _terms(self, task: DistillTask, batch: Batch, modes: Tensor) -> list[Guidance]:
+        """The guidance of a batch; modes: (B, C, h, w), of each of its images."""
+        from ddbench.methods.mgd3.modes import ModeGuidance
+
+        p, clip = self.params, task.load_prior().metadata.clip_denoised
+        return [ModeGuidance(modes, scale=p.guidance_scale, stop_step=p.stop_step, clip=clip)]
 
 
 class ModesAlone(Method):

@@ -1,8 +1,8 @@
-"""What can be set of MGD3. Defaults are the paper's."""
+"""What can be set of MGD3, and of what extends it. Defaults are the paper's."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,15 +10,17 @@ from ddbench.methods import base
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps, at_the_same_times
 
 
-class MGD3Params(base.Params):
+class ModeGuidedParams(base.Params):
+    """Of every method that draws an image towards its own mode."""
+
     steps: Steps = PAPER_STEPS
     cfg_scale: CfgScale = 4.0
     guidance_scale: Annotated[
         float,
         Field(
             ge=0,
-            description="λ of the shift λ·σ_k·(mode - x̂0) that is added to the mean of a step (program). The "
-            "paper's Eq. 6 adds it to the predicted noise instead, which read literally pushes away from the mode; "
+            description="λ of the shift λ·σ_k·(mode - x̂0) that is added to the mean of a step (program). Eq. 6 "
+            "of MGD3's paper adds it to the predicted noise instead, which read literally pushes away from the mode; "
             "that form is not offered. 0: the plain prior.",
         ),
     ] = 0.1
@@ -31,6 +33,23 @@ class MGD3Params(base.Params):
             "default is 0. Not given with another number of steps: the step nearest in time.",
         ),
     ] = 25
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_at_the_same_time(cls, given: Any) -> Any:
+        return at_the_same_times(cls, given, "stop_step")
+
+    @model_validator(mode="after")
+    def _stop_within_the_chain(self) -> Self:
+        if self.stop_step >= self.steps:
+            raise ValueError(
+                f"expected stop_step ≤ steps - 1 = {self.steps - 1}, an index of the respaced chain, got "
+                f"{self.stop_step}"
+            )
+        return self
+
+
+class MGD3Params(ModeGuidedParams):
     modes: Annotated[
         Literal["centroid", "nearest", "random"],
         Field(
@@ -45,17 +64,3 @@ class MGD3Params(base.Params):
             "half of them left to right), or posterior samples of randomly flipped images."
         ),
     ] = "mean"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _stop_at_the_same_time(cls, given: Any) -> Any:
-        return at_the_same_times(cls, given, "stop_step")
-
-    @model_validator(mode="after")
-    def _stop_within_the_chain(self) -> MGD3Params:
-        if self.stop_step >= self.steps:
-            raise ValueError(
-                f"expected stop_step ≤ steps - 1 = {self.steps - 1}, an index of the respaced chain, got "
-                f"{self.stop_step}"
-            )
-        return self

@@ -6,7 +6,7 @@ import pytest
 
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
-from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
+from ddbench.methods.diffusion.priors.catalogue import KNOWN
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 LABELS = {
@@ -47,20 +47,7 @@ def test_the_lists_are_the_published_ones() -> None:
 @pytest.mark.parametrize("dataset", LABELS)
 def test_a_thousand_class_prior_gets_imagenets_labels(dataset: str) -> None:
     """Not 0 … 9, the positions of ten folders: the field's classic mislabelling."""
-    metadata = PriorMetadata(
-        space="latents",
-        resolution=256,
-        prediction="epsilon",
-        learned_variance=True,
-        schedule=NoiseScheduleMetadata(),
-        freq_shift=0,
-        norm_eps=1e-6,
-        guided_channels=3,
-        clip_denoised=False,
-        latent_scale=0.18215,
-        class_ids=IMAGENET_1K,
-        null_label=1000,
-    )
+    metadata = KNOWN["dit-xl-2-256"].metadata
     assert [metadata.label_of(wnid) for wnid in DATASETS.load(dataset).class_ids] == LABELS[dataset]
 
 

@@ -13,25 +13,12 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.datasets.builtin import ALIASES, PUBLISHED, UNAVAILABLE
-from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K
+from ddbench.datasets.imagenet.classes import CLASS_NAMES
 from ddbench.datasets.imagenet.published import published
-from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
+from ddbench.methods.diffusion.priors.catalogue import KNOWN
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "imagenet_subsets.csv"
-THOUSAND = PriorMetadata(
-    space="latents",
-    resolution=256,
-    prediction="epsilon",
-    learned_variance=True,
-    schedule=NoiseScheduleMetadata(),
-    freq_shift=0,
-    norm_eps=1e-6,
-    guided_channels=3,
-    clip_denoised=False,
-    latent_scale=0.18215,
-    class_ids=IMAGENET_1K,
-    null_label=1000,
-)
+THOUSAND = KNOWN["dit-xl-2-256"].metadata
 
 
 def test_the_lists_are_those_of_the_reference() -> None:
