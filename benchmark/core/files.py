@@ -44,7 +44,10 @@ def read_regular(path: Path | str) -> bytes:
             raise OSError(errno.EINVAL, "no regular file", str(path))
         if found.st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"{found.st_size:,} bytes; expected at most {MOST_BYTES:,}", str(path))
-        return b"".join(iter(partial(os.read, descriptor, found.st_size + 1), b""))
+        whole = os.read(descriptor, found.st_size + 1)
+        if len(whole) == found.st_size:
+            return whole
+        return whole + b"".join(iter(partial(os.read, descriptor, found.st_size + 1), b""))
     finally:
         os.close(descriptor)
 

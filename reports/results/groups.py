@@ -7,11 +7,12 @@ prior, precision, device. Numbers from two rows are never averaged. So a method 
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ddbench.benchmark.core.errors import UsageError
@@ -268,13 +269,14 @@ def group(results: Results) -> list[Table]:
     A cell without a result names no pixels; it belongs to the table with the most finished students of its kind.
     """
     evaluates = [cell for cell in results.evaluates.values() if not is_tuning(cell.spec.dataset.name)]
+    keys = [key_with_pixels(cell) for cell in evaluates]
     finished: dict[TableKey, Counter[TableKey]] = defaultdict(Counter)
-    for cell in evaluates:
-        if (pixels := key_with_pixels(cell)) is not None:
-            finished[table_key(cell)][pixels] += 1
+    for pixels, count in Counter(keys).items():
+        if pixels is not None:
+            finished[replace(pixels, split_hash=None, content_hash=None)][pixels] = count
     members: dict[TableKey, list[EvaluateCell]] = defaultdict(list)
-    for cell in evaluates:
-        members[key_with_pixels(cell) or _likeliest_pixels(table_key(cell), finished)].append(cell)
+    for cell, pixels in zip(evaluates, keys, strict=True):
+        members[pixels or _likeliest_pixels(table_key(cell), finished)].append(cell)
     leaked = {cell.images_sha256 for cell in evaluates if cell.with_test_images}
     groups = {key: Table(key, _rows(cells, leaked)) for key, cells in members.items()}
     whole = {key: table for key, table in groups.items() if key.ipc is None}
@@ -309,7 +311,8 @@ def _titles(keys: Sequence[TableKey]) -> list[str]:
     return told_apart(plain, list(map(" · ".join, zip(plain, hashes, strict=True))))
 
 
-def table_key(cell: EvaluateCell) -> TableKey:
+def table_key(cell: EvaluateCell, split_hash: str | None = None, content_hash: str | None = None) -> TableKey:
+    """The key of its table; that of a cell without a result names no pixels."""
     spec = cell.spec
     return TableKey(
         dataset=spec.dataset.name,
@@ -320,6 +323,8 @@ def table_key(cell: EvaluateCell) -> TableKey:
         protocol_hash=spec.protocol.hash,
         student=spec.student,
         teacher_sha256=spec.teacher_sha256,
+        split_hash=split_hash,
+        content_hash=content_hash,
     )
 
 
@@ -328,7 +333,7 @@ def key_with_pixels(cell: EvaluateCell) -> TableKey | None:
     student = cell.student
     if student is None:
         return None
-    return replace(table_key(cell), split_hash=student.data.split_hash, content_hash=student.data.content_hash)
+    return table_key(cell, student.data.split_hash, student.data.content_hash)
 
 
 def _likeliest_pixels(key: TableKey, finished: dict[TableKey, Counter[TableKey]]) -> TableKey:
@@ -377,12 +382,18 @@ def _method(cell: EvaluateCell) -> MethodSpec | None:
     return cell.result.method if cell.result is not None else None
 
 
+@lru_cache(maxsize=1024)
+def _digest_of(method: str) -> str:
+    """The digest of a method written as JSON: thousands of cells share it."""
+    return digest(json.loads(method))
+
+
 def _row_key(cell: EvaluateCell) -> RowKey:
     distill = cell.distill.spec if cell.distill is not None else None
     method = _method(cell)
     prior = cell.result.prior.sha256 if cell.result is not None and cell.result.prior is not None else None
     return RowKey(
-        method=cell.label if method is None else digest(method.model_dump(mode="json")),
+        method=cell.label if method is None else _digest_of(method.model_dump_json()),
         images_sha256=cell.method_sha256,
         prior_sha256=prior if distill is None else distill.prior_sha256,
         precision=None if distill is None else distill.precision,

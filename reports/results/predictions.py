@@ -41,14 +41,14 @@ def correct(store: Store, student: Student, labels_of: Labels | None = None) -> 
     """
     name, data = student.result.predictions, student.data
     # Both names come from a file of unknown origin and must not lead out of their folders.
-    if not name or Path(name).name != name:
+    if not name or "/" in name:
         return None
     labels = labels_of_test(store, data.content_hash) if labels_of is None else labels_of(data.content_hash)
     predicted = _array(f"{store.cells}/{student.cell.id}/{name}")
     if labels is None or predicted is None or predicted.shape != (data.n_test,) or labels.shape != predicted.shape:
         return None
     right = predicted.astype(np.int64) == labels
-    agrees = abs(100 * float(right.mean()) - student.metrics.acc_last) < ROUNDING
+    agrees = abs(100 * np.count_nonzero(right) / max(1, len(right)) - student.metrics.acc_last) < ROUNDING
     return right if agrees else None
 
 

@@ -308,11 +308,13 @@ def _read_cell(
         problems.append(Problem(str(folder.path / "result.json"), reason or "unreadable"))
     cells: dict[str, Any] = distills if isinstance(spec, DistillSpec) else evaluates
     kind: Any = DistillCell if isinstance(spec, DistillSpec) else EvaluateCell
-    cell = cells.get(id) or kind(id, spec, _launch_label(folder) if result is None else result.label)
-    label = cell.label if result is None else result.label
+    asked = cells.get(id)
+    if asked is not None:
+        spec = asked.spec
+    label = result.label if result is not None else _launch_label(folder) if asked is None else asked.label
     origins = provenance_of(folder.path)
     origins = None if origins is None else shown(origins)
-    cells[id] = replace(cell, label=label, state=state, reason=reason, result=result, provenance=origins)
+    cells[id] = kind(id, spec, label, state, reason, result, planned=asked is not None, provenance=origins)
 
 
 def _outcome(folder: CellDir) -> tuple[DistillResult | EvaluateResult | None, str, str | None]:
@@ -403,6 +405,8 @@ def _launch_label(folder: CellDir) -> str:
 
 def printable(text: str) -> str:
     """Names and reasons come from files of unknown origin: no escape sequence of theirs reaches a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

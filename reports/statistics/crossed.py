@@ -17,14 +17,15 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy import optimize
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 ALPHA = 0.05
 """Two-sided level at which one method counts as better than another; per pair, not corrected for their number."""
 SMALLEST_P_VALUE = 1e-15
 """Below it a p-value says nothing that it does not say at it."""
+BRACKET = 1e-8
+"""Relative width that rounding gets beside a p-value's bounds."""
 
 Cut = Literal["", "low", "high", "both"]
 Basis = Literal["table", "own", "noisier"]
@@ -63,8 +64,8 @@ class Summary:
         return self.student_std if self.n == 1 else self.std
 
 
-@dataclass(frozen=True)
-class SetScore:
+@dataclass(frozen=True, eq=False)
+class SetScore:  # compared as itself: arrays are not simply equal
     """What the students of one distilled set did on the test images."""
 
     students: tuple[float, ...]
@@ -103,16 +104,23 @@ class Comparison:
     """Lower end of the difference's 95 % interval."""
     high: float | None = None
     """Upper end of that interval."""
-    p_value: float | None = None
-    """Two-sided p-value of no difference."""
     basis: str = ""
     """What was compared, or why nothing could be."""
     degrees_of_freedom: float | None = None
     """Of the standard error, by Satterthwaite."""
+    components: tuple[Component, ...] = ()
+    """The independent parts of the variance."""
+
+    @cached_property
+    def p_value(self) -> float | None:
+        """Two-sided p-value of no difference. It takes longer than all the rest, and whether it is below the level is
+        known without it."""
+        return tail(self.components, abs(self.difference)) if self.components else None
 
     @property
     def separates(self) -> bool:
-        return self.p_value is not None and self.p_value < ALPHA
+        """Whether the p-value is below the level: the interval then leaves out 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def turned(self) -> Comparison:
@@ -138,7 +146,7 @@ def summary(sets: Sequence[Sequence[float]], varies: tuple[Component, Basis] | N
     if n == 1:
         student_std = float(np.std(sets[0], ddof=1)) if len(sets[0]) > 1 else None
         return Summary(1, mean, None, None, None, student_std)
-    std = float(np.std(means, ddof=1))
+    std = math.sqrt(variance_of(means))
     component, basis = varies or (Component(std**2 / n, n - 1), "own")
     half = t_quantile((1 + CONFIDENCE) / 2, component.degrees_of_freedom) * math.sqrt(component.variance)
     low, high = mean - half < 0, mean + half > 100
@@ -165,8 +173,7 @@ def comparison_of(found: Difference) -> Comparison:
         return Comparison(found.difference, basis=found.basis)
     half, error = math.sqrt(found.half_width_squared(1 - CONFIDENCE)), math.sqrt(found.variance)
     low, high = found.difference - half, found.difference + half
-    p_value = found.tail(abs(found.difference))
-    return Comparison(found.difference, error, low, high, p_value, found.basis, found.degrees_of_freedom)
+    return Comparison(found.difference, error, low, high, found.basis, found.degrees_of_freedom, found.components)
 
 
 @dataclass(frozen=True)
@@ -199,19 +206,33 @@ class Difference:
 
     def tail(self, distance: float) -> float:
         """Two-sided probability of an estimate at least so far (points, not negative) from the truth."""
+        return tail(self.components, distance)
 
-        parts = [(c.degrees_of_freedom, c.variance) for c in self.components]
-        square = distance**2
 
-        def excess(alpha: float) -> float:  # half_width_squared, with nothing looked up: it is asked twenty times
-            half = alpha / 2
-            return sum(float(stdtrit(free, half)) ** 2 * variance for free, variance in parts) - square
+def tail(components: Sequence[Component], distance: float) -> float:
+    """Two-sided probability of an estimate at least so far (points, not negative) from the truth, of one whose variance
+    has these independent parts: the level whose interval just reaches it."""
+    from scipy import optimize  # a third of a second, which leaderboards need not spend
 
-        if distance == 0:
-            return 1.0
-        if excess(SMALLEST_P_VALUE) <= 0:
-            return SMALLEST_P_VALUE
-        return float(optimize.brentq(excess, SMALLEST_P_VALUE, 1.0, xtol=1e-17, rtol=1e-10))
+    parts = [(c.degrees_of_freedom, c.variance) for c in components]
+    square, error = distance**2, math.sqrt(sum(c.variance for c in components))
+
+    def excess(alpha: float) -> float:  # half_width_squared, with nothing looked up: it is asked twenty times
+        half = alpha / 2
+        return sum(float(stdtrit(free, half)) ** 2 * variance for free, variance in parts) - square
+
+    if distance == 0:
+        return 1.0
+    if not error:
+        return SMALLEST_P_VALUE
+    # It lies between those of the whole variance with the most and with the fewest degrees of freedom.
+    low, high = (2 * float(stdtr(among(parts)[0], -distance / error)) for among in (max, min))
+    low, high = max(SMALLEST_P_VALUE, low * (1 - BRACKET)), min(1.0, high * (1 + BRACKET))
+    if excess(low) <= 0:
+        return low
+    if excess(high) >= 0:
+        return high
+    return float(optimize.brentq(excess, low, high, xtol=1e-17, rtol=1e-10))
 
 
 def common_seeds(methods: Sequence[Sequence[SetScore]]) -> list[int]:
@@ -220,17 +241,41 @@ def common_seeds(methods: Sequence[Sequence[SetScore]]) -> list[int]:
     return common if len(common) >= 2 else []
 
 
-def entering(methods: Sequence[Sequence[SetScore]]) -> list[list[SetScore]]:
-    """The sets that a difference of the methods is made of: those of common seeds, where they are paired; else all."""
-    common = common_seeds(methods)
+def entering(methods: Sequence[Sequence[SetScore]], common: Sequence[int] | None = None) -> list[list[SetScore]]:
+    """The sets that a difference of the methods is made of: those of common seeds, where they are paired; else all.
+
+    Args:
+        common: `common_seeds`, where they are known.
+    """
+    common = common_seeds(methods) if common is None else common
     if not common:
         return [list(scores) for scores in methods]
     by_seed = [{score.seed: score for score in scores} for scores in methods]
     return [[scores[seed] for seed in common] for scores in by_seed]
 
 
+class MeanCorrect:
+    """(J,) share of a method's students that were right about each of J test images, mean over sets; None where the
+    predictions of one are missing. A table asks for that of each method for each of its pairs; it is reckoned once."""
+
+    def __init__(self, n_test: int) -> None:
+        self.n_test = n_test
+        self._known: dict[tuple[SetScore, ...], np.ndarray | None] = {}
+
+    def __call__(self, scores: Sequence[SetScore]) -> np.ndarray | None:
+        of = tuple(scores)
+        if of not in self._known:
+            arrays = [s.correct for s in of if s.correct is not None and s.correct.shape == (self.n_test,)]
+            self._known[of] = np.mean(arrays, axis=0) if len(arrays) == len(of) else None
+        return self._known[of]
+
+
 def difference_of(
-    a: Sequence[SetScore], b: Sequence[SetScore], n_test: int, between_sets: BetweenSets | None = None
+    a: Sequence[SetScore],
+    b: Sequence[SetScore],
+    n_test: int,
+    between_sets: BetweenSets | None = None,
+    mean_correct: MeanCorrect | None = None,
 ) -> Difference:
     """The difference of two methods' accuracies and what it varies by.
 
@@ -251,9 +296,12 @@ def difference_of(
     Args:
         between_sets: of the common seeds (`common_seeds`), the term of the sets where a table's other methods tell it
             (`pooling.SetVariance.of_difference`); it is then all that the sets contribute.
+        mean_correct: what several differences share.
     """
-    pooled = None if between_sets is None else between_sets(common_seeds([a, b]))
-    return contrast_of([a, b], [1.0, -1.0], n_test, () if pooled is None else (pooled,))
+    common = common_seeds([a, b])
+    pooled = None if between_sets is None else between_sets(common)
+    mean_correct = mean_correct or MeanCorrect(n_test)
+    return _contrast([a, b], common, [1.0, -1.0], mean_correct, () if pooled is None else (pooled,))
 
 
 def contrast_of(
@@ -271,23 +319,36 @@ def contrast_of(
     """
     if len(methods) != len(weights) or not all(methods):
         raise ValueError(f"expected a weight and one or more sets for each method, got {list(map(len, methods))} sets")
-    common = common_seeds(methods)
-    methods = entering(methods)
+    return _contrast(methods, common_seeds(methods), weights, MeanCorrect(n_test), pooled)
+
+
+def _contrast(
+    methods: Sequence[Sequence[SetScore]],
+    common: Sequence[int],
+    weights: Sequence[float],
+    mean_correct: MeanCorrect,
+    pooled: Sequence[Component],
+) -> Difference:
+    methods = entering(methods, common)
     if common:
-        sums = [weighted_sum(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
-        varying = [Component(float(np.var(sums, ddof=1)) / len(sums), len(sums) - 1)]
-        several = f"{len(sums)} seeds with a set of each of the {len(methods)} methods"
-        basis = several if len(methods) > 2 else f"{len(sums)} pairs of sets with the same seed"
+        several = f"{len(common)} seeds with a set of each of the {len(methods)} methods"
+        basis = several if len(methods) > 2 else f"{len(common)} pairs of sets with the same seed"
     else:
-        varying = _independent_sets(methods, weights)
         basis = f"{', '.join(str(len(scores)) for scores in methods[:-1])} and {len(methods[-1])} sets, independent"
     if pooled:
-        varying, basis = list(pooled), f"{basis}, their variance pooled over the table"
+        basis = f"{basis}, their variance pooled over the table"
+    varying = pooled or (_paired_sets(methods, weights) if common else _independent_sets(methods, weights))
     estimate = weighted_sum(weights, [mean_accuracy(scores) for scores in methods])
     if not varying:
         return Difference(estimate, (), "one set each: nothing tells how far another set would differ")
-    images, images_basis = _test_images(methods, weights, n_test)
+    images, images_basis = _test_images(methods, weights, mean_correct)
     return Difference(estimate, (*varying, images), f"{basis}; {images_basis}")
+
+
+def variance_of(values: Sequence[float]) -> float:
+    """Sample variance (divisor n - 1) of two or more numbers; numpy takes ten times as long for so few."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def weighted_sum(weights: Sequence[float], values: Sequence[float]) -> float:
@@ -298,6 +359,12 @@ def weighted_sum(weights: Sequence[float], values: Sequence[float]) -> float:
 def mean_accuracy(scores: Sequence[SetScore]) -> float:
     """Over sets, percent."""
     return math.fsum(score.accuracy for score in scores) / len(scores)
+
+
+def _paired_sets(methods: Sequence[Sequence[SetScore]], weights: Sequence[float]) -> list[Component]:
+    """The component of sets of common seeds, of which each gives a sum."""
+    sums = [weighted_sum(weights, [score.accuracy for score in made]) for made in zip(*methods, strict=True)]
+    return [Component(variance_of(sums) / len(sums), len(sums) - 1)]
 
 
 def _independent_sets(methods: Sequence[Sequence[SetScore]], weights: Sequence[float]) -> list[Component]:
@@ -311,10 +378,10 @@ def _independent_sets(methods: Sequence[Sequence[SetScore]], weights: Sequence[f
     components = []
     for scores, weight in zip(methods, weights, strict=True):
         if len(scores) >= 2:
-            spread = float(np.var([score.accuracy for score in scores], ddof=1))
+            spread = variance_of([score.accuracy for score in scores])
             components.append(Component(spread * (weight**2 / len(scores) + borrowed), len(scores) - 1))
         elif len(students := scores[0].students) >= 2:
-            variance = weight**2 * float(np.var(students, ddof=1)) / len(students)
+            variance = weight**2 * variance_of(students) / len(students)
             components.append(Component(variance, len(students) - 1))
     return components
 
@@ -323,11 +390,16 @@ def _stands_alone(scores: Sequence[SetScore]) -> bool:
     return len(scores) == 1 and len(scores[0].students) == 1
 
 
-def _test_images(methods: Sequence[Sequence[SetScore]], weights: Sequence[float], n_test: int) -> tuple[Component, str]:
-    correct = [array for scores in methods if (array := _mean_correct(scores, n_test)) is not None]
+def _test_images(
+    methods: Sequence[Sequence[SetScore]], weights: Sequence[float], mean_correct: MeanCorrect
+) -> tuple[Component, str]:
+    n_test = mean_correct.n_test
+    correct = [array for scores in methods if (array := mean_correct(scores)) is not None]
     if len(correct) == len(methods):
-        summed = np.asarray(weights) @ np.stack(correct)
-        return Component(float(np.var(100 * summed, ddof=1)) / n_test, n_test - 1), f"{n_test} test images, paired"
+        summed = 100 * (np.asarray(weights) @ np.stack(correct))
+        centred = summed - summed.mean()
+        variance = float(centred @ centred) / (n_test - 1)
+        return Component(variance / n_test, n_test - 1), f"{n_test} test images, paired"
     right = [mean_accuracy(scores) / 100 for scores in methods]
     largest = _largest_square(right, weights) - weighted_sum(weights, right) ** 2
     variance = 100**2 * max(largest, 0.0) * n_test / (n_test - 1)
@@ -340,6 +412,8 @@ def _largest_square(right: Sequence[float], weights: Sequence[float]) -> float:
         return min(right[0] + right[1], 2 - right[0] - right[1])
     # The square is convex, so it is largest where each image is right or wrong with each method: a mixture of those
     # patterns, which a linear program finds.
+    from scipy import optimize
+
     patterns = np.array(list(itertools.product((0.0, 1.0), repeat=len(right))))
     found = optimize.linprog(
         -((patterns @ np.asarray(weights)) ** 2),
@@ -349,11 +423,6 @@ def _largest_square(right: Sequence[float], weights: Sequence[float]) -> float:
     if not found.success:
         raise ValueError(f"expected shares between 0 and 1, got {right}: {found.message}")
     return -float(found.fun)
-
-
-def _mean_correct(scores: Sequence[SetScore], n_test: int) -> np.ndarray | None:
-    arrays = [score.correct for score in scores if score.correct is not None and score.correct.shape == (n_test,)]
-    return np.mean(arrays, axis=0) if len(arrays) == len(scores) else None
 
 
 def rank_ranges(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 from scipy import special
 
-from ddbench.reports.statistics.crossed import Basis, Component, SetScore
+from ddbench.reports.statistics.crossed import Basis, Component, SetScore, variance_of
 
 NOISIER_MEAN = 0.125
 """Level of the F test by which a method's mean keeps its own variance."""
@@ -76,7 +76,7 @@ class SetVariance:
         for place in self.references & weights.keys():
             students = [accuracy for score in self.methods[place] for accuracy in score.students]
             if len(students) >= 2:
-                variance = weights[place] ** 2 * float(np.var(students, ddof=1)) / len(students)
+                variance = weights[place] ** 2 * variance_of(students) / len(students)
                 own.append(Component(variance, len(students) - 1))
         rest = {place: weight for place, weight in weights.items() if place not in self.references or not own}
         return (self._of_means(rest), *own)
@@ -92,8 +92,8 @@ class SetVariance:
         if methods < 3:
             return None
         own = self._by_seed[a], self._by_seed[b]
-        sum_own = (len(seeds) - 1) * float(np.var([own[0][seed] - own[1][seed] for seed in seeds], ddof=1)) / 2
         free = len(seeds) - 1
+        sum_own = free * variance_of([own[0][seed] - own[1][seed] for seed in seeds]) / 2
         if _exceeds(sum_own, free, total - sum_own, (methods - 2) * free, NOISIER_DIFFERENCE):
             return None
         free_of_all = (methods - 1) * free
@@ -127,7 +127,7 @@ class SetVariance:
         for place, scores in enumerate(self.methods):
             if len(scores) >= 2 and place not in self.references:
                 accuracies = [score.accuracy for score in scores]
-                found[place] = (float(np.var(accuracies)) * len(accuracies), len(accuracies) - 1)
+                found[place] = (variance_of(accuracies) * (len(accuracies) - 1), len(accuracies) - 1)
         return found
 
     @property
@@ -170,7 +170,7 @@ class SetVariance:
             common = self._by_seed[a].keys() & self._by_seed[b].keys()
             if len(common) >= 2:
                 differences = [self._by_seed[a][seed] - self._by_seed[b][seed] for seed in common]
-                squares += float(np.var(differences)) * len(common) / 2
+                squares += variance_of(differences) * (len(common) - 1) / 2
                 free += len(common) - 1
                 partners += 2 / len(self._squares)
         if not free or not self._pooled:

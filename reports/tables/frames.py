@@ -63,6 +63,14 @@ class Pair:
     """`<method> better`, `equivalent`, `not told apart` or `not tested`."""
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What a comparison's test says."""
+
+    p_value: float | None
+    """Two-sided p-value of no difference."""
+
+
 KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash", "student")
 BROUGHT = ("prior_sha256", "precision", "distill_device", "evaluate_device")
 COUNTS = (
@@ -92,7 +100,9 @@ LEADERBOARD = (
 COMPARISON = (
     Columns(Line, lambda line: line[1], ("table", "dataset", "ipc", "a", "b", "n_test")),
     Columns(Pair, lambda line: _pair(*line)),
-    Columns(Comparison, lambda line: line[1].comparison),
+    Columns(Comparison, lambda line: line[1].comparison, ("difference", "standard_error", "low", "high")),
+    Columns(Tested, lambda line: Tested(line[1].comparison.p_value)),
+    Columns(Comparison, lambda line: line[1].comparison, ("basis", "degrees_of_freedom")),
     Columns(Line, lambda line: line[1], ("p_holm", "p_equivalent", "visible")),
     Columns(Spread, lambda line: line[1].spread[0], prefix="std_a_over_"),
     Columns(Spread, lambda line: line[1].spread[1], prefix="std_b_over_"),

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from scipy import optimize
-
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import ALPHA
 from ddbench.reports.statistics.pooling import SetVariance
@@ -57,6 +55,7 @@ def _fieller(
     variance: SetVariance, place: int, lower: int, upper: int, n_test: int
 ) -> tuple[float, float] | tuple[None, None]:
     """Ends in percent; None where the shares that are not told apart have none."""
+    from scipy import optimize  # a third of a second, which tables without both companions need not spend
 
     def excess(share: float) -> float:
         return _excess(variance, {place: 1.0, lower: share - 1, upper: -share}, n_test)

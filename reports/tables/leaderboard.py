@@ -56,9 +56,9 @@ def build_table(store: Store, table: groups.Table) -> tuple[TableView, Differenc
     students = [student for row in members for student in row.finished]
     n_test = table.n_test
     scores = [scores_of(store, row) for row in members]
-    variance = pooled_over(members, scores)
+    variance, mean_correct = pooled_over(members, scores), crossed.MeanCorrect(n_test)
     differences = {
-        (i, j): crossed.difference_of(scores[i], scores[j], n_test, partial(variance.of_difference, i, j))
+        (i, j): crossed.difference_of(scores[i], scores[j], n_test, partial(variance.of_difference, i, j), mean_correct)
         for i, j in combinations(range(len(members)), 2)
         if n_test > 1 and scores[i] and scores[j] and not members[i].reference and not members[j].reference
     }

@@ -30,7 +30,9 @@ def score_of(store: Store, made: DistilledSet, labels_of: Labels | None = None) 
     """
     arrays = [correct(store, student, labels_of) for student in made.students]
     known = [array for array in arrays if array is not None]
-    return _score(made, np.mean(known, axis=0) if len(known) == len(arrays) else None)
+    if len(known) < len(arrays):
+        return _score(made, None)
+    return _score(made, known[0].astype(float) if len(known) == 1 else np.mean(known, axis=0))
 
 
 def _score(made: DistilledSet, correct: np.ndarray | None) -> SetScore:

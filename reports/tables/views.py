@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from pydantic import field_serializer, field_validator
+
 from ddbench.benchmark.core.result import PriorRecord, Record, TeacherRecord
 from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.reports.results.origins import Origin
@@ -142,6 +146,16 @@ class Pair(Record):
     a: int
     b: int
     comparison: Comparison
+
+    @field_serializer("comparison")
+    def _with_p_value(self, comparison: Comparison) -> dict[str, object]:
+        """It follows from the rest, and is what most readers look for."""
+        return {**asdict(comparison), "p_value": comparison.p_value}
+
+    @field_validator("comparison", mode="before")
+    @classmethod
+    def _without_p_value(cls, value: object) -> object:
+        return {k: v for k, v in value.items() if k != "p_value"} if isinstance(value, dict) else value
 
 
 class TableView(Record):

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench.reports.statistics.crossed import SetScore, compare, rank_ranges, summary
+from ddbench.reports.statistics.crossed import (
+    Component,
+    Difference,
+    MeanCorrect,
+    SetScore,
+    compare,
+    difference_of,
+    rank_ranges,
+    summary,
+)
 
 
 def score(correct: np.ndarray, seed: int | None = None) -> SetScore:
@@ -121,9 +130,47 @@ def test_p_value_meets_the_interval() -> None:
         found = compare(a, b, 60)
         assert found.low is not None
         assert found.high is not None
-        assert found.separates == (not found.low <= 0 <= found.high)
+        assert found.p_value is not None
+        assert found.separates == (not found.low <= 0 <= found.high) == (found.p_value < 0.05)
         seen.add(found.separates)
     assert seen == {True, False}
+
+
+PARTS = st.lists(
+    st.builds(Component, st.floats(1e-4, 50), st.sampled_from([1, 1.5, 2, 3, 7, 20.3, 100, 499, 4999])),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(PARTS, st.floats(0.01, 6))
+def test_a_tail_is_the_level_whose_interval_just_reaches_so_far(parts: list[Component], errors: float) -> None:
+    whole = Difference(0.0, tuple(parts), "")
+    distance = errors * math.sqrt(whole.variance)
+    level = whole.tail(distance)
+    assert 0 < level <= 1
+    assert whole.half_width_squared(level) == pytest.approx(distance**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("free", [1, 2, 7.5, 400])
+def test_the_tail_of_one_part_is_students(free: float) -> None:
+    for errors in (1e-3, 0.5, 2.0, 8.0):
+        expected = 2 * stats.t.sf(errors, free)
+        assert Difference(0.0, (Component(0.25, free),), "").tail(0.5 * errors) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_share_that_was_right_is_reckoned_once_for_all_pairs_of_a_method() -> None:
+    rng = np.random.default_rng(5)
+    methods = [[score(rng.random(40) < 0.7, seed) for seed in range(3)] for _ in range(3)]
+    shared = MeanCorrect(40)
+    for i, j in ((0, 1), (0, 2), (1, 2), (0, 1)):
+        together = difference_of(methods[i], methods[j], 40, mean_correct=shared)
+        assert together == difference_of(methods[i], methods[j], 40)
+    assert shared(methods[0]) is shared(list(methods[0]))
+    expected = np.mean([one.correct for one in methods[2] if one.correct is not None], axis=0)
+    assert shared(methods[2]) == pytest.approx(expected)
+    assert shared(methods[0][:2]) != pytest.approx(shared(methods[0]))
+    assert MeanCorrect(39)(methods[0]) is None
 
 
 def test_two_single_sets_cannot_be_separated() -> None:
