@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,10 +21,16 @@ def status(
     ipc: reading.Ipcs = None,
     protocol: reading.Protocols = None,
     student: reading.Students = None,
+    every_cell: Annotated[
+        bool, typer.Option("--every-cell", help="A line for each cell, also where they are more than 200.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What was asked for and where each cell stands: progress, attempts, failures and their reasons."""
+    """What was asked for and where each cell stands: progress, attempts, failures and their reasons.
+
+    Of more than 200 cells, those that are done or not begun are counted by method, dataset and IPC.
+    """
     from ddbench.reports.output import status as report
 
     found = report.build(reading.read_filtered(runs, dataset, ipc, protocol, student))
-    reading.show(found, report.print_terminal, json=as_json)
+    reading.show(found, partial(report.print_terminal, every_cell=every_cell), json=as_json)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -28,7 +29,12 @@ from ddbench.reports.results.rows import (
     Results,
     printable,
 )
+from ddbench.reports.results.words import extent
 
+MOST_CELLS = 200
+"""Cells of which each has a line of its own, unless all are asked for; of more, those that are as they should be are
+counted by row of the table."""
+AS_THEY_SHOULD_BE = (State.OK, State.ABSENT)
 MOST_TASKS = 40
 """Tasks of a cluster's queue that are shown one by one."""
 UNFINISHED = (State.RUNNING, State.INTERRUPTED, State.PREEMPTED, State.LOST)
@@ -182,15 +188,21 @@ SHARED: dict[str, Callable[[CellStatus], str | None]] = {
 """Columns that are said once, above the table, where all cells agree."""
 
 
-def print_terminal(status: Status, console: Console) -> None:
-    """A line for each cell; below it, in full, why cells failed and which files could not be read."""
+def print_terminal(status: Status, console: Console, *, every_cell: bool = False) -> None:
+    """A line for each cell, or of very many for each that needs a look; below it, in full, why cells failed and which
+    files could not be read."""
     values = {name: {value for cell in status.cells if (value := get(cell))} for name, get in SHARED.items()}
     told = [value for several in values.values() if len(several) == 1 for value in several]
     columns = {name: get for name, get in SHARED.items() if len(values[name]) > 1}
     if told:
         console.print(Text(" · ".join(told), style="bold"))
     if status.cells:
-        print_table(_table(status, columns), console)
+        lines = [[cell] for cell in status.cells]
+        if len(lines) > MOST_CELLS and not every_cell:
+            lines = _together(status.cells, columns)
+        print_table(_table(lines, columns), console)
+        if len(lines) < len(status.cells):
+            console.print(Text("Cells that need no look are counted; --every-cell gives each a line.", style="dim"))
     for (state, reason), cells in _failures(status).items():
         who = "; ".join(f"{_title(cell)} ({cell.cell})" for cell in cells)
         console.print(hanging(f"{state}: {who}\n{reason}", style=STYLES.get(state, "")))
@@ -241,7 +253,33 @@ def _ended_badly(tasks: list[jobs.Task]) -> dict[str, list[jobs.Task]]:
     return found
 
 
-def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]]) -> RichTable:
+Columns = dict[str, Callable[[CellStatus], str | None]]
+
+
+def _together(cells: Sequence[CellStatus], columns: Columns) -> list[list[CellStatus]]:
+    """Cells as lines: those that are as they should be, of one method, IPC and columns, on one, where the first is."""
+    lines: dict[tuple[object, ...], list[CellStatus]] = {}
+    for cell in cells:
+        of: tuple[object, ...] = (cell.cell,)
+        if cell.state in AS_THEY_SHOULD_BE:
+            shared = (get(cell) for get in columns.values())
+            of = (cell.state, _name(cell), cell.ipc, cell.kind, cell.shard is None, *shared)
+        lines.setdefault(of, []).append(cell)
+    return list(lines.values())
+
+
+def _seeds(seeds: Iterable[int | None], missing: str) -> str:
+    known = sorted({seed for seed in seeds if seed is not None})
+    return extent(known) if known else missing
+
+
+def _mean_seconds(cells: Sequence[CellStatus]) -> float | None:
+    known = [cell.seconds for cell in cells if cell.seconds is not None]
+    return fmean(known) if known else None
+
+
+def _table(lines: Sequence[Sequence[CellStatus]], columns: Columns) -> RichTable:
+    """A line for each list of cells that differ in seeds alone: their range, mean seconds, and how many they are."""
     table = ruled()
     table.add_column("state", no_wrap=True)
     table.add_column("method", overflow="fold", min_width=12)
@@ -250,17 +288,19 @@ def _table(status: Status, columns: dict[str, Callable[[CellStatus], str | None]
     for name in ("IPC", "set", "student seed" if "student" in columns else "student", "try", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
-    for cell in status.cells:
+    for cells in lines:
+        cell = cells[0]
+        tries = [one.attempts for one in cells if one.attempts is not None]
         table.add_row(
             Text(cell.state, STYLES.get(cell.state, "")),
             Text(_name(cell)),
             *(Text(get(cell) or "") for get in columns.values()),
             "all" if cell.ipc is None else str(cell.ipc),
-            NONE if cell.distill_seed is None else str(cell.distill_seed),
-            "" if cell.evaluate_seed is None else str(cell.evaluate_seed),
-            NONE if cell.attempts is None else str(cell.attempts),
-            seconds(cell.seconds),
-            Text(_words(cell)),
+            _seeds((one.distill_seed for one in cells), NONE),
+            _seeds((one.evaluate_seed for one in cells), ""),
+            str(max(tries)) if tries else NONE,
+            seconds(_mean_seconds(cells)),
+            Text(_words(cell) if len(cells) == 1 else f"{len(cells):,} cells"),
         )
     return table
 

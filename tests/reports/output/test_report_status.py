@@ -6,8 +6,10 @@ import io
 import json
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from ddbench.benchmark.cells.failures import write_failure
 from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.benchmark.core.store import Launch
 from ddbench.reports.output import status
@@ -51,6 +53,32 @@ def test_every_cell_stands_somewhere_in_the_order_of_the_plan(folder: Any) -> No
     first = next(c for c in found.cells if c.attempts == 3)
     assert (first.kind, first.seconds) == ("distill", 7.5)
     assert "7 cells: 3 absent, 4 ok; no plan asks for 2 of them" in terminal(found)
+
+
+def test_of_very_many_cells_those_that_need_no_look_are_counted(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MOST_CELLS", 5)
+    for seed in (0, 1, 2):
+        done = folder.distill_spec("zz", seed=seed)
+        made = folder.distill(done, "zz", cost=folder.cost(6.0 + seed, attempts=1 + seed))
+        folder.student(folder.evaluate_spec(done, seed=0), "zz", 80.0, images=made, made_by=done)
+    waiting = folder.distill_spec("zz", seed=3)
+    folder.plan("zz", waiting, students=1)
+    write_failure(folder.store.add(folder.distill_spec("zz", seed=4), Launch(label="zz")), "failed", "no room")
+    found = build(folder)
+    assert len(found.cells) == 9  # programs get each
+    lines = [line.split() for line in terminal(found).splitlines()]
+    sets, students = (line for line in lines if line[:1] == ["ok"])
+    assert sets == ["ok", "zz", "10", "0–2", "3", "7.00", "3", "cells"]
+    assert students[-2:] == ["3", "cells"]
+    assert sum(line[:2] == ["absent", "zz"] for line in lines) == 2
+    assert sum(line[:2] == ["failed", "zz"] for line in lines) == 1
+    assert "--every-cell" in terminal(found)
+    console = Console(file=io.StringIO(), width=120)
+    status.print_terminal(found, console, every_cell=True)
+    assert isinstance(console.file, io.StringIO)
+    each = console.file.getvalue()
+    assert sum(line.startswith("ok") for line in each.splitlines()) == 6
+    assert "--every-cell" not in each
 
 
 def test_running_and_interrupted_cells_say_how_far_they_are(folder: Any) -> None:
