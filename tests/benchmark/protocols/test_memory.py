@@ -61,13 +61,15 @@ def test_the_count_is_what_a_cpu_allocates(name: str, monkeypatch: pytest.Monkey
     found -= 3 * sum(p.numel() * 4 for p in network.parameters()) + 32 * 3 * 32 * 32 * 9
 
     images, taken = torch.zeros(32, 3, 32, 32), [0]
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    # oneDNN's convolutions work beside their tensors, and how much that takes differs between CPUs.
+    plain = torch.backends.mkldnn.flags(enabled=False)  # type: ignore[no-untyped-call]
+    with plain, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         network(images).sum().backward()
     events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
     for event in events:
         if event.name() == "[memory]":
             taken.append(taken[-1] + event.nbytes())
-    assert found == pytest.approx(max(taken), rel=0.1)
+    assert found == pytest.approx(max(taken), rel=0.01)
 
 
 def test_a_teacher_adds_what_it_holds_at_once() -> None:
