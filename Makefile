@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test speed fuzz chaos clean
+.PHONY: help install demo test test-ray speed fuzz chaos clean
 
 help:
 	@echo 'make demo    install, run DMGD, its ablations and references on digits, print both leaderboards'
 	@echo 'make test    install, then ruff, mypy and the whole test suite'
+	@echo 'make test-ray  with the extra ray: bench run --engine ray on two Ray nodes of this machine (root; some minutes)'
 	@echo 'make speed   the benchmarks of tests/speed, with their ratios'
 	@echo 'make fuzz    damaged inputs of every kind for MINUTES (60), TIMES (10) those of the test suite in each round'
 	@echo 'make chaos   a small run killed N (100) times where SEED (0) says, and compared with an undisturbed one'
@@ -31,6 +32,11 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --benchmark-disable --numprocesses logical --maxprocesses 8 --dist loadfile
+
+# Apart: Ray is 240 MB, and its nodes take as long to start as a fifth of the other tests.
+test-ray: install
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	CI=1 $(BIN)/pytest tests/engines/test_ray.py
 
 speed: install
 	$(BIN)/pytest tests/speed --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name

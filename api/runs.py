@@ -32,6 +32,7 @@ class CellOptions(TypedDict, total=False):
     out: Path | str
     device: str
     engine: str
+    address: str | None
     jobs: int | None
     timeout: float | None
     reuse: Reuse

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ddbench.benchmark.cluster.jobs import JOBS
 from ddbench.benchmark.cluster.site import STAGES, Stage
-from ddbench.benchmark.cluster.submit import Wanted, passed_variables
+from ddbench.benchmark.cluster.submit import Wanted
+from ddbench.benchmark.core.environment import passed_variables
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.running import rates
 from ddbench.benchmark.running.estimate import estimate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,8 +26,6 @@ from ddbench.benchmark.planning.study import find_study, read_study
 from ddbench.benchmark.running.prepare import present_contents
 from ddbench.benchmark.running.runner import Fate, Item, Runner
 
-MATTER = ("DDBENCH_", "HF_", "HUGGINGFACE_", "TORCH_HOME", "WANDB_", "MLFLOW_", "XDG_CACHE_HOME")
-"""How the names of variables begin that pilots need as the shell has them that submits them."""
 UNFINISHED = (Fate.WAITING, Fate.RUNNING, Fate.ELSEWHERE)
 
 
@@ -256,8 +253,3 @@ def _release(wanted: Wanted) -> None:
         wanted.held[task].claim(task)
     if woken:
         slurm.release(woken)
-
-
-def passed_variables() -> list[str]:
-    """Names of the variables that pilots get from this shell and that may matter."""
-    return sorted(name for name in os.environ if name.startswith(MATTER))

@@ -42,6 +42,13 @@ def execute(
             from ddbench.reports.tables.means import means
 
             track_board(spec.track, spec.out, means(spec.out))
+    if outcome.left:
+        reporter.err.print(
+            f"{outcome.left} cells go on there. `bench status --runs {spec.out}` shows them; the same command goes on "
+            "with the rest.",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return
     if outcome.interrupted:
         reporter.err.print("Interrupted. The same command goes on where this run stopped.")
         raise typer.Exit(130)

@@ -32,7 +32,7 @@ Init = Annotated[
 
 
 @submit_app.command()
-@run_options(without=("engine", "track"))
+@run_options(without=("engine", "address", "track"))
 def submit(
     given: dict[str, Any],
     config: Config = None,

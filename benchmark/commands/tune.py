@@ -29,7 +29,18 @@ tune_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @tune_app.command()
 @run_options(
-    without=("methods", "datasets", "engine", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track")
+    without=(
+        "methods",
+        "datasets",
+        "engine",
+        "address",
+        "shards",
+        "batch_size",
+        "timeout",
+        "reuse",
+        "retry_failed",
+        "track",
+    )
 )
 def tune(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method; see `bench list methods`.")],

@@ -140,3 +140,12 @@ def determinism() -> dict[str, Any] | None:
         "cuda": torch.version.cuda,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+MATTER = ("DDBENCH_", "HF_", "HUGGINGFACE_", "TORCH_HOME", "WANDB_", "MLFLOW_", "XDG_CACHE_HOME", "OMP_NUM_THREADS")
+"""How the names of variables begin that cells need elsewhere as the shell has them that asks for the cells."""
+
+
+def passed_variables() -> list[str]:
+    """Names of the variables of this shell that other machines get of it."""
+    return sorted(name for name in os.environ if name.startswith(MATTER))

@@ -44,7 +44,14 @@ from ddbench.benchmark.core.sharing.at_work import AtWork, at_work, runs_at_work
 from ddbench.benchmark.core.sharing.attempts import Attempts, Cause
 from ddbench.benchmark.core.sharing.file_system import require_fit
 from ddbench.benchmark.core.sharing.holder import Holder, own_name
-from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, holder_of, require_mine, stood_still
+from ddbench.benchmark.core.sharing.lease import (
+    Lease,
+    believe_dead,
+    believe_ended,
+    holder_of,
+    require_mine,
+    stood_still,
+)
 from ddbench.benchmark.core.sharing.locks import lock, lock_or_refuse
 from ddbench.benchmark.core.spec import CELL_SPEC, Compile, DistillSpec, EvaluateSpec, Model, cell_id
 from ddbench.benchmark.core.subsets import SubsetOf
@@ -295,6 +302,10 @@ class CellDir:
     def believe_dead(self, text: str) -> None:
         """Take its holder for dead that wrote this last, unless it moves."""
         believe_dead(self.path / LEASE, text)
+
+    def believe_ended(self, host: str) -> None:
+        """Take its holder for dead, where that is a process of a machine on which it was seen to end."""
+        believe_ended(self.path / LEASE, host)
 
     def content_hash(self) -> str | None:
         """`SplitData.content_hash` of the dataset as the cell's attempts have seen it; None before it was opened."""

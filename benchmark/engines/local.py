@@ -16,7 +16,7 @@ from types import ModuleType
 from ddbench.benchmark.cells.cell import child_main
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.store import Launch
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 
 PRELOAD = ["ddbench.benchmark.engines.preload"]
 STARTING = threading.Lock()
@@ -49,7 +49,7 @@ class LocalEngine(Engine):
     def __init__(self) -> None:
         self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("forkserver")
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         # OpenMP's idle threads spin by default; beside any other work on a small machine that makes a cell of two
         # threads up to fifteen times slower. The server and the cells inherit this.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

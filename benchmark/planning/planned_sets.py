@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddbench.benchmark.core.reading import Reading
+from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.result import SetSource, SoftLabelsRecord
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import (
@@ -24,8 +25,11 @@ from ddbench.benchmark.planning.contestants import Contestant
 from ddbench.benchmark.planning.plan import Plan, PlannedSet
 from ddbench.benchmark.planning.prior_names import NamedPrior
 from ddbench.benchmark.planning.run_spec import RunSpec, available_cores, exported_threads
-from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
+from ddbench.benchmark.planning.setting import Setting, device_of, resolve_setting
 from ddbench.datasets.base import Dataset
+
+MOST_THREADS = 64
+"""Of a cell on another machine, whose cores then bound it."""
 
 
 class Planned(NamedTuple):
@@ -129,7 +133,7 @@ def plan_foreign(
         source=source,
         soft_labels=soft_labels,
         test_images=test_images,
-        **_launch_options(run, resolve_device(run.device), setting.dataset),
+        **_launch_options(run, device_of(run), setting.dataset),
     )
     foreign = ForeignImages(
         image_set_sha256=sha256,
@@ -172,7 +176,8 @@ def _device_type(device: str) -> DeviceType:
 
 
 def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
-    share = max(1, available_cores() // (run.jobs or 1))  # cells that fill the cores take as many threads as one alone
+    # Cells that fill the cores take as many threads as one alone; other machines' cores are counted there.
+    share = max(1, available_cores() // (run.jobs or 1)) if ENGINES.load(run.engine).here else MOST_THREADS
     bounds = (share, dataset.useful_threads, exported_threads())
     return {
         "data_dir": None if run.data is None else run.data.resolve(),

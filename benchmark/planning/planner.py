@@ -20,7 +20,7 @@ from ddbench.benchmark.planning.planned_sets import Planned, planned_sets
 from ddbench.benchmark.planning.prior_names import NamedPrior
 from ddbench.benchmark.planning.run_prior import RunPrior, pixel_prior_size, prior_name
 from ddbench.benchmark.planning.run_spec import RunSpec
-from ddbench.benchmark.planning.setting import Setting, resolve_device, resolve_setting
+from ddbench.benchmark.planning.setting import Setting, device_of, resolve_setting
 from ddbench.benchmark.planning.study import find_study, read_study, run_specs
 from ddbench.datasets.base import Dataset, Resize
 from ddbench.datasets.validation import is_tuning
@@ -89,7 +89,7 @@ def plan_run(
     settings: list[Setting] = []
     sets: dict[str | None, PlannedSet] = {}
     used_keys: set[str] = set()
-    device = resolve_device(run.device)
+    device = device_of(run)
     selectors = expand_selectors(run.methods)
     for name in run.datasets:
         dataset: type[Dataset] | None = None

@@ -62,11 +62,15 @@ class RunSpec(BaseModel):
     out: Path = Field(default=Path("runs"), description="Results folder.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:0.")
     engine: str = Field(default="local", description="Where cells run; see `bench list engines`.")
+    address: str | None = Field(
+        default=None, description="Of the Ray cluster, for --engine ray: HOST:PORT; else $RAY_ADDRESS, or the one here."
+    )
     jobs: int | None = Field(
         default=None,
         ge=1,
         le=MOST,
-        description="Cells at once; on GPUs, one GPU each. Default: as many as a CPU's cores hold; one GPU.",
+        description="Cells at once; on GPUs, one GPU each. Default: as many as a CPU's cores hold; one GPU; on Ray, as "
+        "many as its nodes hold.",
     )
     per_gpu: int = Field(
         default=1,

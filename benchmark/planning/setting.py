@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ddbench.benchmark.core.errors import Collector, Problems, UsageError
-from ddbench.benchmark.core.registry import DATASETS, PROTOCOLS
+from ddbench.benchmark.core.registry import DATASETS, ENGINES, PROTOCOLS
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import DatasetSpec, ProtocolSpec
 from ddbench.benchmark.planning.run_spec import RunSpec, parse_selector
@@ -151,6 +151,18 @@ def resolve_protocol(selector: str, teacher: str | None = None) -> tuple[Protoco
         name=protocol.name, version=protocol.version, overrides=dict(protocol.overrides), hash=protocol.hash
     )
     return protocol, spec
+
+
+def device_of(run: RunSpec) -> str:
+    """`--device` where the run's cells are made: on this machine, or on those of its engine.
+
+    Raises:
+        UsageError: no such engine; machines that cannot be reached or have no such device.
+    """
+    engine = ENGINES.load(run.engine)()
+    engine.join(run.address)
+    asked: str | None = engine.device(run.device)
+    return asked or resolve_device(run.device)
 
 
 def resolve_device(device: str) -> str:

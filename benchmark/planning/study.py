@@ -26,8 +26,8 @@ from ddbench.benchmark.planning.run_spec import RunSpec, describe, shortened
 
 BUNDLED = Path(__file__).parents[1] / "studies"
 ONE_PLACE = (
-    "out", "engine", "jobs", "per_gpu", "device", "compile", "reuse", "retry_failed", "timeout", "track", "plugins",
-    "data",
+    "out", "engine", "address", "jobs", "per_gpu", "device", "compile", "reuse", "retry_failed", "timeout", "track",
+    "plugins", "data",
 )  # fmt: skip
 """Options that say where and how cells run; runs of one study cannot differ in them."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ddbench.benchmark.core.environment import ask_nvml
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.registry import DATASETS, ENGINES
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec, digest
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.prior_names import name_prior
@@ -40,6 +40,10 @@ class AtOnce(NamedTuple):
 def cells_at_once(run: RunSpec, waiting: Sequence[Item], store: Store) -> AtOnce:
     """Slots for the cells that are still to run."""
     device = waiting[0].planned.launch.device if waiting else "cpu"
+    # Other machines say what they hold, and how much of their GPUs is free is not asked.
+    if not ENGINES.load(run.engine).here:
+        widest = max(1, _width(waiting))
+        return AtOnce(min(run.jobs or widest, widest), run.per_gpu if device != "cpu" else 1)
     if device.startswith("cuda"):
         return _on_gpus(run, device, waiting, store)
     unused = f"--per-gpu {run.per_gpu} has no effect on a CPU" if run.per_gpu > 1 else None

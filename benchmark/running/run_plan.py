@@ -14,7 +14,7 @@ from ddbench.benchmark.core.files import remove_strays
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import DistillSpec
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.engines.base import Engine
+from ddbench.benchmark.engines.base import Engine, Needs
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.setting import Setting
@@ -42,6 +42,8 @@ class RunOutcome:
     """Ctrl-C or SIGTERM ended it; the same run goes on where it stopped."""
     idle: bool = False
     """A part of a run (`Part`) ended for want of work, while others had still to make what is missing."""
+    left: int = 0
+    """Cells that go on without this run, which was asked to leave them to their engine."""
 
     @property
     def fates(self) -> dict[str, int]:
@@ -111,6 +113,7 @@ class _Run:
         if spec.track is not None:
             installed(spec.track)
         self.engine: Engine = ENGINES.load(spec.engine)()
+        self.engine.join(spec.address)
         self.runner = Runner(
             self.store,
             planned.plan,
@@ -207,10 +210,12 @@ class _Run:
         before_run(others, spec.data, self.reporter)
         check_room(self.store, runner.items, self.planned.settings, spec.data)
         at_once = self._foretell()
-        slots = engine.open(jobs=at_once.jobs, device=self.planned.plan.sets[0].launch.device)
+        threads = max(item.planned.launch.threads for item in runner.items)
+        needs = Needs(self.store.out, threads)
+        slots = engine.open(jobs=at_once.jobs, device=self.planned.plan.sets[0].launch.device, needs=needs)
         for note in engine.notes:
             self._say(note)
-        runner.per_gpu = at_once.per_gpu
+        runner.per_gpu, runner.tell = at_once.per_gpu, self._say
         try:
             # What was refused before leaves no plan behind. This run is at work, so nobody takes the plan for a stray.
             self.planned.plan.save(self.store)
@@ -227,8 +232,8 @@ class _Run:
         at_once = cells_at_once(self.spec, self.runner.waiting(), self.store)
         if at_once.note is not None:
             self._say(at_once.note)
-        if self.runner.part is not None:  # of one run among many nobody would read it
-            return at_once
+        if self.runner.part is not None or not self.engine.here:
+            return at_once  # of one run among many nobody would read it, and other machines' rates are not known here
         expected = estimate(self.runner.items, self.store, probe=True)
         for line in expected.lines(at_once.jobs):
             self._say(line)
@@ -242,4 +247,6 @@ class _Run:
 
     def _outcome(self) -> RunOutcome:
         runner = self.runner
-        return RunOutcome(self.store.out, tuple(runner.items), tuple(self.notes), runner.interrupted, runner.idle)
+        return RunOutcome(
+            self.store.out, tuple(runner.items), tuple(self.notes), runner.interrupted, runner.idle, runner.left
+        )

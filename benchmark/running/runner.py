@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
@@ -36,6 +36,8 @@ ELSEWHERE_SECONDS = 0.5
 """Seconds between two looks at the cells that other processes are at, at least."""
 LOOKING_SHARE = 0.05
 """Share of the time that such looks may take, where there are many of them or the file system is slow."""
+LEAVE_SECONDS = 5.0
+"""Seconds to ask for a stop by a second Ctrl-C, where the first leaves cells to their engine."""
 GRACE_SECONDS = 10.0
 """Seconds between asking a cell to stop and ending it."""
 
@@ -178,6 +180,13 @@ class Runner:
     """It ended because it found nothing to do for too long, while others had still to make what is missing."""
     observer: Observer | None = field(default=None, init=False)
     interrupted: bool = field(default=False, init=False)
+    left: int = field(default=0, init=False)
+    """Cells that go on without this run."""
+    tell: Callable[[str], None] = field(default=lambda text: None, init=False)
+    """Whom to tell what becomes of the run."""
+    _leave_at: float | None = field(default=None, init=False)
+    _told_of_leave: bool = field(default=False, init=False)
+    _told_of_stop: bool = field(default=False, init=False)
     _kill_now: bool = field(default=False, init=False)
     _place: dict[Item, int] = field(init=False)
     """Places in the order in which ready cells start."""
@@ -293,7 +302,10 @@ class Runner:
         busy = time.monotonic()
         with _signals(self._interrupt), _ended_with(running):
             while True:
-                if not self.interrupted:
+                slots = self._slots_now(slots)
+                if self._leaves(running):
+                    return
+                if not self.interrupted and self._leave_at is None:
                     self._look_elsewhere()
                     self._start_ready(slots, running)
                 if not running and (self.interrupted or not (self._elsewhere or any(self._ready.values()))):
@@ -310,9 +322,39 @@ class Runner:
             if item.fate in (Fate.WAITING, Fate.ELSEWHERE):
                 item.fate = Fate.INTERRUPTED
 
+    def _slots_now(self, slots: list[Slot]) -> list[Slot]:
+        now = self.engine.slots(slots)
+        if slots and not now:
+            self.tell("no machine is there at present that can run cells; this run waits for one")
+        return now
+
     def _interrupt(self) -> None:
+        if self.engine.detaches and self._leave_at is None:
+            self._leave_at = time.monotonic() + LEAVE_SECONDS
+            return
         self._kill_now = self.interrupted
         self.interrupted = True
+
+    def _leaves(self, running: Sequence[_Running]) -> bool:
+        """Whether this run ends now and leaves its cells to their engine."""
+        if self._leave_at is None:
+            return False
+        if self.interrupted:
+            if not self._told_of_stop:
+                self.engine.stop_left()
+                self._told_of_stop = True
+            return False
+        if not self._told_of_leave:
+            self._told_of_leave = True
+            self.tell(f"{len(running)} cells go on without this run; Ctrl-C once more, now, stops them")
+        if time.monotonic() < self._leave_at:
+            return False
+        self.engine.detach()
+        self.left = len(running)
+        for item in self.items:
+            if item.fate in (Fate.WAITING, Fate.ELSEWHERE, Fate.RUNNING):
+                item.fate = Fate.ELSEWHERE if item.fate is Fate.RUNNING else Fate.INTERRUPTED
+        return True
 
     def waiting(self) -> list[Item]:
         """The cells that this run has still to run."""
@@ -358,7 +400,7 @@ class Runner:
                 self._finish(item, Fate.REUSED)
                 continue
             self.store.require_there()
-            launch = self._launch(item, slot, len(slots), seen)
+            launch = self._launch(item, slot, slots, seen)
             self.store.add(item.spec, launch)
             item.began = time.monotonic()
             handle = self.engine.start(item.cell.path, launch, slot)
@@ -370,12 +412,14 @@ class Runner:
         about results that are to be tried again, all runs at once need not do."""
         return seen not in (None, item.earlier) and self._current(item)
 
-    def _launch(self, item: Item, slot: Slot, slots: int, replaces: str | None) -> Launch:
+    def _launch(self, item: Item, slot: Slot, slots: Sequence[Slot], replaces: str | None) -> Launch:
+        beside = sum(other.node == slot.node for other in slots)
         return item.planned.launch.model_copy(
             update={
                 "device": slot.device,
                 "shards": tuple(shard.cell.id for shard in item.sources) if item.merges else (),
-                "cells_at_once": slots if slot.device == "cpu" else self._most_in(slot, item),
+                "cells_at_once": beside if slot.device == "cpu" else self._most_in(slot, item),
+                "threads": min(slot.cores or item.planned.launch.threads, item.planned.launch.threads),
                 "timeout_seconds": self.timeout_seconds,
                 "replaces": replaces,
                 "stood_still": item.cell.stood_still(),
@@ -467,15 +511,18 @@ class Runner:
         elif self.interrupted or status == EXIT_TERMINATED:
             self._change(item, Fate.INTERRUPTED)
             return
-        elif status < 0 and not self._given_up(live, signal.Signals(-status).name):
-            return
+        elif status < 0:
+            by = f"its process was ended by {signal.Signals(-status).name}{live.memory_ran_out()}"
+            if not self._given_up(live, live.handle.lost or by):
+                return
         self._finish(item)
 
-    def _given_up(self, live: _Running, by: str) -> bool:
+    def _given_up(self, live: _Running, why: str) -> bool:
         """Note that a cell's process was killed. Unless that happened too often, it may start again, here or elsewhere:
         what it had committed is kept."""
         item = live.item
-        why = f"its process was ended by {by}{live.memory_ran_out()}"
+        if live.slot.node is not None and live.handle.lost is None:
+            item.cell.believe_ended(live.slot.node)
         try:
             with item.cell.lock():
                 item.cell.attempts.end(Cause.LOST)

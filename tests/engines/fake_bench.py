@@ -19,17 +19,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import fake_results
 import pilot
 
+from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.store import CellDir
-from ddbench.benchmark.engines import local
-from ddbench.benchmark.engines.base import Slot
+from ddbench.benchmark.engines import local, on_ray
+from ddbench.benchmark.engines.base import Needs, Slot
 
 
 class FakeEngine(pilot.Forks):
     def __init__(self) -> None:
         super().__init__(float(os.environ.get("FAKE_SECONDS", "0.2")), None)
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(index, f"cuda:{index}" if device == "cuda" else "cpu") for index in range(jobs)]
 
     def _run(self, cell: CellDir, *_: Any, **__: Any) -> DistillResult | EvaluateResult:
@@ -51,6 +52,8 @@ class FakeEngine(pilot.Forks):
 
 if __name__ == "__main__":
     local.LocalEngine = FakeEngine  # type: ignore[assignment, misc]
+    on_ray.RayEngine.within = "fake_bench:FakeEngine"
+    environment.MATTER = (*environment.MATTER, "FAKE_")
     from ddbench.benchmark.commands.cli import main
 
     main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import time
 from collections import Counter
@@ -12,37 +11,15 @@ from typing import Any
 
 import pytest
 from cluster import Bench, Cluster, wait_for
+from ran import ids, ran, starts, states
 
 from ddbench.benchmark.cluster.jobs import tasks
-from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.core.store import CellDir, State, Store
-from ddbench.benchmark.planning.planner import plan_run
-from ddbench.benchmark.planning.run_spec import run_spec
 
 
 @pytest.fixture
 def bench(slurm: Cluster, tmp_path: Path) -> Bench:
     return Bench(slurm, tmp_path / "b", tmp_path / "b" / "runs")
-
-
-def ids(sets: int, students: int) -> list[list[str]]:
-    """Of each set, its cell and those of its students; of GPUs, wherever they are planned."""
-    given = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": f"0-{sets - 1}", "repeats": students}
-    plan = plan_run(run_spec({}, {**given, "device": "cuda"})).plan
-    return [[planned.id or "", *map(cell_id, planned.students)] for planned in plan.sets]
-
-
-def states(out: Path) -> Counter[str]:
-    return Counter(cell.state() for cell in Store(out).cell_dirs())
-
-
-def starts(out: Path) -> dict[str, int]:
-    return {cell.id: len(cell.attempts.all()) for cell in Store(out).cell_dirs()}
-
-
-def ran(cell: CellDir) -> list[dict[str, Any]]:
-    file = cell.path / "ran.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def finished(bench: Bench, count: int) -> bool:

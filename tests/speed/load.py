@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from ddbench.benchmark.core.store import Launch, Store
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.running.live import LiveView, PlainView
@@ -53,7 +53,7 @@ class Endless(Handle):
 class Nothing(Engine):
     """Starts no process."""
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(index, "cpu") for index in range(jobs)]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:

@@ -18,7 +18,7 @@ import fake_results
 
 from ddbench.benchmark.cells import cell as cell_module
 from ddbench.benchmark.core.store import CellDir, Launch, Store
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
@@ -48,7 +48,7 @@ class Forks(Engine):
     def __init__(self, seconds: float, suicide: str | None) -> None:
         self.seconds, self.suicide = seconds, suicide
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(index, "cpu") for index in range(jobs)]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:

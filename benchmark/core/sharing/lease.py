@@ -167,6 +167,15 @@ def believe_dead(folder: Path, text: str) -> None:
     _watched[folder, _newest(folder)[0]] = text.encode(), -math.inf
 
 
+def believe_ended(folder: Path, host: str) -> None:
+    """Take the holder for dead if it is a process of that machine: whoever started it there has seen it end."""
+    number, free = _newest(folder)
+    with contextlib.suppress(OSError):
+        text = (folder / f"{number:06d}").read_bytes()
+        if not free and _holder(text).host == host:
+            _watched[folder, number] = text, -math.inf
+
+
 def require_mine(folder: Path) -> None:
     """Raises LeaseLost if this process took a lease on `folder` that is another's by now."""
     lease = _held.get(folder)

@@ -18,7 +18,7 @@ from ddbench.benchmark.commands.execute import execute, reporter
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.core.store import CellDir, Launch, Store
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 from ddbench.benchmark.planning.planner import plan_request
 from ddbench.datasets.base import ArraySource, SplitData
 from ddbench.datasets.digits import Digits
@@ -45,7 +45,7 @@ class Here(Engine):
 
     started: list[str]
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(0, "cpu")]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:

@@ -20,7 +20,7 @@ from ddbench.benchmark.core.result import WAITING, Cost, DistillResult, Phase
 from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS
 from ddbench.benchmark.core.spec import CELL_SPEC, DistillSpec, Shard, cell_id
 from ddbench.benchmark.core.store import CellDir, Launch, Store
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
@@ -56,7 +56,7 @@ class Here(Engine):
     def __init__(self) -> None:
         self.started: list[str] = []
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(index, "cpu") for index in range(jobs)]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:

@@ -33,7 +33,7 @@ def shown(*command: str) -> str:
         ("run", set()),
         ("distill", STUDENTS),
         ("eval", {"methods", "seeds", "prior", "precision", "set", "shards", "batch_size"}),
-        ("tune", {"methods", "engine", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track"}),
+        ("tune", {"methods", "engine", "address", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track"}),
     ],
 )
 def test_every_field_is_an_option_with_its_help(command: str, without: set[str]) -> None:

@@ -41,7 +41,7 @@ from ddbench.benchmark.engines import local
 open_engine = local.LocalEngine.open
 
 
-def open_with_a_gpu(self, *, jobs, device):
+def open_with_a_gpu(self, *, jobs, device, needs=None):
     open_engine(self, jobs=jobs, device="cuda")
     print("cells by", self._context.get_start_method())
     return open_engine(self, jobs=jobs, device="cpu")

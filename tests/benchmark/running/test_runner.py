@@ -15,7 +15,7 @@ from ddbench.benchmark.cells.failures import write_failure
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.store import CellDir, Launch, Store
-from ddbench.benchmark.engines.base import Engine, Handle, Slot
+from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
@@ -54,7 +54,7 @@ class FakeEngine(Engine):
         self.most_at_once = 0
         self.living: list[FakeCell] = []
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(i, "cpu") for i in range(jobs)]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
@@ -134,7 +134,7 @@ class GpuEngine(FakeEngine):
         self.there: dict[int, list[FakeCell]] = {0: [], 1: []}
         self.told: list[tuple[str, str, int]] = []
 
-    def open(self, *, jobs: int, device: str) -> list[Slot]:
+    def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
         return [Slot(i, f"cuda:{i}") for i in range(jobs)]
 
     def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
