@@ -10,7 +10,7 @@ import pytest
 
 from ddbench.benchmark.core.sharing import lease as lease_module
 from ddbench.benchmark.core.sharing.holder import Holder
-from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, holder_of, stood_still
+from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, believe_ended, holder_of, stood_still
 from ddbench.benchmark.core.store import LEASE, CellDir, Launch, Store
 from ddbench.benchmark.running import runner as runner_module
 from ddbench.benchmark.running.runner import Fate, Observer, Runner
@@ -82,3 +82,16 @@ def test_what_another_process_has_seen_dead_is_alive_if_it_moves(
     lease = Lease(file.parent)
     assert lease.take()
     lease.release()
+
+
+def test_what_was_seen_to_end_on_its_machine_need_not_stand_still(tmp_path: Path) -> None:
+    cell = CellDir(tmp_path)
+    file = hold_elsewhere(cell)
+    believe_ended(file.parent, "another")
+    assert holder_of(file.parent) == ELSEWHERE
+    believe_ended(file.parent, ELSEWHERE.host)
+    assert holder_of(file.parent) is None
+    assert cell.stood_still() == file.read_text(), "which its next process is told"
+    hold_elsewhere(cell, count=8)
+    assert holder_of(file.parent) == ELSEWHERE, "it moves after all"
+    believe_ended(tmp_path / "none", ELSEWHERE.host)
