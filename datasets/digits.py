@@ -34,6 +34,11 @@ CLASSIFIER = {
     "normalisation": Default("half", "that of quick@1: it needs no statistics of the data"),
 }
 """How a method's classifier is trained on digits."""
+RECORDED = {
+    **{key: default for key, default in CLASSIFIER.items() if key != "cutmix"},
+    "batch_size": Default(64, "that of quick@1; in batches of 256, twenty epochs would be 80 steps"),
+}
+"""How one is trained whose training is recorded."""
 
 
 TEACHER = {
@@ -82,6 +87,7 @@ class Digits(Dataset):
         "minimax": {"flip": Default(False, "a mirrored digit is not of its class")},
         "herding": CLASSIFIER,
         "k-center": CLASSIFIER,
+        **dict.fromkeys(("el2n", "forgetting", "aum", "ccs"), RECORDED),
         "rded": CLASSIFIER,
         "cao2": CLASSIFIER,
         "igd": {

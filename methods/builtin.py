@@ -174,6 +174,37 @@ ENTRIES: list[Entry] = [
     ),
     _small_classifier("k-center", "k-center"),
     Entry(
+        "el2n",
+        "ddbench.methods.dynamics.method:EL2N",
+        "real images that a classifier was most wrong about early in its training",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "el2n-easy",
+        summary="EL2N's other end: those it was least wrong about",
+        tags=("ablation", "needs-classifier"),
+        variant_of="el2n",
+        overrides={"keep": "lowest"},
+    ),
+    Entry(
+        "forgetting",
+        "ddbench.methods.dynamics.method:Forgetting",
+        "real images that a classifier learnt and forgot most often",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "aum",
+        "ddbench.methods.dynamics.method:AUM",
+        "real images of least margin over a training (area under the margin)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
+        "ccs",
+        "ddbench.methods.dynamics.method:CCS",
+        "real images from every stratum of AUM but the hardest share (coverage-centric)",
+        ("main", "needs-classifier"),
+    ),
+    Entry(
         "dm",
         "ddbench.methods.dm.method:DM",
         "pixels optimised until random networks embed them as the real images, on average (WACV 2023)",

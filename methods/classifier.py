@@ -5,12 +5,13 @@ Legend: N images, C channels, S side in pixels, K classes, F features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 
@@ -55,6 +56,11 @@ class ClassifierRecipe(BaseModel):
     keep_epochs: tuple[int, ...] = ()
     """Epochs after which the weights are kept besides the last; 0: as they were drawn."""
     seed: int = 0
+    records_dynamics: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the training is recorded (`TrainedClassifier.dynamics`); it then sees the validation part too, since
+    every image needs its score. Left out of the JSON, as the next, where it is not."""
+    early_epochs: int = Field(default=10, ge=1, exclude_if=lambda value: value == 10)
+    """Epochs from the first that count for EL2N."""
 
 
 class TrainedClassifier(Protocol):
@@ -66,6 +72,10 @@ class TrainedClassifier(Protocol):
     validation_accuracy: float | None
     """Accuracy in percent on the validation part, which it did not see; None: the classes are too small for one, or it
     is untrained."""
+
+    dynamics: Mapping[str, np.ndarray]
+    """Of a recipe that records them: `el2n`, `aum`, `forgetting` -> (N,) float32, in the order of `task.train`; else
+    empty."""
 
     def network(self, epoch: int | None = None) -> nn.Module:
         """The network in evaluation mode with the weights after `epoch` (one of `keep_epochs`; None: the last).

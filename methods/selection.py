@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,10 +20,12 @@ class Selection(Method):
 
     cost_class = CostClass.SELECTION
     selects = True
+    nested: ClassVar[bool] = True
+    """Whether a larger IPC starts with the images of a smaller one."""
 
     @abstractmethod
     def choose(self, task: DistillTask, class_index: int) -> np.ndarray:
-        """Indices into `task.train` of the images to keep, in order; a larger IPC starts with a smaller one's."""
+        """Indices into `task.train` of the images to keep, in order."""
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         if task.ipc is not None:

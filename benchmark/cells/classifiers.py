@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddbench.benchmark.cells.dynamics import Dynamics
 from ddbench.benchmark.cells.pretrained import PretrainedClassifier
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
@@ -27,7 +28,14 @@ from ddbench.benchmark.core.transfers import send
 from ddbench.benchmark.protocols import augmentation, network_names, networks
 from ddbench.benchmark.protocols.base import AdamW, MultiStep, Sgd
 from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
-from ddbench.benchmark.protocols.epoch import build_optimiser, cross_entropy, to_device, top_classes, train_epoch
+from ddbench.benchmark.protocols.epoch import (
+    build_optimiser,
+    cross_entropy,
+    shuffled,
+    to_device,
+    top_classes,
+    train_epoch,
+)
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import checkpoint_seconds
 from ddbench.datasets.base import ImageSource, Subset
@@ -38,6 +46,8 @@ ALGORITHM = 2
 """Version of this file's algorithm: part of an artefact's key, raised whenever the weights for a given recipe
 change."""
 VALIDATION_ACCURACY = "validation_accuracy"
+DYNAMICS = "dynamics."
+"""How the names of a recorded training's scores begin, among the arrays."""
 
 AUGMENTATIONS = {
     "crop-colour": hard_minimax_sgd.PROTOCOL.augmentation,
@@ -72,7 +82,9 @@ class Classifier:
             epoch: {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{epoch}.")}
             for epoch in kept_epochs(recipe)
         }
-        self.sha256 = weights_sha256({n: array for n, array in arrays.items() if n != VALIDATION_ACCURACY})
+        self.sha256 = weights_sha256({n: array for n, array in arrays.items() if n[:1].isdigit()})
+        recorded = {name: array for name, array in arrays.items() if name.startswith(DYNAMICS)}
+        self.dynamics: Mapping[str, np.ndarray] = {n.removeprefix(DYNAMICS): a for n, a in recorded.items()}
         self._num_classes, self._channels, self._device = num_classes, input_channels(recipe, channels), device
         self._networks: dict[int, nn.Module] = {}
         self._mean, self._std = (
@@ -155,12 +167,13 @@ class _Classifiers:
 
     def _train(self, recipe: ClassifierRecipe) -> Classifier:
         task, num_classes, device = self.task, len(self.task.class_ids), self.task.device
+        withheld = self.withheld[:0] if recipe.records_dynamics else self.withheld
         key = {
             "algorithm": ALGORITHM,
             "recipe": recipe.model_dump(mode="json"),
             "train": task.train_hash,
             "class_ids": digest(list(task.class_ids)),
-            "withheld": digest(np.asarray(self.withheld).tolist()),
+            "withheld": digest(np.asarray(withheld).tolist()),
             "device": device.type,
         }
 
@@ -169,7 +182,7 @@ class _Classifiers:
             return train_classifier(
                 recipe,
                 task.train if here else task.train_at(recipe.image_size),
-                withheld=self.withheld,
+                withheld=withheld,
                 num_classes=num_classes,
                 device=device,
                 progress=task.progress,
@@ -205,7 +218,8 @@ def train_classifier(
 
     Returns:
         `<epoch>.<name>`: the network's state after the last epoch and after each of `keep_epochs`, as arrays;
-        `validation_accuracy`: percent, NaN where there is none.
+        `validation_accuracy`: percent, NaN where there is none; `dynamics.<score>`, of a recipe that records them: of
+        each image of `source`, NaN for withheld ones.
 
     Raises:
         UsageError: a recipe that these images do not fit.
@@ -228,11 +242,13 @@ def train_classifier(
     rates = _learning_rates(recipe)
     normalise = augmentation.Normalise(recipe.mean, recipe.std, device)
     augment = augmentation.make(AUGMENTATIONS[recipe.augmentation], normalise)
-    kept, begun = _resume(checkpoint, network, optimiser)
+    trained_on = np.setdiff1d(np.arange(len(source)), withheld)
+    dynamics = Dynamics(len(trained_on), recipe.early_epochs, device) if recipe.records_dynamics else None
+    kept, begun = _resume(checkpoint, network, optimiser, dynamics)
     if begun == 0:
         kept[0] = _state(network)
     if begun < recipe.epochs:
-        seen = Subset(source, np.setdiff1d(np.arange(len(source)), withheld))
+        seen = Subset(source, trained_on)
         pixels = hold(seen, device, fit)
         labels = torch.from_numpy(seen.labels).to(device)
         save_seconds, saved = checkpoint_seconds(), time.monotonic()
@@ -243,16 +259,18 @@ def train_classifier(
             def note(step: int, steps: int, epoch: int = epoch) -> None:
                 progress(f"classifier {recipe.network}: epoch {epoch} of {recipe.epochs}, step {step} of {steps}")
 
+            order = shuffled(len(pixels), streams, epoch)
+            forward = None if dynamics is None else dynamics.watched(network, send(order, device), labels, epoch)
             loss = train_epoch(
                 network, optimiser, pixels, labels, augment, cross_entropy,
-                cutmix=recipe.cutmix, batch_size=recipe.batch_size, streams=streams, epoch=epoch,
-                what=f"the classifier {recipe.network}", after_step=note,
+                cutmix=recipe.cutmix, batch_size=recipe.batch_size, streams=streams, epoch=epoch, order=order,
+                what=f"the classifier {recipe.network}", forward=forward, after_step=note,
             ).mean()  # fmt: skip
             on_epoch(epoch, loss)
             if epoch in (recipe.epochs, *recipe.keep_epochs):
                 kept[epoch] = _state(network)
             if checkpoint is not None and time.monotonic() - saved >= save_seconds:
-                _save(checkpoint, epoch, network, optimiser, kept)
+                _save(checkpoint, epoch, network, optimiser, kept, dynamics)
                 saved = time.monotonic()
     accuracy = math.nan
     if recipe.epochs and len(withheld):
@@ -262,6 +280,10 @@ def train_classifier(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     arrays = {f"{epoch}.{name}": array for epoch in kept_epochs(recipe) for name, array in kept[epoch].items()}
+    if dynamics is not None:
+        for name, scores in dynamics.scores().items():
+            arrays[f"{DYNAMICS}{name}"] = np.full(len(source), np.nan, np.float32)
+            arrays[f"{DYNAMICS}{name}"][trained_on] = scores.numpy()
     return {**arrays, VALIDATION_ACCURACY: np.array([accuracy])}
 
 
@@ -338,17 +360,22 @@ def _learning_rates(recipe: ClassifierRecipe) -> list[float]:
 
 
 def _save(
-    file: Path, epoch: int, network: nn.Module, optimiser: torch.optim.Optimizer, kept: Mapping[int, State]
+    file: Path,
+    epoch: int,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    kept: Mapping[int, State],
+    dynamics: Dynamics | None,
 ) -> None:
     buffer = io.BytesIO()
     tensors = {e: {name: torch.from_numpy(array) for name, array in state.items()} for e, state in kept.items()}
     state = {"epoch": epoch, "network": network.state_dict(), "optimiser": optimiser.state_dict(), "kept": tensors}
-    torch.save(state, buffer)
+    torch.save(state | ({} if dynamics is None else {"dynamics": dynamics.state()}), buffer)
     write_atomically(file, buffer.getvalue())
 
 
 def _resume(
-    file: Path | None, network: nn.Module, optimiser: torch.optim.Optimizer
+    file: Path | None, network: nn.Module, optimiser: torch.optim.Optimizer, dynamics: Dynamics | None
 ) -> tuple[dict[int, dict[str, np.ndarray]], int]:
     """(weights kept so far, epochs done) of a training that was killed; network and optimiser are put where it was."""
     if file is None or not file.exists():
@@ -356,5 +383,7 @@ def _resume(
     state = torch.load(file, map_location="cpu", weights_only=True)
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
+    if dynamics is not None:
+        dynamics.load(state["dynamics"])
     kept = {e: {name: tensor.numpy() for name, tensor in tensors.items()} for e, tensors in state["kept"].items()}
     return kept, int(state["epoch"])

@@ -6,7 +6,9 @@ Legend: N images, S side in pixels, K classes of the dataset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,7 @@ class PretrainedClassifier:
     """
 
     validation_accuracy: float | None = None
+    dynamics: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(
         self, name: str, class_ids: Sequence[str], image_size: int, planned_sha256: str | None, device: torch.device

@@ -156,6 +156,11 @@ class EpochLosses:
         return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
 
 
+def shuffled(count: int, streams: Streams, epoch: int) -> Tensor:
+    """(count,) the order in which an epoch's images pass, where nothing else is asked for."""
+    return torch.randperm(count, generator=streams("shuffle", epoch))
+
+
 def train_epoch(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -195,7 +200,7 @@ def train_epoch(
     """
     device, image_size = labels.device, pixels.image_size
     if order is None:
-        order = torch.randperm(len(pixels), generator=streams("shuffle", epoch))
+        order = shuffled(len(pixels), streams, epoch)
     n, parts = len(order), _parts(micro_batches, batchnorm_parts, batch_size)
     rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch

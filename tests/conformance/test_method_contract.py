@@ -123,7 +123,7 @@ def test_a_variants_overrides_reach_the_images(variant: Any, judged: Any) -> Non
     assert any(not np.array_equal(image.pixels, other[key].pixels) for key, image in one.items())
 
 
-@over(lambda method: method.selects)
+@over(lambda method: getattr(method, "nested", False) and method.selects)
 def test_a_larger_ipc_keeps_the_images_of_a_smaller_one(name: str, judged: Any) -> None:
     method = judged(name)
     assert len(method.fewer) == len(method.images) / 2

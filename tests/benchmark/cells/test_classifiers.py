@@ -189,9 +189,13 @@ class Killed(Exception):
     pass
 
 
-def test_killed_training_goes_on_and_ends_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_killed_training_goes_on_and_ends_equal(
+    recorded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
-    recipe = RECIPE.model_copy(update={"network": "convnet3", "keep_epochs": (1,), "momentum": 0.9})
+    changes = {"network": "convnet3", "keep_epochs": (1,), "momentum": 0.9, "records_dynamics": recorded}
+    recipe = RECIPE.model_copy(update=changes)
     given: dict[str, Any] = {"withheld": np.arange(3), "num_classes": 3, "device": CPU}
     undisturbed = train_classifier(recipe, bars(), **given)
 
@@ -206,8 +210,25 @@ def test_killed_training_goes_on_and_ends_equal(monkeypatch: pytest.MonkeyPatch,
     resumed = train_classifier(recipe, bars(), **given, progress=notes.append, checkpoint=file)
     assert notes[0].startswith("classifier convnet3: epoch 3 of 3, step 1")
     assert undisturbed.keys() == resumed.keys()
-    assert all(np.array_equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    assert all(np.array_equal(undisturbed[name], resumed[name], equal_nan=True) for name in undisturbed)
     assert not list(tmp_path.iterdir())
+    scores = {name.removeprefix("dynamics."): array for name, array in resumed.items() if name.startswith("dynamics.")}
+    assert set(scores) == ({"el2n", "aum", "forgetting"} if recorded else set())
+    for array in scores.values():
+        assert np.flatnonzero(np.isnan(array)).tolist() == [0, 1, 2], "the withheld ones"
+
+
+def test_recording_a_training_changes_no_weight() -> None:
+    given: dict[str, Any] = {"withheld": np.arange(0), "num_classes": 3, "device": CPU}
+    plain, recorded = (
+        train_classifier(RECIPE.model_copy(update={"records_dynamics": record}), bars(), **given)
+        for record in (False, True)
+    )
+    assert all(np.array_equal(plain[name], recorded[name], equal_nan=True) for name in plain)
+    wrong = recorded["dynamics.el2n"] / RECIPE.epochs
+    assert (wrong >= 0).all()
+    assert (wrong <= np.sqrt(2)).all()
+    assert (np.abs(recorded["dynamics.aum"]) <= RECIPE.epochs).all()
 
 
 @pytest.mark.parametrize(
