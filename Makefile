@@ -33,7 +33,7 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/pytest --benchmark-disable --numprocesses logical --maxprocesses 8 --dist loadfile
 
-# Apart: Ray is 240 MB, and its nodes take as long to start as a fifth of the other tests.
+# Apart: Ray is 240 MB, and these take five minutes.
 test-ray: install
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	CI=1 $(BIN)/pytest tests/engines/test_ray.py

@@ -20,6 +20,8 @@ Augmentation = Literal["crop-colour", "affine", "none"]
 """Augmentation of the training images: the hard protocols', the one of `quick`, or none."""
 Network = Literal["resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn"]
 """Networks that methods may train on real images."""
+TIMM = "timm:"
+"""How the names begin of timm's networks, where a method takes those too."""
 ObserverNetwork = Literal[Network, "efficientnet_lite0"]
 """Networks through which methods look at real images: those, and the ones that come trained (`pretrained.py`)."""
 Normalisation = Literal["imagenet", "half"]

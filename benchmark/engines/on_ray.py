@@ -230,17 +230,13 @@ class RayEngine(Engine):
                 if not coming or now - first > FIRST_SECONDS:
                     return
             elif not coming and self._refused:
-                raise UsageError("--engine ray: no node can run cells.\n" + "\n".join(self._refusals()))
+                raise UsageError("--engine ray: no node can run cells.\n" + "\n".join(sorted(self._refused.values())))
             elif now - began > OPEN_SECONDS:
                 raise RunError(
                     f"--engine ray: no slot came free within {OPEN_SECONDS / 60:.0f} minutes; `ray status` shows what "
                     "the nodes are taken by"
                 )
             time.sleep(0.1)
-
-    def _refusals(self) -> Iterator[str]:
-        for why, names in itertools.groupby(sorted(self._refused.values())):
-            yield why if len(list(names)) == 1 else f"{why} (and others so)"
 
     def _notes(self) -> Iterator[str]:
         ready = [pilot for pilot in self._pilots if pilot.ready]
@@ -251,7 +247,7 @@ class RayEngine(Engine):
             yield f"{left} cells that an earlier run left are still running there; this run waits for them"
         if waiting := len(self._pilots) - len(ready):
             yield f"{waiting} more slots are asked for and wait until their nodes have room"
-        yield from self._refusals()
+        yield from sorted(self._refused.values())
         if names := passed_variables():
             yield f"passed on to the nodes from this shell: {', '.join(names)}"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ddbench.methods.classifier import ClassifierRecipe
+from ddbench.methods.classifier import TIMM, ClassifierRecipe, Network
 from ddbench.methods.observer_params import ClassifierParams
 from ddbench.methods.pretrained import PRETRAINED
 
-TRAINED_HERE = ("resnet_ap10", "resnet18", "convnet3", "convnet6", "resnet18_bn", "resnet50_bn", "resnet101_bn")
-TIMM = "timm:"
+TRAINED_HERE: tuple[str, ...] = get_args(Network)
 
 
 def _trained_here(network: str) -> str:
@@ -54,6 +53,8 @@ class DynamicsParams(ClassifierParams):
 
 
 class EL2NParams(DynamicsParams):
+    """Also the epochs over which errors are summed."""
+
     early_epochs: Annotated[int, Field(ge=1, description="Epochs over which the norms are summed, from the first.")] = (
         10
     )
@@ -69,6 +70,8 @@ class EL2NParams(DynamicsParams):
 
 
 class AUMParams(DynamicsParams):
+    """The low end is the hard one here."""
+
     keep: Annotated[
         Literal["highest", "lowest"],
         Field(description="Which end of the scores is kept, class by class; the papers keep what is hard."),
@@ -76,6 +79,8 @@ class AUMParams(DynamicsParams):
 
 
 class CCSParams(DynamicsParams):
+    """What is left out, and into how many parts the rest is cut."""
+
     keep: Annotated[
         Literal["highest"], Field(description="Every stratum of the scores but the share that is left out.")
     ] = "highest"

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ddbench.datasets.base import Dataset
+from ddbench.methods.classifier import TIMM
 from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
 from ddbench.methods.pretrained import PRETRAINED
 
 TRAINED_HERE = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
-TIMM = "timm:"
 
 
 def _known_teachers(network: str) -> str:

@@ -62,7 +62,7 @@ def test_the_count_is_what_a_cpu_allocates(name: str, monkeypatch: pytest.Monkey
 
     images, taken = torch.zeros(32, 3, 32, 32), [0]
     # oneDNN's convolutions work beside their tensors, and how much that takes differs between CPUs.
-    plain = torch.backends.mkldnn.flags(enabled=False)  # type: ignore[no-untyped-call]
+    plain = torch.backends.mkldnn.flags(enabled=False)
     with plain, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         network(images).sum().backward()
     events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
