@@ -534,12 +534,20 @@ def bench(command: list[Any], out: Path) -> Found:
     return {"seconds": seconds, "cells": {cell.id: facts(cell) for cell in Store(out).cell_dirs()}}
 
 
+def images_committed(cell: CellDir) -> int:
+    """The images in its rounds; none while the cell moves them, as it does on starting over and at its end."""
+    try:
+        return len(list(cell.path.glob("rounds/0*/*.png")))
+    except FileNotFoundError:
+        return 0
+
+
 def kill_half_way(command: list[Any], out: Path, images: int = 40) -> int:
     """Start it and end (-9) DMGD's cell when it has committed so many images; returns how many it had."""
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         while run.poll() is None:
             for cell in Store(out).cell_dirs() if out.exists() else []:
-                committed = len(list(cell.path.glob("rounds/0*/*.png")))
+                committed = images_committed(cell)
                 if committed >= images and cell.spec().method.name == "dmgd" and cell.result() is None:
                     pid = cell.progress()["pid"]
                     os.kill(pid, signal.SIGKILL)
