@@ -164,7 +164,9 @@ def test_only_what_was_tested_is_compiled_without_being_asked(compiler: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("backend", "said"), [(broken, "no C\\+\\+ compiler here"), (scaling(1.02), r"train 16 differs by 0\.\d+")]
+    ("backend", "said"),
+    # Which call is tried first is a matter of seconds.
+    [(broken, "no C\\+\\+ compiler here"), (scaling(1.02), r"(train|test) \d+ differs by 0\.\d+")],
 )
 def test_a_compiler_that_fails_or_errs_leaves_a_training_as_it_was(compiler: Any, backend: Any, said: str) -> None:
     expected = train("never")

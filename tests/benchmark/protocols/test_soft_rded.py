@@ -227,7 +227,8 @@ def test_training_equals_a_plain_loop() -> None:
     reports: list[EpochReport] = []
     teacher = teacher_of()
     train(teacher=teacher, on_epoch=reports.append)
-    assert [report.train_loss for report in reports] == pytest.approx(plain_losses(SMALL, teacher), rel=1e-3)
+    # Divergences of 1e-4 are sums of terms around 1: float32 leaves 1e-7 of them.
+    assert [report.train_loss for report in reports] == pytest.approx(plain_losses(SMALL, teacher), rel=1e-3, abs=2e-7)
 
 
 def test_teacher_is_not_updated() -> None:
