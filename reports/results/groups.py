@@ -126,13 +126,13 @@ class DistilledSet:
     image_set_sha256: str
     students: tuple[Student, ...]
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that made these images; several for a method whose set does not depend on the seed."""
         return tuple(sorted({s.result.distill_seed for s in self.students if s.result.distill_seed is not None}))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
     """One method as run, in one table."""
 
@@ -169,7 +169,7 @@ class Row:
         told = [s.result.images_per_class for s in self.finished if s.result.images_per_class is not None]
         return (min(few for few, _ in told), max(most for _, most in told)) if told else None
 
-    @property
+    @cached_property
     def finished(self) -> list[Student]:
         return [student for cell in self.cells if (student := cell.student) is not None]
 
@@ -177,11 +177,11 @@ class Row:
     def complete(self) -> bool:
         return all(cell.ok for cell in self.cells)
 
-    @property
+    @cached_property
     def method(self) -> MethodSpec | None:
         return next((m for m in map(_method, self.cells) if m is not None), None)
 
-    @property
+    @cached_property
     def distilled(self) -> list[DistillResult]:
         """Its finished distill cells, also of sets whose students are still to come."""
         cells = {cell.distill.id: cell.distill for cell in self.cells if cell.distill is not None}
