@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-ray speed fuzz chaos clean
+.PHONY: help install demo test test-ray test-text speed fuzz chaos clean
 
 help:
 	@echo 'make demo    install, run DMGD, its ablations and references on digits, print both leaderboards'
 	@echo 'make test    install, then ruff, mypy and the whole test suite'
+	@echo 'make test-text  with the extra text: priors from text-to-image pipelines, against diffusers (half a minute)'
 	@echo 'make test-ray  with the extra ray: bench run --engine ray on two Ray nodes of this machine (root; some minutes)'
 	@echo 'make speed   the benchmarks of tests/speed, with their ratios'
 	@echo 'make fuzz    damaged inputs of every kind for MINUTES (60), TIMES (10) those of the test suite in each round'
@@ -37,6 +38,11 @@ test: install
 test-ray: install
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	CI=1 $(BIN)/pytest tests/engines/test_ray.py
+
+# Apart: where transformers is there, diffusers imports it, and every run starts a second later.
+test-text: install
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[text]'
+	CI=1 $(BIN)/pytest tests/methods/test_text_pipelines.py
 
 speed: install
 	$(BIN)/pytest tests/speed --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name

@@ -224,6 +224,10 @@ class Method(ABC):
         """A reason why this method cannot run there, or None."""
         return None
 
+    def supports_prior(self, prior: PriorMetadata) -> str | None:
+        """A reason why this method cannot run with that prior, or cannot tune it, or None."""
+        return None
+
     def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
         """What it will ask `task.train_at` for: decoded before the run, so that no cell is charged for it.
 

@@ -332,7 +332,7 @@ _NO_PROGRAM = "it is not built, and this project knows of no released program"
 UNAVAILABLE = {
     "adaptivesampling": _NO_PROGRAM,
     "cim": "it matches features of crops of real images; its set is a float tensor, as 8-bit images another set",
-    "coda": "it samples from a text-to-image prior (SDXL), for which there is no adapter here",
+    "coda": "its prior is here (sdxl); its clusters (UMAP, HDBSCAN) and its pull on the predicted image are not built",
     "cudd": f"{_INVERTS} an adversarial one against students of the images made before",
     "dap": "no released program is known (arXiv 2510.17421)",
     "ddoq": "it is not built (arXiv 2501.07681)",
@@ -344,7 +344,7 @@ UNAVAILABLE = {
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
     "ims3": "its fine-tuning with an inversion term, and its choice among groups of samples, are not built",
     "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
-    "ldm": "plain sampling of a latent text-to-image prior, for which there is no adapter here",
+    "ldm": "plain sampling of a latent prior, of which no source says enough; dit on sd-1.5 is such sampling",
     "lgd": "no released program is known (arXiv 2604.00519)",
     "lpld": f"{_INVERTS} statistics of each class; and its labels are pruned",
     "lpqld": "labels pruned and quantised for lpld's images, which are not built",
@@ -353,9 +353,9 @@ UNAVAILABLE = {
     "otg": _NO_PROGRAM,
     "psm": _NO_PROGRAM,
     "rsm": _NO_PROGRAM,
-    "sd": "plain sampling of Stable Diffusion, a text-to-image prior, for which there is no adapter here",
+    "sd": "dit with --prior sd-1.5 is such sampling; with which prompts, steps and scale it was printed no source says",
     "teddy": "it is not built (arXiv 2410.07579)",
-    "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, for which there is no adapter here",
+    "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, which is not built",
     "wmdd": f"{_INVERTS} statistics of each class, and features at a Wasserstein barycentre",
 }
 """Methods that published numbers name and that are not here, and why."""

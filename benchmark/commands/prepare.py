@@ -76,6 +76,21 @@ def prepare(
             show_default="a dataset of its classes that is at hand",
         ),
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Text-to-image priors: a class's text, {name} in it.",
+            show_default="{name}",
+        ),
+    ] = None,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            "--negative", metavar="TEXT", help="Text-to-image priors: the text for no class.", show_default="none"
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Find a dataset's files, check that they are all there, and remember where they are; or install a prior.
@@ -94,12 +109,12 @@ def prepare(
             raise UsageError("--split, --resolution and --skip-corrupt are for datasets, not for priors")
         from ddbench.methods.diffusion.priors.sources import Said
 
-        _prepare_prior(prior, source, vae, revision, Said(like, class_ids, check_on, data))
+        _prepare_prior(prior, source, vae, revision, Said(like, class_ids, check_on, data, prompt, negative))
         return
-    if any(given is not None for given in (prior, vae, revision, like, class_ids, check_on)):
+    if any(given is not None for given in (prior, vae, revision, like, class_ids, check_on, prompt, negative)):
         raise UsageError(
-            "a second name, --vae, --revision, --like, --class-ids and --check-on are for priors: bench prepare prior "
-            f"{prior or 'NAME'} …"
+            "a second name, --vae, --revision, --like, --class-ids, --check-on, --prompt and --negative are for "
+            f"priors: bench prepare prior {prior or 'NAME'} …"
         )
     if source is not None and data is not None:
         raise UsageError("--from and --data name the same thing for a dataset; give one of them")

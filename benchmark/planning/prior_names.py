@@ -63,7 +63,8 @@ class NamedPrior:
         if len(found) > 1:
             raise UsageError(f"prior {selector}({self.name}): one value for each parameter, please")
         (contestant,) = found
-        reason = contestant.instance().tunes_several()
+        tuner = contestant.instance()
+        reason = tuner.supports_prior(self.files.metadata) or tuner.tunes_several()
         if reason is not None:
             raise UsageError(f"prior {selector}({self.name}): {reason}")
         params = {key: value for key, value in contestant.spec.params.items() if key in tuning.model_fields}

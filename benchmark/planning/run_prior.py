@@ -67,13 +67,16 @@ class RunPrior:
         """The prior that a contestant gets: the run's, tuned where its entry says so; None where it needs none.
 
         Raises:
-            UsageError: none named, not found, damaged, or not fit for this dataset.
+            UsageError: none named, not found, damaged, or not fit for this dataset or this method.
         """
         if not contestant.method.needs_prior:
             return None
         tuner = contestant.prior_tuned_by
         if tuner is None:
-            return self._named()
+            named = self._named()
+            if (reason := contestant.instance().supports_prior(named.files.metadata)) is not None:
+                raise UsageError(f"{contestant.label} with prior {named.name}: {reason}")
+            return named
         tuned = self._named().tuned_by(tuner, self.setting.dataset, self.run.set)
         self.used_keys.update(self.run.set.keys() & tuned.tunings[-1].params.keys())
         return tuned

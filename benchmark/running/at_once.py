@@ -124,7 +124,7 @@ def _bound_mib(item: Item) -> float:
     if item.planned.launch.prior is None:
         return 0.0
     files = name_prior(item.planned.launch.prior, DATASETS.load(item.spec.dataset.name)).files
-    folders = [folder for folder in (files.transformer, files.autoencoder) if folder is not None]
+    folders = [folder for folder in (files.network, files.autoencoder) if folder is not None]
     return 2 * sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / MIB
 
 

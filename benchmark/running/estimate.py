@@ -172,7 +172,7 @@ class _Step:
     """Timed units in one unit of a cell's work."""
 
 
-def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step]) -> _Step | None:
+def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step | None]) -> _Step | None:
     """None for what cannot be timed so."""
     if isinstance(item.spec, EvaluateSpec):
         return _student_step(item.spec)
@@ -191,8 +191,9 @@ def _student_step(spec: EvaluateSpec) -> _Step:
     return _Step(what, multiply_adds=image_size**2 * OF_A_PIXEL)
 
 
-def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:
-    """One block of the prior's transformer; all blocks, with and without the class, at every step make an image.
+def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step | None:
+    """One block of the prior's transformer; all blocks, with and without the class, at every step make an image. None
+    for a text-to-image network, whose blocks are of many kinds.
 
     Args:
         guided: by the class; else there is one pass a step.
@@ -200,11 +201,13 @@ def _prior_step(name: str, dataset: str, steps: int, guided: bool) -> _Step:
     from ddbench.benchmark.planning.prior_names import name_prior
 
     files = name_prior(name, DATASETS.load(dataset)).files
+    if files.prompts is not None:
+        return None
     if files.random is not None:
         config = dict(files.random.network)
     else:
-        assert files.transformer is not None
-        config = json.loads((files.transformer / "config.json").read_bytes())
+        assert files.network is not None
+        config = json.loads((files.network / "config.json").read_bytes())
     block = BlockStep(
         tokens=(config["sample_size"] // config.get("patch_size", 2)) ** 2,
         heads=config["num_attention_heads"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,37 @@ class _Given(nn.Module):
         return class_labels
 
 
-class DenoisingNetwork(nn.Module):
+class Denoiser(nn.Module, ABC):
+    """A network that predicts noise or velocities, as a prior asks it.
+
+    Legend: N batch, C latent channels, H = W latent side, D width of a label's embedding, T of a time's, E of both.
+    """
+
+    latent_shape: tuple[int, int, int]
+    """(C, H, W)."""
+
+    @abstractmethod
+    def embed_time(self, timesteps: Tensor) -> Tensor:
+        """(N,) original timesteps -> (N, T)."""
+
+    @abstractmethod
+    def embed_labels(self, labels: Tensor) -> Tensor:
+        """Labels of any shape (…) -> (…, D)."""
+
+    @abstractmethod
+    def conditioning(self, time: Tensor, label: Tensor) -> Tensor:
+        """(N, T) and (N, D), or one of either for all -> (N, E), what `forward` takes."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """(N, C, H, W) and (N, E) -> (N, C or more, H, W)."""
+
+    @abstractmethod
+    def hold_in_bf16(self) -> None:
+        """Keep in bf16 what autocast casts at every pass; what comes out is the same."""
+
+
+class DenoisingNetwork(Denoiser):
     """DiT (Peebles & Xie, arXiv 2212.09748) with one embedder.
 
     `DiTTransformer2DModel` holds a copy of the timestep and label embedder in every block. Here the first copy is
@@ -46,6 +77,8 @@ class DenoisingNetwork(nn.Module):
         self.embedder: CombinedTimestepLabelEmbeddings = blocks[0].norm1.emb
         self.frequencies = Timesteps(num_channels=256, flip_sin_to_cos=True, downscale_freq_shift=freq_shift)
         self.transformer = transformer
+        config = transformer.config
+        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         for block in blocks:
             block.norm1.emb = _Given()
 
@@ -56,6 +89,9 @@ class DenoisingNetwork(nn.Module):
     def embed_labels(self, labels: Tensor) -> Tensor:
         """Labels of any shape (…) -> (…, D); none is dropped at random, a trainer puts in the null label itself."""
         return self.embedder.class_embedder.embedding_table(labels)
+
+    def conditioning(self, time: Tensor, label: Tensor) -> Tensor:
+        return time + label
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """(N, C, H, W) and (N, D), time + label -> (N, C or 2C, H, W): ε, then v if the prior has it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,12 +18,13 @@ from torch import Tensor
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.transfers import send
 from ddbench.methods.diffusion.linear_path import alpha_bar_at, chain_position, path_time, scale_at
-from ddbench.methods.diffusion.network import DenoisingNetwork
+from ddbench.methods.diffusion.loading import load_strictly
+from ddbench.methods.diffusion.network import Denoiser, DenoisingNetwork
 from ddbench.methods.diffusion.priors.files import PriorFiles
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 from ddbench.methods.diffusion.priors.random_prior import random_networks
-from ddbench.methods.diffusion.priors.weight_files import weight_problems
 from ddbench.methods.diffusion.schedule import Respaced, alpha_bar, respace
+from ddbench.methods.diffusion.text.network import load_text_network
 
 Encoder = Literal["vae", "vae_ema"]
 """The autoencoder that encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
@@ -48,7 +48,7 @@ class Prior:
 
     def __init__(
         self,
-        network: DenoisingNetwork,
+        network: Denoiser,
         metadata: PriorMetadata,
         *,
         autoencoder: Any = None,
@@ -65,9 +65,8 @@ class Prior:
         self._in_bf16 = False
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval().requires_grad_(False)
         self._load_ema = load_ema
-        config = network.transformer.config
-        self.latent_shape: tuple[int, int, int] = (config.in_channels, config.sample_size, config.sample_size)
-        self.guided_channels = config.in_channels if metadata.guided_channels == "all" else metadata.guided_channels
+        self.latent_shape = network.latent_shape
+        self.guided_channels = self.latent_shape[0] if metadata.guided_channels == "all" else metadata.guided_channels
         self._time: dict[int, Tensor] = {}
 
     @classmethod
@@ -78,14 +77,9 @@ class Prior:
             UsageError: weights that are not exactly the network's, or blocks with different embedders.
         """
         ema = files.autoencoder_ema
-        if files.random is not None:
-            transformer, autoencoder = random_networks(files.random)
-        else:
-            assert files.transformer is not None
-            transformer = load_strictly(DiTTransformer2DModel, files.transformer, norm_eps=files.metadata.norm_eps)
-            autoencoder = None if files.autoencoder is None else load_strictly(AutoencoderKL, files.autoencoder)
+        network, autoencoder = _networks(files)
         return cls(
-            DenoisingNetwork(transformer, files.metadata.freq_shift),
+            network,
             files.metadata,
             autoencoder=autoencoder,
             device=device,
@@ -94,7 +88,7 @@ class Prior:
             load_ema=None if ema is None else lambda: load_strictly(AutoencoderKL, ema),
         )
 
-    def with_network(self, network: DenoisingNetwork, sha256: str) -> Prior:
+    def with_network(self, network: Denoiser, sha256: str) -> Prior:
         """This prior with another network of the same shape, a tuned one; the autoencoders and their latents stay."""
         return Prior(
             network,
@@ -108,7 +102,7 @@ class Prior:
         )
 
     @property
-    def network(self) -> DenoisingNetwork:
+    def network(self) -> Denoiser:
         """The denoiser in float32, to tune it or to save it.
 
         Raises:
@@ -146,7 +140,7 @@ class Prior:
         Args:
             x: (N, C, h, w).
             t: the original timestep; or (N,) int64, one for each.
-            label_embedding: (N, D), of `embed_labels` or made from it; the time embedding is added here.
+            label_embedding: (N, D), of `embed_labels` or made from it; the time joins it here.
 
         Returns:
             ε (N, C, h, w), and v of the same shape or None for a prior without it.
@@ -154,8 +148,7 @@ class Prior:
         if self.metadata.prediction == "velocity":
             return self._noise_of_velocity(x, t, label_embedding), None
         time = self.embed_time(t) if isinstance(t, int) else self._network.embed_time(send(t, self.device))
-        conditioning = time + label_embedding
-        output = self._output(x, conditioning)
+        output = self._output(x, time, label_embedding)
         if not self.metadata.learned_variance:
             return output, None
         epsilon, v = output.chunk(2, dim=1)
@@ -175,10 +168,10 @@ class Prior:
         """
         if self.metadata.prediction == "velocity":
             time = self._network.embed_time(torch.full((1,), t, device=self.device))
-            return self._output(x, time + label_embedding)
+            return self._output(x, time, label_embedding)
         position = chain_position(self._alpha_bar, alpha_bar_at(t))
         time = self._network.embed_time(torch.full((1,), position, device=self.device))
-        noise = self._output(x / self.path_scale(t), time + label_embedding)[:, : self.latent_shape[0]]
+        noise = self._output(x / self.path_scale(t), time, label_embedding)[:, : self.latent_shape[0]]
         return (x - noise) / t
 
     @cached_property
@@ -199,15 +192,15 @@ class Prior:
         time = self._network.embed_time(send(at.float().reshape(-1), self.device))
         times, scales = (send(one.float().reshape(-1, 1, 1, 1), self.device) for one in (at, scale_at(at)))
         on_path = x * scales
-        return on_path - times * self._output(on_path, time + label_embedding)
+        return on_path - times * self._output(on_path, time, label_embedding)
 
-    def _output(self, x: Tensor, conditioning: Tensor) -> Tensor:
+    def _output(self, x: Tensor, time: Tensor, label_embedding: Tensor) -> Tensor:
         """What the network says, in float32, without channels that mean nothing."""
         if self.precision == "bf16" and not self._in_bf16:
             self._network.hold_in_bf16()
             self._in_bf16 = True
         with self._autocast():
-            output: Tensor = self._network(x, conditioning)
+            output: Tensor = self._network(x, self._network.conditioning(time, label_embedding))
         kept = output.shape[1] - self.metadata.dropped_channels
         return output.float()[:, :kept]
 
@@ -274,33 +267,14 @@ class Prior:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def load_strictly(model_class: Any, folder: Path, **config: Any) -> Any:
-    """`from_pretrained` in float32, strictly: every weight of the network from the file, and none left over.
-
-    Raises:
-        UsageError: files that are not exactly this network's, or weights that no training left.
-    """
-    try:
-        model, found = model_class.from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-            **config,
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # of a foreign config and foreign weights `diffusers` raises whatever it stumbles over
-        said = " ".join(str(error).split())[:500] or type(error).__name__
-        raise UsageError(f"{folder} does not load as a {model_class.__name__}: {said}") from None
-    wrong = {kind: keys for kind, keys in found.items() if keys}
-    if wrong:
-        listed = "; ".join(
-            f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))}" for kind, keys in wrong.items()
-        )
-        raise UsageError(f"{folder} does not hold the weights of its {model_class.__name__}: {listed}")
-    if problems := weight_problems(model.state_dict()):
-        raise UsageError(f"{folder}: {'; '.join(problems)}")
-    return model
+def _networks(files: PriorFiles) -> tuple[Denoiser, Any]:
+    """The denoiser and the autoencoder, None for a pixel prior; raises as `Prior.load`."""
+    if files.random is not None:
+        transformer, autoencoder = random_networks(files.random)
+        return DenoisingNetwork(transformer, files.metadata.freq_shift), autoencoder
+    assert files.network is not None
+    autoencoder = None if files.autoencoder is None else load_strictly(AutoencoderKL, files.autoencoder)
+    if files.prompts is not None:
+        return load_text_network(files.network, files.prompts, files.metadata.resolution), autoencoder
+    transformer = load_strictly(DiTTransformer2DModel, files.network, norm_eps=files.metadata.norm_eps)
+    return DenoisingNetwork(transformer, files.metadata.freq_shift), autoencoder

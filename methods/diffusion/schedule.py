@@ -40,7 +40,9 @@ class Respaced:
 
 def alpha_bar(schedule: NoiseScheduleMetadata) -> torch.Tensor:
     """ᾱ_t = Π_{s ≤ t} (1 - β_s) of the training schedule: (N,) float64."""
-    beta = torch.linspace(schedule.beta_start, schedule.beta_end, schedule.steps, dtype=torch.float64)
+    power = 0.5 if schedule.kind == "scaled_linear" else 1.0
+    ends = schedule.beta_start**power, schedule.beta_end**power
+    beta = torch.linspace(*ends, schedule.steps, dtype=torch.float64) ** (1 / power)
     return torch.cumprod(1 - beta, 0)
 
 

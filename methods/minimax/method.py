@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
-from ddbench.methods.minimax.params import MinimaxParams, Tuning
+from ddbench.methods.minimax.params import MinimaxParams, Tuning, untunable
 
 if TYPE_CHECKING:
     from ddbench.datasets.base import Resize
@@ -32,6 +32,9 @@ class Minimax(Method):
     tuning = Tuning
     check_params: ClassVar = {"steps": 8, "tuning_steps": 4, "ema": 0.5}
     Params = MinimaxParams
+
+    def supports_prior(self, prior: PriorMetadata) -> str | None:
+        return untunable(prior)
 
     def images_at(self, resolution: int, prior: PriorMetadata | None) -> Sequence[tuple[int, Resize]]:
         return () if prior is None else prior.real_images

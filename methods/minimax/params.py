@@ -8,6 +8,17 @@ from pydantic import Field
 
 from ddbench.methods import base
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
+
+
+def untunable(prior: PriorMetadata) -> str | None:
+    """Why a prior cannot be tuned so, or None."""
+    another = "Choose another prior (`bench list priors`), or a method that tunes none"
+    if prior.prediction != "epsilon":
+        return f"Minimax tunes a prior that predicts noise, by a loss on it; this one predicts velocities. {another}"
+    if prior.conditioning is not None:
+        return f"Minimax tunes scales of a DiT's layers (DiffFit); this prior is a text-to-image network. {another}"
+    return None
 
 
 class Tuning(base.Params):

@@ -24,13 +24,14 @@ from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import Subset
 from ddbench.methods.base import DistillTask
 from ddbench.methods.diffusion.latents import real_images
+from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.training import add_noise, predict_noise
 from ddbench.methods.diffusion.schedule import alpha_bar
 from ddbench.methods.minimax.denoising import DenoisingLoss
 from ddbench.methods.minimax.difffit import DiffFit, folded
 from ddbench.methods.minimax.memories import Memory, minimax_losses
-from ddbench.methods.minimax.params import Tuning
+from ddbench.methods.minimax.params import Tuning, untunable
 
 ARTEFACT = "tune prior"
 CHECKPOINT = "tuning.pt"
@@ -53,14 +54,11 @@ def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequen
         classes: positions in `task.class_ids`; None: all.
 
     Raises:
-        UsageError: fewer training images than a batch, or a prior of velocities.
+        UsageError: fewer training images than a batch, a prior of velocities, or one whose network is no DiT.
         RunError: a loss became infinite or NaN; it names the step.
     """
-    if prior.metadata.prediction != "epsilon":
-        raise UsageError(
-            "Minimax tunes a prior that predicts noise, by a loss on it; this one predicts velocities. Choose another "
-            "prior (`bench list priors`), or a method that tunes none"
-        )
+    if (reason := untunable(prior.metadata)) is not None:
+        raise UsageError(reason)
     chosen = range(len(task.class_ids)) if classes is None else sorted(classes)
     key = _key(task, prior, recipe, chosen)
     made = task.cache.arrays(ARTEFACT, key, lambda: _Tuner(task, prior, recipe, chosen, key).run())
@@ -69,7 +67,12 @@ def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequen
     for name, array in weights.items():
         content.update(name.encode() + array.tobytes())
     tensors = {name: torch.from_numpy(array).to(prior.device) for name, array in weights.items()}
-    return prior.with_network(folded(prior.network, tensors), content.hexdigest())
+    return prior.with_network(folded(_dit(prior), tensors), content.hexdigest())
+
+
+def _dit(prior: Prior) -> DenoisingNetwork:
+    assert isinstance(prior.network, DenoisingNetwork), "`untunable` lets no other pass"
+    return prior.network
 
 
 def _key(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequence[int]) -> dict[str, Any]:
@@ -112,7 +115,7 @@ class _Tuner:
             )
         self.seed = _seed(task, recipe)
         self.labels = torch.tensor([prior.label_of(class_id) for class_id in task.class_ids])
-        self.difffit = DiffFit(prior.network)
+        self.difffit = DiffFit(_dit(prior))
         self.weights = list(self.difffit.trained.values())
         self.average = [weight.detach().clone() for weight in self.weights]
         self.update_average = get_ema_multi_avg_fn(recipe.ema)

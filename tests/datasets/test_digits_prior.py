@@ -61,10 +61,10 @@ def test_it_follows_the_original_dit(files):
 
 
 def test_weights_are_small_float16_with_equal_embedders(files):
-    weights = files.transformer / "diffusion_pytorch_model.safetensors"
+    weights = files.network / "diffusion_pytorch_model.safetensors"
     assert weights.stat().st_size < 2_000_000
     assert {tensor.dtype for tensor in load_file(weights).values()} == {float16}
-    model = DiTTransformer2DModel.from_pretrained(files.transformer)
+    model = DiTTransformer2DModel.from_pretrained(files.network)
     first, *others = [block.norm1.emb.state_dict() for block in model.transformer_blocks]
     assert others
     for other in others:

@@ -192,7 +192,7 @@ def latent_prior(make_prior: MakePrior, tmp_path: Path) -> Path:
 def test_autoencoder(latent_prior: Path) -> None:
     files = find_prior(latent_prior)
     prior = Prior.load(files)
-    assert files.transformer == latent_prior / "transformer"
+    assert files.network == latent_prior / "transformer"
     assert prior.image_shape == (32, 32, 3)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     plain = AutoencoderKL.from_pretrained(latent_prior / "vae", low_cpu_mem_usage=False)

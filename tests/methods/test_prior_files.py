@@ -29,7 +29,7 @@ def edit(path: Path, **changes: Any) -> None:
 def test_a_folder_is_found(make_prior: MakePrior) -> None:
     folder = make_prior(("n1", "n2"), trained_on="noise")
     found = find_prior(str(folder))
-    assert found.folder == folder == found.transformer
+    assert found.folder == folder == found.network
     assert found.autoencoder is None
     assert found.trained_on == "noise"
     assert found.metadata.class_ids == ("n1", "n2")

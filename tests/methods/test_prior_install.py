@@ -238,7 +238,7 @@ def test_names_are_checked(make_prior: MakePrior) -> None:
         install("mine", folder, None, None, say=quietly)
     with pytest.raises(UsageError, match="is not a prior that can be downloaded"):
         install("unknown", None, None, None, say=quietly)
-    with pytest.raises(UsageError, match="--check-on are for priors: bench prepare prior mine"):
+    with pytest.raises(UsageError, match="are for priors: bench prepare prior mine"):
         bench_prepare("digits", "mine")
     with pytest.raises(UsageError, match="give the name of a prior"):
         bench_prepare("prior")

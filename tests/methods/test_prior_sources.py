@@ -328,7 +328,7 @@ def test_tuned_weights_of_a_known_priors_kind_need_no_metadata(
     prepare("own", "--from", file, "--vae", vae, "--like", "golden", "--class-ids", tmp_path / "own")
     assert find_prior("own").metadata.label_of("y") == 4
     for words, message in (
-        (("golden", "--from", file, "--like", "golden"), "golden's classes and network are known"),
+        (("golden", "--from", file, "--like", "golden"), "golden's classes, texts and network are known"),
         (("more", "--from", file, "--like", "goldne"), "--like goldne: no such prior is known; did you mean 'golden'"),
         (
             ("more", "--from", file, "--vae", vae, "--like", "dit-xl-2-256"),

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddbench.datasets.imagenet.classes import IMAGENET_1K
-from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
+from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata, TextConditioning
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class KnownPrior:
     licence: str
     metadata: PriorMetadata
     network: Mapping[str, Any]
-    """Arguments of DiTTransformer2DModel that make it this network."""
+    """Arguments of DiTTransformer2DModel, or of UNet2DConditionModel, that make it this network."""
     autoencoder: Mapping[str, Any]
     """Arguments of AutoencoderKL; read only to build one with random weights."""
     transformer: HubFolder | None = None
@@ -45,6 +45,14 @@ class KnownPrior:
     """Where the autoencoder comes from that encodes and decodes."""
     vae_ema: HubFolder | None = None
     """Where the further autoencoder comes from, which encodes where a method asks for it."""
+
+    size_gb: int = 4
+    """What is downloaded, about."""
+
+    @property
+    def of_text(self) -> bool:
+        """Whether it is a text-to-image pipeline; its network's folder and its autoencoder's then lie in one."""
+        return self.metadata.conditioning is not None
 
 
 SD_VAE_MSE = HubFolder("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
@@ -122,12 +130,68 @@ def _dit_xl_2(image_size: int, revision: str | None) -> KnownPrior:
     )
 
 
+def _text_to_image(
+    name: str, summary: str, licence: str, hub: HubFolder, network: Mapping[str, Any], latent_scale: float, size_gb: int
+) -> KnownPrior:
+    """A pipeline whose noise schedule is Stable Diffusion's; the prompts that stand here are what a run of the
+    catalogue sees before it is installed."""
+    sample_size = network["sample_size"]
+    prompts = tuple(CLASS_NAMES.values())
+    return KnownPrior(
+        name=name,
+        summary=summary,
+        licence=licence,
+        metadata=PriorMetadata(
+            space="latents of its own autoencoder",
+            resolution=8 * sample_size,
+            prediction="epsilon",
+            learned_variance=False,
+            schedule=NoiseScheduleMetadata(kind="scaled_linear", beta_start=0.00085, beta_end=0.012),
+            freq_shift=0,
+            norm_eps=1e-5,
+            guided_channels="all",
+            clip_denoised=False,
+            latent_scale=latent_scale,
+            class_ids=IMAGENET_1K,
+            null_label=len(IMAGENET_1K),
+            trained_on="images and captions of the web (LAION); whether test images are among them is not known",
+            conditioning=TextConditioning(prompts=prompts),
+        ),
+        network={"in_channels": 4, "out_channels": 4, **network},
+        autoencoder=SD_VAE | {"sample_size": 8 * sample_size},
+        transformer=hub,
+        vae=HubFolder(hub.repo, hub.revision, "vae"),
+        size_gb=size_gb,
+    )
+
+
+SD_1_5 = _text_to_image(
+    "sd-1.5",
+    "Stable Diffusion 1.5 at 512 px: text-to-image, told the names of ImageNet's classes",
+    "Stable Diffusion 1.5: CreativeML Open RAIL-M, with restrictions of use",
+    HubFolder("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "unet"),
+    {"sample_size": 64, "cross_attention_dim": 768, "block_out_channels": [320, 640, 1280, 1280]},
+    0.18215,
+    4,
+)
+SDXL = _text_to_image(
+    "sdxl",
+    "Stable Diffusion XL base at 1024 px: text-to-image, told the names of ImageNet's classes",
+    "SDXL base 1.0: CreativeML Open RAIL++-M, with restrictions of use",
+    HubFolder("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", "unet"),
+    {"sample_size": 128, "cross_attention_dim": 2048, "block_out_channels": [320, 640, 1280]},
+    0.13025,
+    14,
+)
+
 KNOWN: dict[str, KnownPrior] = {
     prior.name: prior
     for prior in (
         _dit_xl_2(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
         _dit_xl_2(512, None),  # of its last commit, 101a3d4 (2023-03-15), the full hash is not known
         SIT_XL_2,
+        SD_1_5,
+        SDXL,
     )
 }
 """Priors that `bench prepare prior NAME` installs."""
@@ -148,5 +212,7 @@ TINY = KnownPrior(
         "sample_size": 16,
     },
 )
-WITH_RANDOM_WEIGHTS: dict[str, KnownPrior] = KNOWN | {TINY.name: TINY}
+WITH_RANDOM_WEIGHTS: dict[str, KnownPrior] = {
+    prior.name: prior for prior in (*KNOWN.values(), TINY) if not prior.of_text
+}
 """Priors that `random:NAME` builds, with random weights."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,8 +72,41 @@ class AutoencoderConfig(BaseModel):
         }
 
 
-CONFIGS: Mapping[str, type[TransformerConfig | AutoencoderConfig]] = {
+class UNetConfig(BaseModel):
+    """What a UNet2DConditionModel is built with, as far as it is looked at; the rest is left to `diffusers`."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    in_channels: Some
+    out_channels: Some
+    sample_size: Annotated[int, Field(ge=1, le=2048)]
+    block_out_channels: Annotated[list[Some], Field(min_length=1, max_length=16)]
+    cross_attention_dim: Some
+    addition_embed_type: Literal["text_time"] | None = None
+    """`text_time` (SDXL): it is told the pooled text and sizes as well."""
+    addition_time_embed_dim: Some | None = None
+    projection_class_embeddings_input_dim: Some | None = None
+
+    @property
+    def pooled_width(self) -> int:
+        """Numbers of the pooled text; 0 where it is not told."""
+        if self.addition_embed_type is None:
+            return 0
+        return (self.projection_class_embeddings_input_dim or 0) - SIZES * (self.addition_time_embed_dim or 0)
+
+    def shapes(self) -> dict[str, list[int]]:
+        first = self.block_out_channels[0]
+        return {
+            "conv_in.weight": [first, self.in_channels, 3, 3],
+            "conv_out.weight": [self.out_channels, first, 3, 3],
+        }
+
+
+SIZES = 6
+"""Numbers about an image's size that SDXL is told."""
+CONFIGS: Mapping[str, type[TransformerConfig | UNetConfig | AutoencoderConfig]] = {
     "DiTTransformer2DModel": TransformerConfig,
+    "UNet2DConditionModel": UNetConfig,
     "AutoencoderKL": AutoencoderConfig,
 }
 
@@ -81,6 +114,11 @@ CONFIGS: Mapping[str, type[TransformerConfig | AutoencoderConfig]] = {
 def read_transformer_config(path: Path) -> TransformerConfig:
     """Raises UsageError: no such file, another network, or missing and ill-typed settings, all in one message."""
     return _read(path, "DiTTransformer2DModel", TransformerConfig)
+
+
+def read_unet_config(path: Path) -> UNetConfig:
+    """Raises as `read_transformer_config`."""
+    return _read(path, "UNet2DConditionModel", UNetConfig)
 
 
 def read_autoencoder_config(path: Path) -> AutoencoderConfig:

@@ -5,6 +5,8 @@ Nothing here imports torch: planning reads, checks and hashes a prior without lo
     <prior>/prior.json                               what the weights do not say (`PriorMetadata`)
     <prior>/config.json                              a `diffusers` DiTTransformer2DModel …
     <prior>/diffusion_pytorch_model.safetensors      … and its weights; both may lie in `transformer/` instead
+    <prior>/unet/, prompts.safetensors               instead of those, a text-to-image UNet2DConditionModel, same two
+                                                     files, and the encoded texts of its classes
     <prior>/vae/                                     an AutoencoderKL, same two files; absent for a pixel prior
     <prior>/vae_ema/                                 another that encodes, for methods that ask for it; may be absent
 
@@ -28,8 +30,11 @@ from ddbench.datasets.cache import cache_dir
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, WITH_RANDOM_WEIGHTS, KnownPrior
 from ddbench.methods.diffusion.priors.class_labels import class_list
 from ddbench.methods.diffusion.priors.configs import (
+    TransformerConfig,
+    UNetConfig,
     read_autoencoder_config,
     read_transformer_config,
+    read_unet_config,
     shape_problems,
     validated,
 )
@@ -41,8 +46,13 @@ BUNDLED = Path(__file__).parents[3] / "datasets" / "priors"
 METADATA = "prior.json"
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-TRANSFORMER = "transformer"
+TRANSFORMER, UNET = "transformer", "unet"
+PROMPTS = "prompts.safetensors"
+"""`tokens` (K + 1, L, W), the encoded texts of K classes in label order and, last, of "no class"; of SDXL `pooled`
+(K + 1, P) too."""
 VAE, VAE_EMA = "vae", "vae_ema"
+NETWORK = "transformer"
+"""The network's key in a prior's hash, whichever kind it is."""
 RANDOM = "random:"
 
 
@@ -54,7 +64,7 @@ class PriorFiles:
     """The prior as it was asked for: a bundled or installed prior's name, or a folder."""
     folder: Path | None
     metadata: PriorMetadata
-    transformer: Path | None
+    network: Path | None
     """Folder of the network's config and weights."""
     autoencoder: Path | None
     """Folder of the autoencoder's config and weights, None for a pixel prior."""
@@ -62,6 +72,8 @@ class PriorFiles:
     """SHA-256 over weights, configs and the metadata fields that can change an image; no paths, no descriptions."""
     autoencoder_ema: Path | None = None
     """Folder of the further encoder's config and weights, None where there is none."""
+    prompts: Path | None = None
+    """The encoded texts of a text-to-image network's classes."""
     random: KnownPrior | None = None
     """The network that gets random weights, where it has no files."""
 
@@ -103,8 +115,9 @@ def find_prior(name_or_path: str | Path) -> PriorFiles:
         return _with_random_weights(name)
     folder = _folder_of(name)
     metadata = read_metadata(folder / METADATA)
-    transformer = folder if (folder / CONFIG).is_file() else folder / TRANSFORMER
-    parts = {"transformer": transformer}
+    text = metadata.conditioning is not None
+    network = folder if (folder / CONFIG).is_file() else folder / (UNET if text else TRANSFORMER)
+    parts = {NETWORK: network}
     for role, place in (("autoencoder", VAE), ("autoencoder_ema", VAE_EMA)):
         if (folder / place).is_dir():
             parts[role] = folder / place
@@ -118,10 +131,13 @@ def find_prior(name_or_path: str | Path) -> PriorFiles:
             raise Problems([f"prior {folder}: {problem}" for problem in problems])
         settings = {k: v for k, v in read_object(part / CONFIG).items() if not k.startswith("_")}
         content[role] = [settings, file_sha256(part / WEIGHTS)]
+    if text:
+        check_prompts(folder / PROMPTS, network, len(metadata.class_ids))
+        content["prompts"] = _name_of_texts(folder / PROMPTS, metadata)
     check_checksums(folder, metadata)
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     autoencoder, ema = parts.get("autoencoder"), parts.get("autoencoder_ema")
-    return PriorFiles(name, folder, metadata, transformer, autoencoder, sha256, ema)
+    return PriorFiles(name, folder, metadata, network, autoencoder, sha256, ema, folder / PROMPTS if text else None)
 
 
 def _folder_of(name: str) -> Path:
@@ -140,8 +156,8 @@ def _folder_of(name: str) -> Path:
         return folder
     if name in KNOWN:
         raise UsageError(
-            f"prior {name} is not installed. `bench prepare prior {name}` downloads it (about 4 GB; "
-            f"{KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
+            f"prior {name} is not installed. `bench prepare prior {name}` downloads it (about {KNOWN[name].size_gb} "
+            f"GB; {KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
             "Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
         )
     raise UsageError(
@@ -244,9 +260,41 @@ def check_safetensors(path: Path) -> dict[str, list[int]]:
     return shapes
 
 
+def _name_of_texts(path: Path, metadata: PriorMetadata) -> str:
+    """What they were made with, where checksums hold that they are those that were made; else a hash of themselves."""
+    assert metadata.conditioning is not None
+    made_with = metadata.conditioning.encoder_sha256
+    return file_sha256(path) if made_with is None or PROMPTS not in metadata.checksums else made_with
+
+
+def check_prompts(path: Path, network: Path, classes: int) -> None:
+    """Check that a prior's encoded texts are its network's and as many as its classes, and one more.
+
+    Raises:
+        UsageError: missing, damaged, or of other shapes.
+    """
+    shapes, config = check_safetensors(path), read_unet_config(network / CONFIG)
+    tokens, pooled = shapes.get("tokens", []), shapes.get("pooled", [classes + 1, 0])
+    expected = f"tokens ({classes + 1}, L, {config.cross_attention_dim})"
+    if config.pooled_width:
+        expected += f" and pooled ({classes + 1}, {config.pooled_width})"
+    fits = len(tokens) == 3 and [tokens[0], tokens[2]] == [classes + 1, config.cross_attention_dim]
+    if not fits or pooled != [classes + 1, config.pooled_width]:
+        raise UsageError(
+            f"{path}: expected {expected}, the texts of {classes} classes and of none, as the network reads them; "
+            f"found {', '.join(f'{name} {tuple(shape)}' for name, shape in sorted(shapes.items())) or 'nothing'}. "
+            "Install it again: bench prepare prior NAME --from PIPELINE"
+        )
+
+
 def _contradictions(metadata: PriorMetadata, parts: Mapping[str, Path]) -> Sequence[str]:
     """What in the metadata cannot be true of the networks that the configs describe."""
-    network = read_transformer_config(parts["transformer"] / CONFIG)
+    network: TransformerConfig | UNetConfig
+    if metadata.conditioning is not None:
+        network, classes_problem = read_unet_config(parts[NETWORK] / CONFIG), None
+    else:
+        network = read_transformer_config(parts[NETWORK] / CONFIG)
+        classes_problem = class_list_problem(metadata, network.num_embeds_ada_norm)
     problems = []
     channels = network.in_channels
     out_channels = network.out_channels or channels
@@ -259,8 +307,8 @@ def _contradictions(metadata: PriorMetadata, parts: Mapping[str, Path]) -> Seque
         )
     if metadata.guided_channels != "all" and metadata.guided_channels > channels:
         problems.append(f"guided_channels is {metadata.guided_channels}, but the network has {channels} channels")
-    if problem := class_list_problem(metadata, network.num_embeds_ada_norm):
-        problems.append(problem)
+    if classes_problem is not None:
+        problems.append(classes_problem)
     pixels = metadata.of_pixels
     if pixels and "autoencoder" in parts:
         problems.append("space is pixels, but there is an autoencoder in vae/; remove it or correct the metadata")

@@ -16,16 +16,19 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, whole_folder, write_json
 from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, KnownPrior
-from ddbench.methods.diffusion.priors.configs import read_autoencoder_config, read_transformer_config
+from ddbench.methods.diffusion.priors.configs import read_autoencoder_config, read_transformer_config, read_unet_config
 from ddbench.methods.diffusion.priors.file_kinds import check_kind, read_object
 from ddbench.methods.diffusion.priors.files import (
     CONFIG,
     METADATA,
+    PROMPTS,
     RANDOM,
     TRANSFORMER,
+    UNET,
     WEIGHTS,
     PriorFiles,
     bundled_priors,
+    check_prompts,
     check_safetensors,
     class_list_problem,
     find_prior,
@@ -42,6 +45,7 @@ from ddbench.methods.diffusion.priors.sources import (
     from_hub,
     like_known,
 )
+from ddbench.methods.diffusion.text.prompts import encode
 
 QUICK_ON_A_CPU = 50_000_000
 """Weights of the largest network whose labels are checked without being asked to."""
@@ -72,9 +76,10 @@ def install(
     """
     known, target = KNOWN.get(name), installed_folder() / name
     _check_name(name)
-    if known is not None and (said.class_ids is not None or said.like is not None):
+    if known is not None and (said.class_ids or said.like or said.prompt or said.negative) is not None:
         raise UsageError(
-            f"{name}'s classes and network are known; --class-ids and --like are for weights under another name"
+            f"{name}'s classes, texts and network are known; --class-ids, --prompt, --negative and --like are for "
+            "weights under another name"
         )
     if source is None and known is None and not target.exists():
         raise UsageError(
@@ -113,6 +118,7 @@ def install(
                 _check_labels(find_prior(partial), said, say)
             except UsageError as error:  # of what was written: what it was made of is what can be mended
                 said_of = str(error).replace(str(partial / TRANSFORMER), str(source or name))
+                said_of = said_of.replace(str(partial / UNET), str(source or name))
                 raise UsageError(said_of.replace(str(partial), str(source or name))) from None
     return find_prior(name)
 
@@ -129,16 +135,28 @@ def _write(name: str, known: KnownPrior | None, parts: Parts, folder: Path, say:
     files = [parts.transformer, *parts.autoencoders.values()]
     check_free(folder, sum(_bytes_of(path) for path in files), f"installing prior {name}")
     say("writing the network …")
-    _write_transformer(parts, folder / TRANSFORMER)
+    text = parts.metadata.conditioning
+    network = folder / (TRANSFORMER if text is None else UNET)
+    if text is None:
+        _write_transformer(parts, network)
+    else:
+        _write_as_it_is(parts.transformer, network, read_unet_config)
     for role, path in parts.autoencoders.items():
         say(f"writing {role} …")
-        _write_autoencoder(path, folder / role)
-    config = read_object(folder / TRANSFORMER / CONFIG)
+        _write_as_it_is(path, folder / role, read_autoencoder_config)
     if known is not None:
-        _check_network(known, config)
-    n_classes = read_transformer_config(folder / TRANSFORMER / CONFIG).num_embeds_ada_norm
-    if problem := class_list_problem(parts.metadata, n_classes):
-        raise UsageError(f"prior {name}, from {parts.transformer}: {problem}")
+        _check_network(known, read_object(network / CONFIG))
+    if text is None:
+        n_classes = read_transformer_config(network / CONFIG).num_embeds_ada_norm
+        if problem := class_list_problem(parts.metadata, n_classes):
+            raise UsageError(f"prior {name}, from {parts.transformer}: {problem}")
+    elif parts.pipeline is not None:
+        say(f"encoding the texts of {len(text.prompts)} classes, the first of them {text.prompts[0]!r} …")
+        encode(parts.pipeline, text, folder / PROMPTS, say)
+    else:
+        assert parts.prompts is not None
+        check_prompts(parts.prompts, network, len(text.prompts))
+        shutil.copyfile(parts.prompts, folder / PROMPTS)
     written = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(
         folder / METADATA,
@@ -219,14 +237,15 @@ def _write_transformer(parts: Parts, target: Path) -> None:
         load_diffusers_dit(config, *files).save_pretrained(target)
 
 
-def _write_autoencoder(source: Path, target: Path) -> None:
+def _write_as_it_is(source: Path, target: Path, read_config: Callable[[Path], object]) -> None:
+    """A network whose tensors keep their names."""
     from safetensors.torch import save_file
 
     from ddbench.methods.diffusion.priors.weight_files import read_weights
 
     if not (source / CONFIG).exists():
-        raise UsageError(f"{source} is no autoencoder: expected {CONFIG} and {WEIGHTS} in it")
-    read_autoencoder_config(source / CONFIG)
+        raise UsageError(f"{source} is no {target.name}: expected {CONFIG} and {WEIGHTS} in it")
+    read_config(source / CONFIG)
     files = _weights_in(source)
     if _plain_names(source, files):
         _copy(source, target)

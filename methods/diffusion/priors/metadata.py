@@ -35,14 +35,30 @@ def _absent(value: Any) -> bool:
 
 
 class NoiseScheduleMetadata(BaseModel):
-    """The training noise schedule: `steps` values of β, equally spaced from `beta_start` to `beta_end`."""
+    """The training noise schedule: `steps` values of β from `beta_start` to `beta_end`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Literal["linear"] = "linear"
+    kind: Literal["linear", "scaled_linear"] = "linear"
+    """What is equally spaced: β; or √β (latent diffusion, Stable Diffusion)."""
     steps: Annotated[int, Field(ge=2, le=10**6)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class TextConditioning(BaseModel):
+    """What a text-to-image network is told of each class, in words. The encoded texts lie beside it
+    (`files.PROMPTS`): runs need no text encoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """A class's text, in label order."""
+    negative: str = ""
+    """The text of "no class", for classifier-free guidance."""
+    encoder_sha256: str | None = None
+    """SHA-256 of the text encoder's files. It names the encoded texts in the prior's hash, whose own bits depend on the
+    processor that they were made on; None: their file does."""
 
 
 class PriorMetadata(BaseModel):
@@ -89,6 +105,8 @@ class PriorMetadata(BaseModel):
     """Dataset splits of whose test images the network saw some: runs on those are refused."""
     num_heads: PositiveInt | None = Field(default=None, exclude_if=_absent)
     """Attention heads, beside an original checkpoint only: no tensor's shape tells them."""
+    conditioning: TextConditioning | None = Field(default=None, exclude_if=_absent)
+    """The texts of a text-to-image network's classes; None for a network with a table of labels."""
     dropped_channels: NonNegativeInt = Field(default=0, exclude_if=_absent)
     """Trailing channels of the network's output that mean nothing: half of SiT's."""
     licence: str | None = Field(default=None, exclude_if=_absent)
@@ -111,6 +129,13 @@ class PriorMetadata(BaseModel):
     def _of_one_kind(self) -> PriorMetadata:
         if self.prediction == "velocity" and self.learned_variance:
             raise ValueError("a prior of velocities predicts no variance: learned_variance must be false")
+        if self.conditioning is not None:
+            texts = len(self.conditioning.prompts)
+            if not texts == len(self.class_ids) == self.null_label:
+                raise ValueError(
+                    f"expected a prompt for each class and null_label after the last, got {texts} prompts, "
+                    f"{len(self.class_ids)} class_ids and null_label {self.null_label}"
+                )
         return self
 
     def label_of(self, class_id: str) -> int:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.diffusion.priors.catalogue import KNOWN, HubFolder, KnownPrior
 from ddbench.methods.diffusion.priors.class_labels import read_class_ids
 from ddbench.methods.diffusion.priors.files import (
     CONFIG,
     METADATA,
+    PROMPTS,
     TRANSFORMER,
+    UNET,
     VAE,
     VAE_EMA,
     WEIGHTS,
@@ -24,6 +28,8 @@ from ddbench.methods.diffusion.priors.files import (
     read_metadata,
 )
 from ddbench.methods.diffusion.priors.metadata import PriorMetadata
+from ddbench.methods.diffusion.text.pipelines import SCHEDULER, is_text_pipeline, metadata_of_pipeline
+from ddbench.methods.diffusion.text.prompts import ENCODERS, INDEX, TEMPLATE
 
 PICKLED = "diffusion_pytorch_model.bin"
 """Weight files that older repositories hold instead of safetensors."""
@@ -45,6 +51,10 @@ class Parts:
     """What came from where, in words."""
     tuned: bool = True
     """Whether a checkpoint may have DiffFit's scales."""
+    pipeline: Path | None = None
+    """A text-to-image pipeline, by whose encoder the texts of `metadata` are still to be encoded."""
+    prompts: Path | None = None
+    """Texts that are encoded."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,10 @@ class Said:
     """Real images that it is compared with (`label_images`)."""
     data: Path | None = None
     """Where the files of that dataset lie."""
+    prompt: str | None = None
+    """Of a text-to-image prior: what it is told of a class, with {name} in it."""
+    negative: str | None = None
+    """What it is told in place of "no class"."""
 
 
 NOTHING_SAID = Said()
@@ -88,6 +102,10 @@ def from_files(name: str, known: KnownPrior | None, source: Path, vae: Path | No
     """
     if not source.exists():
         raise UsageError(f"--from {source}: no such folder or file")
+    if is_text_pipeline(source) and not (source / METADATA).exists():
+        return of_pipeline(source, vae, known, said)
+    if said.prompt is not None or said.negative is not None:
+        raise UsageError(f"--prompt and --negative are for text-to-image pipelines, and {source} has no {INDEX} of one")
     transformer = _transformer_in(source)
     beside = source if source.is_dir() else source.parent
     class_ids = None if said.class_ids is None else read_class_ids(said.class_ids.expanduser())
@@ -118,12 +136,49 @@ def from_files(name: str, known: KnownPrior | None, source: Path, vae: Path | No
             f"{name} works in latents, and {beside} has no {VAE}/; name its autoencoder with --vae DIR "
             f"(a folder with {CONFIG} and {WEIGHTS}{'' if known is None else f', {_hub_words(known.vae)}'})"
         )
-    heads = metadata.num_heads if known is None else known.network["num_attention_heads"]
+    heads = metadata.num_heads if known is None else known.network.get("num_attention_heads")
     now = {TRANSFORMER: str(transformer), **{role: str(path) for role, path in autoencoders.items()}}
     before = own.source if own is not None else {}
     before = before if isinstance(before, dict) else {TRANSFORMER: before}
     places = {**now, **{f"{part}, before": place for part, place in before.items()}}
-    return Parts(transformer, metadata, heads, autoencoders, places, tuned=name not in KNOWN)
+    prompts = None if metadata.conditioning is None else beside / PROMPTS
+    return Parts(transformer, metadata, heads, autoencoders, places, tuned=name not in KNOWN, prompts=prompts)
+
+
+def of_pipeline(source: Path, vae: Path | None, known: KnownPrior | None, said: Said) -> Parts:
+    """The parts of a text-to-image pipeline.
+
+    Args:
+        known: the prior that it is, or is like.
+
+    Raises:
+        UsageError: a part that is missing; or it is not that prior.
+    """
+    classes: Sequence[str] | Mapping[str, str] = IMAGENET_1K
+    if said.class_ids is not None:
+        classes = _texts_of(read_class_ids(said.class_ids.expanduser()), said)
+    found = metadata_of_pipeline(source, vae, classes, said.prompt or TEMPLATE, said.negative or "")
+    if known is not None:
+        different = [key for key in ("schedule", "resolution", "latent_scale", "prediction")
+                     if getattr(found, key) != getattr(known.metadata, key)]  # fmt: skip
+        if different:
+            raise UsageError(f"{source} is not {known.name}: its {' and '.join(different)} differ")
+        found = found.model_copy(update={"trained_on": known.metadata.trained_on})
+    autoencoders = {VAE: vae or source / VAE}
+    places = {UNET: str(source / UNET), VAE: str(autoencoders[VAE]), "texts": str(source)}
+    return Parts(source / UNET, found, None, autoencoders, places, pipeline=source)
+
+
+def _texts_of(given: Sequence[str] | Mapping[str, Any], said: Said) -> Sequence[str] | Mapping[str, str]:
+    """Class ids, or class id -> text, as a file of them says."""
+    if isinstance(given, Mapping):
+        if wrong := [class_id for class_id, text in given.items() if not isinstance(text, str) or not text.strip()]:
+            raise UsageError(
+                f"--class-ids {said.class_ids}: expected a text for {wrong[0]}, got {given[wrong[0]]!r:.60}"
+            )
+        if said.prompt is not None:
+            raise UsageError(f"--class-ids {said.class_ids} has each class's text; leave out --prompt")
+    return given
 
 
 def _transformer_in(source: Path) -> Path:
@@ -131,7 +186,7 @@ def _transformer_in(source: Path) -> Path:
         if source.suffix not in CHECKPOINTS:
             raise UsageError(f"--from {source}: expected a folder, or a checkpoint ({', '.join(CHECKPOINTS)})")
         return source
-    for folder in (source / TRANSFORMER, source):
+    for folder in (source / TRANSFORMER, source / UNET, source):
         if (folder / CONFIG).is_file():
             return folder
     checkpoints = [path for path in sorted(source.iterdir()) if path.suffix in CHECKPOINTS]
@@ -164,10 +219,13 @@ def from_hub(known: KnownPrior, vae: Path | None, revision: str | None, say: Cal
     """A known prior's parts from the hub; its autoencoder from `vae`, where that is named. Raises as `download`."""
     roles = {TRANSFORMER, VAE, VAE_EMA} - ({VAE} if vae is not None else set())
     found, source = download(known, roles, revision, say)
+    if known.of_text:
+        parts = of_pipeline(found[TRANSFORMER].parent, vae, known, NOTHING_SAID)
+        return replace(parts, source={UNET: source.pop(TRANSFORMER), **source, "texts": "the same"})
     if vae is not None:
         found[VAE], source[VAE] = vae.expanduser(), str(vae)
     transformer = found.pop(TRANSFORMER)
-    return Parts(transformer, known.metadata, known.network["num_attention_heads"], found, source)
+    return Parts(transformer, known.metadata, known.network.get("num_attention_heads"), found, source)
 
 
 def download(
@@ -197,6 +255,8 @@ def download(
             f"WARNING: no revision of {network.repo} is pinned in this version of ddbench, so what its main branch is "
             "now is taken. The commit is noted in prior.json; give it with --revision to get the same files again."
         )
+    if known.vae is not None and known.of_text:
+        known = replace(known, vae=HubFolder(network.repo, network.revision, known.vae.folder))
     known_places = {TRANSFORMER: network, VAE: known.vae, VAE_EMA: known.vae_ema}
     wanted = {role: hub for role, hub in known_places.items() if role in roles and hub is not None}
     found, source = dict[str, Path](), dict[str, str]()
@@ -206,6 +266,8 @@ def download(
             say(f"{role}: {hub.repo}{inside} …")
             try:
                 found[role], commit = _fetch(hub)
+                if known.of_text and role == TRANSFORMER:
+                    _fetch_texts(hub.repo, commit)
             except _no_access() as error:
                 raise UsageError("\n".join(_offline(known, network, error))) from None
             source[role] = f"{hub.repo}@{commit}{inside}"
@@ -245,6 +307,14 @@ def _fetch(hub: HubFolder) -> tuple[Path, str]:
     return config.parent, commit
 
 
+def _fetch_texts(repo: str, commit: str) -> None:
+    """What a pipeline's texts are encoded by, and how its noise runs."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{folder}/*{end}" for folder in ENCODERS for end in (".json", ".txt", "/model.safetensors")]
+    snapshot_download(repo, revision=commit, allow_patterns=[INDEX, SCHEDULER, *patterns])
+
+
 def _check_room(hub: HubFolder, file: str, commit: str) -> None:
     """Raises RunError if the hub's cache has no room for a file that is still to be downloaded."""
     from huggingface_hub import constants, hf_hub_download
@@ -271,6 +341,12 @@ def _offline(known: KnownPrior, network: HubFolder, error: Exception) -> Iterato
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     yield f"prior {known.name} is not on this machine, and could not be downloaded ({said})."
     yield "On a machine that reaches the hub, put its files into one folder DIR:"
+    if known.of_text:
+        folders = " ".join(f"--include '{folder}/*'" for folder in (UNET, VAE, *ENCODERS, Path(SCHEDULER).parent))
+        yield _get(network, "DIR", f"--include {INDEX} {folders}")
+        yield "copy DIR to this machine, and install it:"
+        yield f"  bench prepare prior {known.name} --from DIR"
+        return
     yield _get(network, "DIR", f"--include '{network.folder}/*'")
     for hub, folder in ((known.vae, VAE), (known.vae_ema, VAE_EMA)):
         if hub is not None:
