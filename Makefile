@@ -32,7 +32,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --benchmark-disable --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest --benchmark-disable --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 --dist loadfile
 
 # Apart: Ray is 240 MB, and these take five minutes.
 test-ray: install
