@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -209,6 +209,96 @@ def swap_halves(images: Tensor, swaps: Tensor) -> Tensor:
     return torch.where(upper, images.roll(-half, 2), images)
 
 
+class Siamese(Augmentation):
+    """Normalisation, then an operation of `base.Siamese`.
+
+    All its operations but the colours are one resampling and one mask, so rows hold what makes those of the operation
+    that was drawn, and of the others nothing: the device needs no word from the host.
+
+    Args:
+        batch_size: images that share an operation.
+    """
+
+    def __init__(self, settings: base.Siamese, normalise: Normalise, batch_size: int) -> None:
+        self.settings, self.normalise, self.batch_size = settings, normalise, batch_size
+
+    def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
+        """(n, 13): brightness, saturation, contrast; the square's top, left, bottom and right; the six numbers of the
+        map from an image's coordinates, −1 to 1, to those that are sampled."""
+        settings = self.settings
+        operation = torch.randint(len(settings.operations), (-(-n // self.batch_size),), generator=generator)
+        operation = operation.repeat_interleave(self.batch_size)[:n]
+        u = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+        rows = torch.zeros(n, 13, dtype=torch.float64)
+        rows[:, [1, 2, 7, 11]] = 1  # neither colour, nor map, changes anything
+        for index, name in enumerate(settings.operations):
+            mine = operation == index
+            rows[mine] = _OPERATIONS[name](settings, side, u[mine], rows[mine])
+        return rows.float()
+
+    def apply(self, images: Tensor, rows: Tensor) -> Tensor:
+        x = self.normalise(images)
+        colours, (top, left, bottom, right), maps = (
+            rows[:, :3].unbind(1),
+            rows[:, 3:7, None].unbind(1),
+            rows[:, 7:].view(-1, 2, 3),
+        )
+        grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        at = torch.arange(x.shape[-1], device=x.device, dtype=rows.dtype)
+        inside = ((at >= top) & (at < bottom))[:, :, None] & ((at >= left) & (at < right))[:, None, :]
+        x = x.masked_fill(inside[:, None], 0)
+        brightness, saturation, contrast = (values[:, None, None, None] for values in colours)
+        x = x + brightness
+        grey = x.mean(1, keepdim=True)
+        x = (x - grey) * saturation + grey
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return (x - mean) * contrast + mean
+
+
+def _color(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    rows[:, 0] = (u[:, 0] - 0.5) * settings.brightness
+    rows[:, 1] = u[:, 1] * settings.saturation
+    rows[:, 2] = u[:, 2] + settings.contrast
+    return rows
+
+
+def _crop(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    """Whole pixels, which a map from −1 to 1 counts as 2 / side."""
+    furthest = int(settings.crop_padding * side + 0.5)
+    rows[:, [9, 12]] = (((2 * furthest + 1) * u[:, :2]).floor() - furthest) * 2 / side
+    return rows
+
+
+def _cutout(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    """The centre lies on a pixel for an odd square, between two, or on the border, for an even one."""
+    size = int(settings.cutout * side + 0.5)
+    corner = ((side + 1 - size % 2) * u[:, :2]).floor() - size // 2
+    rows[:, 3:5], rows[:, 5:7] = corner, corner + size
+    return rows
+
+
+def _flip(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    rows[:, 7] = torch.where(u[:, 0] < settings.flip_probability, -1.0, 1.0)
+    return rows
+
+
+def _scale(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    rows[:, [7, 11]] = 1 / settings.scale + (settings.scale - 1 / settings.scale) * u[:, :2]
+    return rows
+
+
+def _rotate(settings: base.Siamese, side: int, u: Tensor, rows: Tensor) -> Tensor:
+    angle = (2 * u[:, 0] - 1) * math.radians(settings.rotation_degrees)
+    rows[:, 7], rows[:, 8], rows[:, 10], rows[:, 11] = angle.cos(), -angle.sin(), angle.sin(), angle.cos()
+    return rows
+
+
+_OPERATIONS: Mapping[str, Callable[[base.Siamese, int, Tensor, Tensor], Tensor]] = {
+    "color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate,
+}  # fmt: skip
+
+
 class Plain(Augmentation):
     """Normalisation alone."""
 
@@ -222,8 +312,12 @@ class Plain(Augmentation):
         return self.normalise(images)
 
 
-def make(settings: base.Augmentation | None, normalise: Normalise) -> Augmentation:
-    """The augmentation that `settings` describe; None: normalisation alone."""
+def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: int = 1) -> Augmentation:
+    """The augmentation that `settings` describe; None: normalisation alone.
+
+    Args:
+        batch_size: images of a step, where those have something in common.
+    """
     match settings:
         case None:
             return Plain(normalise)
@@ -233,11 +327,15 @@ def make(settings: base.Augmentation | None, normalise: Normalise) -> Augmentati
             return CropColour(settings, normalise)
         case base.Crop():
             return Crop(settings, normalise)
+        case base.Siamese():
+            return Siamese(settings, normalise, batch_size)
 
 
-def build(protocol: base.Protocol, device: torch.device) -> Augmentation:
-    """The augmentation that `protocol` describes, for images on `device`."""
-    return make(protocol.augmentation, Normalise(protocol.mean, protocol.std, device))
+def build(
+    protocol: base.Protocol, device: torch.device, dataset: str | None = None, batch_size: int = 1
+) -> Augmentation:
+    """The augmentation that `protocol` describes, for images of a dataset on `device`; as `make`."""
+    return make(protocol.augmentation, Normalise(*protocol.normalisation(dataset), device), batch_size)
 
 
 class Cut(NamedTuple):

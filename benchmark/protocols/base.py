@@ -52,11 +52,16 @@ class MultiStep(Data):
 
     milestones: tuple[tuple[int, int], ...] = ((2, 3), (5, 6))
     factor: float = 0.2
+    restarts: bool | None = None
+    """Whether the optimiser forgets its momenta there, as in programs that make a new one. None: it does not."""
+
+    def starts(self, epochs: int) -> list[int]:
+        """The epochs, from 0 on, that are the first at another learning rate."""
+        return [numerator * epochs // denominator for numerator, denominator in self.milestones]
 
     def learning_rates(self, initial: float, epochs: int) -> list[float]:
         """The learning rate of each of the `epochs` epochs."""
-        starts = [numerator * epochs // denominator for numerator, denominator in self.milestones]
-        rates, rate = [], initial
+        starts, rates, rate = self.starts(epochs), [], initial
         for epoch in range(epochs):
             rate *= self.factor ** starts.count(epoch)
             rates.append(rate)
@@ -150,7 +155,39 @@ class Crop(Data):
     flip_probability: float = Field(ge=0, le=1)
 
 
-Augmentation = Annotated[CropColour | Affine | Crop, Field(discriminator="kind")]
+class Siamese(Data):
+    """Differentiable siamese augmentation (Zhao & Bilen, ICML 2021) as evaluators use it: one of its operations is
+    drawn for a batch, and every image has parameters of its own, all uniform. It works on normalised images, clamps
+    nothing, and fills what it uncovers with 0, the normalised mean."""
+
+    kind: Literal["siamese"] = "siamese"
+    operations: tuple[Literal["color", "crop", "cutout", "flip", "scale", "rotate"], ...] = Field(min_length=1)
+    brightness: float = Field(ge=0)
+    """color: x + b, b ~ U(−½, ½) · brightness; then"""
+    saturation: float = Field(ge=0)
+    """away from the pixel's mean over channels by U(0, 1) · saturation; then"""
+    contrast: float = Field(ge=0)
+    """away from the image's mean by U(0, 1) + contrast."""
+    crop_padding: float = Field(ge=0)
+    """crop: the largest shift on either axis, as a fraction of the side; whole pixels."""
+    cutout: float = Field(gt=0, le=1)
+    """cutout: side of the square, as a fraction of the image's."""
+    flip_probability: float = Field(ge=0, le=1)
+    scale: float = Field(ge=1)
+    """scale: on each axis by a factor of U(1/scale, scale)."""
+    rotation_degrees: float = Field(ge=0)
+    """rotate: by U(−1, 1) · rotation_degrees."""
+
+
+Augmentation = Annotated[CropColour | Affine | Crop | Siamese, Field(discriminator="kind")]
+
+
+class Statistics(Data):
+    """Mean and standard deviation of a dataset's training pixels in [0, 1], per channel."""
+
+    dataset: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Teacher(Data):
@@ -231,6 +268,9 @@ class Protocol(Data):
     """Mean of pixels in [0, 1] that normalisation takes off, per channel, or one for all."""
     std: tuple[float, ...]
 
+    statistics: tuple[Statistics, ...] | None = None
+    """Those of datasets that are normalised by their own; None: all are by `mean` and `std`."""
+
     # Students
     students: tuple[str, ...] = Field(min_length=1)
     """Networks that may be trained, besides timm's; the first is the default."""
@@ -302,6 +342,11 @@ class Protocol(Data):
         if any((self.loss == loss) != (labels is not None) for loss, labels in given):
             raise ValueError("loss and labels go together: kl-to-teacher with teacher, kl-to-stored with stored")
         return self
+
+    def normalisation(self, dataset: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation for images of a dataset; None: of no dataset that has its own."""
+        of_its_own = next((one for one in self.statistics or () if one.dataset == dataset), None)
+        return (self.mean, self.std) if of_its_own is None else (of_its_own.mean, of_its_own.std)
 
     @property
     def id(self) -> str:

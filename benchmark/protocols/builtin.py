@@ -66,6 +66,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "dc-convnet3",
+        "ddbench.benchmark.protocols.definitions.dc_convnet3:PROTOCOL",
+        "hard labels, the dataset's own resolution, SGD, 1001 epochs with siamese augmentation (DSA, DM)",
+        tags=("paper",),
+    ),
+    Entry(
         "soft-bssl-1",
         "ddbench.benchmark.protocols.definitions.soft_bssl:PROTOCOL",
         "soft labels, 224 px, 300 epochs in batches of 10 or 16, one teacher in training mode (FADRM)",

@@ -42,6 +42,11 @@ class Passes:
             return batches_of_epoch(network, self.images, self.batch_size)
         return [self.batch_size] * len(self._updates.of_epoch(1))
 
+    def restarts(self, epoch: int) -> bool:
+        """Whether the optimiser begins anew with that epoch."""
+        schedule = self.schedule
+        return isinstance(schedule, MultiStep) and bool(schedule.restarts) and epoch - 1 in schedule.starts(self.epochs)
+
     def steps(self, an_epoch: int) -> int:
         return self.epochs * an_epoch if self._updates is None else self._updates.updates
 

@@ -164,8 +164,8 @@ def train_student(
     passes = Passes(protocol, len(train), epochs, batch_size, initial, schedule, partial(seeds.stream, seed))
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = _targets(protocol, train_labels, soft_labels).to(device)
-    augment = augmentation.build(protocol, device)
-    normalise = augmentation.Normalise(protocol.mean, protocol.std, device)
+    augment = augmentation.build(protocol, device, dataset, batch_size)
+    normalise = augmentation.Normalise(*protocol.normalisation(dataset), device)
     batches = passes.batches(network)
     loss_of = _loss(protocol, teacher)
 
@@ -188,6 +188,8 @@ def train_student(
         determinism = {**(environment.determinism() or {}), **forward.arithmetic}
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
+            if passes.restarts(epoch):
+                optimiser.state.clear()
             losses = train_epoch(
                 network,
                 optimiser,

@@ -16,7 +16,7 @@ from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols import networks, trainer
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick, soft_rded
+from ddbench.benchmark.protocols.definitions import dc_convnet3, hard_adamw, hard_minimax_sgd, quick, soft_rded
 from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test, to_device
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
@@ -31,6 +31,7 @@ CASES = {
     "quick": (quick.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
     "hard-minimax-sgd": (hard_minimax_sgd.PROTOCOL, SHORT | {"width": 4}, "resnet_ap10"),
     "hard-dmgd-adamw": (hard_adamw.DMGD, SHORT | {"width": 4}, "convnet3"),
+    "dc-convnet3": (dc_convnet3.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
     "batchnorm": (hard_minimax_sgd.PROTOCOL, SHORT, "resnet18_bn"),
     "soft": (soft_rded.CROP, SHORT | {"teacher": "convnet3"}, "resnet18_bn"),
 }
