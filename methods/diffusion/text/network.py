@@ -36,6 +36,8 @@ class TextNetwork(Denoiser):
     """
 
     texts: Tensor
+    sizes: Tensor
+    """(1, 6): original size, top left corner of what was cut out of it, and target size, in pixels."""
 
     def __init__(self, unet: Any, tokens: Tensor, resolution: int, pooled: Tensor | None = None) -> None:
         super().__init__()
@@ -43,9 +45,10 @@ class TextNetwork(Denoiser):
         self.shape: tuple[int, int] = (tokens.shape[1], tokens.shape[2])
         parts = [tokens.flatten(1)] + ([] if pooled is None else [pooled])
         self.register_buffer("texts", torch.cat(parts, 1).float(), persistent=False)
+        sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]]).float()
+        self.register_buffer("sizes", sizes, persistent=False)
         side = unet.config.sample_size
         self.latent_shape = (unet.config.in_channels, side, side)
-        self.resolution = resolution
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
         return timesteps.float().reshape(-1, 1)
@@ -61,13 +64,8 @@ class TextNetwork(Denoiser):
         time, text = conditioning[:, 0], conditioning[:, 1:]
         tokens = text[:, : math.prod(self.shape)].unflatten(1, self.shape)
         pooled = text[:, math.prod(self.shape) :]
-        more = {"text_embeds": pooled, "time_ids": self._sizes(pooled)} if pooled.shape[1] else None
+        more = {"text_embeds": pooled, "time_ids": self.sizes.expand(len(x), 6)} if pooled.shape[1] else None
         return self.unet(x, time, tokens, added_cond_kwargs=more, return_dict=False)[0]
-
-    def _sizes(self, pooled: Tensor) -> Tensor:
-        """(N, 6): original size, top left corner of what was cut out of it, and target size."""
-        side = self.resolution
-        return pooled.new_tensor([side, side, 0, 0, side, side]).expand(len(pooled), 6)
 
     def hold_in_bf16(self) -> None:
         for module in self.unet.modules():
