@@ -41,6 +41,8 @@ class SetRecord:
     """The largest number of images of a class."""
     skipped: Mapping[str, int]
     """Kind -> how many things in its folders are no images of it."""
+    image_bytes: int
+    """What the images take as they are stored, those that count; without labels."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def read_set(
 
     record = _read(folder, class_ids, channels, subset, reading, take)
     pixels: Any = listed if fit is None else fitted[0]
-    return ImageSet(record.labels, record.sha256, record.ipc, record.skipped, pixels)
+    return ImageSet(record.labels, record.sha256, record.ipc, record.skipped, record.image_bytes, pixels)
 
 
 def _once(files: Sequence[tuple[Path, str]]) -> str:
@@ -247,4 +249,5 @@ def _read(
         way = "; or say what lies behind transparent pixels: --flatten white|black|R,G,B" if transparent else ""
         raise Problems([*first_of(list(map(_once, problems.values()))), f"convert, replace or remove these files{way}"])
     labels = np.array([label for label, _ in rows], np.int64)
-    return SetRecord(labels, sha256, max(len(here) for _, here in files), layout.skipped)
+    stored = sum(path.stat().st_size for path in paths) if floats is None else floats.stored_bytes(paths)
+    return SetRecord(labels, sha256, max(len(here) for _, here in files), layout.skipped, stored)

@@ -126,6 +126,7 @@ def distill(
 
     with meter.phase("write"):
         sha256 = set_sha256((dataset.class_ids[c], i, pixels) for (c, i), pixels in rounds.digests())
+        image_bytes = sum(path.stat().st_size for _, path in rounds.files())
         if spec.shard is None:
             target = store_set(
                 store.sets,
@@ -166,6 +167,7 @@ def distill(
         ),
         image_set_sha256=sha256,
         n_images=len(rounds),
+        image_bytes=image_bytes,
         shards=[shard_record(shard, result, n_classes) for shard, result in shards],
         guidance=mean_guidance(rounds.guidance_nats()),
         recorded=merged_records([*(result.recorded for _, result in shards), meter.recorded]),

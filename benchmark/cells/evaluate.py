@@ -113,6 +113,7 @@ def evaluate(
         reading=launch.reading,
         test_images=launch.test_images,
         n_images=len(images.labels),
+        image_bytes=images.image_bytes if isinstance(spec.images, ForeignImages) else None,
         images_per_class=(int(counts.min()), int(counts.max())),
         images_seen=outcome.images_seen,
         stored_label_bytes=protocol.stored_label_bytes(outcome.images_seen, len(dataset.class_ids)),

@@ -235,6 +235,8 @@ class ShardRecord(Record):
 class DistillResult(Result):
     kind: Literal["distill"] = "distill"
     n_images: int | None = None
+    image_bytes: int | None = None
+    """What its image files take as they lie in the results folder, without labels; None: not recorded."""
     shards: list[ShardRecord] = []
     """The shards that made this set; empty where it was made in one piece."""
     guidance: dict[str, list[float]] = {}
@@ -272,6 +274,9 @@ class EvaluateResult(Result):
     """Test images among a set's images that was taken with them (`with_test_images`); None: not looked for."""
     n_images: int | None = None
     """Images in the set."""
+    image_bytes: int | None = None
+    """What the image files of a set made elsewhere take as they lie there, without labels; None: not recorded, or a set
+    that was distilled here, whose own result says it."""
     images_per_class: tuple[int, int] | None = None
     """The fewest and the most images of a class."""
     images_seen: int | None = None
@@ -282,11 +287,17 @@ class EvaluateResult(Result):
     """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
 
 
+MOST = 2**63
+"""Beyond what any count of bytes or images can be, and columns of 64 bits can hold."""
+
+
 def impossible(result: DistillResult | EvaluateResult) -> str | None:
     """What a finished cell cannot have, in numbers that tables and charts rely on; None where all is possible."""
     cost = result.cost
     if cost is not None and not (0 <= cost.seconds < math.inf and 0 <= cost.cold_seconds < math.inf):
         return "expected costs of zero or more seconds"
+    if not all(0 <= count < MOST for count in _counts(result)):
+        return f"expected bytes and images between 0 and {MOST - 1}"
     if isinstance(result, DistillResult):
         return None
     if result.metrics is None or result.dataset is None:
@@ -297,6 +308,15 @@ def impossible(result: DistillResult | EvaluateResult) -> str | None:
     if not all(0 <= accuracy <= 100 for accuracy in accuracies):
         return "expected accuracies between 0 and 100 percent"
     return None
+
+
+def _counts(result: DistillResult | EvaluateResult) -> list[int]:
+    """The bytes and images that it names."""
+    named = [result.n_images, result.image_bytes]
+    if isinstance(result, EvaluateResult):
+        labels = None if result.soft_labels is None else result.soft_labels.label_bytes
+        named += [result.images_seen, result.stored_label_bytes, labels]
+    return [count for count in named if count is not None]
 
 
 def mean_guidance(images: Iterable[tuple[tuple[int, int], Mapping[str, float]]]) -> dict[str, list[float]]:

@@ -113,6 +113,8 @@ class SetCounts:
 
     n_images: int | None
     """Images of the set, all classes together."""
+    image_bytes: int | None
+    """What its image files take; missing where no result says it."""
     students: int
     """Students that were asked for, under all protocols."""
     students_ok: int
@@ -202,19 +204,20 @@ def _sets(results: Results) -> Iterator[_Line]:
     for distill in results.distills.values():
         spec = distill.spec
         if spec.shard is None and spec.ipc is not None and not is_tuning(spec.dataset.name):
-            n_images = None if distill.result is None else distill.result.n_images
-            counts = _counts(students.get(("", distill.id), []), n_images)
+            counts = _counts(students.get(("", distill.id), []), distill.result)
             facts, origin = _set_facts(results.store, distill, None), origin_of([distill])
             yield _Line(facts, distill.result, counts=counts, origin=origin)
     for (sha256, _), cells in students.items():
         if sha256 and not is_tuning(cells[0].spec.dataset.name):
             facts = _set_facts(results.store, None, cells[0])
-            n_images = next((cell.result.n_images for cell in cells if cell.result is not None), None)
-            yield _Line(facts, None, counts=_counts(cells, n_images), origin=origin_of(cells))
+            result = next((cell.result for cell in cells if cell.result is not None), None)
+            yield _Line(facts, None, counts=_counts(cells, result), origin=origin_of(cells))
 
 
-def _counts(students: list[EvaluateCell], n_images: int | None) -> SetCounts:
-    return SetCounts(n_images, len(students), sum(cell.ok for cell in students))
+def _counts(students: list[EvaluateCell], result: DistillResult | EvaluateResult | None) -> SetCounts:
+    """Of a set that `result` says the size of."""
+    n_images, image_bytes = (None, None) if result is None else (result.n_images, result.image_bytes)
+    return SetCounts(n_images, image_bytes, len(students), sum(cell.ok for cell in students))
 
 
 def _set_facts(store: Store, distill: DistillCell | None, student: EvaluateCell | None) -> SetFacts:

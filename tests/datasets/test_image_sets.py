@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.datasets.float_images import store_floats
 from ddbench.datasets.image_sets import image_name, pixels_sha256, read_set, set_sha256, store_set, write_png
 
 CLASSES = ("a", "b", "c")
@@ -31,6 +32,15 @@ def test_a_set_comes_back_as_it_was_written(tmp_path: Path, channels: int) -> No
     assert found.ipc == 2
     for image, seed in zip(found.pixels, (0, 1, 10, 11, 20, 21), strict=True):
         assert np.array_equal(image, pixels(seed, channels))
+
+
+def test_what_its_images_take_is_what_lies_there(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set")
+    (folder / "notes.txt").write_text("no image of it")
+    assert read_set(folder, CLASSES, 3).image_bytes == sum(path.stat().st_size for path in folder.glob("*/*.png"))
+    floats = np.zeros((3, 4, 4, 1), np.float32)
+    store_floats(tmp_path / "floats", floats, np.arange(3), CLASSES, {})
+    assert read_set(tmp_path / "floats", CLASSES, 1).image_bytes == floats.nbytes
 
 
 def test_the_hash_is_of_pixels_not_of_files(tmp_path: Path) -> None:

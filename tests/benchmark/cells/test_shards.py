@@ -156,6 +156,8 @@ def test_a_set_of_three_shards_is_the_set_made_in_one_piece(tmp_path: Path, in_o
         made, whole = result_of(out, planned.spec), result_of(in_one_piece, planned.spec)
         assert made.image_set_sha256 == whole.image_set_sha256
         assert made.n_images == whole.n_images == 20
+        stored = Store(out).set_dir(made.image_set_sha256 or "").glob("*/*.png")
+        assert made.image_bytes == whole.image_bytes == sum(path.stat().st_size for path in stored)
         assert made.guidance.keys() == whole.guidance.keys()
         for term, nats in made.guidance.items():
             assert nats == pytest.approx(whole.guidance[term], rel=1e-4)

@@ -114,3 +114,5 @@ def test_a_subset_is_in_the_label_and_in_the_result(tmp_path: Path) -> None:
     assert result.label == "mine[subset=lexicographic]"
     assert result.subset == SubsetOf(how="lexicographic", ipc=2)
     assert result.image_set_sha256 == describe_set(tmp_path / "mine", Digits.class_ids, 1, subset=result.subset).sha256
+    counted = [path for path in (tmp_path / "mine").glob("*/*.png") if path.stem in ("0", "1")]
+    assert result.image_bytes == sum(path.stat().st_size for path in counted)

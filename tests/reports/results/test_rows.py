@@ -224,6 +224,16 @@ def test_an_impossible_accuracy_is_unreadable(folder: Any, accuracy: str) -> Non
     assert student.state == "unreadable"
 
 
+@pytest.mark.parametrize("count", [-1, 10**400])
+@pytest.mark.parametrize("key", ["n_images", "image_bytes", "images_seen", "stored_label_bytes"])
+def test_an_impossible_count_is_unreadable(folder: Any, key: str, count: int) -> None:
+    folder.method("dmgd", [[80.0]])
+    path = next(folder.store.cells.glob("evaluate-*/result.json"))
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), key: count}))
+    (student,) = rows.read(folder.out).evaluates.values()
+    assert student.state == "unreadable"
+
+
 def test_specifications_that_have_no_identity_are_listed(folder: Any) -> None:
     spec = folder.distill_spec(params={"x": 12.5})
     folder.plan("dmgd", spec, students=1)
