@@ -6,6 +6,7 @@
     ddbench.results("runs")                          # one row per student
     ddbench.sets("runs")                             # one row per distilled set, with its folder
     ddbench.leaderboard("runs", dataset="digits")    # the table as people see it, with intervals and ranks
+    ddbench.costs("runs", by="bytes")                # accuracy against seconds or bytes, with the Pareto front
     ddbench.compare("runs", "dmgd", "dit")
     ddbench.methods()                                # what there is; also datasets(), protocols()
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     )
     from ddbench.lists import list_protocols as protocols
     from ddbench.runs import distill, evaluate, run
-    from ddbench.tables import compare, leaderboard, results, sets
+    from ddbench.tables import compare, costs, leaderboard, results, sets
 
 __all__ = [
     "CellsFailed",
@@ -43,6 +44,7 @@ __all__ = [
     "RunOutcome",
     "UsageError",
     "compare",
+    "costs",
     "distill",
     "evaluate",
     "leaderboard",
@@ -66,7 +68,7 @@ _HOMES = {
         "list_datasets", "list_methods", "list_networks", "list_priors", "list_protocols", "list_sets", "list_studies"
     ),
     "ddbench.runs": ("distill", "evaluate", "run"),
-    "ddbench.tables": ("compare", "leaderboard", "results", "sets"),
+    "ddbench.tables": ("compare", "costs", "leaderboard", "results", "sets"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ddbench.reports.results.rows import Results
+    from ddbench.reports.tables.cost_board import By as Cost
 
 Names = str | Sequence[str] | None
 
@@ -75,6 +76,27 @@ def leaderboard(runs: Path | str = "runs", **only: Unpack[Filters]) -> pd.DataFr
     from ddbench.reports.tables.leaderboard import build
 
     return leaderboard_frame(build(_read(runs, **only)))
+
+
+def costs(runs: Path | str = "runs", by: Cost = "cost", **only: Unpack[Filters]) -> pd.DataFrame:
+    """Accuracy against what it cost, one row per method and table, with where it stands to the Pareto front.
+
+    Args:
+        runs: results folder.
+        by: `cost`, seconds of distilling and labelling, each kind of hardware for itself; or `bytes`, of images and
+            labels.
+        only: `dataset`, `ipc`, `protocol` and `student`: which results count.
+
+    Raises:
+        UsageError: not a results folder, or another `by`.
+    """
+    from ddbench.reports.tables.cost_board import By, cost_board
+    from ddbench.reports.tables.frames import cost_frame
+    from ddbench.reports.tables.leaderboard import build
+
+    if by not in get_args(By):
+        raise UsageError(f"by={by!r}: expected {' or '.join(get_args(By))}")
+    return cost_frame(cost_board(build(_read(runs, **only)), by))
 
 
 def compare(runs: Path | str, *methods: str, margin: float = 1.0, **only: Unpack[Filters]) -> pd.DataFrame:

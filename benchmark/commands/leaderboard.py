@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 leaderboard_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+class By(StrEnum):
+    COST = "cost"
+    BYTES = "bytes"
+
+
 class Format(StrEnum):
     TERMINAL = "terminal"
     MARKDOWN = "markdown"
@@ -57,6 +62,14 @@ def leaderboard(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Also the best look at the test set, as papers report.")] = False,
+    by: Annotated[
+        By | None,
+        typer.Option(
+            "--by",
+            help="Instead, accuracy against what it cost with the Pareto front: GPU or CPU hours of distilling and "
+            "labelling, or bytes of images and labels.",
+        ),
+    ] = None,
     mean_rank: Annotated[
         bool, typer.Option("--mean-rank", help="Mean ranks over all these tables instead, and wins, ties and losses.")
     ] = False,
@@ -78,6 +91,11 @@ def leaderboard(
     from ddbench.reports.tables.leaderboard import build
 
     chosen = _format(Format.JSON if as_json else format, to)
+    if (by is not None) + mean_rank + (how_many is not None) > 1:
+        raise UsageError("--by, --mean-rank and --how-many each show something else: give one of them")
+    if by is not None and (best or chosen in (Format.LATEX, Format.LATEX_WIDE)):
+        what = "does not go with --best" if best else f"is not written as {chosen}"
+        raise UsageError(f"--by {what}: it shows the last epoch as terminal, markdown, csv, parquet or json")
     if (mean_rank or how_many is not None) and chosen not in (Format.TERMINAL, Format.JSON):
         raise UsageError(f"--mean-rank and --how-many are written as terminal or json, not as {chosen}")
     results = reading.read_filtered(runs, dataset, ipc, protocol, student)
@@ -85,7 +103,9 @@ def leaderboard(
         _how_many(results, how_many, chosen, to)
         return
     board = build(results)
-    if mean_rank:
+    if by is not None:
+        _by_cost(board, by, chosen, to)
+    elif mean_rank:
         _mean_rank(board, chosen, to)
     elif chosen == Format.TERMINAL:
         from ddbench.reports.output.formats import print_terminal
@@ -134,6 +154,25 @@ def _rendered(board: Leaderboard, chosen: Format, *, best: bool) -> str | bytes:
             return wide(board)
         case _:
             return files.as_json(board)
+
+
+def _by_cost(board: Leaderboard, by: By, chosen: Format, to: Path | None) -> None:
+    from ddbench.reports.output import cost_text, files
+    from ddbench.reports.tables.cost_board import cost_board
+
+    found = cost_board(board, "cost" if by == By.COST else "bytes")
+    match chosen:
+        case Format.TERMINAL:
+            cost_text.print_terminal(found, reading.console())
+        case Format.MARKDOWN:
+            _write(cost_text.markdown(found), to)
+        case Format.CSV | Format.PARQUET:
+            from ddbench.reports.tables.frames import cost_frame
+
+            frame = cost_frame(found)
+            _write(files.as_csv(frame) if chosen == Format.CSV else files.as_parquet(frame), to)
+        case _:
+            _write(files.as_json(found), to)
 
 
 def _write(content: str | bytes, to: Path | None) -> None:

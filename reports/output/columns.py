@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ddbench.reports.output.number_text import NONE, accuracy_interval, number, seconds
 from ddbench.reports.results.words import extent
@@ -11,14 +12,17 @@ from ddbench.reports.statistics.crossed import Summary
 from ddbench.reports.tables.notes import marks
 from ddbench.reports.tables.views import RowView, TableView
 
+Shown = TypeVar("Shown")
+"""What a line of a table is made from."""
+
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[Shown]):
     """One column of a table that people read."""
 
     key: str
     header: str
-    cell: Callable[[RowView], str]
+    cell: Callable[[Shown], str]
     keep: int = 0
     """Order in which columns go where the terminal is too narrow, the highest first; 0 stays."""
     left: bool = False
@@ -26,7 +30,7 @@ class Column:
     """The column takes the room that the others leave."""
 
 
-def columns(table: TableView, *, best: bool) -> list[Column]:
+def columns(table: TableView, *, best: bool) -> list[Column[RowView]]:
     """The columns that this table needs.
 
     Args:
@@ -34,12 +38,14 @@ def columns(table: TableView, *, best: bool) -> list[Column]:
     """
     incomplete = any(row.done < row.expected for row in table.rows)
     gpu = any(row.cost.distill_gpu_peak_allocated_mib is not None for row in table.rows)
+    passes = any(row.teacher_passes is not None for row in table.rows)
+    labels = any(row.label_bytes is not None or row.stored_label_bytes is not None for row in table.rows)
     return [
         Column("rank", "#", rank, left=True),
         Column("method", "method", method_name, left=True, folds=True),
-        Column("accuracy", "acc %", lambda row: _spread(row.acc_last)),
+        Column("accuracy", "acc %", lambda row: spread(row.acc_last)),
         Column("interval", "95 % interval", lambda row: accuracy_text(row.acc_last), keep=1),
-        *([Column("best", "best acc %", lambda row: _spread(row.acc_best))] if best else []),
+        *([Column("best", "best acc %", lambda row: spread(row.acc_best))] if best else []),
         *([Column("paper", "paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         *([Column("images", "images", images)] if counts_differ(table) else []),
         Column("replication", "sets×st.", _replication, keep=2),
@@ -47,6 +53,8 @@ def columns(table: TableView, *, best: bool) -> list[Column]:
         Column("distill_seconds", "distill s", _distill_seconds, keep=3),
         Column("evaluate_seconds", "eval s", lambda row: seconds(row.cost.evaluate_seconds_per_student), keep=4),
         Column("memory", "peak MiB" if gpu else "host MiB", lambda row: _memory(row, gpu=gpu), keep=5),
+        *([Column("passes", "teacher passes", lambda row: number(row.teacher_passes, 0), keep=6)] if passes else []),
+        *([Column("labels", "label bytes", label_bytes, keep=7)] if labels else []),
         *([Column("done", "done", lambda row: f"{row.done}/{row.expected}")] if incomplete else []),
     ]
 
@@ -74,7 +82,15 @@ def method_name(row: RowView) -> str:
     return " ".join(filter(None, [row.name, marks(row)]))
 
 
-def _spread(summary: Summary | None) -> str:
+def label_bytes(row: RowView) -> str:
+    """Of the labels that its students were trained with, as far as they are or can be stored; of those that came with
+    its images and were not used, in brackets."""
+    if row.own_labels_used is False:
+        return NONE if row.label_bytes is None else f"({row.label_bytes:,})"
+    return number(row.stored_label_bytes if row.label_bytes is None else row.label_bytes, 0)
+
+
+def spread(summary: Summary | None) -> str:
     if summary is None:
         return NONE
     return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
@@ -126,6 +142,11 @@ def legend(table: TableView) -> str:
 
 
 def legend_items(table: TableView) -> list[str]:
-    """How to read the table, and what the brackets of its distillation times are."""
+    """How to read the table, and what its brackets are."""
     cached = any("(" in _distill_seconds(row) for row in table.rows)
-    return [*table.legend, *(["distill s in brackets: spent here, with what was cached."] if cached else [])]
+    unused = any(row.own_labels_used is False and row.label_bytes is not None for row in table.rows)
+    return [
+        *table.legend,
+        *(["distill s in brackets: spent here, with what was cached."] if cached else []),
+        *(["label bytes in brackets: came with its images and were not used."] if unused else []),
+    ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
 
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddbench.reports.output.columns import Column, columns, legend, method_name
+from ddbench.reports.output.columns import Column, Shown, columns, legend, method_name
 from ddbench.reports.output.number_text import NOTHING
 from ddbench.reports.output.terminal import BETWEEN, hanging, left_out, print_table, ruled
 from ddbench.reports.results.rows import Problem
-from ddbench.reports.tables.views import Leaderboard, TableView
+from ddbench.reports.tables.views import Leaderboard, RowView, TableView
 
 # Terminal -------------------------------------------------------------------------------------------------------------
 
@@ -30,47 +32,70 @@ def print_terminal(board: Leaderboard, console: Console, *, best: bool = False) 
 
 
 def _print_table(table: TableView, console: Console, *, best: bool) -> None:
-    shown = columns(table, best=best)
-    dropped: list[str] = []
-    while (room := console.width - _width(table, shown)) < _least_room(table) and any(c.keep for c in shown):
-        first_to_go = max(shown, key=lambda column: column.keep)
-        shown.remove(first_to_go)
-        dropped.insert(0, first_to_go.header)
-    notes = list(table.notes)
-    if dropped:
-        notes.append(f"Too narrow for: {', '.join(dropped)}. A wider terminal or --format csv shows them.")
+    fitted = Fitted.to(console.width, columns(table, best=best), table.rows, [method_name(row) for row in table.rows])
     settings = list(table.settings)
     if table.n_test is not None:
         settings.append(f"{table.n_test:,} test images")
     above = [Text(table.title, style="bold"), *([Text(" · ".join(settings), style="dim")] if settings else [])]
     console.print(Group(*above))
-    print_table(_draw(table, shown, max(room, _least_room(table))), console)
+    print_table(fitted.drawn(table.rows, _style), console)
+    notes = [*table.notes, *fitted.notes]
     console.print(Group(Text(legend(table), style="dim"), *(hanging(note, style="dim") for note in notes), Text()))
+
+
+def _style(row: RowView) -> str:
+    return "italic" if row.reference else "dim" if row.done < row.expected else "bold" if row.rank == 1 else ""
 
 
 METHOD_WIDTH = 20
 """Characters of a method's name; longer ones are folded where there is no room for them."""
+LEAST_WIDTH = 10
+"""The same where no further column can go."""
 
 
-def _least_room(table: TableView) -> int:
-    return min(METHOD_WIDTH, max(len(method_name(row)) for row in table.rows))
+@dataclass(frozen=True)
+class Fitted(Generic[Shown]):
+    """The columns of a table that a terminal has room for."""
+
+    shown: Sequence[Column[Shown]]
+    dropped: Sequence[str]
+    """Headers of those that it has no room for."""
+    room: int
+    """Characters of a method's name."""
+
+    @classmethod
+    def to(
+        cls, width: int, columns: Sequence[Column[Shown]], rows: Sequence[Shown], names: Sequence[str]
+    ) -> Fitted[Shown]:
+        """Without the columns that go first, until names of methods have the least room that they need."""
+        shown, dropped = list(columns), list[str]()
+        least = min(METHOD_WIDTH, max(map(len, names), default=0))
+        while (room := width - _width(rows, shown)) < least and any(c.keep for c in shown):
+            first_to_go = max(shown, key=lambda column: column.keep)
+            shown.remove(first_to_go)
+            dropped.insert(0, first_to_go.header)
+        return cls(shown, dropped, max(room, min(least, LEAST_WIDTH)))
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.dropped:
+            return []
+        return [f"Too narrow for: {', '.join(self.dropped)}. A wider terminal or --format csv shows them."]
+
+    def drawn(self, rows: Sequence[Shown], style: Callable[[Shown], str]) -> RichTable:
+        table = ruled()
+        for column in self.shown:
+            table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
+        for row in rows:
+            texts = (folded(column.cell(row), self.room) if column.folds else column.cell(row) for column in self.shown)
+            table.add_row(*map(Text, texts), style=style(row))
+        return table
 
 
-def _width(table: TableView, shown: Sequence[Column]) -> int:
+def _width(rows: Sequence[Shown], shown: Sequence[Column[Shown]]) -> int:
     """Width of the table without the names of its methods: as rich would measure it, cell by cell."""
-    texts = ([column.header, *(column.cell(row) for row in table.rows)] for column in shown if not column.folds)
+    texts = ([column.header, *(column.cell(row) for row in rows)] for column in shown if not column.folds)
     return sum(max(map(cell_len, column)) for column in texts) + len(BETWEEN) * (len(shown) - 1)
-
-
-def _draw(table: TableView, shown: Sequence[Column], room: int) -> RichTable:
-    drawn = ruled()
-    for column in shown:
-        drawn.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
-    for row in table.rows:
-        style = "italic" if row.reference else "dim" if row.done < row.expected else "bold" if row.rank == 1 else ""
-        cells = (folded(column.cell(row), room) if column.folds else column.cell(row) for column in shown)
-        drawn.add_row(*map(Text, cells), style=style)
-    return drawn
 
 
 def folded(name: str, room: int) -> str:
@@ -96,9 +121,7 @@ def markdown(board: Leaderboard, *, best: bool = False) -> str:
         if table.settings:
             lines += [escaped(" · ".join(table.settings)), ""]
         lines += [
-            pipes([column.header for column in shown]),
-            pipes([":--" if column.left else "--:" for column in shown]),
-            *(pipes([escaped(column.cell(row)) for column in shown]) for row in table.rows),
+            *markdown_table(shown, table.rows),
             "",
             escaped(legend(table)),
             "",
@@ -110,6 +133,15 @@ def markdown(board: Leaderboard, *, best: bool = False) -> str:
     if board.problems:
         blocks.append(left_out_markdown(board.problems))
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown_table(shown: Sequence[Column[Shown]], rows: Sequence[Shown]) -> list[str]:
+    """The lines of a table."""
+    return [
+        pipes([column.header for column in shown]),
+        pipes([":--" if column.left else "--:" for column in shown]),
+        *(pipes([escaped(column.cell(row)) for column in shown]) for row in rows),
+    ]
 
 
 def left_out_markdown(problems: Sequence[Problem]) -> str:

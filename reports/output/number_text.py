@@ -47,5 +47,10 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def digits(value: float) -> str:
+    """With three digits that say something, whatever its size."""
+    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:#.3g}".removesuffix(".")
+
+
 def p_value(value: float | None) -> str:
     return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

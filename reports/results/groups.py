@@ -194,6 +194,12 @@ class Row:
         return next((result.prior for result in results if result.prior is not None), None)
 
     @property
+    def image_bytes(self) -> float | None:
+        """What the image files of a set take, mean over its sets; None where no result says it."""
+        made = [result.image_bytes for result in self.distilled]
+        return _mean(made or [of.students[0].result.image_bytes for of in self.sets])
+
+    @property
     def soft_labels(self) -> SoftLabelsRecord | None:
         """Soft labels that came with its images; None where there are none, and where no student has finished."""
         return next((s.result.soft_labels for s in self.finished if s.result.soft_labels is not None), None)

@@ -11,6 +11,7 @@ from ddbench.reports.results.origins import Origin
 from ddbench.reports.statistics.crossed import Comparison, Summary
 from ddbench.reports.statistics.equivalence import Spread
 from ddbench.reports.tables.compare import Line, Report
+from ddbench.reports.tables.cost_board import KEY, CostAxis, CostBoard, CostRow, CostTable
 from ddbench.reports.tables.views import CostRecord, Leaderboard, RowView, TableView
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ class Tested:
     """Two-sided p-value of no difference."""
 
 
-KEY = ("dataset", "split", "split_hash", "content_hash", "resolution", "ipc", "protocol", "protocol_hash", "student")
 BROUGHT = ("prior_sha256", "precision", "distill_device", "evaluate_device")
 COUNTS = (
-    "done", "expected", "states", "students_per_set", "label_bytes", "teacher_passes", "stored_label_bytes",
+    "done", "expected", "states", "students_per_set", "image_bytes", "label_bytes", "own_labels_used", "teacher_passes",
+    "stored_label_bytes",
 )  # fmt: skip
 GAP = ("gap_closed_percent", "gap_closed_low_percent", "gap_closed_high_percent")
 LEADERBOARD = (
@@ -107,11 +108,30 @@ COMPARISON = (
     Columns(Spread, lambda line: line[1].spread[0], prefix="std_a_over_"),
     Columns(Spread, lambda line: line[1].spread[1], prefix="std_b_over_"),
 )
+COSTS = (
+    Columns(TableKey, lambda line: line[0], KEY),
+    Columns(CostTable, lambda line: line[0], ("by",)),
+    Columns(CostRow, lambda line: line[2], ("id", "name", "reference", "done", "expected")),
+    Columns(Summary, lambda line: line[2].acc_last, prefix="acc_last_"),
+    Columns(CostRow, lambda line: line[2], leave=("id", "name", "reference", "done", "expected", "acc_last")),
+    Columns(CostAxis, lambda line: line[1], ("unit", "device", "hardware"), prefix="amount_"),
+)
 
 
 def leaderboard_frame(board: Leaderboard) -> pd.DataFrame:
     """One row per row of every table, all numbers unrounded."""
     return frame(LEADERBOARD, [(table, row) for table in board.tables for row in table.rows])
+
+
+def cost_frame(board: CostBoard) -> pd.DataFrame:
+    """One row per row of every table, axis by axis, then those whose cost is not known; all numbers unrounded."""
+    lines = [
+        (table, axis, row)
+        for table in board.tables
+        for axis in (*table.axes, None)
+        for row in (table.not_placed if axis is None else axis.rows)
+    ]
+    return frame(COSTS, lines)
 
 
 def compare_frame(report: Report) -> pd.DataFrame:

@@ -53,6 +53,10 @@ class CostRecord(Record):
     """Mean seconds of a set's cell on GPUs."""
     distill_energy_joules: float | None
     """Mean energy that the GPU took for a set."""
+    distill_threads: tuple[int, ...] = ()
+    """The distinct numbers of CPU threads that its sets' cells computed with."""
+    evaluate_threads: tuple[int, ...] = ()
+    """The distinct numbers of CPU threads that its students' cells computed with."""
     distill_batch_sizes: list[int]
     """The distinct batch sizes of its sets."""
     cells_at_once: list[int]
@@ -103,8 +107,12 @@ class RowView(Record):
     """Standing -> students."""
     reasons: list[str]
     """Why students are not done; each reason once."""
+    image_bytes: float | None = None
+    """What the image files of a set take, mean over sets; None where no result says it."""
     label_bytes: int | None = None
     """What the soft labels take that came with its images, used or not; None where none did."""
+    own_labels_used: bool | None = None
+    """Whether its students were trained with those labels; None where none came."""
     teacher_passes: float | None = None
     """Images that a teacher labelled while one student was trained, each as often as it passed; mean over students."""
     stored_label_bytes: float | None = None

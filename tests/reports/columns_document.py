@@ -11,7 +11,7 @@ from ddbench.reports.quality.frames import QUALITY
 from ddbench.reports.quality.measures import MEASURES
 from ddbench.reports.results.columns import Columns
 from ddbench.reports.results.frames import SETS, STUDENTS
-from ddbench.reports.tables.frames import COMPARISON, LEADERBOARD
+from ddbench.reports.tables.frames import COMPARISON, COSTS, LEADERBOARD
 
 HEAD = """# Columns
 
@@ -29,6 +29,12 @@ FRAMES = (
         "`ddbench.leaderboard(folder)`, `bench leaderboard --format csv` or `--to board.parquet`: one row per row of "
         "every table.",
         LEADERBOARD,
+    ),
+    (
+        "Leaderboards by cost",
+        "`ddbench.costs(folder)`, `bench leaderboard --by cost` or `--by bytes` with `--format csv` or `--to "
+        "costs.parquet`: one row per row of every table.",
+        COSTS,
     ),
     (
         "Comparisons",

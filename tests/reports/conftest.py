@@ -156,6 +156,7 @@ class Folder:
         reason: str | None = None,
         cost: Cost | None = None,
         guidance: dict[str, list[float]] | None = None,
+        image_bytes: int | None = None,
     ) -> str:
         """Write a finished or failed distill cell; returns the hash of its images."""
         label = label or spec.method.name
@@ -177,6 +178,7 @@ class Folder:
             cost=(cost or self.cost(12.34)) if ok else None,
             environment=self.environment if ok else None,
             n_images=100 if ok else None,
+            image_bytes=image_bytes,
             guidance=guidance or {},
             precision=spec.precision,
             device_type=spec.device_type,

@@ -56,6 +56,7 @@ def unprintable(text: str) -> set[str]:
     "words",
     [
         "leaderboard", "leaderboard --format markdown", "leaderboard --format latex", "leaderboard --format latex-wide",
+        "leaderboard --by cost", "leaderboard --by bytes --format markdown", "leaderboard --by cost --json",
         "leaderboard --mean-rank", "leaderboard --best", "status", "status --cells", "quality", "figures --to figures",
         "compare FIRST SECOND", "compare FIRST SECOND --json", "compare nothing else",
         "report --to site", "verify-results", "leaderboard --json", "status --json", "leaderboard --dataset nothing",
@@ -83,8 +84,8 @@ def test_nothing_that_commands_print_has_escape_sequences(
 def test_no_cell_of_a_table_is_a_formula(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for words in ("leaderboard", "quality"):
-        monkeypatch.setattr("sys.argv", ["bench", words, "--format", "csv", "--runs", str(runs)])
+    for words in ("leaderboard", "leaderboard --by cost", "quality"):
+        monkeypatch.setattr("sys.argv", ["bench", *words.split(), "--format", "csv", "--runs", str(runs)])
         with pytest.raises(SystemExit):
             cli.main()
         rows = list(csv.reader(io.StringIO(capfd.readouterr().out)))

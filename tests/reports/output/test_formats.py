@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ddbench.benchmark.core.result import TeacherRecord
 from ddbench.reports.output import formats
 from ddbench.reports.output.files import as_csv, as_json
 from ddbench.reports.results import rows
@@ -148,3 +149,28 @@ def test_json_is_the_board(board: Leaderboard) -> None:
     text = as_json(board)
     assert Leaderboard.model_validate_json(text) == board
     assert json.loads(text)["schema_version"] == 1
+
+
+def test_what_labels_cost_is_shown_where_there_is_any(folder: Any) -> None:
+    folder.method("dmgd", [[80.0], [82.0]])
+    assert "teacher" not in terminal(build(rows.read(folder.out)), 200)
+    teacher = TeacherRecord(network="convnet3", sha256="ab" * 32, accuracy=90.0, accuracy_of="test", recipe={})
+    for file in folder.out.glob("cells/evaluate-*/result.json"):
+        told = {"teacher": teacher.model_dump(), "images_seen": 12_345, "stored_label_bytes": 67_890}
+        file.write_text(json.dumps({**json.loads(file.read_text()), **told}))
+    found = build(rows.read(folder.out))
+    for shown in (terminal(found, 200), formats.markdown(found)):
+        assert "teacher passes" in shown
+        assert "label bytes" in shown
+        assert "12,345" in shown.partition("Labels: the teacher")[0]
+        assert "67,890" in shown.partition("Labels: the teacher")[0]
+
+
+def test_labels_that_came_and_were_not_used_are_in_brackets(folder: Any) -> None:
+    folder.student(folder.evaluate_spec("ef" * 32), "mine", 70.0, images="ef" * 32)
+    (file,) = folder.out.glob("cells/evaluate-*/result.json")
+    soft = {"source": "x", "used": False, "sha256": "aa" * 32, "kind": "logits", "label_bytes": 5000}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "soft_labels": soft}))
+    shown = formats.markdown(build(rows.read(folder.out)))
+    assert "| (5,000) |" in shown
+    assert "label bytes in brackets: came with its images and were not used." in shown
