@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from ddbench.reports.output.columns import Column, accuracy_text, spread
-from ddbench.reports.output.formats import Fitted, escaped, left_out_markdown, markdown_table
+from ddbench.reports.output.formats import Fitted, escaped, left_out_markdown, markdown_table, too_narrow
 from ddbench.reports.output.number_text import NONE, NOTHING, digits, number
 from ddbench.reports.output.terminal import hanging, left_out, print_table
 from ddbench.reports.tables.cost_board import CostAxis, CostBoard, CostRow, CostTable
@@ -43,11 +43,12 @@ def unit_of(axis: CostAxis) -> Unit:
 
 
 def heading(axis: CostAxis) -> str:
-    """What an axis shows: `GPU hours on NVIDIA H200`."""
+    """What an axis shows, and what all its rows share: `GPU hours on NVIDIA H200`."""
     if axis.unit == "bytes":
-        return "Bytes of images and labels"
+        return " · ".join(["Bytes of images and labels", *axis.shared])
     of = "GPU" if axis.device == "cuda" else (axis.device or "").upper()
-    return f"{of} {'hours' if unit_of(axis).size == HOUR else 'seconds'} on {axis.hardware}"
+    what = f"{of} {'hours' if unit_of(axis).size == HOUR else 'seconds'} on {axis.hardware}"
+    return " · ".join([what, *axis.shared])
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def parts(table: CostTable, axis: CostAxis) -> list[Part]:
     """What the costs of this axis are made of, where it is more than one thing, and the passes of a teacher."""
     unit, rows, found = unit_of(axis), axis.rows, list[Part]()
     if table.by == "cost" and any(row.labelling_seconds for row in rows):
-        found.append(Part("distill", f"distilling, {unit.name}", lambda row: row.distill_seconds, unit))
-        found.append(Part("labelling", f"labelling ≤, {unit.name}", lambda row: row.labelling_seconds, unit))
+        found.append(Part("distill", f"distilling {unit.name}", lambda row: row.distill_seconds, unit))
+        found.append(Part("labelling", f"labelling ≤ {unit.name}", lambda row: row.labelling_seconds, unit))
     elif table.by == "bytes" and any(row.label_bytes for row in rows):
-        found.append(Part("images", f"images, {unit.name}", lambda row: row.image_bytes, unit))
-        found.append(Part("labels", f"labels, {unit.name}", lambda row: row.label_bytes, unit))
+        found.append(Part("images", f"images {unit.name}", lambda row: row.image_bytes, unit))
+        found.append(Part("labels", f"labels {unit.name}", lambda row: row.label_bytes, unit))
     if any(row.teacher_passes is not None for row in rows):
         found.append(Part("passes", "teacher passes", lambda row: row.teacher_passes))
     return found
@@ -81,21 +82,22 @@ def parts(table: CostTable, axis: CostAxis) -> list[Part]:
 
 def columns(table: CostTable, axis: CostAxis) -> list[Column[CostRow]]:
     """The columns that this axis needs."""
-    unit = unit_of(axis)
+    unit, names = unit_of(axis), axis.names
     behind = any(row.better for row in axis.rows)
     return [
-        Column("method", "method", method_name, left=True, folds=True),
+        Column("method", "method", lambda row: marked(row, names[row.id]), left=True, folds=True),
         Column("accuracy", "acc %", lambda row: spread(row.acc_last)),
         Column("interval", "95 % interval", lambda row: accuracy_text(row.acc_last), keep=1),
         Column("amount", unit.name, lambda row: unit.text(row.amount)),
-        *(Column(part.key, part.header, part.text, keep=3) for part in parts(table, axis)),
+        *(Column(part.key, part.header, part.text, keep=3 if part.unit else 4) for part in parts(table, axis)),
         Column("standing", "Pareto front", standing, left=True),
-        *([Column("behind", "behind", lambda row: first_of(row.better), keep=4, left=True)] if behind else []),
+        *([Column("behind", "behind", lambda row: first_better(axis, row), keep=2, left=True)] if behind else []),
     ]
 
 
-def method_name(row: CostRow) -> str:
-    return f"{row.name} †" if row.acc_last is not None and row.acc_last.n == 1 else row.name
+def marked(row: CostRow, name: str) -> str:
+    """A row's name with the sign of one set."""
+    return f"{name} †" if row.acc_last is not None and row.acc_last.n == 1 else name
 
 
 def standing(row: CostRow) -> str:
@@ -105,9 +107,12 @@ def standing(row: CostRow) -> str:
     return "not ranked" if row.reference else f"{row.done} of {row.expected} done"
 
 
-def first_of(names: Sequence[str]) -> str:
-    """The first of rows, and how many more there are."""
-    return "" if not names else names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "")
+def first_better(axis: CostAxis, row: CostRow) -> str:
+    """The first of the rows that are better at no more cost, and how many more there are."""
+    if not row.better:
+        return ""
+    name = next(axis.names[other.id] for other in axis.rows if other.name == row.better[0])
+    return name + (f" +{len(row.better) - 1}" if len(row.better) > 1 else "")
 
 
 def reading(table: CostTable) -> list[str]:
@@ -142,16 +147,17 @@ def print_terminal(board: CostBoard, console: Console) -> None:
 def _print_table(table: CostTable, console: Console) -> None:
     settings = [Text(" · ".join(table.settings), style="dim")] if table.settings else []
     console.print(Group(Text(table.title, style="bold"), *settings))
-    notes = list(table.notes)
+    dropped: dict[str, None] = {}
     for axis in table.axes:
-        names = [method_name(row) for row in axis.rows]
+        names = [marked(row, axis.names[row.id]) for row in axis.rows]
         fitted = Fitted.to(console.width, columns(table, axis), axis.rows, names)
         console.print(Text(heading(axis)))
         print_table(fitted.drawn(axis.rows, _style), console)
-        notes += [note for note in fitted.notes if note not in notes]
+        dropped |= dict.fromkeys(fitted.dropped)
     if table.not_placed:
         console.print(Group(Text(NOT_PLACED), *map(hanging, not_placed(table))))
-    said = [hanging(note, style="dim") for note in (*notes, *table.table_notes)]
+    notes = [*table.notes, *table.table_notes, *too_narrow(list(dropped))]
+    said = [hanging(note, style="dim") for note in notes]
     console.print(Group(Text(" ".join([*table.counted, *reading(table)]), style="dim"), *said, Text()))
 
 

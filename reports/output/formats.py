@@ -39,7 +39,7 @@ def _print_table(table: TableView, console: Console, *, best: bool) -> None:
     above = [Text(table.title, style="bold"), *([Text(" · ".join(settings), style="dim")] if settings else [])]
     console.print(Group(*above))
     print_table(fitted.drawn(table.rows, _style), console)
-    notes = [*table.notes, *fitted.notes]
+    notes = [*table.notes, *too_narrow(fitted.dropped)]
     console.print(Group(Text(legend(table), style="dim"), *(hanging(note, style="dim") for note in notes), Text()))
 
 
@@ -76,12 +76,6 @@ class Fitted(Generic[Shown]):
             dropped.insert(0, first_to_go.header)
         return cls(shown, dropped, max(room, min(least, LEAST_WIDTH)))
 
-    @property
-    def notes(self) -> list[str]:
-        if not self.dropped:
-            return []
-        return [f"Too narrow for: {', '.join(self.dropped)}. A wider terminal or --format csv shows them."]
-
     def drawn(self, rows: Sequence[Shown], style: Callable[[Shown], str]) -> RichTable:
         table = ruled()
         for column in self.shown:
@@ -90,6 +84,13 @@ class Fitted(Generic[Shown]):
             texts = (folded(column.cell(row), self.room) if column.folds else column.cell(row) for column in self.shown)
             table.add_row(*map(Text, texts), style=style(row))
         return table
+
+
+def too_narrow(dropped: Sequence[str]) -> list[str]:
+    """The note on columns that a terminal has no room for."""
+    if not dropped:
+        return []
+    return [f"Too narrow for: {', '.join(dropped)}. A wider terminal or --format csv shows them."]
 
 
 def _width(rows: Sequence[Shown], shown: Sequence[Column[Shown]]) -> int:

@@ -13,6 +13,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.results.words import counted
 from ddbench.reports.statistics.crossed import Summary
+from ddbench.reports.tables.notes import MIXED_HARDWARE
 from ddbench.reports.tables.pareto import Rivals, pareto_front, rivals
 from ddbench.reports.tables.views import Leaderboard, RowView, TableView
 
@@ -29,8 +30,10 @@ class CostRow(Record):
 
     id: str
     """Id of the row: the method as run has the same in every table."""
-    name: str
-    """The method with its qualifiers: no other row of the table has it."""
+    method: str
+    """The method as leaderboards call it."""
+    qualifiers: tuple[str, ...] = ()
+    """What tells this row from others of the table where the name does not: prior, precision, device, version."""
     reference: bool
     """It takes no rank: the whole training set, or a set with test images in it."""
     done: int
@@ -67,6 +70,11 @@ class CostRow(Record):
     why_not: str | None = None
     """Why it is on no axis."""
 
+    @property
+    def name(self) -> str:
+        """The method with its qualifiers: no other row of the table has it."""
+        return " · ".join([self.method, *self.qualifiers])
+
 
 class CostAxis(Record):
     """Rows whose costs can be compared, the cheapest first."""
@@ -78,6 +86,18 @@ class CostAxis(Record):
     hardware: str | None
     """Model of that device, of a CPU with its threads; none for bytes."""
     rows: list[CostRow]
+
+    @property
+    def shared(self) -> list[str]:
+        """The qualifiers that all of several rows have."""
+        common = set.intersection(*(set(row.qualifiers) for row in self.rows)) if len(self.rows) > 1 else set()
+        return [one for one in (self.rows[0].qualifiers if common else ()) if one in common]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Id of a row -> the method with the qualifiers that not all rows share."""
+        shared = self.shared
+        return {r.id: " · ".join([r.method, *(q for q in r.qualifiers if q not in shared)]) for r in self.rows}
 
 
 class CostTable(Record):
@@ -108,7 +128,8 @@ class CostTable(Record):
     notes: list[str]
     """What a reader must know before comparing costs."""
     table_notes: list[str]
-    """What one must know before believing the leaderboard's numbers."""
+    """What one must know before believing the leaderboard's numbers; not that times are of several machines, which have
+    axes of their own here."""
 
 
 class CostBoard(Record):
@@ -144,7 +165,7 @@ def cost_table(table: TableView, by: By) -> CostTable:
         counted=_counted(table, by),
         legend=[],
         notes=[],
-        table_notes=table.notes,
+        table_notes=[note for note in table.notes if not note.startswith(MIXED_HARDWARE)],
     )
     made.legend, made.notes = _legend(made), _notes(made)
     return made
@@ -179,7 +200,8 @@ def _costs(table: TableView, row: RowView) -> CostRow:
     labelling, label_bytes = _labels(table, row)
     return CostRow(
         id=row.id,
-        name=row.name,
+        method=row.method,
+        qualifiers=tuple(row.qualifiers),
         reference=row.reference,
         done=row.done,
         expected=row.expected,
@@ -346,8 +368,7 @@ def _legend(made: CostTable) -> list[str]:
 def _notes(made: CostTable) -> list[str]:
     found = []
     if len(made.axes) > 1:
-        where = "; ".join(f"{', '.join(row.name for row in axis.rows)} on {axis.hardware}" for axis in made.axes)
-        found.append(f"Times of different hardware are not compared, each has a front of its own: {where}.")
+        found.append(f"Times of different hardware are not compared: {len(made.axes)} kinds, each with its own front.")
     for row in (row for axis in made.axes for row in axis.rows):
         if row.done < row.expected and not row.reference:
             found.append(f"{row.name}: {row.done} of {row.expected} students done, so it takes no part in the front.")

@@ -108,12 +108,15 @@ COMPARISON = (
     Columns(Spread, lambda line: line[1].spread[0], prefix="std_a_over_"),
     Columns(Spread, lambda line: line[1].spread[1], prefix="std_b_over_"),
 )
+WHOSE = ("id", "method", "qualifiers", "reference", "done", "expected")
 COSTS = (
     Columns(TableKey, lambda line: line[0], KEY),
     Columns(CostTable, lambda line: line[0], ("by",)),
-    Columns(CostRow, lambda line: line[2], ("id", "name", "reference", "done", "expected")),
+    Columns(CostRow, lambda line: line[2], WHOSE),
     Columns(Summary, lambda line: line[2].acc_last, prefix="acc_last_"),
-    Columns(CostRow, lambda line: line[2], leave=("id", "name", "reference", "done", "expected", "acc_last")),
+    Columns(
+        CostRow, lambda line: line[2], leave=("id", "method", "qualifiers", "reference", "done", "expected", "acc_last")
+    ),
     Columns(CostAxis, lambda line: line[1], ("unit", "device", "hardware"), prefix="amount_"),
 )
 

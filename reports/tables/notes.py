@@ -12,6 +12,7 @@ from ddbench.reports.results.words import counted, extent
 from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
+MIXED_HARDWARE = "Mixed hardware, do not compare times across it."
 FEW = 3
 """Sets below which a method is seldom seen to be noisier than its table."""
 
@@ -191,7 +192,7 @@ def _cost_notes(table: TableView) -> list[str]:
                 methods_of.setdefault(model, []).append(method)
         if len(methods_of) > 1:
             where = "; ".join(f"{', '.join(methods)} on {model}" for model, methods in sorted(methods_of.items()))
-            found.append(f"Mixed hardware, do not compare times across it. {stage.capitalize()}: {where}.")
+            found.append(f"{MIXED_HARDWARE} {stage.capitalize()}: {where}.")
     shared = [row.name for row in table.rows if row.cost.shared_gpu]
     if shared:
         found.append(f"Costs measured on a GPU that others were using are left out: {', '.join(shared)}.")

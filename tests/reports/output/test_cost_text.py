@@ -58,7 +58,7 @@ def test_no_line_is_wider_than_the_terminal_and_every_row_is_there(out: Path, wi
     for row in (row for table in board(out, by).tables for axis in table.axes for row in axis.rows):
         assert row.acc_last is not None
         assert f"{row.acc_last.mean:.2f}" in shown
-        assert row.name[:10] in shown
+        assert row.method[:10] in shown
 
 
 def test_hardware_is_said_and_what_is_not_known_is_listed(out: Path) -> None:
@@ -89,7 +89,7 @@ def test_every_format_has_every_row(out: Path, tmp_path: Path, by: str) -> None:
     found = CostBoard.model_validate_json(run(*common, "--json"))
     (table,) = found.tables
     rows_of = [*(row for axis in table.axes for row in axis.rows), *table.not_placed]
-    assert [line["name"].removeprefix("'") for line in lines] == [row.name for row in rows_of]
+    assert [line["method"].removeprefix("'") for line in lines] == [row.method for row in rows_of]
     assert [line["standing"] for line in lines] == [row.standing for row in rows_of]
     run(*common, "--to", str(tmp_path / "costs.parquet"))
     assert parquet.read_table(tmp_path / "costs.parquet").num_rows == 6
@@ -104,7 +104,7 @@ def test_every_format_has_every_row(out: Path, tmp_path: Path, by: str) -> None:
 def test_python_has_the_table_too(out: Path) -> None:
     frame = ddbench.costs(out, by="bytes")
     lines = lines_of(run("--runs", str(out), "--by", "bytes", "--format", "csv"))
-    assert list(frame["name"]) == [line["name"] for line in lines]
+    assert list(frame["method"]) == [line["method"] for line in lines]
     with pytest.raises(UsageError, match="by='hours': expected cost or bytes"):
         ddbench.costs(out, by="hours")  # type: ignore[arg-type]
 
@@ -145,7 +145,7 @@ def test_units_suit_the_dearest_row(
     unit: Any, device: str | None, amounts: list[float], name: str, texts: list[str]
 ) -> None:
     members = [
-        CostRow(id="x", name="x", reference=False, done=1, expected=1, acc_last=None, amount=amount)
+        CostRow(id="x", method="x", reference=False, done=1, expected=1, acc_last=None, amount=amount)
         for amount in amounts
     ]
     found = cost_text.unit_of(CostAxis(unit=unit, device=device, hardware=None, rows=members))

@@ -183,7 +183,7 @@ def test_hardware_is_never_on_one_axis(folder: Any, make_folder: Any) -> None:
         "Testing GPU": [("gpu", "front")],
     }
     assert [axis.device for axis in found.axes if axis.hardware == "Testing GPU"] == ["cuda"]
-    assert found.notes[0].startswith("Times of different hardware are not compared, each has a front of its own: one")
+    assert found.notes == ["Times of different hardware are not compared: 4 kinds, each with its own front."]
 
 
 def test_the_hours_of_a_gpu_whose_threads_differ_are_one_axis(folder: Any, make_folder: Any) -> None:
@@ -281,7 +281,7 @@ def test_every_row_is_in_the_frame_once(folder: Any, what: By) -> None:
     folder.student(folder.evaluate_spec("ef" * 32), "mine", 70.0, images="ef" * 32)
     found = by(folder, what)
     frame = cost_frame(CostBoard(tables=[found], problems=[]))
-    assert list(frame["name"]) == ["placed", "mine"]
+    assert list(frame["method"]) == ["placed", "mine"]
     assert list(frame["standing"]) == ["front", "not placed"]
     assert list(frame["amount"].isna()) == [False, True]
     assert frame["amount_unit"][0] == ("seconds" if what == "cost" else "bytes")
