@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ddbench.reports.output import number_text
+from ddbench.reports.output.cost_text import heading
 from ddbench.reports.results.predictions import labels_of_test
 from ddbench.reports.results.words import told_apart
+from ddbench.reports.site.cost_section import cost_caption, cost_chart
 from ddbench.reports.site.model import NearestSheet, Site, TablePage
-from ddbench.reports.site.pictures.charts import Point, Series, at, line_chart, scatter_chart
+from ddbench.reports.site.pictures.charts import Series, at, line_chart
 from ddbench.reports.site.pictures.sheets import Sheet
 from ddbench.reports.site.render import Page
 from ddbench.reports.site.run_page import class_ids, class_names, first_run, sheet_of
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import Comparison, Difference, SetScore
 from ddbench.reports.statistics.equivalence import equivalence_p_value, smallest_visible_difference, spread
-from ddbench.reports.tables.pareto import pareto_front
+from ddbench.reports.tables.cost_board import cost_table
 from ddbench.reports.tables.scores import scores_of
 
 SECTION = "Compare"
@@ -40,6 +41,16 @@ class ClassTable:
     classes: Sequence[str]
     rows: Sequence[tuple[str, str, Sequence[float]]]
     """(row id, name, one accuracy for each class)."""
+
+
+@dataclass(frozen=True)
+class CostChart:
+    """Accuracy against cost at one IPC, on one kind of hardware."""
+
+    view: TablePage
+    heading: str
+    chart: Markup
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ def _page(site: Site, slug: str, views: Sequence[TablePage]) -> Page:
             "names": names,
             "data": data,
             "over_ipc": _over_ipc(views, names),
-            "costs": [(view, chart) for view in views if (chart := _against_cost(view, names))],
+            "costs": [chart for view in views for chart in _against_cost(view, names)],
             "spreads": [
                 (v.table.ipc, [(id, names[id], spread(sets)) for id, sets in scores[v.slug].items()]) for v in views
             ],
@@ -167,34 +178,10 @@ def _over_ipc(views: Sequence[TablePage], names: Mapping[str, str]) -> Markup:
     )
 
 
-def _against_cost(view: TablePage, names: Mapping[str, str]) -> Markup:
-    rows = [
-        row
-        for row in view.table.rows
-        if row.acc_last is not None and row.cost.distill_cold_seconds and not row.reference
-    ]
-    costs = [(row.cost.distill_cold_seconds or 0.0, row.acc_last.mean if row.acc_last else 0.0) for row in rows]
-    front = set(pareto_front(costs))
-    points = [
-        Point(
-            x,
-            y,
-            f"{names[row.id]}\n{y:.2f} % for {number_text.seconds(x)} s",
-            y_low=row.acc_last.low if row.acc_last else None,
-            y_high=row.acc_last.high if row.acc_last else None,
-            row=None if index in front else row.id,
-            strong=index in front,
-        )
-        for index, ((x, y), row) in enumerate(zip(costs, rows, strict=True))
-    ]
-    return scatter_chart(
-        points,
-        title="Accuracy against the cold time of distillation",
-        x_label="seconds to distill a set, cold (log)",
-        y_label="acc_last %",
-        log_x=True,
-        front=[points[i] for i in front],
-    )
+def _against_cost(view: TablePage, names: Mapping[str, str]) -> list[CostChart]:
+    """One for each kind of hardware that has several rows."""
+    charts = [(axis, cost_chart(axis, names, by_row=True)) for axis in cost_table(view.table, "cost").axes]
+    return [CostChart(view, heading(axis), chart, cost_caption(axis)) for axis, chart in charts if chart]
 
 
 def _classes(

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddbench.reports.output import columns, number_text
+from ddbench.reports.output import columns, cost_text, number_text
 from ddbench.reports.results.paths import without_paths
 from ddbench.reports.site.pictures.bars import bar_scale, interval_bar
 
@@ -58,7 +58,11 @@ def environment(public: bool) -> Environment:
         "accuracy_interval": columns.accuracy_text,
         "rank": columns.rank,
         "gap": columns.gap,
+        "cost_standing": cost_text.standing,
+        "marked": cost_text.marked,
+        "first_better": cost_text.first_better,
         "images": columns.images,
+        "label_bytes": columns.label_bytes,
         "interval": lambda of: number_text.interval(of.low, of.high),
         "signed_interval": lambda of: number_text.signed_interval(of.low, of.high),
         "bar": interval_bar,

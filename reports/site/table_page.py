@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ddbench.reports.output.columns import counts_differ, legend
 from ddbench.reports.results.parameters import Origin, method_of, origin, real_images_read
 from ddbench.reports.results.rows import DistillCell
+from ddbench.reports.site.cost_section import cost_sections
 from ddbench.reports.site.model import Site, TablePage, run_id
 from ddbench.reports.site.pictures.bars import scale_of
 from ddbench.reports.site.pictures.sheets import Sheet
@@ -56,6 +57,7 @@ def _page(site: Site, view: TablePage) -> Page:
             # References, which may lie far off, are cut.
             "scale": scale_of(row.acc_last for row in table.rows if not row.reference),
             "legend": legend(table),
+            "costs": cost_sections(site, table),
             "thumbnails": (THUMBNAILS, THUMBNAIL_SIDE),
             "has": _columns(table, shown),
             "cost_classes": sorted({row.cost_class for row in table.rows if row.cost_class}),
@@ -103,5 +105,7 @@ def _columns(table: TableView, shown: list[ShownRow]) -> dict[str, bool]:
         "guidance": any(view.guidance_nats is not None for view in shown),
         "incomplete": any(row.done < row.expected for row in rows),
         "origin": any(row.origin.bundles for row in rows),
+        "passes": any(row.teacher_passes is not None for row in rows),
+        "labels": any(row.label_bytes is not None or row.stored_label_bytes is not None for row in rows),
         "prior": any(row.prior is not None for row in rows),
     }

@@ -25,11 +25,12 @@ from ddbench.reports.output.figures.parts import (
 )
 from ddbench.reports.output.figures.style import GREY, MAIN, PALE, SMALL_POINTS, blank, plain_seconds, shown
 from ddbench.reports.output.formats import folded
+from ddbench.reports.tables.cost_board import CostAxis, cost_table
 from ddbench.reports.tables.methods_as_run import methods_as_run
-from ddbench.reports.tables.pareto import pareto_front
 from ddbench.reports.tables.views import RowView, TableView
 
 LINE_INCHES = 0.155
+COST, COST_WITH_LABELS = "time to distill a set, cold, seconds", "time to distill a set, cold, and to label, seconds"
 
 # Accuracy by method ---------------------------------------------------------------------------------------------------
 
@@ -84,25 +85,26 @@ def _marks_said(rows: Sequence[RowView]) -> str:
 
 
 def against_cost(table: TableView, inches: float) -> Drawing | str:
-    """Mean accuracy against the cold wall-clock of making a set, with the Pareto front. A text if there is none."""
-    names = {one.rows[0]: one.name for one in methods_as_run([table])}
+    """Mean accuracy against what distilling a set and labelling cost, with the Pareto front; of the hardware with the
+    most rows, since times of others do not belong on its axis. A text if there is none."""
+    names = {table.rows[one.rows[0]].id: one.name for one in methods_as_run([table])}
+    axes_found = cost_table(table, "cost").axes
     found = [
-        (row.cost.distill_cold_seconds, row.acc_last, names[index])
-        for index, row in enumerate(table.rows)
-        if row.acc_last is not None and row.cost.distill_cold_seconds and not row.reference
+        (row.amount, row.acc_last, names[row.id], row.on_front)
+        for row in (axes_found[0].rows if axes_found else ())
+        if row.acc_last is not None and row.amount and not row.reference
     ]
     if len(found) < 2:
         return f"{table.title}: no accuracy against cost, which needs two methods with measured time"
-    points = [(seconds, summary.mean) for seconds, summary, _ in found]
-    front = pareto_front(points)
+    points = [(seconds, summary.mean) for seconds, summary, _, _ in found]
+    front = [index for index, (_, _, _, on_front) in enumerate(found) if on_front]
     numbered = len(found) > MOST_NAMED
     per_line = max(1, round(inches / 1.4))
     lines = math.ceil(len(found) / per_line) if numbered else 0
     figure = blank(inches, 2.3 + 0.13 * lines)
     axes, key = figure.subplots(2, 1, height_ratios=[2.3, 0.13 * lines]) if numbered else (figure.subplots(), None)
     axes.set_xscale("log")
-    for index, (seconds, summary, _) in enumerate(found):
-        strong = index in front
+    for seconds, summary, _, strong in found:
         interval_line(axes, seconds, summary, MAIN if strong else PALE)
         axes.plot(
             seconds,
@@ -113,13 +115,14 @@ def against_cost(table: TableView, inches: float) -> Drawing | str:
             zorder=3,
         )
     stairs = sorted(points[index] for index in front)
-    axes.plot(*zip(*stairs, strict=True), color=MAIN, drawstyle="steps-post", linestyle=":", zorder=1)
+    if stairs:
+        axes.plot(*zip(*stairs, strict=True), color=MAIN, drawstyle="steps-post", linestyle=":", zorder=1)
     times = [seconds for seconds, _ in points]
     if max(times) < 100 * min(times):
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(plain_seconds))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("time to distill a set, cold, seconds")
+    axes.set_xlabel(COST if table.teacher is None else COST_WITH_LABELS)
     axes.set_ylabel(ACCURACY)
     axes.margins(x=0.12)
     fit(axes, [mean for _, mean in points])
@@ -129,15 +132,26 @@ def against_cost(table: TableView, inches: float) -> Drawing | str:
     }
     if key is not None:
         _key(key, [f"{texts[i]}  {found[i][2]}" for i in order], per_line, round((inches - 0.6) / per_line / 0.07))
-    bars = [((x, s.low), (x, s.high)) for x, s, _ in found if s.low is not None and s.high is not None]
+    bars = [((x, s.low), (x, s.high)) for x, s, _, _ in found if s.low is not None and s.high is not None]
     steps = [((x, y), (next_x, y)) for (x, y), (next_x, _) in pairwise(stairs)]
     label_points(axes, [points[i] for i in order], [texts[i] for i in order], [*bars, *steps], size=SMALL_POINTS)
     caption = (
-        f"{setting([table])} Mean accuracy against the wall-clock of making one distilled set (what came "
-        "from a cache at its original cost). Filled and joined: the Pareto front. Lines: 95 % "
-        "intervals over distilled sets; they may run beyond the axes."
+        f"{setting([table])} Mean accuracy against the wall-clock on {axes_found[0].hardware} of making one distilled "
+        f"set (what came from a cache at its original cost){_labelling(table)}. Filled and joined: the Pareto front by "
+        f"the means. Lines: 95 % intervals over distilled sets; they may run beyond the axes."
+        f"{_elsewhere(axes_found[1:])}"
     )
     return Drawing(slug(table, ipc=True, kind="cost"), figure, caption)
+
+
+def _labelling(table: TableView) -> str:
+    return "" if table.teacher is None else " and of one student's training, within which its teacher labels"
+
+
+def _elsewhere(axes: Sequence[CostAxis]) -> str:
+    """Rows whose times are of other hardware."""
+    names = [row.name for axis in axes for row in axis.rows]
+    return f" Measured on other hardware and not shown: {', '.join(names)}." if names else ""
 
 
 def _key(axes: Axes, entries: Sequence[str], per_line: int, longest: int) -> None:

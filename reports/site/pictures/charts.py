@@ -71,6 +71,10 @@ class Point:
     """Id of the row, by which the page's script shows and hides it."""
     strong: bool = False
     """Drawn filled and labelled (on the Pareto front, say); the others' names are in their tooltips."""
+    named: bool = False
+    """Labelled although it is not strong."""
+    kind: str = ""
+    """A further class of the style sheet."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +183,13 @@ def scatter_chart(
     log_x: bool = False,
     diagonal: bool = False,
     front: Sequence[Point] = (),
+    y_range: tuple[float, float] | None = None,
     height: int = HEIGHT,
 ) -> Markup:
     """Named dots with intervals.
 
     Args:
+        y_range: where the vertical axis ends; intervals are cut there.
         diagonal: draw y = x, with one scale for both axes.
         front: points to join by steps, from the lowest x (a Pareto front).
     """
@@ -194,7 +200,7 @@ def scatter_chart(
     drawings = []
     for kind, width in WIDTHS.items():
         x = axis(xs + (ys if diagonal else []), LEFT, width - RIGHT, log=log_x, bins=int(width / 100))
-        y = axis(ys + (xs if diagonal else []), height - BOTTOM, TOP)
+        y = axis(y_range or ys + (xs if diagonal else []), height - BOTTOM, TOP)
         drawn = [_frame(x, y, x_label, y_label)]
         if diagonal:
             low, high = max(x.low, y.low), min(x.high, y.high)
@@ -206,7 +212,8 @@ def scatter_chart(
             for point in rest:
                 steps += [f"{px(x(point.x))},{steps[-1].partition(',')[2]}", f"{px(x(point.x))},{px(y(point.y))}"]
             drawn.append(f'<polyline class="front" points="{" ".join(steps)}"/>')
-        labels = _Labels(x.end, [(x(p.x), y(p.y)) for p in points])
+        whiskers = [(x(p.x), y(p.y_high), y(p.y_low)) for p in points if p.y_low is not None and p.y_high is not None]
+        labels = _Labels(x.end, [(x(p.x), y(p.y)) for p in points], whiskers)
         drawn += [_dot(point, x, y, labels) for point in sorted(points, key=lambda p: not p.strong)]
         drawings.append(_svg(drawn, title, kind, height))
     return Markup("").join(drawings)
@@ -261,22 +268,34 @@ def spread_out(wanted: Sequence[float], apart: float, low: float, high: float) -
 
 
 class _Labels:
-    """Where names of dots stand: none on top of another or of a dot, none outside."""
+    """Where names of dots stand: none on top of another or of a dot, none outside, and across an interval only where
+    there is no other place."""
 
-    def __init__(self, right: float, dots: Iterable[tuple[float, float]]) -> None:
+    def __init__(
+        self, right: float, dots: Iterable[tuple[float, float]], whiskers: Sequence[tuple[float, float, float]] = ()
+    ) -> None:
+        """Args: whiskers: (x, upper end, lower end) of each interval, pixels."""
         self.right, self.taken = right, [(at - 5, at + 5, level + 4) for at, level in dots]
+        self.whiskers = whiskers
 
     def place(self, at: float, level: float, text: str) -> tuple[float, float, str] | None:
         """(x, y, anchor) of a free place beside a dot; None if there is none."""
         length = LETTER * len(text)
+        found = []
         for below in (4 + lines * LINE_HEIGHT for lines in (0, -1, 1, -2, 2)):
             for anchor, start in (("start", at + 7), ("end", at - 7 - length)):
                 end, line = start + length, level + below
                 free = all(abs(line - y) >= LINE_HEIGHT or end < a or start > b for a, b, y in self.taken)
                 if free and start >= LEFT and end <= self.right and line > TOP + 4:
-                    self.taken.append((start, end, line))
-                    return (at + 7 if anchor == "start" else at - 7), line, anchor
-        return None
+                    found.append((start, end, line, anchor))
+        if not found:
+            return None
+        start, end, line, anchor = next((one for one in found if not self._crossed(*one[:3])), found[0])
+        self.taken.append((start, end, line))
+        return (at + 7 if anchor == "start" else at - 7), line, anchor
+
+    def _crossed(self, start: float, end: float, line: float) -> bool:
+        return any(start < x < end and top < line and low > line - LINE_HEIGHT for x, top, low in self.whiskers)
 
 
 def _dot(point: Point, x: Axis, y: Axis, labels: _Labels) -> str:
@@ -286,30 +305,32 @@ def _dot(point: Point, x: Axis, y: Axis, labels: _Labels) -> str:
         parts.append(_whisker(at, y(point.y_low), y(point.y_high)))
     parts.append(f'<circle cx="{px(at)}" cy="{px(level)}" r="4"/>')
     name = point.label.partition("\n")[0]
-    if point.strong and (place := labels.place(at, level, name)) is not None:
+    if (point.strong or point.named) and (place := labels.place(at, level, name)) is not None:
         left, line, anchor = place
         parts.append(f'<text x="{px(left)}" y="{px(line)}" text-anchor="{anchor}">{escape(name)}</text>')
-    kind = "dot strong" if point.strong else "dot"
+    kind = " ".join(filter(None, ("dot", "strong" if point.strong else "", point.kind)))
     group = f'<g class="{kind}"{_row(point.row)}>{"".join(parts)}</g>'
     return f'<a href="{escape(point.href)}">{group}</a>' if point.href else group
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str, x_names: Sequence[str] = ()) -> str:
-    floor, parts = y.start, []
+    """Grid, ticks and labels: the lines of the grid are one path, since a site has tens of thousands of them."""
+    floor = y.start
     ticks = list(enumerate(x_names)) if x_names else list(zip(x.ticks, numbers(x.ticks), strict=True))
     longest = int((x.end - x.start) / max(1, len(ticks)) / LETTER)
+    grid, below, beside = [], [], []
     for tick, text in ticks:
         at, shown = px(x(tick)), text if not x_names or len(text) <= longest else f"{text[: max(1, longest - 1)]}…"
-        parts.append(f'<line x1="{at}" x2="{at}" y1="{px(y.end)}" y2="{px(floor)}"/>')
-        parts.append(f'<text x="{at}" y="{px(floor + 15)}" text-anchor="middle">{escape(shown)}</text>')
+        grid.append(f"M{at} {px(y.end)}V{px(floor)}")
+        below.append(f'<text x="{at}" y="{px(floor + 15)}">{escape(shown)}</text>')
     for tick, text in zip(y.ticks, numbers(y.ticks), strict=True):
-        at = px(y(tick))
-        parts.append(f'<line x1="{px(x.start)}" x2="{px(x.end)}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{px(x.start - 6)}" y="{px(y(tick) + 4)}" text-anchor="end">{text}</text>')
+        grid.append(f"M{px(x.start)} {px(y(tick))}H{px(x.end)}")
+        beside.append(f'<text x="{px(x.start - 6)}" y="{px(y(tick) + 4)}">{text}</text>')
     across, middle = px((x.start + x.end) / 2), px((y.end + floor) / 2)
-    parts.append(f'<text x="{across}" y="{px(floor + BOTTOM - 8)}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text transform="translate(12,{middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
-    return f'<g class="axes">{"".join(parts)}</g>'
+    below.append(f'<text x="{across}" y="{px(floor + BOTTOM - 8)}">{escape(x_label)}</text>')
+    below.append(f'<text transform="translate(12,{middle}) rotate(-90)">{escape(y_label)}</text>')
+    centred, right = (f'<g text-anchor="{at}">{"".join(t)}</g>' for at, t in (("middle", below), ("end", beside)))
+    return f'<g class="axes"><path d="{"".join(grid)}"/>{centred}{right}</g>'
 
 
 def numbers(ticks: Sequence[float]) -> list[str]:

@@ -117,6 +117,18 @@ def test_cost_marks_the_pareto_front(folder: Any) -> None:
     assert {text.get_text() for text in axes.texts} >= {"dear", "good", "cheap", "bad"}
 
 
+def test_cost_shows_one_kind_of_hardware(folder: Any, make_folder: Any) -> None:
+    filled(folder, {"good": (85.0,), "cheap": (60.0,)})
+    other = {"hardware": {"cpu": "Another CPU", "gpus": []}, "device": "cpu"}
+    make_folder(folder.out, environment=other).method("elsewhere", [[90.0], [91.0]], ipc=1)
+    table = build(rows.read(folder.out)).tables[0]
+    with figure_style.style():
+        made = drawn(per_table.against_cost(table, 3.25))
+    assert {text.get_text() for text in made.figure.axes[0].texts} >= {"good", "cheap"}
+    assert "elsewhere" not in {text.get_text() for text in made.figure.axes[0].texts}
+    assert made.caption.endswith("Measured on other hardware and not shown: elsewhere.")
+
+
 def test_many_methods_are_numbered_with_a_key(folder: Any) -> None:
     table = filled(folder, {f"method-{i:02d}": (50.0 + i,) for i in range(15)}, sets=2)[0]
     with figure_style.style():

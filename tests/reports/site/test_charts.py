@@ -62,6 +62,16 @@ def test_no_name_of_a_dot_hides_another_dot() -> None:
                 assert beside or abs(float(line) - 4 - level) >= 10, name
 
 
+@pytest.mark.parametrize(("low", "high", "anchor"), [(50, 70, "end"), (50, 55, "start"), (None, None, "start")])
+def test_a_name_does_not_cross_an_interval_where_it_has_another_place(
+    low: float | None, high: float | None, anchor: str
+) -> None:
+    ends = [Point(0, 40, "low"), Point(4, 80, "high")]
+    points = [Point(2, 65, "name", named=True), Point(2.1, 52, "other", y_low=low, y_high=high), *ends]
+    wide = str(scatter_chart(points, title="t", x_label="x", y_label="y")).partition("</svg>")[0]
+    assert re.findall(r'text-anchor="(start|end)">name<', wide) == [anchor]
+
+
 def test_bars_and_their_drawn_scale_agree() -> None:
     within = (40.0, 60.0)
     head = str(bar_scale(within))
