@@ -236,7 +236,7 @@ class DistillResult(Result):
     kind: Literal["distill"] = "distill"
     n_images: int | None = None
     image_bytes: int | None = None
-    """What its image files take as they lie in the results folder, without labels; None: not recorded."""
+    """What its image files take as the cell wrote them, without labels; None: not recorded."""
     shards: list[ShardRecord] = []
     """The shards that made this set; empty where it was made in one piece."""
     guidance: dict[str, list[float]] = {}
