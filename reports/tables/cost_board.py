@@ -361,7 +361,9 @@ def _legend(made: CostTable) -> list[str]:
     }
     found = [text for standing, text in said.items() if standing in shown]
     if found:
-        found.append("The test is the leaderboard's: two-sided 5 %, per pair. Costs are means, taken as they are.")
+        chance = ": small differences of times may be chance." if made.by == "cost" else "."
+        found.append("The test is the leaderboard's: two-sided 5 %, per pair.")
+        found.append(f"Costs are means, taken as they are{chance}")
     return found
 
 
