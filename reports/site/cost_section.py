@@ -18,6 +18,9 @@ from ddbench.reports.tables.views import TableView
 TITLES: dict[By, str] = {"cost": "Accuracy against cost", "bytes": "Accuracy against bytes"}
 LOG_FROM = 10
 """The dearest by the cheapest from which the axis is logarithmic."""
+ALIKE = 1.1
+"""The dearest by the cheapest below which costs are nearly the same, and are drawn so: an axis of their differences
+alone would show a chasm."""
 REFERENCE_WITHIN = 3
 """A reference that is dearer than all rows, or cheaper, by a larger factor is not drawn: the axis would have room for
 nothing else."""
@@ -93,7 +96,8 @@ def cost_chart(axis: CostAxis, names: Mapping[str, str], *, by_row: bool = False
     if len(rows) < 2:
         return Markup("")
     amounts = [row.amount or 0.0 for row in rows]
-    log = min(amounts) > 0 and max(amounts) >= LOG_FROM * min(amounts)
+    low, high = min(amounts), max(amounts)
+    log = low > 0 and high >= LOG_FROM * low
     points = [_point(row, names[row.id], unit, by_row=by_row) for row in rows]
     if len(points) <= MOST_NAMED and not by_row:
         points = [replace(point, named=True) for point in points]
@@ -105,6 +109,7 @@ def cost_chart(axis: CostAxis, names: Mapping[str, str], *, by_row: bool = False
         x_label=unit.name + (" (log)" if log else ""),
         y_label="acc_last %",
         log_x=log,
+        x_also=[edge / unit.size for edge in (low / ALIKE, high * ALIKE)] if high < ALIKE * low else (),
         front=[point for point, row in zip(points, rows, strict=True) if row.on_front],
         y_range=scale_of(taking_part or [row.acc_last for row in rows], aside),
     )

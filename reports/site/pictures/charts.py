@@ -183,19 +183,21 @@ def scatter_chart(
     log_x: bool = False,
     diagonal: bool = False,
     front: Sequence[Point] = (),
+    x_also: Sequence[float] = (),
     y_range: tuple[float, float] | None = None,
     height: int = HEIGHT,
 ) -> Markup:
     """Named dots with intervals.
 
     Args:
+        x_also: values for which the horizontal axis has room too.
         y_range: where the vertical axis ends; intervals are cut there.
         diagonal: draw y = x, with one scale for both axes.
         front: points to join by steps, from the lowest x (a Pareto front).
     """
     if not points:
         return Markup("")
-    xs = [p.x for p in points]
+    xs = [*(p.x for p in points), *x_also]
     ys = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None]
     drawings = []
     for kind, width in WIDTHS.items():

@@ -71,6 +71,15 @@ def test_nothing_is_drawn_of_one_row(folder: Any) -> None:
     assert cost_chart(axis, axis.names) == ""
 
 
+def test_costs_that_are_nearly_the_same_stand_together(folder: Any) -> None:
+    for name, count in (("a", 100_000), ("b", 100_100)):
+        folder.method(name, [[50.0], [60.0]], distill={"image_bytes": count})
+    axis = axis_of(folder, "bytes")
+    wide = str(cost_chart(axis, axis.names)).partition("</svg>")[0]
+    (first, second) = map(float, re.findall(r'circle cx="([\d.]+)"', wide))
+    assert abs(first - second) < 10, "pixels of 1,000"
+
+
 def test_costs_of_nothing_are_drawn(folder: Any) -> None:
     for name, seconds in (("a", 0.0), ("b", 0.0), ("c", 7.0)):
         folder.method(name, [[50.0], [60.0]], distill={"cost": folder.cost(seconds)})
