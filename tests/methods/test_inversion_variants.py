@@ -183,7 +183,7 @@ def test_a_committee_in_turn_has_one_teacher_a_step(make_task: Any, random_image
     assert params.teachers == ("resnet18_bn", "timm:densenet121", "shufflenet_v2_x1_0", "timm:mobilenetv2_100")
 
 
-@pytest.mark.parametrize("name", sorted({*of("cv-dd").teachers, *of("fadrm-plus").teachers}))
+@pytest.mark.parametrize("name", sorted({*of("cv-dd").teachers, *of("fadrm-plus").teachers, *of("g-vbsm").teachers}))
 def test_every_papers_teacher_can_be_built_and_has_batch_norm(name: str) -> None:
     network = networks.build(name, 3, 64, generator=torch.Generator())
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) >= 20
@@ -320,3 +320,17 @@ def test_variants_are_the_papers() -> None:
     assert (SRE2L.steps, SRE2L.image_learning_rate, SRE2L.batch, SRE2L.min_scale) == (4000, 0.25, 100, 0.08)
     assert (SRE2L.statistics_weight, SRE2L.first_layer_weight, SRE2L.variance_weight) == (0.01, 10, 1)
     assert starts.RDEDParams().pool == SRE2L.pool == 300
+
+
+def test_g_vbsm_and_edc_are_the_papers() -> None:
+    ours = {entry.name: dict(entry.overrides) for entry in METHODS if entry.name in ("g-vbsm", "edc")}
+    four = "resnet18_bn+timm:mobilenetv2_100+timm:efficientnet_b0+shufflenet_v2_x0_5"
+    assert ours["g-vbsm"] == {
+        "network": four, "order": "within", "batch": 40, "image_learning_rate": 0.1, "convolution_statistics": True,
+        "statistics_momentum": 0.4, "densification_weight": 1.0,
+    }  # fmt: skip
+    assert ours["edc"] == {
+        "network": f"{four}+alexnet", "order": "within", "batch": 20, "steps": 1000, "image_learning_rate": 0.05,
+        "min_scale": 0.5, "jitter": 0.0, "start": "collages-shuffled", "statistics_weight": 0.1,
+        "convolution_statistics": True, "statistics_momentum": 0.8, "class_statistics_share": 0.5,
+    }  # fmt: skip
