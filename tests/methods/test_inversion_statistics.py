@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.seeds import stream
+from ddbench.benchmark.protocols import networks
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.cifar import Cifar10
 from ddbench.datasets.imagenet.subsets import Nette
@@ -428,3 +429,24 @@ def test_alexnet_is_refused_where_images_are_too_small() -> None:
     params = InversionParams(**EDC, network="resnet18_bn+alexnet")
     assert "alexnet needs images of at least 63 px and these have 32" in str(params.unsupported(Cifar10))
     assert params.unsupported(Nette) is None
+
+
+FOUR = ("resnet18_bn", "timm:mobilenetv2_100", "timm:efficientnet_b0", "shufflenet_v2_x0_5")
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"), [*((name, side) for name in FOUR for side in (32, 64)), ("alexnet", 64)]
+)
+def test_every_layer_of_the_papers_teachers_is_seen(name: str, image_size: int) -> None:
+    """Down to maps of one place, and with a gradient through all of them."""
+    network = networks.build(name, 3, image_size, generator=stream(0, "weights")).eval().requires_grad_(False)
+    inputs = LayerInputs(network, name, convolutions=True)
+    images = torch.rand(2, 3, image_size, image_size, generator=stream(0, "x"), requires_grad=True)
+    with inputs.seen() as found:
+        network(images)
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in inputs.layers)
+    assert len(found) == len(inputs.layers) + convolutions
+    distance = inputs.distance(found, [Moments(0 * one.mean, 0 * one.variance) for one in found], 10.0, 1.0)
+    (gradient,) = torch.autograd.grad(distance, images)
+    assert gradient.isfinite().all()
+    assert gradient.abs().amax((1, 2, 3)).min() > 0
