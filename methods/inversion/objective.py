@@ -100,10 +100,11 @@ class Objective:
     def _matching(self, found: list[Moments], labels: Tensor) -> Tensor:
         p, now = self.params, self.running.update(found)
         weights, share = (p.first_layer_weight, p.variance_weight), p.class_statistics_share
-        apart = self.inputs.distance(now, self.targets.whole, *weights)
-        if share:
-            of_classes = self.inputs.distance(now, self.targets.of(labels), *weights)
-            apart = (1 - share) * apart + share * of_classes
+        apart = torch.zeros((), device=labels.device)
+        if share < 1:
+            apart = apart + (1 - share) * self.inputs.distance(now, self.targets.whole, *weights)
+        if share > 0:
+            apart = apart + share * self.inputs.distance(now, self.targets.of(labels), *weights)
         return p.statistics_weight * apart
 
 

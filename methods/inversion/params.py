@@ -69,10 +69,10 @@ class InversionParams(ObserverParams):
         ),
     ] = "noise"
     order: Annotated[
-        Literal["across", "within"],
+        Literal["across", "within", "class"],
         Field(
-            description="Images that are optimised together: one of each class, round after round; or all of a class, "
-            "then the next class."
+            description="Images that are optimised together: one of each class, round after round; all of a class, "
+            "then the next class; or those of one class alone."
         ),
     ] = "across"
     batch: Annotated[
@@ -137,7 +137,17 @@ class InversionParams(ObserverParams):
             ge=0,
             le=1,
             description="Weight of the distance to statistics of the batch's classes; that to those of all images has "
-            "the rest (EDC: 0.5).",
+            "the rest (EDC: 0.5; LPLD: 1).",
+            exclude_if=_unset,
+        ),
+    ] = 0.0
+    class_statistics_momentum: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of each further real image in the statistics of its class, a running mean in random "
+            "order (LPLD: 0.1); 0: all count alike.",
             exclude_if=_unset,
         ),
     ] = 0.0
@@ -213,6 +223,8 @@ class InversionParams(ObserverParams):
         bare = [name for name in self.teachers if name in WITHOUT]
         if bare and not self.convolution_statistics:
             raise ValueError(f"{bare[0]} has no BatchNorm to match; set convolution_statistics=true, or leave it out")
+        if self.class_statistics_momentum and not self.class_statistics_share:
+            raise ValueError("class_statistics_momentum is for statistics of classes; set class_statistics_share too")
         if self.stage_scale < 1 and self.convolution_statistics:
             raise ValueError(
                 "convolution_statistics are of the run's side, and stage_scale below 1 changes the side; leave it at 1"

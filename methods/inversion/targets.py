@@ -1,9 +1,9 @@
 """What a batch's statistics are compared with: BatchNorm's running statistics, or those of the real images.
 
 The second come from one pass of the trained teacher over all training images, each seen as one random crop (G-VBSM,
-EDC). Of all images: their mean and biased variance as of one great batch. Of a class (EDC): the same mean, and the mean
-of the variances within each image. No program's way to add up its batches is followed, so that neither the batch size
-nor the order of images changes a target.
+EDC). Of all images: their mean and biased variance as of one great batch. Of a class: the mean, over its images, of the
+means and variances within each (EDC), or a running mean of them in random order (LPLD). No program's way to add up its
+batches is followed, so that the batch size changes no target.
 
 Legend: K classes, B images, D numbers: the channels and blocks of all statistics, one after another.
 """
@@ -68,7 +68,7 @@ def load_targets(task: DistillTask, params: InversionParams, teacher: Observer, 
     whole = [own or seen for own, seen in zip(kept, passed, strict=True)]
     if not params.class_statistics_share:
         return Targets(whole)
-    by_class = [Moments(*both) for both in zip(parted("mean"), parted("variance_within"), strict=True)]
+    by_class = [Moments(*both) for both in zip(parted("class_mean"), parted("class_variance"), strict=True)]
     return Targets(whole, by_class)
 
 
@@ -90,8 +90,8 @@ def _of_all(
 def _of_class(
     task: DistillTask, params: InversionParams, teacher: Observer, inputs: LayerInputs, class_index: int
 ) -> Mapping[str, np.ndarray]:
-    """`mean`, `variance` and `variance_within` (mean of those within an image) of one class, (D,) float64; `lengths` of
-    the statistics."""
+    """Of one class `mean` and `variance` as of one batch, and `class_mean` and `class_variance` of those within images,
+    (D,) float64; `lengths` of the statistics."""
     class_id = task.class_ids[class_index]
 
     def make() -> dict[str, np.ndarray]:
@@ -104,11 +104,13 @@ def _of_class(
             lengths = [one.mean.shape[1] for one in found]
             means.append(torch.cat([one.mean for one in found], 1).double().cpu().numpy())
             variances.append(torch.cat([one.variance for one in found], 1).double().cpu().numpy())
-        mean, within = np.concatenate(means), np.concatenate(variances).mean(0)
+        mean, variance = np.concatenate(means), np.concatenate(variances)
+        shares = _shares(task, params.class_statistics_momentum, class_id, len(indices))[:, None]
         return {
             "mean": mean.mean(0),
-            "variance": within + mean.var(0),
-            "variance_within": within,
+            "variance": variance.mean(0) + mean.var(0),
+            "class_mean": (shares * mean).sum(0),
+            "class_variance": (shares * variance).sum(0),
             "lengths": np.array(lengths),
         }
 
@@ -119,9 +121,20 @@ def _of_class(
         "device": task.device.type,
         "seed": task.seed,
         "crop_scale": CROP_SCALE,
-        **params.model_dump(include={"flip", "convolution_statistics"}),
+        **params.model_dump(include={"flip", "convolution_statistics", "class_statistics_momentum"}),
     }
     return task.cache.arrays("statistics", key, make)
+
+
+def _shares(task: DistillTask, momentum: float, class_id: str, count: int) -> np.ndarray:
+    """What each of the class's images counts in its statistics, 1 in all: (count,). The last of a running mean has the
+    share `momentum`, those before it `momentum` of what is left."""
+    if not momentum:
+        return np.full(count, 1 / count)
+    order = torch.randperm(count, generator=task.stream("inversion order", class_id)).numpy()
+    shares = np.empty(count)
+    shares[order] = momentum * (1 - momentum) ** np.arange(count)[::-1]
+    return shares / shares.sum()
 
 
 def _crops(task: DistillTask, params: InversionParams, indices: np.ndarray) -> Tensor:

@@ -37,6 +37,8 @@ G_VBSM: dict[str, Any] = {
 }  # fmt: skip
 EDC: dict[str, Any] = {"convolution_statistics": True, "statistics_momentum": 0.8, "class_statistics_share": 0.5}
 
+LPLD: dict[str, Any] = {"class_statistics_share": 1.0, "class_statistics_momentum": 0.1, "order": "class"}
+
 
 @pytest.fixture
 def task(make_task: Any, random_images: Any) -> Callable[..., DistillTask]:
@@ -121,11 +123,11 @@ def inputs_of_convolutions(teacher: Teacher, images: Tensor) -> list[np.ndarray]
         return [x.double().numpy() for x in (normalised, torch.relu(norm(conv(normalised))))]
 
 
-def real_crops(task: DistillTask, indices: Sequence[int]) -> Tensor:
+def real_crops(task: DistillTask, indices: Sequence[int], flip: bool = True) -> Tensor:
     """Each image's crop, drawn by its name."""
     pixels = torch.from_numpy(task.train.read(indices)).permute(0, 3, 1, 2) / 255
     crops = [
-        view.draw(8, CROP_SCALE, 0, True, stream(0, "inversion crops", task.train.names[i])).of(pixels[k : k + 1])
+        view.draw(8, CROP_SCALE, 0, flip, stream(0, "inversion crops", task.train.names[i])).of(pixels[k : k + 1])
         for k, i in enumerate(indices)
     ]
     return torch.cat(crops)
@@ -174,6 +176,45 @@ def test_the_classes_of_a_batch_count_as_often_as_they_are_in_it(task: Any) -> N
     for one, classes in zip(mixed, found.by_class, strict=True):
         torch.testing.assert_close(one.mean, 0.75 * classes.mean[2] + 0.25 * classes.mean[0])
         torch.testing.assert_close(one.variance, 0.75 * classes.variance[2] + 0.25 * classes.variance[0])
+
+
+def test_a_running_class_statistic_is_that_of_its_last_images(task: Any) -> None:
+    """Written out as a loop over the class's images in the order drawn, begun with the first."""
+    now, teacher = task(), Teacher()
+    found = load_targets(now, InversionParams(**PLAIN | LPLD), teacher, "it")
+    crops, order = (
+        real_crops(now, range(12, 24), flip=False),
+        torch.randperm(12, generator=stream(0, "inversion order", "b")),
+    )
+    inputs = teacher.layers[0](teacher.normalise(crops)).double()
+    mean, variance, weight = torch.zeros(4), torch.zeros(4), 0.0
+    for i in order.tolist():
+        one = moments(inputs[i : i + 1])
+        mean, variance, weight = 0.9 * mean + 0.1 * one.mean, 0.9 * variance + 0.1 * one.variance, 0.9 * weight + 0.1
+    torch.testing.assert_close(found.by_class[0].mean[1].double(), mean / weight, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.by_class[0].variance[1].double(), variance / weight, atol=1e-5, rtol=1e-5)
+
+
+def test_statistics_of_the_class_alone_are_matched(task: Any) -> None:
+    keys, labels, teacher, now = [(1, 0), (1, 1)], torch.tensor([1, 1]), Teacher(), task(ipc=2)
+    found = inversion(now, keys, [teacher], steps=10, image_learning_rate=0.05, start="real", **LPLD)
+    start = found.images.detach().clone()
+    found.step()
+    other = Teacher()  # whose layers keep what the class's images have
+    for layer, one in zip((other.layers[1], other.layers[4]), found.objectives[0].targets.by_class, strict=True):
+        layer.kept = Moments(one.mean[1], one.variance[1])
+
+    def loss(x: Tensor, _: int) -> Tensor:
+        x1 = other.layers[0](x)
+        x2 = other.layers[3](torch.relu(other.layers[1](x1)))
+        total = F.cross_entropy(other.layers(x), labels)
+        for x, layer, weight in ((x1, other.layers[1], 10), (x2, other.layers[4], 1)):
+            here = moments(x)
+            apart = (here.mean - layer.kept.mean).norm() + (here.variance - layer.kept.variance).norm()
+            total = total + 0.01 * weight * apart
+        return total
+
+    torch.testing.assert_close(found.images.detach(), adam_by_hand(start, loss, 1, 0.05, 10), atol=1e-5, rtol=0)
 
 
 # The running mean -----------------------------------------------------------------------------------------------------
@@ -408,15 +449,20 @@ def test_shuffled_collages_are_rdeds_with_repeats(make_task: Any, random_images:
 
 
 def test_parameters_that_are_not_set_leave_the_ids_of_older_cells_alone() -> None:
-    new = {"convolution_statistics", "statistics_momentum", "class_statistics_share", "densification_weight"}
+    new = {
+        "convolution_statistics", "statistics_momentum", "class_statistics_share", "class_statistics_momentum",
+        "densification_weight",
+    }  # fmt: skip
     assert not new & InversionParams().model_dump(mode="json").keys()
-    assert new - {"class_statistics_share"} <= InversionParams(**G_VBSM).model_dump(mode="json").keys()
+    kept = [new & InversionParams(**given).model_dump(mode="json").keys() for given in (G_VBSM, EDC, LPLD)]
+    assert set.union(*map(set, kept)) == new
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"network": "resnet18_bn+alexnet"}, "alexnet has no BatchNorm to match; set convolution_statistics=true"),
+        ({"class_statistics_momentum": 0.1}, "set class_statistics_share too"),
         ({"convolution_statistics": True, "stages": 2, "stage_scale": 0.5}, "are of the run's side"),
     ],
 )

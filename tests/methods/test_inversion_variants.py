@@ -87,6 +87,8 @@ def test_across_and_within() -> None:
     assert list(batches("across", 2, 3, 2)) == [((0, 0), (1, 0)), ((2, 0),), ((0, 1), (1, 1)), ((2, 1),)]
     assert list(batches("within", 4, 3, 2)) == [((0, 0), (0, 1), (1, 0), (1, 1)), ((2, 0), (2, 1))]
     assert list(batches("within", 3, 2, 2)) == [((0, 0), (0, 1), (1, 0)), ((1, 1),)], "a full batch cuts a class"
+    assert list(batches("class", 3, 2, 2)) == [((0, 0), (0, 1)), ((1, 0), (1, 1))]
+    assert [len(keys) for keys in batches("class", 3, 1, 5)] == [3, 2]
     on_1k = list(batches("across", SRE2L.batch, 1000, 2))
     assert len(on_1k) == 20
     assert {len({c for c, _ in keys}) for keys in on_1k} == {100}
@@ -322,8 +324,11 @@ def test_variants_are_the_papers() -> None:
     assert starts.RDEDParams().pool == SRE2L.pool == 300
 
 
-def test_g_vbsm_and_edc_are_the_papers() -> None:
-    ours = {entry.name: dict(entry.overrides) for entry in METHODS if entry.name in ("g-vbsm", "edc")}
+def test_variants_with_more_statistics_are_the_papers() -> None:
+    ours = {entry.name: dict(entry.overrides) for entry in METHODS if entry.name in ("g-vbsm", "edc", "lpld")}
+    assert ours["lpld"] == {
+        "order": "class", "batch": 200, "class_statistics_share": 1.0, "class_statistics_momentum": 0.1,
+    }  # fmt: skip
     four = "resnet18_bn+timm:mobilenetv2_100+timm:efficientnet_b0+shufflenet_v2_x0_5"
     assert ours["g-vbsm"] == {
         "network": four, "order": "within", "batch": 40, "image_learning_rate": 0.1, "convolution_statistics": True,
