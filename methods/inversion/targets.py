@@ -61,7 +61,7 @@ def load_targets(task: DistillTask, params: InversionParams, teacher: Observer, 
     lengths = found[0]["lengths"].tolist()
 
     def parted(name: str) -> list[Tensor]:
-        rows = torch.from_numpy(np.stack([one[name] for one in found]).astype(np.float32)).to(task.device)
+        rows = torch.from_numpy(np.stack([one[name] for one in found])).to(task.device)
         return list(rows.split(lengths, -1))
 
     passed = [Moments(*both) for both in zip(*_of_all(task, found, lengths), strict=True)]
@@ -78,7 +78,7 @@ def _of_all(
     """Means and variances of all images from those of classes, statistic by statistic."""
     counts = np.array([len(task.train.of_class(c)) for c in range(len(found))])
     share = (counts / counts.sum())[:, None]
-    means, variances = (np.stack([one[name] for one in found]) for name in ("mean", "variance"))
+    means, variances = (np.stack([one[name] for one in found]).astype(np.float64) for name in ("mean", "variance"))
     mean = (share * means).sum(0)
     variance = (share * (variances + (means - mean) ** 2)).sum(0)
     mean_parts, variance_parts = (
@@ -91,7 +91,7 @@ def _of_class(
     task: DistillTask, params: InversionParams, teacher: Observer, inputs: LayerInputs, class_index: int
 ) -> Mapping[str, np.ndarray]:
     """Of one class `mean` and `variance` as of one batch, and `class_mean` and `class_variance` of those within images,
-    (D,) float64; `lengths` of the statistics."""
+    (D,) float32; `lengths` of the statistics."""
     class_id = task.class_ids[class_index]
 
     def make() -> dict[str, np.ndarray]:
@@ -106,13 +106,13 @@ def _of_class(
             variances.append(torch.cat([one.variance for one in found], 1).double().cpu().numpy())
         mean, variance = np.concatenate(means), np.concatenate(variances)
         shares = _shares(task, params.class_statistics_momentum, class_id, len(indices))[:, None]
-        return {
+        rows = {
             "mean": mean.mean(0),
             "variance": variance.mean(0) + mean.var(0),
             "class_mean": (shares * mean).sum(0),
             "class_variance": (shares * variance).sum(0),
-            "lengths": np.array(lengths),
         }
+        return {name: row.astype(np.float32) for name, row in rows.items()} | {"lengths": np.array(lengths)}
 
     key = {
         "train": task.train_hash,
