@@ -31,11 +31,6 @@ def _known_teachers(network: str) -> str:
     return network
 
 
-def _unset(value: float) -> bool:
-    """Whether a parameter is left out of the JSON, so that cells from before it keep their ids."""
-    return not value
-
-
 class InversionParams(ObserverParams):
     network: Annotated[
         str,
@@ -119,7 +114,6 @@ class InversionParams(ObserverParams):
         Field(
             description="Match the inputs of convolutions too, by channel and by block of 16 × 16 places, to those of "
             "one pass over crops of the real images (G-VBSM).",
-            exclude_if=_unset,
         ),
     ] = False
     statistics_momentum: Annotated[
@@ -128,7 +122,6 @@ class InversionParams(ObserverParams):
             ge=0,
             lt=1,
             description="Share of a batch's earlier steps in the statistics that are matched (G-VBSM: 0.4; EDC: 0.8).",
-            exclude_if=_unset,
         ),
     ] = 0.0
     class_statistics_share: Annotated[
@@ -138,7 +131,6 @@ class InversionParams(ObserverParams):
             le=1,
             description="Weight of the distance to statistics of the batch's classes; that to those of all images has "
             "the rest (EDC: 0.5; LPLD: 1).",
-            exclude_if=_unset,
         ),
     ] = 0.0
     class_statistics_momentum: Annotated[
@@ -148,7 +140,6 @@ class InversionParams(ObserverParams):
             lt=1,
             description="Share of each further real image in the statistics of its class, a running mean in random "
             "order (LPLD: 0.1); 0: all count alike.",
-            exclude_if=_unset,
         ),
     ] = 0.0
     densification_weight: Annotated[
@@ -157,7 +148,6 @@ class InversionParams(ObserverParams):
             ge=0,
             description="Weight of the term that flattens the Gram spectrum of a class's images in the batch (G-VBSM: "
             "1).",
-            exclude_if=_unset,
         ),
     ] = 0.0
     admissions: Annotated[

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.seeds import stream
+from ddbench.benchmark.planning.contestants import contestants
 from ddbench.benchmark.protocols import networks
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.cifar import Cifar10
+from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet.subsets import Nette
 from ddbench.methods.base import DistillTask
 from ddbench.methods.inversion import inverting, view
@@ -448,14 +450,10 @@ def test_shuffled_collages_are_rdeds_with_repeats(make_task: Any, random_images:
 # Parameters -----------------------------------------------------------------------------------------------------------
 
 
-def test_parameters_that_are_not_set_leave_the_ids_of_older_cells_alone() -> None:
-    new = {
-        "convolution_statistics", "statistics_momentum", "class_statistics_share", "class_statistics_momentum",
-        "densification_weight",
-    }  # fmt: skip
-    assert not new & InversionParams().model_dump(mode="json").keys()
-    kept = [new & InversionParams(**given).model_dump(mode="json").keys() for given in (G_VBSM, EDC, LPLD)]
-    assert set.union(*map(set, kept)) == new
+def test_a_term_that_is_turned_off_shows_in_the_label() -> None:
+    for selector, key in (("g-vbsm", "densification_weight"), ("edc", "statistics_momentum")):
+        (contestant,) = contestants(f"{selector}[{key}=0]", Digits, {}, set())
+        assert contestant.label == f"{selector}[{key}=0.0]"
 
 
 @pytest.mark.parametrize(
