@@ -50,6 +50,13 @@ TEACHER = {
     "steps": Default(400, "4,000 on images of 64 pixels would take minutes where hundreds take seconds"),
 }
 """What methods that invert classifiers need besides."""
+GENERALISED = {
+    "network": Default("timm:test_resnet+timm:test_efficientnet", "small networks with BatchNorm that work at 8 px"),
+    "batch": Default(
+        10, "all ten classes at IPC 1 and one at IPC 10; the programs' 40 and 20 are a graphics card's share of 80"
+    ),
+}
+"""The same of those that match statistics of convolutions, too."""
 
 
 class Digits(Dataset):
@@ -125,6 +132,11 @@ class Digits(Dataset):
                 "small networks with BatchNorm that work at 8 px",
             ),
             "committee_scores": Default("1+1", "nobody has measured which of them distills better"),
+        },
+        "g-vbsm": GENERALISED,
+        "edc": {
+            **GENERALISED,
+            "steps": Default(100, "the share of SRe2L's steps that the program takes"),
         },
         "dwa": {"steps": Default(200, "the share of SRe2L's steps that the program takes")},
         "dit-tuned": {

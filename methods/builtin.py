@@ -42,6 +42,9 @@ def _inversion(name: str, summary: str, **overrides: Any) -> Entry:
 
 
 DENSENET, MOBILENET = "timm:densenet121", "timm:mobilenetv2_100"
+GENERALISED: dict[str, Any] = {"order": "within", "convolution_statistics": True}
+"""G-VBSM, and EDC after it."""
+FOUR = f"resnet18_bn+{MOBILENET}+timm:efficientnet_b0+shufflenet_v2_x0_5"
 FADRM: dict[str, Any] = {"start": "collages", "steps": 2000, "stages": 4, "stage_scale": 25 / 28}
 SMALL_CLASSIFIER: dict[str, Any] = {"network": "convnet3", "epochs": 20}
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
@@ -319,6 +322,39 @@ ENTRIES: list[Entry] = [
         variance_weight=2.0,
         ascent_steps=15,
     ),
+    _inversion(
+        "g-vbsm",
+        "noise optimised under four classifiers in turn to statistics of BatchNorm and convolutions (CVPR 2024)",
+        **GENERALISED,
+        network=FOUR,
+        batch=40,
+        image_learning_rate=0.1,
+        statistics_momentum=0.4,
+        densification_weight=1.0,
+    ),
+    _inversion(
+        "edc",
+        "shuffled collages optimised as in G-VBSM, to statistics of all images and of their classes (NeurIPS 2024)",
+        **GENERALISED,
+        network=f"{FOUR}+alexnet",
+        start="collages-shuffled",
+        batch=20,
+        steps=1000,
+        image_learning_rate=0.05,
+        min_scale=0.5,
+        jitter=0.0,
+        statistics_weight=0.1,
+        statistics_momentum=0.8,
+        class_statistics_share=0.5,
+    ),
+    _inversion(
+        "lpld",
+        "noise optimised a class at a time, to statistics of the class alone (NeurIPS 2024)",
+        order="class",
+        batch=200,
+        class_statistics_share=1.0,
+        class_statistics_momentum=0.1,
+    ),
     Entry(
         "external",
         "ddbench.methods.external.method:External",
@@ -337,8 +373,6 @@ UNAVAILABLE = {
     "dap": "no released program is known (arXiv 2510.17421)",
     "ddoq": "it is not built (arXiv 2501.07681)",
     "ddvlcp": "a reprint of vlcp",
-    "edc": f"{_INVERTS} statistics of convolutions, of all images and by class",
-    "g-vbsm": f"{_INVERTS} statistics of convolutions, and the spread of a class's images",
     "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
     "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
@@ -346,8 +380,8 @@ UNAVAILABLE = {
     "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
     "ldm": "plain sampling of a latent prior, of which no source says enough; dit on sd-1.5 is such sampling",
     "lgd": "no released program is known (arXiv 2604.00519)",
-    "lpld": f"{_INVERTS} statistics of each class; and its labels are pruned",
-    "lpqld": "labels pruned and quantised for lpld's images, which are not built",
+    "lpld x40": "the images are those of `lpld`, with a fortieth of their labels; no protocol prunes labels",
+    "lpqld": "the images are those of `lpld`, with labels pruned and quantised; no protocol does so",
     "nrr-dd": _NO_PROGRAM,
     "ot-guided sampling": _NO_PROGRAM,
     "otg": _NO_PROGRAM,
@@ -356,6 +390,6 @@ UNAVAILABLE = {
     "sd": "dit with --prior sd-1.5 is such sampling; with which prompts, steps and scale it was printed no source says",
     "teddy": "it is not built (arXiv 2410.07579)",
     "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, which is not built",
-    "wmdd": f"{_INVERTS} statistics of each class, and features at a Wasserstein barycentre",
+    "wmdd": f"{_INVERTS} distances class by class, and features at a Wasserstein barycentre",
 }
 """Methods that published numbers name and that are not here, and why."""

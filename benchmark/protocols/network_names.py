@@ -16,9 +16,13 @@ class NetworkName:
     name: str
     summary: str
     min_image_size: int
-    """Smallest image side in pixels: below it the strides leave a last feature map of 1×1."""
+    """Smallest image side in pixels."""
     widths: bool = True
     """Whether its number of channels can be set."""
+    too_small: str = (
+        "its strides would leave a last feature map of 1×1, and instance norm over a single pixel is constant"
+    )
+    """Why images may not be smaller."""
     layout: str | None = None
     """For a network that comes trained, timm's name of the same layers."""
 
@@ -39,10 +43,18 @@ NETWORKS: tuple[NetworkName, ...] = (
     NetworkName("shufflenet_v2_x1_0", "torchvision's ShuffleNetV2, BatchNorm", 16, widths=False),
     NetworkName("shufflenet_v2_x0_5", "torchvision's ShuffleNetV2 of half the width, BatchNorm", 16, widths=False),
     NetworkName(
+        "alexnet",
+        "torchvision's AlexNet, no norm: dropout and 57 million weights in its linear layers",
+        63,
+        widths=False,
+        too_small="its poolings would leave nothing",
+    ),
+    NetworkName(
         "efficientnet_lite0",
         "EfficientNet-lite0 trained on ImageNet-1K (extra `teachers`): a teacher or an observer, no student",
         32,
         widths=False,
+        too_small="it halves the side five times",
         layout="tf_efficientnet_lite0",
     ),
 )
@@ -89,12 +101,7 @@ def check_image_size(name: str, image_size: int) -> None:
     if image_size < network.min_image_size:
         fitting = [n.name for n in NETWORKS if n.min_image_size <= image_size and not n.comes_trained]
         instead = f"use {' or '.join(fitting)}, or larger images" if fitting else "use larger images"
-        why = (
-            "it halves the side five times"
-            if network.comes_trained
-            else "its strides would leave a last feature map of 1×1, and instance norm over a single pixel is constant"
-        )
         raise UsageError(
             f"network {name} needs images of at least {network.min_image_size}×{network.min_image_size} pixels, "
-            f"got {image_size}×{image_size}: {why}; {instead}."
+            f"got {image_size}×{image_size}: {network.too_small}; {instead}."
         )

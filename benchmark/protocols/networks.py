@@ -3,7 +3,7 @@
 "Instance norm" is `GroupNorm(C, C)`: one mean and variance per image and channel, with affine parameters, the same in
 training and evaluation. Sources: IDC (Kim et al., ICML 2022) and Minimax Diffusion (Gu et al., CVPR 2024) for
 `resnet_ap10` and the instance-norm `resnet18`; Dataset Condensation (Zhao et al., ICLR 2021) for `convnet*`;
-torchvision for `*_bn` and `shufflenet_v2_*`.
+torchvision for `*_bn`, `shufflenet_v2_*` and `alexnet`.
 
 Shapes: B images, C channels, S side in pixels, K classes.
 """
@@ -194,7 +194,9 @@ def _torchvision(name: str) -> Callable[[int, int, int, int | None], nn.Module]:
     def layout(num_classes: int, image_size: int, in_channels: int, width: int | None) -> nn.Module:
         network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
         if in_channels != 3:
-            if isinstance(network, torchvision.models.ResNet):
+            if isinstance(network, torchvision.models.AlexNet):
+                network.features[0] = nn.Conv2d(in_channels, 64, 11, stride=4, padding=2)
+            elif isinstance(network, torchvision.models.ResNet):
                 network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             else:
                 network.conv1[0] = nn.Conv2d(in_channels, 24, 3, stride=2, padding=1, bias=False)
@@ -213,6 +215,7 @@ _LAYOUTS: dict[str, Callable[[int, int, int, int | None], nn.Module]] = {
     "resnet101_bn": _torchvision("resnet101"),
     "shufflenet_v2_x1_0": _torchvision("shufflenet_v2_x1_0"),
     "shufflenet_v2_x0_5": _torchvision("shufflenet_v2_x0_5"),
+    "alexnet": _torchvision("alexnet"),
 }
 
 

@@ -26,6 +26,7 @@ from ddbench.methods.inversion.objective import Objective, Teacher
 from ddbench.methods.inversion.params import InversionParams
 from ddbench.methods.inversion.schedule import Schedule, Step
 from ddbench.methods.inversion.starts import Starts
+from ddbench.methods.inversion.targets import Targets
 from ddbench.methods.inversion.teachers import Moved, weights_of_round
 from ddbench.methods.normalisation import Normalisation
 from ddbench.methods.observer import Observer
@@ -40,6 +41,7 @@ class BatchInversion:
     """One batch on its way: a state that is kept in `task.scratch` now and then.
 
     Args:
+        targets: of each of the observers.
         keys: (class index, image index) of the images.
     """
 
@@ -48,6 +50,7 @@ class BatchInversion:
         task: DistillTask,
         params: InversionParams,
         observers: Sequence[Observer],
+        targets: Sequence[Targets],
         starts: Starts,
         keys: Sequence[Key],
     ) -> None:
@@ -71,7 +74,8 @@ class BatchInversion:
             ascent = params.ascent_steps, params.ascent_size, task.batch_size
             teachers = [Moved(observers[0], images, self.labels, *ascent)]
         self.objectives = [
-            Objective(teacher, params, name) for teacher, name in zip(teachers, params.teachers, strict=True)
+            Objective(teacher, wanted, params, name)
+            for teacher, wanted, name in zip(teachers, targets, params.teachers, strict=True)
         ]
 
     def run(self) -> Mapping[Key, np.ndarray]:
@@ -161,8 +165,10 @@ class BatchInversion:
         state = self.adam.state[self.images]
         tensors = {name: state[name].detach().cpu() for name in ("step", "exp_avg", "exp_avg_sq")}
         where = {"keys": torch.tensor(self.keys), "number": torch.tensor(self.step_number)}
-        images = self.images.detach().cpu()
-        write_atomically(self.file, save({**where, "stage": torch.tensor(self.stage), "images": images, **tensors}))
+        where["stage"], where["images"] = torch.tensor(self.stage), self.images.detach().cpu()
+        running = {f"running {place}": one.running.state for place, one in enumerate(self.objectives)}
+        means = {name: state.cpu() for name, state in running.items() if state is not None}
+        write_atomically(self.file, save({**where, **tensors, **means}))
 
     def _resume(self) -> None:
         try:
@@ -175,3 +181,6 @@ class BatchInversion:
         self._begin_stage(kept["images"].to(self.task.device))
         state = {name: kept[name] for name in ("step", "exp_avg", "exp_avg_sq")}
         self.adam.load_state_dict({**self.adam.state_dict(), "state": {0: state}})
+        for place, objective in enumerate(self.objectives):
+            if objective.running.state is not None:
+                objective.running.state = kept[f"running {place}"].to(self.task.device)

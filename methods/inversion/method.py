@@ -2,7 +2,8 @@
 the others are its parameters (`methods/builtin.py`).
 
 Images are optimised until a classifier takes them for their class and the inputs of its BatchNorm layers have, over
-the batch, the means and variances that those layers keep of the real images. The papers' labels are the protocols'
+the batch, the means and variances that those layers keep of the real images (in G-VBSM and EDC those of convolutions
+too). The papers' labels are the protocols'
 part. Where the programs read classifiers from their authors' drives, here they are trained on the set by the recipe of
 RDED's observer, read from a file (`checkpoint`), or come trained (`network=efficientnet_lite0`).
 """
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inversion(Method):
-    """Images from the BatchNorm statistics and the logits of classifiers."""
+    """Images from the statistics and the logits of classifiers."""
 
     name = "sre2l"
     version = 1
@@ -38,7 +39,7 @@ class Inversion(Method):
 
     def supports(self, dataset: type[Dataset], ipc: int | None) -> str | None:
         p = self.params
-        if p.start == "collages" and ipc is not None:
+        if p.starts_from_collages and ipc is not None:
             from ddbench.methods.rded.params import RDEDParams
 
             crops = ipc * RDEDParams().factor_at(dataset.resolution) ** 2
@@ -47,20 +48,26 @@ class Inversion(Method):
         return p.unsupported(dataset)
 
     def reads_real_images(self) -> RealImages:
-        trains = self.params.comes_trained is None and self.params.checkpoint is None
-        if trains or self.params.start in ("collages", "median"):
+        p = self.params
+        trains = p.comes_trained is None and p.checkpoint is None
+        if trains or p.looks_at_real_statistics or p.starts_from_collages or p.start == "median":
             return RealImages.ALL
-        return RealImages.CHOSEN if self.params.start == "real" else RealImages.NONE
+        return RealImages.CHOSEN if p.start == "real" else RealImages.NONE
 
     def shows_real_images(self) -> bool:
         return self.params.start != "noise"
 
     def prepare(self, task: DistillTask) -> None:
-        """Train the teachers, or fetch them."""
+        """Train the teachers, or fetch them, and look at the real images through them."""
         from ddbench.methods.inversion.starts import Starts
+        from ddbench.methods.inversion.targets import load_targets
         from ddbench.methods.inversion.teachers import load_teachers
 
         self._teachers = load_teachers(task, self.params)
+        self._targets = [
+            load_targets(task, self.params, teacher, name)
+            for teacher, name in zip(self._teachers, self.params.teachers, strict=True)
+        ]
         self._starts = Starts(task, self.params, self._teachers[0])
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
@@ -73,7 +80,7 @@ class Inversion(Method):
         for keys in batches(p.order, p.batch, len(task.class_ids), task.ipc):
             missing = [key for key in keys if key[0] in mine and key not in task.done]
             if missing:
-                inversion = BatchInversion(task, p, self._teachers, self._starts, keys)
+                inversion = BatchInversion(task, p, self._teachers, self._targets, self._starts, keys)
                 pixels = inversion.run()
                 yield [DistilledImage(*key, finish(pixels[key])) for key in missing]
                 inversion.forget()

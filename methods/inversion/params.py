@@ -12,7 +12,10 @@ from ddbench.methods.classifier import TIMM
 from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
 from ddbench.methods.pretrained import PRETRAINED
 
-TRAINED_HERE = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
+WITH_BATCH_NORM = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
+WITHOUT = {"alexnet": 63}
+"""Networks that have convolutions alone to match, and the least side in pixels of their images."""
+TRAINED_HERE = (*WITH_BATCH_NORM, *WITHOUT)
 
 
 def _known_teachers(network: str) -> str:
@@ -34,7 +37,8 @@ class InversionParams(ObserverParams):
         AfterValidator(_known_teachers),
         Field(
             description="The teacher, a network with BatchNorm, at the run's side; several, joined by +, are a "
-            f"committee. {', '.join(TRAINED_HERE)}, or timm: and a name of timm's. {COMES_TRAINED}"
+            f"committee. {', '.join(WITH_BATCH_NORM)}, or timm: and a name of timm's; with convolution_statistics "
+            f"{', '.join(WITHOUT)} too. {COMES_TRAINED}"
         ),
     ] = "resnet18_bn"  # type: ignore[assignment]  # timm's names are too many for the base's Literal
     committee: Annotated[
@@ -52,17 +56,18 @@ class InversionParams(ObserverParams):
         str, Field(description="With pairs: the two teachers at IPC 1, joined by +, if not those of the best scores.")
     ] = ""
     start: Annotated[
-        Literal["noise", "collages", "median", "real"],
+        Literal["noise", "collages", "collages-shuffled", "median", "real"],
         Field(
-            description="Images to start from: N(0, 1); RDED's collages; real images of median probability under the "
-            "teacher; or random real images."
+            description="Images to start from: N(0, 1); RDED's collages; random ones of those, drawn with repeats, "
+            "mirrored and their crops shuffled (EDC); real images of median probability under the teacher; or random "
+            "real images."
         ),
     ] = "noise"
     order: Annotated[
-        Literal["across", "within"],
+        Literal["across", "within", "class"],
         Field(
-            description="Images that are optimised together: one of each class, round after round; or all of a class, "
-            "then the next class."
+            description="Images that are optimised together: one of each class, round after round; all of a class, "
+            "then the next class; or those of one class alone."
         ),
     ] = "across"
     batch: Annotated[
@@ -95,14 +100,56 @@ class InversionParams(ObserverParams):
         ),
     ] = 1 / 7
     statistics_weight: Annotated[
-        float, Field(ge=0, description="Weight of the distance to BatchNorm's statistics, beside cross-entropy.")
+        float,
+        Field(ge=0, description="Weight of the distance to the statistics of the real images, beside cross-entropy."),
     ] = 0.01
     first_layer_weight: Annotated[
-        float, Field(ge=0, description="Weight of the first BatchNorm layer in that distance; the others have 1.")
+        float, Field(ge=0, description="Weight of the first layer in that distance; the others have 1.")
     ] = 10.0
     variance_weight: Annotated[
         float, Field(ge=0, description="Weight of variances in that distance; means have 1.")
     ] = 1.0
+    convolution_statistics: Annotated[
+        bool,
+        Field(
+            description="Match the inputs of convolutions too, by channel and by block of 16 × 16 places, to those of "
+            "one pass over crops of the real images (G-VBSM).",
+        ),
+    ] = False
+    statistics_momentum: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of a batch's earlier steps in the statistics that are matched (G-VBSM: 0.4; EDC: 0.8).",
+        ),
+    ] = 0.0
+    class_statistics_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Weight of the distance to statistics of the batch's classes; that to those of all images has "
+            "the rest (EDC: 0.5; LPLD: 1).",
+        ),
+    ] = 0.0
+    class_statistics_momentum: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of each further real image in the statistics of its class, a running mean in random "
+            "order (LPLD: 0.1); 0: all count alike.",
+        ),
+    ] = 0.0
+    densification_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Weight of the term that flattens the Gram spectrum of a class's images in the batch (G-VBSM: "
+            "1).",
+        ),
+    ] = 0.0
     admissions: Annotated[
         int,
         Field(
@@ -152,6 +199,28 @@ class InversionParams(ObserverParams):
         """All pairs of teachers in lexicographic order of their places."""
         return tuple(itertools.combinations(range(len(self.teachers)), 2))
 
+    @property
+    def starts_from_collages(self) -> bool:
+        return self.start in ("collages", "collages-shuffled")
+
+    @property
+    def looks_at_real_statistics(self) -> bool:
+        """Whether the teachers pass over all real images once more after their training."""
+        return self.convolution_statistics or self.class_statistics_share > 0
+
+    @model_validator(mode="after")
+    def _matches_what_there_is(self) -> InversionParams:
+        bare = [name for name in self.teachers if name in WITHOUT]
+        if bare and not self.convolution_statistics:
+            raise ValueError(f"{bare[0]} has no BatchNorm to match; set convolution_statistics=true, or leave it out")
+        if self.class_statistics_momentum and not self.class_statistics_share:
+            raise ValueError("class_statistics_momentum is for statistics of classes; set class_statistics_share too")
+        if self.stage_scale < 1 and self.convolution_statistics:
+            raise ValueError(
+                "convolution_statistics are of the run's side, and stage_scale below 1 changes the side; leave it at 1"
+            )
+        return self
+
     @model_validator(mode="after")
     def _fits_together(self) -> InversionParams:
         for name, parts in (("admissions", self.admissions), ("stages", self.stages)):
@@ -193,4 +262,10 @@ class InversionParams(ObserverParams):
         """Why it cannot run on the dataset's images, or None."""
         if self.normalisation == "imagenet" and dataset.channels != 3:
             return f"normalisation=imagenet is for RGB images and these have {dataset.channels} channel(s)"
+        for name in self.teachers:
+            if dataset.resolution < WITHOUT.get(name, 0):
+                return (
+                    f"teacher {name} needs images of at least {WITHOUT[name]} px and these have {dataset.resolution}; "
+                    "name the others alone in network"
+                )
         return super().unsupported(dataset)

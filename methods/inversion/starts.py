@@ -43,13 +43,13 @@ class Starts:
         self.rded = RDEDParams(pool=params.pool, crops=params.crops)
         self.factor = self.rded.factor_at(self.side)
         self._of_class: dict[int, np.ndarray] = {}
-        if params.start == "collages" and self.side % self.factor:
+        if params.starts_from_collages and self.side % self.factor:
             raise UsageError(
                 f"collages have {self.factor} crops along each side, which {self.side} px cannot be divided by; choose "
                 "another resolution, or start=real"
             )
         if params.start != "noise":
-            needed = self.ipc * (self.factor**2 if params.start == "collages" else 1)
+            needed = self.ipc * (self.factor**2 if params.starts_from_collages else 1)
             check_enough_images(
                 task,
                 needed,
@@ -66,6 +66,8 @@ class Starts:
                 return torch.randn(self.channels, self.side, self.side, generator=stream).to(task.device)
             case "collages":
                 pixels = self._collage(class_index, image_index)
+            case "collages-shuffled":
+                pixels = self._shuffled_collage(class_index, image_index)
             case "median":
                 pixels = task.train.read([self._chosen(class_index, self._medians)[image_index]])
             case "real":
@@ -77,6 +79,16 @@ class Starts:
         best = best_crops(self.task, self.rded, self.task.train, self.side, self.teacher, class_index)
         own = {name: best[name][: self.ipc * self.factor**2][image_index :: self.ipc] for name in ("images", "boxes")}
         return collages(self.task.train, own, 1, self.factor, self.side, self.task.device)
+
+    def _shuffled_collage(self, class_index: int, image_index: int) -> np.ndarray:
+        """(1, S, S, C) uint8: one of the class's collages, whichever the image's number, mirrored or not, and its crops
+        in another order."""
+        stream = self.task.stream("inversion collages", self.task.class_ids[class_index], image_index)
+        drawn = int(torch.randint(self.ipc, (), generator=stream))
+        mirrored = self.params.flip and bool(torch.rand((), generator=stream) < 0.5)
+        order = torch.randperm(self.factor**2, generator=stream)
+        collage = torch.from_numpy(self._collage(class_index, drawn)[0])
+        return _shuffled(collage.flip(1) if mirrored else collage, self.factor, order).numpy()[None]
 
     def _chosen(self, class_index: int, choose: Callable[[int], np.ndarray]) -> np.ndarray:
         if class_index not in self._of_class:
@@ -114,6 +126,12 @@ class Starts:
             "device": task.device.type,
         }
         return task.cache.arrays("probabilities", key, make)["probabilities"]
+
+
+def _shuffled(collage: Tensor, factor: int, order: Tensor) -> Tensor:
+    """(S, S, C) whose piece i, of factor × factor row by row, is piece `order`[i] of the one given."""
+    pieces = collage.unflatten(1, (factor, -1)).unflatten(0, (factor, -1)).transpose(1, 2).flatten(0, 1)[order]
+    return pieces.unflatten(0, (factor, factor)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def around_the_middle(count: int, wanted: int) -> np.ndarray:

@@ -23,7 +23,7 @@ Source = Literal["dataset", "variant", "user"]
 
 @dataclass(frozen=True)
 class Changed:
-    """A parameter that is not at the method's own default."""
+    """A parameter that is not at the method's own default, or is put back to it."""
 
     name: str
     value: Scalar
@@ -91,7 +91,8 @@ def origin(label: str, spec: MethodSpec | None, dataset: str) -> Origin:
     usual = in_order(spec.name, declaring, variant, name=name)
     changed = []
     for key, value in spec.params.items():
-        if key not in own or value == own[key]:
+        # The method's own value is a change, too, where the variant or the dataset has another.
+        if key not in own or value == own[key] == usual.get(key, own[key]):
             continue
         declared = declaring.method_defaults.get(name, {}).get(key)
         if declared is None and key not in variant:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from inverted import CLASSES, Killed, Teacher, adam_by_hand, inversion, method
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,47 +18,12 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.seeds import stream
 from ddbench.methods.base import DistilledImage, DistillTask, RealImages
 from ddbench.methods.inversion import inverting
-from ddbench.methods.inversion.inverting import BatchInversion
 from ddbench.methods.inversion.method import Inversion
 from ddbench.methods.inversion.objective import Objective
 from ddbench.methods.inversion.params import InversionParams
-from ddbench.methods.inversion.starts import Starts
-from ddbench.methods.inversion.statistics import BatchNormInputs, merged, moments
+from ddbench.methods.inversion.statistics import LayerInputs, merged, moments
+from ddbench.methods.inversion.targets import Targets, load_targets
 from ddbench.methods.inversion.teachers import Moved
-
-CLASSES = ("a", "b", "c")
-PLAIN: dict[str, Any] = {"normalisation": "half", "min_scale": 1.0, "flip": False, "jitter": 0.0}
-"""A view of the whole image, always."""
-
-
-class Teacher:
-    """Two BatchNorm layers with statistics of their own, in evaluation mode; an `Observer`."""
-
-    def __init__(self, seed: int = 0, channels: int = 1, classes: int = 3) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.sha256 = f"teacher {seed}"
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2),
-            nn.BatchNorm2d(5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes),
-        )  # fmt: skip
-        with torch.no_grad():
-            for tensor in (*self.layers.parameters(), *self.layers.buffers()):
-                if tensor.is_floating_point():
-                    tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.3)
-            for layer in (self.layers[1], self.layers[4]):
-                layer.running_var.abs_().add_(0.1)
-        self.layers.eval().requires_grad_(False)
-        self.largest = 0
-
-    def network(self) -> nn.Module:
-        return self.layers
-
-    def normalise(self, images: Tensor) -> Tensor:
-        self.largest = max(self.largest, len(images))
-        return (images - 0.5) / 0.5
-
-    def features(self, images: Tensor) -> Tensor:
-        raise AssertionError("not asked for")
 
 
 def by_hand(
@@ -83,14 +49,6 @@ def task(make_task: Any, random_images: Any) -> Callable[..., DistillTask]:
     return lambda **given: make_task(random_images(CLASSES), CLASSES, **given)
 
 
-def inversion(
-    task: DistillTask, keys: Sequence[tuple[int, int]], teachers: Sequence[Teacher] = (), **given: Any
-) -> BatchInversion:
-    params = InversionParams(**PLAIN | given)
-    teachers = teachers or [Teacher()]
-    return BatchInversion(task, params, teachers, Starts(task, params, teachers[0]), keys)
-
-
 # Statistics -----------------------------------------------------------------------------------------------------------
 
 
@@ -110,18 +68,18 @@ def test_moments_of_parts_of_unequal_size_merge_to_those_of_the_whole() -> None:
 
 def test_the_distance_is_the_papers() -> None:
     teacher, images = Teacher(), torch.rand(4, 1, 8, 8, generator=stream(0, "x"))
-    inputs = BatchNormInputs(teacher.network(), "it")
+    inputs = LayerInputs(teacher.network(), "it")
     with inputs.seen() as found, torch.no_grad():
         logits = teacher.network()(teacher.normalise(images))
     cross_entropy = F.cross_entropy(logits, torch.tensor([0, 1, 2, 0]))
-    loss = cross_entropy + 0.01 * inputs.distance(found, 7.0, 2.0)
+    loss = cross_entropy + 0.01 * inputs.distance(found, inputs.kept(), 7.0, 2.0)
     expected = by_hand(teacher, teacher.normalise(images), torch.tensor([0, 1, 2, 0]), first=7.0, variance=2.0)
     torch.testing.assert_close(loss, expected)
 
 
 def test_hooks_are_gone_afterwards() -> None:
     teacher = Teacher()
-    inputs = BatchNormInputs(teacher.network(), "it")
+    inputs = LayerInputs(teacher.network(), "it")
     with pytest.raises(ZeroDivisionError), inputs.seen():
         raise ZeroDivisionError
     assert not any(module._forward_pre_hooks for module in teacher.network().modules())
@@ -135,31 +93,18 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(block: int) -> None:
     whole = images.clone().requires_grad_()
     (expected,) = torch.autograd.grad(by_hand(teacher, teacher.normalise(whole), labels), whole)
     leaf = images.clone().requires_grad_()
-    loss = Objective(teacher, InversionParams(), "it").backward(leaf, labels, block, weight=0.7)
+    targets = Targets(LayerInputs(teacher.network(), "it").kept())
+    loss = Objective(teacher, targets, InversionParams(), "it").backward(leaf, labels, block, weight=0.7)
     torch.testing.assert_close(loss, by_hand(teacher, teacher.normalise(images), labels))
     torch.testing.assert_close(leaf.grad, 0.7 * expected)
 
 
 def test_a_network_without_batch_norm_is_refused() -> None:
     with pytest.raises(UsageError, match="teacher plain has no BatchNorm layers"):
-        BatchNormInputs(nn.Sequential(nn.Conv2d(1, 1, 1)), "plain")
+        LayerInputs(nn.Sequential(nn.Conv2d(1, 1, 1)), "plain")
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
-
-
-def adam_by_hand(
-    x: Tensor, loss: Callable[[Tensor, int], Tensor], steps: int, rate: float, total: int, begun: int = 0
-) -> Tensor:
-    """Adam with betas 0.5 and 0.9, pixels clamped to [-1, 1] after each step, the rate on half a cosine."""
-    m, v = torch.zeros_like(x), torch.zeros_like(x)
-    for t in range(1, steps + 1):
-        leaf = x.clone().requires_grad_()
-        (g,) = torch.autograd.grad(loss(leaf, t - 1), leaf)
-        m, v = 0.5 * m + 0.5 * g, 0.9 * v + 0.1 * g * g
-        now = rate * (1 + math.cos(math.pi * (begun + t - 1) / total)) / 2
-        x = (x - now * (m / (1 - 0.5**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-8)).clamp(-1, 1)
-    return x
 
 
 def test_steps_are_adams_on_the_loss_and_pixels_stay_in_range(task: Any) -> None:
@@ -300,10 +245,6 @@ def test_values_are_truncated_as_the_programs_do(task: Any) -> None:
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-class Killed(Exception):
-    pass
-
-
 SETTINGS: list[dict[str, Any]] = [
     {"steps": 8},
     {"steps": 8, "stages": 4, "stage_scale": 0.75, "start": "real"},
@@ -361,14 +302,6 @@ def test_a_loss_that_is_not_finite_is_an_error(task: Any) -> None:
         inversion(task(), [(0, 0), (1, 0)], [teacher], steps=4).run()
 
 
-def method(task: DistillTask, **given: Any) -> Inversion:
-    """Ready to distill, with a teacher of its own."""
-    made = Inversion(InversionParams(**PLAIN | given))
-    made._teachers = [Teacher()]
-    made._starts = Starts(task, made.params, made._teachers[0])
-    return made
-
-
 def test_images_depend_neither_on_the_classes_of_a_cell_nor_on_what_is_done(task: Any) -> None:
     given = {"steps": 3, "batch": 2, "order": "across"}
     rounds = list(method(task(ipc=2), **given).distill(task(ipc=2)))
@@ -396,7 +329,7 @@ def test_the_teacher_takes_the_images_for_their_classes(task: Any) -> None:
     linear.weight.mul_(100)
     linear.bias.copy_(-linear(features(noise)).mean(0) + linear.bias)  # no class is taken for every noise
     made = method(now, steps=60, image_learning_rate=0.1)
-    made._teachers = [teacher]
+    made._teachers, made._targets = [teacher], [load_targets(now, made.params, teacher, "it")]
     images = [image for images in made.distill(now) for image in images]
     pixels = torch.from_numpy(np.stack([i.pixels for i in images])).permute(0, 3, 1, 2) / 255
     said = teacher.network()(teacher.normalise(pixels)).argmax(1).tolist()
@@ -412,3 +345,5 @@ def test_what_it_says_of_real_images() -> None:
     assert said(network="efficientnet_lite0") == (RealImages.NONE, False)
     assert said(network="efficientnet_lite0", start="real") == (RealImages.CHOSEN, True)
     assert said(network="efficientnet_lite0", start="median") == (RealImages.ALL, True)
+    assert said(network="efficientnet_lite0", convolution_statistics=True) == (RealImages.ALL, False)
+    assert said(network="efficientnet_lite0", class_statistics_share=0.1) == (RealImages.ALL, False)

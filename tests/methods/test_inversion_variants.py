@@ -87,6 +87,8 @@ def test_across_and_within() -> None:
     assert list(batches("across", 2, 3, 2)) == [((0, 0), (1, 0)), ((2, 0),), ((0, 1), (1, 1)), ((2, 1),)]
     assert list(batches("within", 4, 3, 2)) == [((0, 0), (0, 1), (1, 0), (1, 1)), ((2, 0), (2, 1))]
     assert list(batches("within", 3, 2, 2)) == [((0, 0), (0, 1), (1, 0)), ((1, 1),)], "a full batch cuts a class"
+    assert list(batches("class", 3, 2, 2)) == [((0, 0), (0, 1)), ((1, 0), (1, 1))]
+    assert [len(keys) for keys in batches("class", 3, 1, 5)] == [3, 2]
     on_1k = list(batches("across", SRE2L.batch, 1000, 2))
     assert len(on_1k) == 20
     assert {len({c for c, _ in keys}) for keys in on_1k} == {100}
@@ -183,7 +185,7 @@ def test_a_committee_in_turn_has_one_teacher_a_step(make_task: Any, random_image
     assert params.teachers == ("resnet18_bn", "timm:densenet121", "shufflenet_v2_x1_0", "timm:mobilenetv2_100")
 
 
-@pytest.mark.parametrize("name", sorted({*of("cv-dd").teachers, *of("fadrm-plus").teachers}))
+@pytest.mark.parametrize("name", sorted({*of("cv-dd").teachers, *of("fadrm-plus").teachers, *of("g-vbsm").teachers}))
 def test_every_papers_teacher_can_be_built_and_has_batch_norm(name: str) -> None:
     network = networks.build(name, 3, 64, generator=torch.Generator())
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) >= 20
@@ -320,3 +322,20 @@ def test_variants_are_the_papers() -> None:
     assert (SRE2L.steps, SRE2L.image_learning_rate, SRE2L.batch, SRE2L.min_scale) == (4000, 0.25, 100, 0.08)
     assert (SRE2L.statistics_weight, SRE2L.first_layer_weight, SRE2L.variance_weight) == (0.01, 10, 1)
     assert starts.RDEDParams().pool == SRE2L.pool == 300
+
+
+def test_variants_with_more_statistics_are_the_papers() -> None:
+    ours = {entry.name: dict(entry.overrides) for entry in METHODS if entry.name in ("g-vbsm", "edc", "lpld")}
+    assert ours["lpld"] == {
+        "order": "class", "batch": 200, "class_statistics_share": 1.0, "class_statistics_momentum": 0.1,
+    }  # fmt: skip
+    four = "resnet18_bn+timm:mobilenetv2_100+timm:efficientnet_b0+shufflenet_v2_x0_5"
+    assert ours["g-vbsm"] == {
+        "network": four, "order": "within", "batch": 40, "image_learning_rate": 0.1, "convolution_statistics": True,
+        "statistics_momentum": 0.4, "densification_weight": 1.0,
+    }  # fmt: skip
+    assert ours["edc"] == {
+        "network": f"{four}+alexnet", "order": "within", "batch": 20, "steps": 1000, "image_learning_rate": 0.05,
+        "min_scale": 0.5, "jitter": 0.0, "start": "collages-shuffled", "statistics_weight": 0.1,
+        "convolution_statistics": True, "statistics_momentum": 0.8, "class_statistics_share": 0.5,
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 
 NAMES = [network.name for network in NETWORKS if not network.comes_trained]
-INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and not name.startswith("shufflenet")]
+INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and not name.startswith(("shufflenet", "alexnet"))]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -76,8 +76,8 @@ def test_batch_norm_students_are_torchvisions(name: str) -> None:
         torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "shufflenet_v2_x0_5"])
-def test_shufflenets_are_torchvisions(name: str) -> None:
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "shufflenet_v2_x0_5", "alexnet"])
+def test_networks_of_papers_are_torchvisions(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         reference = torchvision.models.get_model(name, weights=None, num_classes=7)

@@ -43,6 +43,9 @@ def planned(selector: str) -> tuple[str, MethodSpec]:
         ("herding", "dataset defaults"),
         ("dmgd[ot_scale=7]", "set by hand"),
         ("mgd3[stop_step=3]", "set by hand"),
+        ("g-vbsm[densification_weight=0]", "set by hand"),
+        ("sre2l[steps=4000]", "set by hand"),
+        ("g-vbsm", "dataset defaults"),
         ("mgd3-nearest", "ablation"),
     ],
 )
