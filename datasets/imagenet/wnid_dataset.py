@@ -91,6 +91,8 @@ class WnidDataset(FileDataset):
         opened = next((one for one in found if not one.problems), found[0])
         expected = self.expected[split]
         notes = [warning for warning in (opened.split_warning(), opened.skipped_warning()) if warning]
+        if (unconfirmed := opened.source.unconfirmed()) is not None:
+            notes.append(unconfirmed)
         if opened.index.unknown:
             notes.append(
                 f"files with other names than {self.names_said} are left out, such as {opened.index.unknown[0]}"

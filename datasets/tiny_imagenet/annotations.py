@@ -10,6 +10,10 @@ from ddbench.benchmark.core.errors import UsageError
 
 PLACE = "val/val_annotations.txt"
 NAME = re.compile(r"(?P<stem>val_\d+)\.\w+")
+NO_LIST = (
+    f"there is no {PLACE}: that each test image lies in its own class's folder is not checked, only how many lie in "
+    "each. Put that file of tiny-imagenet-200.zip there, and it is"
+)
 AGAIN = f"get {PLACE} of tiny-imagenet-200.zip again"
 
 

@@ -14,7 +14,7 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, whole_folder
 from ddbench.datasets.imagenet.archives import ArchiveSource
 from ddbench.datasets.imagenet.sources import Found
-from ddbench.datasets.tiny_imagenet.annotations import PLACE, Annotations, read_annotations
+from ddbench.datasets.tiny_imagenet.annotations import NO_LIST, PLACE, Annotations, read_annotations
 from ddbench.datasets.tiny_imagenet.layout import PARTS, labelled, place_of
 
 ARCHIVE = ".zip"
@@ -36,6 +36,10 @@ class TinyArchive(ArchiveSource):
         if PLACE not in members:
             return None
         return read_annotations(archive.read(members[PLACE]), f"{self.path}: {PLACE}", wanted)
+
+    def unconfirmed(self) -> str | None:
+        with _reading(self.path) as archive:
+            return None if PLACE in self._members(archive) else NO_LIST
 
     def _unpack(self, target: Path) -> None:
         with whole_folder(target, existing="keep", locked=True) as partial, _reading(self.path) as archive:

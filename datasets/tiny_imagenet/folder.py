@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddbench.datasets.imagenet.sources import Found, Listing, Source, stamp
-from ddbench.datasets.tiny_imagenet.annotations import PLACE, Annotations, read_annotations
+from ddbench.datasets.tiny_imagenet.annotations import NO_LIST, PLACE, Annotations, read_annotations
 from ddbench.datasets.tiny_imagenet.layout import IMAGES, PARTS, WNID, labelled
 
 
@@ -80,6 +80,9 @@ class TinyFolder(Source):
             return stamp(self.path / location)
         except OSError:
             return None
+
+    def unconfirmed(self) -> str | None:
+        return None if (self.path / PLACE).is_file() else NO_LIST
 
     def root(self, class_ids: Sequence[str]) -> Path:
         return self.path

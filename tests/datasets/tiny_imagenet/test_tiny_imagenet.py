@@ -18,6 +18,7 @@ from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.planning.run_prior import check_prior
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.datasets.tiny_imagenet.dataset import WNIDS, TinyImageNet
+from ddbench.methods.diffusion.priors.catalogue import KNOWN
 from ddbench.methods.diffusion.priors.files import bundled_priors, find_prior
 
 # The declaration ------------------------------------------------------------------------------------------------------
@@ -40,6 +41,14 @@ def test_expected_numbers_are_the_published_ones() -> None:
     assert expected.n_train == sum((expected.train or {}).values()) == 100_000
     assert sum(expected.test.values()) == 10_000
     assert list(expected.test) == list(WNIDS)
+
+
+def test_a_prior_of_imagenet_1k_gets_imagenets_labels() -> None:
+    """Not 0 to 199, the positions of two hundred folders."""
+    metadata = KNOWN["dit-xl-2-256"].metadata
+    labels = [metadata.label_of(wnid) for wnid in WNIDS]
+    assert labels == [IMAGENET_1K.index(wnid) for wnid in WNIDS]
+    assert (labels[0], labels[-1]) == (1, 988), "goldfish and acorn"
 
 
 def test_a_prior_of_other_classes_is_refused_by_name(tiny: Any) -> None:
@@ -227,6 +236,17 @@ def test_a_rearranged_folder_that_contradicts_the_list_is_refused(tiny: Any) -> 
     (source / "val/n04067472/val_0.JPEG").rename(source / "val/n02124075/val_0.JPEG")
     with pytest.raises(UsageError, match=r"val_0.JPEG lies in the folder of n02124075, and .* says n04067472"):
         tiny.dataset().split_hash("default", source)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_classes_that_only_folders_say_are_noted(tiny: Any, listed: bool) -> None:
+    by_class = tiny.layouts[1]
+    without = "" if listed else "val/val_annotations.txt"
+    for source in (tiny.tree(by_class, annotated=listed), tiny.archive(place=by_class, without=without)):
+        found = tiny.dataset().inspect("default", source)
+        assert not found.problems
+        noted = [note for note in found.notes if "there is no val/val_annotations.txt" in note]
+        assert bool(noted) is not listed
 
 
 def test_a_test_image_that_is_there_twice_is_refused(tiny: Any) -> None:
