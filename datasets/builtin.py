@@ -15,10 +15,16 @@ PUBLISHED = {
 """Names of the published lists (imagenet/published.py) and whose they are."""
 del PUBLISHED["comp-dd-music-hard"]
 
-ALIASES = {"imagewoof": "woof", "imagenette": "nette", "imagenet1k": "imagenet-1k", "imagenet100": "imagenet-100"}
+ALIASES = {
+    "imagewoof": "woof",
+    "imagenette": "nette",
+    "imagenet1k": "imagenet-1k",
+    "imagenet100": "imagenet-100",
+    "tinyimagenet": "tiny-imagenet",
+    "tiny-imagenet-200": "tiny-imagenet",
+}
 """Other names of the same classes in the same order."""
 UNAVAILABLE = {
-    "tiny-imagenet": "its 200 classes at 64 px have files of their own, and there is no reader for them",
     "comp-dd-music-hard": "its list names one class twice (n02787622, banjo, labels 0 and 2), so it has nine classes "
     "and not ten; which tenth was meant is not known. The nine: "
     "--dataset subset:420+594+579+402+776+486+401+546+558",
@@ -66,6 +72,12 @@ ENTRIES: list[Entry] = [
         "cifar100",
         "ddbench.datasets.cifar:Cifar100",
         "CIFAR-100: 100 classes of 32 px, 50,000 training and 10,000 test images",
+        tags=("files",),
+    ),
+    Entry(
+        "tiny-imagenet",
+        "ddbench.datasets.tiny_imagenet.dataset:TinyImageNet",
+        "Tiny-ImageNet-200: 200 classes of ImageNet at 64 px, 100,000 training and 10,000 test images",
         tags=("files",),
     ),
     *(

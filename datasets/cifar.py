@@ -19,7 +19,7 @@ from ddbench.datasets.base import ArraySource, Dataset, Headline, SplitData
 from ddbench.datasets.cache import cache_dir
 from ddbench.datasets.hashing import content_hash, split_hash
 from ddbench.datasets.imagenet.splits import validation_part
-from ddbench.datasets.imagenet.subsets import DATA_VARIABLE
+from ddbench.datasets.imagenet.wnid_dataset import DATA_VARIABLE
 
 SPLIT = "default"
 

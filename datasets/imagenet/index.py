@@ -49,8 +49,8 @@ class Index:
 
     @cached_property
     def validation_images(self) -> np.ndarray:
-        """(N,) bool: ImageNet's validation images, wherever they lie."""
-        return np.char.startswith(self.names, b"ILSVRC2012_val_")
+        """(N,) bool: ImageNet's validation images and Tiny-ImageNet's, wherever they lie."""
+        return np.char.startswith(self.names, b"ILSVRC2012_val_") | np.char.startswith(self.names, b"val_")
 
 
 def read_index(source: Source, dataset: str, class_ids: Sequence[str]) -> Index:

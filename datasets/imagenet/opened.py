@@ -119,6 +119,10 @@ class OpenedSplit:
             return np.zeros(len(self.index), bool)
         return np.isin(self.index.locations, np.array([os.fsencode(place) for place in self.skipped], "S"))
 
+    def split_warning(self) -> str | None:
+        """What results say of the split whatever the source; None if there is nothing."""
+        return self.expected.warning or WARNINGS.get(self.split)
+
     def skipped_warning(self) -> str | None:
         """What results say of training images that are left out; None if there are none."""
         rows = self._whole[0][self._left_out[self._whole[0]]]
@@ -135,7 +139,7 @@ class OpenedSplit:
         decoded = self._decoded(resolution)
         train, test = (self._images(rows, resolution, self._parts, decoded) for rows in (self.train, self.test))
         warnings = (
-            WARNINGS.get(self.split),
+            self.split_warning(),
             self.skipped_warning(),
             enlargement_warning(decoded, resolution),
         )

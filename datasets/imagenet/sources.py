@@ -96,6 +96,11 @@ class Source(ABC):
             RunError: too little free disk.
         """
 
+    def unconfirmed(self) -> str | None:
+        """What of the images' classes nothing but the folders that they lie in says; None, as here, where names and
+        lists say it too."""
+        return None
+
     def _identity(self) -> str:
         return str(self.path.resolve())
 

@@ -42,6 +42,8 @@ class Expected:
     """Training images: class id -> number; None: not known class by class, only that each has `TRAIN_PER_CLASS`."""
     n_train: int | None = None
     split_hash: str | None = None
+    warning: str | None = None
+    """Shown wherever a number from this split is; None: that of `WARNINGS`, if there is one."""
 
 
 def expected_of(dataset: str) -> dict[str, Expected]:

@@ -6,210 +6,44 @@ changes a split (`sources.py`, `splits.py`).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ddbench.benchmark.core.errors import UsageError
-from ddbench.datasets.base import Default, Headline, ImageSource, Resize, SplitData
-from ddbench.datasets.cache import remember_source, remembered_sources
-from ddbench.datasets.file_dataset import FileDataset, Inspection, Prepared, Progress, silent
+from ddbench.datasets.base import Default, Headline
 from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_1K, IMAGENET_100, NETTE, WOOF
-from ddbench.datasets.imagenet.opened import OpenedSplit
 from ddbench.datasets.imagenet.places import sources_at
 from ddbench.datasets.imagenet.sources import Source
-from ddbench.datasets.imagenet.splits import (
-    FASTAI,
-    FIRST_100,
-    IMAGENET,
-    WARNINGS,
-    Expected,
-    Names,
-    count_images,
-    expected_of,
-)
-
-DATA_VARIABLE = "DDBENCH_DATA"
+from ddbench.datasets.imagenet.splits import FASTAI, FIRST_100, IMAGENET, Expected, Names, expected_of
+from ddbench.datasets.imagenet.wnid_dataset import WnidDataset
 
 
-class ImageNetSubset(FileDataset):
+class ImageNetSubset(WnidDataset):
     """Some classes of ImageNet-1K. A subclass is a declaration."""
 
     resolution = 224
     splits: ClassVar[tuple[str, ...]] = (IMAGENET,)
     prior = "dit-xl-2-256"
-    expected: ClassVar[Mapping[str, Expected]]
-    """What each split holds when whole."""
+    names_said = "ImageNet's"
     archive_stem: ClassVar[str | None] = None
     """Name of fast.ai's archive of these classes, without size and ending."""
-
-    def load(self, split: str, data_dir: Path | None, resolution: int) -> SplitData:
-        """Open a split; what is not decoded yet at this resolution is decoded first.
-
-        Raises:
-            UsageError: unknown split, no source, or a source that does not hold the whole split.
-            RunError: corrupt images, or too little free disk.
-        """
-        return self._open(split, data_dir).at(resolution, silent)
-
-    def train_counts(self, split: str, data_dir: Path | None) -> Mapping[str, int]:
-        opened = self._open(split, data_dir)
-        return count_images(opened.index, opened.train, self.class_ids)
-
-    def split_hash(self, split: str, data_dir: Path | None) -> str:
-        return self._open(split, data_dir).split_hash
-
-    def content_hash(self, split: str, data_dir: Path | None, resolution: int) -> str | None:
-        return self._open(split, data_dir).content_hash(resolution)
-
-    def train_at(
-        self, split: str, data_dir: Path | None, image_size: int, resize: Resize, progress: Progress = silent
-    ) -> ImageSource:
-        """The training images at any side, from the files: what is not decoded yet is decoded first.
-
-        Raises:
-            UsageError: as `load`.
-            RunError: as `load`.
-        """
-        return self._open(split, data_dir).train_at(image_size, resize, progress)
-
-    def test_at(self, split: str, data_dir: Path | None, image_size: int, progress: Progress = silent) -> ImageSource:
-        return self._open(split, data_dir).test_at(image_size, progress)
 
     def test_names(self, split: str, data_dir: Path | None) -> Sequence[str]:
         opened = self._open(split, data_dir)
         return Names(opened.index, opened.test, self.class_ids)
 
-    def inspect(self, split: str, data_dir: Path | None) -> Inspection:
-        self._check_split(split)
-        found = self._sources(split, data_dir)
-        # The one that a run would open; if there is none, the first: its table says what is missing.
-        opened = next((one for one in found if not one.problems), found[0])
-        expected = self.expected[split]
-        notes = [warning for warning in (WARNINGS.get(split), opened.skipped_warning()) if warning]
-        if opened.index.unknown:
-            notes.append(f"files with other names than ImageNet's are left out, such as {opened.index.unknown[0]}")
-        if opened.problems:
-            other = [name for name in self.splits if name != split and not self._on(opened.source, name).problems]
-            notes += [f"it holds all of split {name}" for name in other]
-        return Inspection(
-            source=str(opened.source),
-            split=split,
-            train=count_images(opened.index, opened.train, self.class_ids),
-            test=count_images(opened.index, opened.test, self.class_ids),
-            expected_train=expected.train,
-            expected_test=expected.test,
-            split_hash=opened.split_hash,
-            expected_split_hash=expected.split_hash,
-            problems=opened.problems,
-            notes=tuple(notes),
-            decoded=() if opened.problems else opened.decoded_resolutions(),
-        )
+    def sources_at(self, path: Path) -> list[Source]:
+        return sources_at(path, () if self.archive_stem is None else (self.archive_stem,))
 
-    def prepare(
-        self,
-        split: str,
-        data_dir: Path | None,
-        resolution: int | None,
-        *,
-        skip_corrupt: bool = False,
-        remember: bool = False,
-        progress: Progress = silent,
-    ) -> Prepared:
-        opened = self._open(split, data_dir)
-        decoded, warning = 0, None
-        if resolution is not None:
-            decoded = opened.decode(resolution, progress, skip_corrupt=skip_corrupt)
-            opened = self._on(opened.source, split)
-            warning = opened.at(resolution, progress).warning
-        if remember:
-            remember_source(self.name, split, opened.source.path.resolve())
-        return Prepared(
-            source=str(opened.source),
-            n_train=len(opened.train),
-            n_test=len(opened.test),
-            split_hash=opened.split_hash,
-            resolution=resolution,
-            decoded=decoded,
-            skipped=tuple(f"{location}: {why}" for location, why in opened.skipped.items()),
-            folder=opened.source.cache,
-            warning=warning,
-        )
+    def hints(self, split: str) -> list[str]:
+        return ["Split fastai can be read from fast.ai's own folder or archive only."] if split == FASTAI else []
 
-    def _check_split(self, split: str) -> None:
-        if split not in self.splits:
-            raise UsageError(f"{self.name} has no split {split!r}; known: {', '.join(self.splits)}")
+    def named_in_commands(self) -> str:
+        return f"DIR|{self.archive_stem}2.tgz" if self.archive_stem else "DIR"
 
-    def _open(self, split: str, data_dir: Path | None) -> OpenedSplit:
-        """The one source that holds the whole split.
-
-        Raises:
-            UsageError: none does, or several do.
-        """
-        self._check_split(split)
-        found = self._sources(split, data_dir)
-        whole = [one for one in found if not one.problems]
-        if len(whole) == 1:
-            return whole[0]
-        if whole:
-            listed = "\n".join(f"  {one.source}" for one in whole)
-            raise UsageError(
-                f"several sources hold {self.name}, split {split}:\n{listed}\nName one of them with --data."
-            )
-        lines = []
-        for one in found:
-            lines.append(f"{one.source} does not hold {self.name}, split {split}:")
-            lines += [f"  {problem}" for problem in one.problems]
-            others = [name for name in self.splits if name != split and not self._on(one.source, name).problems]
-            lines += [f"  It holds all of split {name}: use --split {name}" for name in others]
-        if split == FASTAI:
-            lines.append("Split fastai can be read from fast.ai's own folder or archive only.")
-        lines.append(f"`bench verify {self.name} --data {found[0].source.path}` shows every class.")
-        raise UsageError("\n".join(lines))
-
-    def _sources(self, split: str, data_dir: Path | None) -> list[OpenedSplit]:
-        """Every source at the first usual place that has one, indexed.
-
-        Raises:
-            UsageError: there is none.
-        """
-        stems = () if self.archive_stem is None else (self.archive_stem,)
-        looked, problems = [], list[str]()
-        for what, path in self._places(split, data_dir):
-            looked.append(f"{what} {path}")
-            found = []
-            try:
-                for source in sources_at(path, stems):
-                    opened = self._on(source, split)
-                    if len(opened.index):
-                        found.append(opened)
-            except UsageError as error:
-                if data_dir is not None:
-                    raise
-                problems.append(str(error))
-            if found:
-                return found
-        raise UsageError("\n".join([*problems, *self._missing(looked)]))
-
-    def _places(self, split: str, data_dir: Path | None) -> Iterator[tuple[str, Path]]:
-        if data_dir is not None:
-            yield "--data", data_dir
-            return
-        if os.environ.get(DATA_VARIABLE):
-            yield f"${DATA_VARIABLE}", Path(os.environ[DATA_VARIABLE]).expanduser()
-        for path in remembered_sources(self.name, split):
-            yield "prepared", path
-
-    def _on(self, source: Source, split: str) -> OpenedSplit:
-        return OpenedSplit.of(self.name, self.class_ids, self.expected[split], source, split)
-
-    def _missing(self, looked: Sequence[str]) -> list[str]:
-        """What is said where no images of this dataset were found: the expected tree, and what makes it."""
+    def where_to_get(self) -> list[str]:
         first, stem = self.class_ids[0], self.archive_stem
         lines = [
-            f"{self.name}: found no images of its {len(self.class_ids)} classes "
-            f"({'looked at ' + ', '.join(looked) if looked else 'no place was named'}).",
             "Expected a folder of ImageNet (ILSVRC 2012):",
             f"  DIR/train/{first}/{first}_*.JPEG   one folder per wnid",
             f"  DIR/val/{first}/ILSVRC2012_val_*.JPEG, or all in DIR/val/ with DIR/ILSVRC2012_devkit_t12/ beside it",
@@ -223,13 +57,7 @@ class ImageNetSubset(FileDataset):
                 f"or fast.ai's {stem}2, any size, as its archive or unpacked (DIR/train/{first}/, DIR/val/{first}/):",
                 f"  curl -O https://s3.amazonaws.com/fast-ai-imageclas/{stem}2.tgz",
             ]
-        return [
-            *lines,
-            "Then name it once, or for one run, or for all datasets:",
-            f"  bench prepare {self.name} --from DIR{f'|{stem}2.tgz' if stem else ''}",
-            f"  bench run --dataset {self.name} --data DIR …",
-            f"  export {DATA_VARIABLE}=DIR",
-        ]
+        return lines
 
 
 def _names(class_ids: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
-from ddbench.reports.results.paper_numbers import STUDENTS, Key, PaperNumber, all_published, key_of
+from ddbench.reports.results.paper_numbers import RESOLUTIONS, STUDENTS, Key, PaperNumber, all_published, key_of
 from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
@@ -133,7 +133,19 @@ def _why_not(method: str | None, number: PaperNumber, dataset: str, student: str
     known: Any = PROTOCOLS.load(name)
     if student_here(known.name, student) not in known.students:
         return f"{known.id} does not train {student}"
-    return None
+    return _of_another_size(known, dataset)
+
+
+def _of_another_size(protocol: Any, dataset: str) -> str | None:
+    """Why a protocol is not the evaluator that papers use on small images under its name; None where it is."""
+    declared: Any = DATASETS.load(dataset)
+    trained_at = protocol.image_size_for(declared.resolution)
+    if declared.resolution in RESOLUTIONS or trained_at == declared.resolution:
+        return None
+    return (
+        f"{protocol.id} trains at {trained_at} px, and the published students of {dataset} are networks for its "
+        f"{declared.resolution} px"
+    )
 
 
 def _of_unknown(printed_as: str) -> str:

@@ -45,6 +45,17 @@ def test_the_commands_are_ones_that_plan() -> None:
     assert len(seen) > 40
 
 
+def test_students_of_small_images_are_not_those_of_224_px() -> None:
+    """Tiny-ImageNet's published students see 64 px, and every published evaluator here with their labels 224."""
+    cells = [cell for cell in field.build([]) if cell.dataset == "tiny-imagenet"]
+    assert len(cells) == 30
+    assert {cell.standing for cell in cells} == {"cannot"}
+    reprinted = {cell.how for cell in cells if cell.protocol == "soft-rded"}
+    assert reprinted == {
+        "soft-rded-half@1 trains at 224 px, and the published students of tiny-imagenet are networks for its 64 px"
+    }
+
+
 def test_what_was_run_shows_both_numbers(tmp_path: Path, make_folder: Any) -> None:
     folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
     protocol = resolve_protocol("hard-minimax-sgd")[1]
