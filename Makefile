@@ -28,11 +28,13 @@ demo: install
 	$(BIN)/bench run --method dmgd,dmgd-sm,dmgd-dm,dit,dit-cfg1,random,full --dataset digits \
 		--ipc 1,10 --seeds 0-1 --repeats 1
 
+# A process more than cores, of one thread each: a third of the time is waiting for processes that tests start.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --benchmark-disable --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --benchmark-disable --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 \
+		--dist loadfile --no-loadscope-reorder
 
 # Apart: Ray is 240 MB, and these take five minutes.
 test-ray: install

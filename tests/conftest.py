@@ -17,6 +17,18 @@ SMALL = Path(__file__).parent / "golden_small"
 GOLDEN = Path(os.environ.get("DDBENCH_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden")
 
 
+LONGEST = (
+    "conformance/test_method_contract.py", "speed/test_gpu_checks.py", "gpu/test_small_runs.py", "chaos/test_chaos.py",
+    "benchmark/commands/test_bad_input.py", "benchmark/cells/test_resume.py", "engines/test_slurm.py",
+)  # fmt: skip
+"""Files that take longest, which a process each begins with: at the end the others would wait for them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "golden(kind): run the test for every case folder of that kind")
     config.pluginmanager.register(CoverageGuard("tests/conformance/"), "coverage guard")
