@@ -89,18 +89,6 @@ class FolderSource(Source):
             base / folder for folder in self.validation
         )]  # fmt: skip
 
-    def unchanged(self, stamps: Mapping[str, Sequence[int]]) -> bool:
-        try:
-            return all(stamp(self.path / place) == list(was) for place, was in stamps.items())
-        except OSError:
-            return False
-
-    def file_stamp(self, location: str) -> list[int] | None:
-        try:
-            return stamp(self.path / location)
-        except OSError:
-            return None
-
     def root(self, class_ids: Sequence[str]) -> Path:
         return self.path
 

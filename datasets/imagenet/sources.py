@@ -74,13 +74,19 @@ class Source(ABC):
             UsageError: a file in the wrong class's folder, validation images of unknown class, a damaged archive.
         """
 
-    @abstractmethod
     def unchanged(self, stamps: Mapping[str, Sequence[int]]) -> bool:
-        """Whether a listing with these stamps still holds."""
+        """Whether a listing with these stamps still holds: here, of places below `path`."""
+        try:
+            return all(stamp(self.path / place) == list(was) for place, was in stamps.items())
+        except OSError:
+            return False
 
-    @abstractmethod
     def file_stamp(self, location: str) -> list[int] | None:
-        """Changes when that image's file does; None: it is gone."""
+        """Changes when that image's file does, here one below `path`; None: it is gone."""
+        try:
+            return stamp(self.path / location)
+        except OSError:
+            return None
 
     def packed(self, class_ids: Sequence[str]) -> bool:
         """Whether `root` has to unpack images of these classes first."""

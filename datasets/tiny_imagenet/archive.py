@@ -81,7 +81,8 @@ class TinyArchive(ArchiveSource):
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An open archive; what a damaged one raises becomes one message."""
+    """An open archive; what a damaged one raises becomes one message (NotImplementedError: a compression that `zipfile`
+    does not read, which a changed byte can ask for)."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

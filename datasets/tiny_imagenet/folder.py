@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ddbench.datasets.imagenet.sources import Found, Listing, Source, stamp
@@ -68,18 +68,6 @@ class TinyFolder(Source):
                 yield f"{location}/{entry.name}"
             elif enters(entry.name):
                 yield from self._files(f"{location}/{entry.name}", stamps, lambda name: name == IMAGES)
-
-    def unchanged(self, stamps: Mapping[str, Sequence[int]]) -> bool:
-        try:
-            return all(stamp(self.path / place) == list(was) for place, was in stamps.items())
-        except OSError:
-            return False
-
-    def file_stamp(self, location: str) -> list[int] | None:
-        try:
-            return stamp(self.path / location)
-        except OSError:
-            return None
 
     def unconfirmed(self) -> str | None:
         return None if (self.path / PLACE).is_file() else NO_LIST

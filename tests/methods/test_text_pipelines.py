@@ -14,7 +14,7 @@ import torch
 import typer
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file
-from text_pipelines import SIDE, text_pipeline
+from text_pipelines import SIDE, Scripted, text_pipeline
 
 from ddbench.benchmark.commands.prepare import prepare_app
 from ddbench.benchmark.core.errors import UsageError
@@ -65,28 +65,19 @@ def test_same_noise_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     prepare("prior", "tiny", "--from", tmp_path / "pipeline", "--class-ids", ids_file(tmp_path), "--check-on", "none",
             "--prompt", "a photo of a {name}", "--negative", negative)  # fmt: skip
     prior = Prior.load(find_prior("tiny"))
-    draw = torch.Generator().manual_seed(0)
-    first, noise = torch.randn(1, 4, SIDE, SIDE, generator=draw), torch.randn(STEPS, 1, 4, SIDE, SIDE, generator=draw)
-
-    class Scripted:
-        def initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-            return first
-
-        def step(self, n: int, shape: tuple[int, ...]) -> torch.Tensor:
-            return noise[n]
-
+    noise = Scripted(1, STEPS)
     image = [ImageKey(IDS[1], 0)]
-    ours = sample(prior, image, [], Scripted(), steps=STEPS, cfg_scale=6.0).latents  # type: ignore[arg-type]
+    ours = sample(prior, image, [], noise, steps=STEPS, cfg_scale=6.0).latents
 
     pipe.scheduler = DDPMScheduler.from_config(
         pipe.scheduler.config, timestep_spacing="linspace", variance_type="fixed_small", clip_sample=False
     )
-    rows = iter(noise)
+    rows = iter(noise.steps)
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: next(rows))
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
         "a photo of a golden retriever", negative_prompt=negative or None, num_inference_steps=STEPS,
-        guidance_scale=6.0, latents=first, height=2 * SIDE, width=2 * SIDE, output_type="latent",
+        guidance_scale=6.0, latents=noise.first, height=2 * SIDE, width=2 * SIDE, output_type="latent",
     ).images  # fmt: skip
     assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
     with torch.no_grad():
@@ -171,6 +162,14 @@ def test_a_text_that_is_too_long_is_refused(tmp_path: Path) -> None:
         prepare(
             "prior", "tiny", "--from", tmp_path / "pipeline", "--prompt", "{name}" + 80 * " a", "--check-on", "none"
         )
+
+
+def test_an_empty_text_is_no_default(tmp_path: Path) -> None:
+    text_pipeline(tmp_path / "pipeline")
+    with pytest.raises(UsageError, match=r"expected a text with \{name\} in it"):
+        prepare("prior", "tiny", "--from", tmp_path / "pipeline", "--prompt", "", "--check-on", "none")
+    with pytest.raises(UsageError, match="weights under another name"):
+        prepare("prior", "sd-1.5", "--from", tmp_path / "pipeline", "--prompt", "")
 
 
 def test_texts_are_of_pipelines_alone(tmp_path: Path, make_prior: Callable[..., Path]) -> None:

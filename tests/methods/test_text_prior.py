@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file, save_file
-from text_pipelines import POOLED, SCHEDULE, SIDE, TOKENS, WIDTH, text_prior
+from text_pipelines import POOLED, SCHEDULE, SIDE, TOKENS, WIDTH, Scripted, text_prior
 
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
@@ -33,21 +33,6 @@ CLASSES = ("cat", "dog", "owl")
 STEPS = 6
 
 
-class Scripted:
-    """Draws that were made before, the same for whoever asks."""
-
-    def __init__(self, images: int) -> None:
-        draw = torch.Generator().manual_seed(5)
-        self.first = torch.randn(images, 4, SIDE, SIDE, generator=draw)
-        self.steps = torch.randn(STEPS, images, 4, SIDE, SIDE, generator=draw)
-
-    def initial(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return self.first
-
-    def step(self, n: int, shape: tuple[int, ...]) -> torch.Tensor:
-        return self.steps[n]
-
-
 @pytest.fixture(params=[False, True], ids=["sd", "sdxl"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return text_prior(tmp_path / "prior", CLASSES, xl=request.param)
@@ -65,9 +50,9 @@ def test_the_noise_levels_are_those_of_diffusers() -> None:
 
 def test_sampling_equals_a_loop_of_diffusers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop of its pipelines: UNet, guidance on all channels, DDPM's step; with the same draws."""
-    prior, noise = Prior.load(find_prior(folder)), Scripted(2)
+    prior, noise = Prior.load(find_prior(folder)), Scripted(2, STEPS)
     images = [ImageKey("dog", 0), ImageKey("owl", 0)]
-    found = sample(prior, images, [], noise, steps=STEPS, cfg_scale=4.0).latents  # type: ignore[arg-type]
+    found = sample(prior, images, [], noise, steps=STEPS, cfg_scale=4.0).latents
 
     network: Any = prior.network
     texts = load_file(folder / "prompts.safetensors")
@@ -95,10 +80,9 @@ def test_sampling_equals_a_loop_of_diffusers(folder: Path, monkeypatch: pytest.M
 
 
 def test_other_texts_make_other_images(folder: Path) -> None:
-    prior, noise = Prior.load(find_prior(folder)), Scripted(1)
+    prior, noise = Prior.load(find_prior(folder)), Scripted(1, STEPS)
     one, other = (
-        sample(prior, [ImageKey(name, 0)], [], noise, steps=STEPS, cfg_scale=4.0).latents  # type: ignore[arg-type]
-        for name in ("cat", "dog")
+        sample(prior, [ImageKey(name, 0)], [], noise, steps=STEPS, cfg_scale=4.0).latents for name in ("cat", "dog")
     )
     assert not torch.allclose(one, other, atol=1e-3)
 

@@ -53,8 +53,8 @@ PROTOCOL = Protocol(
     ),
     cutmix=False,
     looks=1,
-    # What PyTorch computed by when the program was written: TF32 in convolutions, and not in products of matrices.
-    tf32_convolutions=True,
+    # The program pins PyTorch 1.2, which has no TF32.
+    tf32_convolutions=False,
     tf32_matmul=False,
     cudnn_benchmark=False,
 )

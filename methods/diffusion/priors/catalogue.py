@@ -36,7 +36,7 @@ class KnownPrior:
     network: Mapping[str, Any]
     """Arguments of DiTTransformer2DModel, or of UNet2DConditionModel, that make it this network."""
     autoencoder: Mapping[str, Any]
-    """Arguments of AutoencoderKL; read only to build one with random weights."""
+    """Arguments of AutoencoderKL; read only to build one with random weights, which no text-to-image prior has."""
     transformer: HubFolder | None = None
     """Where the network's weights come from; None: from a file that `released` names, or it has random weights only."""
     released: str = ""
@@ -133,10 +133,8 @@ def _dit_xl_2(image_size: int, revision: str | None) -> KnownPrior:
 def _text_to_image(
     name: str, summary: str, licence: str, hub: HubFolder, network: Mapping[str, Any], latent_scale: float, size_gb: int
 ) -> KnownPrior:
-    """A pipeline whose noise schedule is Stable Diffusion's; the prompts that stand here are what a run of the
-    catalogue sees before it is installed."""
+    """A pipeline whose noise schedule is Stable Diffusion's."""
     sample_size = network["sample_size"]
-    prompts = tuple(CLASS_NAMES.values())
     return KnownPrior(
         name=name,
         summary=summary,
@@ -155,10 +153,10 @@ def _text_to_image(
             class_ids=IMAGENET_1K,
             null_label=len(IMAGENET_1K),
             trained_on="images and captions of the web (LAION); whether test images are among them is not known",
-            conditioning=TextConditioning(prompts=prompts),
+            conditioning=TextConditioning(prompts=tuple(CLASS_NAMES.values())),
         ),
         network={"in_channels": 4, "out_channels": 4, **network},
-        autoencoder=SD_VAE | {"sample_size": 8 * sample_size},
+        autoencoder={},
         transformer=hub,
         vae=HubFolder(hub.repo, hub.revision, "vae"),
         size_gb=size_gb,

@@ -76,7 +76,8 @@ def install(
     """
     known, target = KNOWN.get(name), installed_folder() / name
     _check_name(name)
-    if known is not None and (said.class_ids or said.like or said.prompt or said.negative) is not None:
+    of_ones_own = (said.class_ids, said.like, said.prompt, said.negative)
+    if known is not None and any(given is not None for given in of_ones_own):
         raise UsageError(
             f"{name}'s classes, texts and network are known; --class-ids, --prompt, --negative and --like are for "
             "weights under another name"

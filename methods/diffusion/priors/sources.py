@@ -157,7 +157,8 @@ def of_pipeline(source: Path, vae: Path | None, known: KnownPrior | None, said: 
     classes: Sequence[str] | Mapping[str, str] = IMAGENET_1K
     if said.class_ids is not None:
         classes = _texts_of(read_class_ids(said.class_ids.expanduser()), said)
-    found = metadata_of_pipeline(source, vae, classes, said.prompt or TEMPLATE, said.negative or "")
+    template = TEMPLATE if said.prompt is None else said.prompt
+    found = metadata_of_pipeline(source, vae, classes, template, said.negative or "")
     if known is not None:
         different = [key for key in ("schedule", "resolution", "latent_scale", "prediction")
                      if getattr(found, key) != getattr(known.metadata, key)]  # fmt: skip

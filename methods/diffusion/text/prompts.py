@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,8 @@ def encode(pipeline: Path, texts: TextConditioning, file: Path, say: Callable[[s
 
 
 def _check_package() -> None:
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise UsageError(PACKAGE) from error
+    if find_spec("transformers") is None:
+        raise UsageError(PACKAGE)
 
 
 @contextlib.contextmanager

@@ -151,7 +151,8 @@ def test_a_training_equals_a_plain_loop(dataset: str | None) -> None:
     x, x_test = ((torch.from_numpy(some).permute(0, 3, 1, 2) / 255 - mean) / std for some in (train, test))
     y, losses, rate = torch.from_numpy(labels), [], 0.1
     optimiser = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=0.0005)
-    (falls,) = small.schedule.starts(6)  # type: ignore[union-attr]
+    assert isinstance(small.schedule, base.MultiStep)
+    (falls,) = small.schedule.starts(6)
     assert falls == 3
     for epoch in range(6):
         if epoch == falls:

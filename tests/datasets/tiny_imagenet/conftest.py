@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ class SmallTiny(TinyImageNet):
 
     name = "small-tiny"
     class_ids, class_names = CLASSES, tuple(CLASS_NAMES[wnid] for wnid in CLASSES)
-    expected = {  # noqa: RUF012 - a declaration
+    expected: ClassVar = {
         SPLIT: Expected(test=dict.fromkeys(CLASSES, 2), train=dict.fromkeys(CLASSES, 4), n_train=12, warning=WARNING)
     }
 

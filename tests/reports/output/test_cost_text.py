@@ -106,7 +106,7 @@ def test_python_has_the_table_too(out: Path) -> None:
     lines = lines_of(run("--runs", str(out), "--by", "bytes", "--format", "csv"))
     assert list(frame["method"]) == [line["method"] for line in lines]
     with pytest.raises(UsageError, match="by='hours': expected cost or bytes"):
-        ddbench.costs(out, by="hours")  # type: ignore[arg-type]
+        ddbench.costs(out, by="hours")  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(

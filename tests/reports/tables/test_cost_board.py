@@ -30,7 +30,7 @@ def cost_of(seconds: float | None) -> CostRecord:
     lists: dict[str, Any] = {"distill_batch_sizes": [], "cells_at_once": [1], "evaluate_hardware": ["c"]}
     return CostRecord(
         **{**known, **lists, "distill_cold_seconds": seconds, "distill_hardware": ["c"], "shared_gpu": False,
-           "distill_threads": (1,), "evaluate_threads": (1,)}  # type: ignore[arg-type]
+           "distill_threads": (1,), "evaluate_threads": (1,)}  # type: ignore[arg-type]  # fields by name
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def a_table(members: list[RowView], tested: dict[tuple[int, int], int]) -> Table
     return TableView.model_construct(
         **text, split_hash=None, content_hash=None, resolution=8, ipc=1, modified_protocol=False, settings=[],
         teacher=None, rows=members, pairs=pairs, notes=[],
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # type: ignore[arg-type]  # fields by name  # fmt: skip
 
 
 @st.composite
