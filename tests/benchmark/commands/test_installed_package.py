@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,19 @@ ENTRIES = [Entry("stranger-alone", variant_of="stranger", overrides={"images_mix
 """
 
 
+def skip_unless_packages_can_be_built() -> None:
+    """Asks what is installed, not `find_spec("pip")`: setuptools takes that for a running pip, hands `distutils` back
+    to the standard library, and cannot be imported in this process any more, which PyTorch's compiler does.
+    """
+    for needed in ("pip", "setuptools"):
+        if not any(distributions(name=needed)):
+            pytest.skip(f"{needed} is not installed, so no package can be built")
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the package, without network."""
-    for needed in ("pip", "setuptools"):
-        if find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed, so no package can be built")
+    skip_unless_packages_can_be_built()
     root = tmp_path_factory.mktemp("stranger")
     source, target = root / "source", root / "site"
     package = source / "stranger_methods"
@@ -88,9 +95,7 @@ def test_it_distills_by_name_in_cells_of_their_own(site: Path, tmp_path: Path) -
 
 def test_a_wheel_of_the_benchmark_holds_every_file_of_its_folders(tmp_path: Path) -> None:
     """What pyproject forgets is missed by whoever does not work in a checkout."""
-    for needed in ("pip", "setuptools"):
-        if find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed, so no package can be built")
+    skip_unless_packages_can_be_built()
     root, source = Path(__file__).parents[3], tmp_path / "source"
     tops = {"api": "ddbench", **{top: f"ddbench/{top}" for top in ("benchmark", "methods", "datasets", "reports")}}
     for top in tops:
