@@ -269,9 +269,14 @@ def shortened(value: object, most: int = 120) -> str:
 
 
 def describe(error: ValidationError, prefix: str = "", *, of_study: str = "") -> list[str]:
-    """Each of pydantic's findings as one line: where, what was expected, what came."""
+    """Each of pydantic's findings as one line: where, what was expected, what came. What a validator of a whole model
+    finds names its fields itself, and stands behind the prefix's outermost name alone."""
     lines = []
     for found in error.errors():
+        if not found["loc"] and found["type"] == "value_error":
+            outer = prefix.partition(": ")[0]
+            lines.append(f"{of_study}{outer}{': ' * bool(outer)}{found['msg'].removeprefix('Value error, ')}")
+            continue
         where = ".".join(str(part) for part in found["loc"])
         message = found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":

@@ -33,9 +33,10 @@ EXAMPLE = Path(__file__).with_name("example.py")
 class External(Method):
     """An author's own program, run as a method; its images are harvested from the folder that it writes.
 
-    It records `peak_mib` (of the program and all its children together, proportional set sizes), `seconds`,
-    `exit_status`, `command`, `image_sizes`; with `program`, `program_sha256`; `skipped`, what else than images lay in
-    its class folders, if anything did.
+    It records `peak_mib` (of the program and all its children together, proportional set sizes, as found at looks five
+    times a second and more often at first: what is gone between two looks is not in it), `seconds`, `exit_status`,
+    `command`, `image_sizes`; with `program`, `program_sha256`; `skipped`, what else than images lay in its class
+    folders, if anything did.
     """
 
     name = "external"

@@ -144,6 +144,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"methods": "random", "set": {"ot_scale": 1}}, "none of the chosen methods has this parameter"),
         ({"methods": "dmgd", "set": {"otscale": 1}}, "did you mean .*ot_scale"),
         ({"methods": "dmgd[label_noise=loud]"}, "label_noise"),
+        ({"methods": "cv-dd[network=resnet18_bn]"}, r"^cv-dd: committee=pairs needs two"),
     ],
 )
 def test_problems(options: dict, message: str) -> None:
