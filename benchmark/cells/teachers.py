@@ -78,7 +78,7 @@ def load_all(
     networks_ = [load(teacher, class_ids, protocol, image_size, device) for teacher in found.members]
     if not isinstance(protocol.teacher, Committee):
         return networks_[0]
-    return CommitteeOutput(networks_, found.shares, scaled=bool(protocol.teacher.scaled))
+    return CommitteeOutput(networks_, found.shares, scaled=bool(protocol.teacher.scaled)).eval()
 
 
 def load(

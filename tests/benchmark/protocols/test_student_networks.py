@@ -14,7 +14,14 @@ from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 
 NAMES = [network.name for network in NETWORKS if not network.comes_trained]
-OF_TORCHVISION = ("shufflenet_v2_x1_0", "shufflenet_v2_x0_5", "alexnet", "mobilenet_v2", "efficientnet_b0", "densenet121")
+OF_TORCHVISION = (
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5",
+    "alexnet",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "densenet121",
+)
 INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and name not in OF_TORCHVISION]
 
 
