@@ -53,7 +53,7 @@ def evaluate(
         dataset, split, record = open_split(spec.dataset, launch, cell)
         image_size = spec.dataset.resolution
         images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, image_size))
-    found = teacher_files.find(protocol, type(dataset), spec.dataset.split, image_size)
+    found = teacher_files.find_all(protocol, type(dataset), spec.dataset.split, image_size, spec.ipc)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
     train = np.asarray(images.pixels)
     train_fits, test_fits, step_mib = _room(protocol, spec, len(dataset.class_ids), launch, train)
@@ -216,13 +216,15 @@ def _room(
     if device.type != "cuda":
         return True, None, None
     n, image_size, _, channels = train.shape
-    batch_size = protocol.images_at_once(n, n_classes, spec.ipc)
+    batch_size = protocol.images_at_once(n, n_classes, spec.ipc, spec.student)
 
     def unused(network: str, width: int | None) -> nn.Module:
         generator = seeds.stream(0, "memory")  # of weights that nothing is computed with
         return networks.build(network, n_classes, image_size, channels, width, generator).to("meta")
 
-    teacher = None if protocol.teacher is None else unused(protocol.teacher.network, None)
+    members = protocol.teachers_for(spec.dataset.name, spec.ipc)
+    # They label one after another, so what a step needs is what the largest needs: of their outputs none is large.
+    teacher = nn.ModuleList(unused(member.network, None).eval() for member in members) if members else None
     shape = batch_size, channels, image_size, image_size
     step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher)
     free_bytes, all_bytes = torch.cuda.mem_get_info(device)
@@ -244,7 +246,7 @@ def _telling(step_mib: float | None) -> Iterator[None]:
 
 
 def _teacher(
-    found: teacher_files.FoundTeacher,
+    found: teacher_files.FoundTeachers,
     spec: EvaluateSpec,
     protocol: Protocol,
     dataset: Dataset,
@@ -258,7 +260,8 @@ def _teacher(
             f"the teacher of {spec.dataset.name} has changed since this cell was planned: expected SHA-256 "
             f"{spec.teacher_sha256}, found {found.record.sha256}. Plan the run again."
         )
-    teacher_files.check_split(found, split_hash, spec.dataset.name)
+    for teacher in found.members:
+        teacher_files.check_split(teacher, split_hash, spec.dataset.name)
     with meter.phase("load teacher"):
         image_size = protocol.image_size_for(spec.dataset.resolution)
-        return teachers.load(found, dataset.class_ids, protocol, image_size, device)
+        return teachers.load_all(found, dataset.class_ids, protocol, image_size, device)

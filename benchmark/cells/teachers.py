@@ -6,6 +6,7 @@ Where they lie, and what is known of them, is planning's `teacher_files`.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from ddbench.benchmark.planning.teacher_files import (
     CURRENT,
     TORCHVISION_FILE,
     FoundTeacher,
+    FoundTeachers,
     TeacherCard,
     own_torchvision_file,
     read_card,
@@ -36,6 +38,9 @@ from ddbench.benchmark.planning.teacher_files import (
 from ddbench.benchmark.protocols import networks
 from ddbench.benchmark.protocols.base import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ddbench.benchmark.protocols.epoch import to_device
+from ddbench.benchmark.protocols.soft.committees import Committee
+from ddbench.benchmark.protocols.soft.outputs import CommitteeOutput
+from ddbench.benchmark.protocols.soft.torchvision_weights import TORCHVISION
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
@@ -62,6 +67,20 @@ def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -
     )
 
 
+OLD_DENSE_NAMES = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$")
+"""Names of weights in torchvision's files of DenseNets, which date from when a module's name could hold a dot."""
+
+
+def load_all(
+    found: FoundTeachers, class_ids: Sequence[str], protocol: Protocol, image_size: int, device: torch.device
+) -> nn.Module:
+    """The one that labels, or several as one network (`load`)."""
+    networks_ = [load(teacher, class_ids, protocol, image_size, device) for teacher in found.members]
+    if not isinstance(protocol.teacher, Committee):
+        return networks_[0]
+    return CommitteeOutput(networks_, found.shares, scaled=bool(protocol.teacher.scaled)).eval()
+
+
 def load(
     found: FoundTeacher, class_ids: Sequence[str], protocol: Protocol, image_size: int, device: torch.device
 ) -> nn.Module:
@@ -79,7 +98,7 @@ def load(
         if found.card is None:
             sha256 = hashlib.sha256(data).hexdigest()
             tensors = torch.load(found.weights, map_location="cpu", weights_only=True)
-            state = {name: tensor.numpy() for name, tensor in tensors.items()}
+            state = {OLD_DENSE_NAMES.sub(r"\1\2", name): tensor.numpy() for name, tensor in tensors.items()}
             for name in [name for name in state if name.endswith("running_mean")]:
                 # Weights from before BatchNorm counted its batches.
                 state.setdefault(name.replace("running_mean", "num_batches_tracked"), np.array(0))
@@ -178,11 +197,11 @@ def export(card: TeacherCard, target: Path) -> None:
 
 
 def take_over(dataset: type[Dataset], source: Path, *, imagenet_1k: str) -> TeacherCard | None:
-    """Keep a teacher that was made elsewhere as the one in use: a folder that `export` filled; for ImageNet-1K,
-    torchvision's file, or a folder that holds it.
+    """Keep a teacher that was made elsewhere as the one in use: a folder that `export` filled; for ImageNet-1K, a file
+    of torchvision's, or a folder that holds some.
 
     Args:
-        imagenet_1k: SHA-256 of that file.
+        imagenet_1k: SHA-256 of the ResNet-18's.
 
     Returns:
         its card; None for torchvision's, which has none.
@@ -190,13 +209,7 @@ def take_over(dataset: type[Dataset], source: Path, *, imagenet_1k: str) -> Teac
     Raises:
         UsageError: no teacher of this dataset there, or not the pinned file.
     """
-    file = source / TORCHVISION_FILE if source.is_dir() else source
-    if dataset.class_ids == IMAGENET_1K and file.name == TORCHVISION_FILE and file.is_file():
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        if sha256 != imagenet_1k:
-            raise UsageError(f"{file} is not torchvision's: expected SHA-256 {imagenet_1k}, found {sha256}")
-        own_torchvision_file().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(own_torchvision_file(), file.read_bytes())
+    if dataset.class_ids == IMAGENET_1K and _take_over_torchvisions(source, imagenet_1k):
         return None
     cards = sorted(source.glob("*.json")) if source.is_dir() else []
     if len(cards) != 1:
@@ -218,6 +231,22 @@ def take_over(dataset: type[Dataset], source: Path, *, imagenet_1k: str) -> Teac
         raise UsageError(f"{weights} is damaged: expected SHA-256 {card.sha256}, found {sha256}")
     _keep(teacher_folder(card.dataset, card.split, card.recipe.network, card.recipe.image_size), card, content)
     return card
+
+
+def _take_over_torchvisions(source: Path, resnet18: str) -> bool:
+    """Keep torchvision's files of ImageNet-1K, one or a folder with some; whether there were any."""
+    pinned = {known.file: known.sha256 for known in TORCHVISION.values()} | {TORCHVISION_FILE: resnet18}
+    files = [source / name for name in pinned] if source.is_dir() else [source]
+    there = [file for file in files if file.name in pinned and file.is_file()]
+    for file in there:
+        content = file.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not sha256.startswith(pinned[file.name]):
+            raise UsageError(f"{file} is not torchvision's: expected SHA-256 {pinned[file.name]}, found {sha256}")
+        own = own_torchvision_file(file.name)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(own, content)
+    return bool(there)
 
 
 def _keep(folder: Path, card: TeacherCard, weights: bytes) -> None:

@@ -67,6 +67,7 @@ def train_teacher(
     from ddbench.benchmark.planning.setting import resolve_device
     from ddbench.benchmark.planning.teacher_files import TORCHVISION_FILE
     from ddbench.benchmark.protocols import network_names
+    from ddbench.benchmark.protocols.base import Teacher
     from ddbench.benchmark.protocols.definitions import soft_rded
     from ddbench.datasets.imagenet.classes import IMAGENET_1K
 
@@ -75,7 +76,7 @@ def train_teacher(
     dataset = DATASETS.canonical(dataset)
     declared = DATASETS.load(dataset)
     protocol = soft_rded.HALF
-    assert protocol.teacher is not None
+    assert isinstance(protocol.teacher, Teacher)
     console = Console()
     if source is not None:
         card = teachers.take_over(declared, source, imagenet_1k=protocol.teacher.imagenet_1k)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.spec import DatasetSpec, MethodSpec, ProtocolSpec
@@ -122,8 +122,8 @@ class PriorRecord(Record):
     """What tuned a tuned prior on the set's training images, with the parameters that its weights depend on."""
 
 
-class TeacherRecord(Record):
-    """The network whose outputs were the labels."""
+class OneTeacherRecord(Record):
+    """One network whose outputs were the labels, or a part of them."""
 
     network: str
     sha256: str
@@ -134,6 +134,26 @@ class TeacherRecord(Record):
     """What that accuracy was measured on."""
     recipe: dict[str, Any]
     """How the teacher was trained."""
+
+
+class MemberRecord(OneTeacherRecord):
+    """One of several teachers."""
+
+    share: float
+    """Of its outputs in the mean."""
+
+
+class TeacherRecord(OneTeacherRecord):
+    """The network whose outputs were the labels; of several together, their names joined by `+`, a hash over theirs,
+    and how their outputs became one."""
+
+    members: list[MemberRecord] = Field(default_factory=list, exclude_if=lambda members: not members)
+    """Several teachers, each by itself; empty where there was one."""
+
+    @property
+    def networks(self) -> int:
+        """How many label an image."""
+        return max(1, len(self.members))
 
 
 class SetSource(Record):
@@ -280,7 +300,7 @@ class EvaluateResult(Result):
     images_per_class: tuple[int, int] | None = None
     """The fewest and the most images of a class."""
     images_seen: int | None = None
-    """Images that the student was trained on, each as often as it passed: a teacher labelled as many."""
+    """Images that the student was trained on, each as often as it passed: each teacher labelled as many."""
     stored_label_bytes: int | None = None
     """What the labels of these passes take where the protocol's program stores them; None: it stores none."""
     predictions: str | None = None

@@ -162,7 +162,7 @@ def _students(
             ipc=ipc,
             protocol=setting.protocol_spec,
             student=setting.student,
-            teacher_sha256=setting.teacher_sha256,
+            teacher_sha256=setting.teacher_sha256(ipc),
             seed=group * STUDENTS_PER_SET + repeat,
             device_type=_device_type(device),
         )

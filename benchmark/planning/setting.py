@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from ddbench.benchmark.core.errors import Collector, Problems, UsageError
@@ -29,8 +31,8 @@ class Setting:
     protocol_spec: ProtocolSpec
     student: str
     """Name of the student network."""
-    teacher_sha256: str | None
-    """SHA-256 of the teacher's weights; None under a protocol with hard labels."""
+    teacher_sha256: Callable[[int | None], str | None]
+    """IPC -> SHA-256 of the teacher's weights, or over those of several; None under a protocol with hard labels."""
     ipc: tuple[int, ...]
     set_seeds: tuple[int, ...]
     """Seeds of the distilled sets, one set for each."""
@@ -83,16 +85,23 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
         problems.add(f"--resolution {resolution}: {dataset_name} can be opened at {allowed} px")
     with problems.catching():
         protocol.check_student(student, resolution)
-    teacher_sha256: str | None = None
-    if not problems.found:
-        with problems.catching():
-            teacher_sha256 = _teacher_sha256(run, protocol, dataset, split, resolution)
     ipc = tuple(run.ipc) if run.ipc else headline.ipc
     if not run.ipc:
         assumed.append(f"IPC {', '.join(map(str, headline.ipc))}")
     with problems.catching():
         for one in ipc:
             protocol.rate_of(dataset_name, student, one)
+
+    split_hash = cache(lambda: dataset().split_hash(split, run.data))
+
+    @cache
+    def teacher_sha256(ipc: int | None) -> str | None:
+        return _teacher_sha256(protocol, dataset, split, resolution, ipc, split_hash)
+
+    if not problems.found:
+        for one in ipc:
+            with problems.catching():
+                teacher_sha256(one)
     seeds = tuple(run.seeds) if run.seeds else tuple(range(said("distilled sets", None, headline.sets)))
     repeats = run.repeats
     if repeats is None and protocol.id == resolve_protocol(headline.protocol)[0].id:
@@ -179,12 +188,18 @@ def resolve_device(device: str) -> str:
 
 
 def _teacher_sha256(
-    run: RunSpec, protocol: Protocol, dataset: type[Dataset], split: str, resolution: int
+    protocol: Protocol,
+    dataset: type[Dataset],
+    split: str,
+    resolution: int,
+    ipc: int | None,
+    split_hash: Callable[[], str],
 ) -> str | None:
     from ddbench.benchmark.planning import teacher_files
 
-    found = teacher_files.find(protocol, dataset, split, resolution)
+    found = teacher_files.find_all(protocol, dataset, split, resolution, ipc)
     if found is None:
         return None
-    teacher_files.check_split(found, dataset().split_hash(split, run.data), dataset.name)
+    for teacher in found.members:
+        teacher_files.check_split(teacher, split_hash(), dataset.name)
     return found.record.sha256

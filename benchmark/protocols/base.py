@@ -16,6 +16,7 @@ from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.spec import brackets, digest
 from ddbench.benchmark.protocols import network_names
 from ddbench.benchmark.protocols.lengths import BatchTable, Data, EpochTable, LateLooks, LooksFromFirst, Updates
+from ddbench.benchmark.protocols.soft.committees import Committee, Member
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -234,7 +235,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "cutmix": (bool, "CutMix in every batch, true or false"),
     "augmentation": (bool, "augmentation of training images, true (the protocol's own) or false"),
     "temperature": (Annotated[float, Field(gt=0, le=10_000)], "T of soft labels and of the student's outputs, above 0"),
-    "teacher": (str, "the teacher's network, see `bench list networks`"),
+    "teacher": (str, "the teacher's network, see `bench list networks`; of a committee, all of them joined by +"),
     "second_pass": (bool, "a second forward pass in training mode on every batch, true or false"),
 }
 """What a user may change of a protocol: key -> type and range, and what it says. The copy is marked as modified."""
@@ -295,6 +296,11 @@ class Protocol(Data):
     batchnorm_parts: Annotated[int, Field(ge=2)] | None = None
     """Equal parts in which a whole batch passes, so that BatchNorm sees one at a time: each part's mean gradient counts
     as much, and one step follows. A batch with fewer images has fewer parts, or a smaller last one. None: one."""
+    batchnorm_parts_of: tuple[tuple[str, Annotated[int, Field(ge=2)]], ...] | None = None
+    """Parts of students that have others: (how a student's name begins, its parts); the first that fits counts."""
+    weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running mean of the student's parameters, which moves after every step and is tested in their place,
+    with BatchNorm's running statistics the student's own. None: the student itself is tested."""
     schedule: MultiStep | HalfCosine | Cosine = MultiStep()
     epochs: EpochTable | Updates
     augmentation: Augmentation | None
@@ -304,10 +310,13 @@ class Protocol(Data):
     area."""
     cutmix_box: Literal["even-side"] = "even-side"
     """CutMix's box: twice ⌊cut/2⌋ on each axis around a pixel, clipped, where cut = ⌊side · √(1 − λ)⌋."""
-    loss: Literal["cross-entropy", "kl-to-teacher", "kl-to-stored"] = "cross-entropy"
+    loss: Literal["cross-entropy", "kl-to-teacher", "mse-to-teacher", "kl-to-stored"] = "cross-entropy"
     """What the student's outputs are held against: the images' classes, a teacher's outputs, or the set's own soft
     labels."""
-    teacher: Teacher | None = None
+    cross_entropy_weight: Annotated[float, Field(gt=0)] | None = None
+    """Under `mse-to-teacher`, the weight of a second term: the cross-entropy to an image's own class, whatever CutMix
+    laid over it. None: there is none."""
+    teacher: Teacher | Committee | None = None
     stored: StoredLabels | None = None
     second_pass: bool | None = None
     """Whether the student sees a batch once more before its step, without gradients and in training mode: that changes
@@ -338,9 +347,18 @@ class Protocol(Data):
             raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
         for student in self.students:
             network_names.find(student)
-        given = ("kl-to-teacher", self.teacher), ("kl-to-stored", self.stored)
-        if any((self.loss == loss) != (labels is not None) for loss, labels in given):
+        given = ("-to-teacher", self.teacher), ("-to-stored", self.stored)
+        if any(self.loss.endswith(loss) != (labels is not None) for loss, labels in given):
             raise ValueError("loss and labels go together: kl-to-teacher with teacher, kl-to-stored with stored")
+        squared = self.loss == "mse-to-teacher"
+        if self.teacher is not None and squared != (self.teacher.temperature is None):
+            raise ValueError("a temperature goes with kl-to-teacher, and none with mse-to-teacher")
+        if squared and self.teacher is not None and self.teacher.mode is not None:
+            raise ValueError("mse-to-teacher labels whole batches, so its teachers are in evaluation mode")
+        if not squared and isinstance(self.teacher, Committee) and self.teacher.scaled:
+            raise ValueError("norms are a whole batch's, and only mse-to-teacher labels whole batches")
+        if self.cross_entropy_weight is not None and not squared:
+            raise ValueError("cross_entropy_weight goes with mse-to-teacher")
         return self
 
     def normalisation(self, dataset: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -377,7 +395,9 @@ class Protocol(Data):
     @property
     def labels(self) -> str:
         """What students are trained with: hard labels, a teacher's outputs, or the set's own soft labels."""
-        return {"kl-to-teacher": "a teacher's labels", "kl-to-stored": "stored labels"}.get(self.loss, "hard labels")
+        if self.teacher is not None:
+            return "a teacher's labels"
+        return "hard labels" if self.stored is None else "stored labels"
 
     @property
     def default_student(self) -> str:
@@ -420,6 +440,25 @@ class Protocol(Data):
             f"Choose one of these, another protocol, or a modified copy with one rate: {self.name}[learning_rate=…]"
         )
 
+    def teachers_for(self, dataset: str | None, ipc: int | None) -> tuple[Member, ...]:
+        """The networks that label on a dataset at `ipc` images per class; none under hard or stored labels.
+
+        Raises:
+            UsageError: a committee that has no weights for this dataset.
+        """
+        if self.teacher is None:
+            return ()
+        if isinstance(self.teacher, Teacher):
+            return (Member(network=self.teacher.network, imagenet_1k=self.teacher.imagenet_1k),)
+        return self.teacher.members_for(dataset, ipc)
+
+    def parts_for(self, student: str) -> int | None:
+        """Equal parts in which a whole batch passes through a student (`batchnorm_parts`)."""
+        for begins, parts in self.batchnorm_parts_of or ():
+            if student.startswith(begins):
+                return parts
+        return self.batchnorm_parts
+
     def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
         if isinstance(self.batch_size, BatchTable):
@@ -439,11 +478,11 @@ class Protocol(Data):
         every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
-    def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None) -> int:
+    def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None, student: str = "") -> int:
         """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
         batch = self.batch_size_for(num_classes, ipc)
         whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)
-        return min(whole, -(-batch // (self.batchnorm_parts or 1)))
+        return min(whole, -(-batch // (self.parts_for(student) or 1)))
 
     def images_seen(self, images: float, ipc: int | None, num_classes: int) -> float:
         """Images that a student is trained on, each as often as it passes, of a set of `images`."""
@@ -526,6 +565,9 @@ class Protocol(Data):
             if key in (*OF_TEACHERS, "temperature") and soft is None:
                 problems.append(f"protocol {self.id} has no teacher, so it has no {key} to override.")
                 continue
+            if key == "temperature" and soft is not None and soft.temperature is None:
+                problems.append(f"protocol {self.id} has no temperature to override: its loss is {self.loss}.")
+                continue
             if key in ("epochs", "updates") and (key == "updates") != isinstance(self.epochs, Updates):
                 other = "updates" if key == "epochs" else "epochs"
                 problems.append(f"protocol {self.id} counts {other}: say {other}= in place of {key}=.")
@@ -535,7 +577,9 @@ class Protocol(Data):
                 # Strict, so that YAML's `epochs: true` is not one epoch; but text is how a command line says 60.
                 values[key] = TypeAdapter(kind).validate_python(value, strict=not isinstance(value, str))
                 if key == "teacher":
-                    network_names.find(values[key])
+                    joined = isinstance(self.teacher, Committee)
+                    for network in values[key].split("+") if joined else [values[key]]:
+                        network_names.find(network)
             except UsageError as error:
                 problems.append(f"protocol {self.id}, override teacher={value}: {error}")
             except ValidationError as error:
@@ -576,6 +620,8 @@ class Protocol(Data):
                 fields[key] = self.augmentation if value else None
             case "temperature" if self.stored is not None:
                 fields = {"stored": self.stored.model_copy(update={key: value})}
+            case "teacher" if isinstance(self.teacher, Committee):
+                fields = {"teacher": self.teacher.of_networks(value)}
             case "temperature" | "teacher":
                 of_teacher: dict[str, Any] = {"network" if key == "teacher" else key: value}
                 fields = {"teacher": self.teacher and self.teacher.model_copy(update=of_teacher)}

@@ -77,6 +77,36 @@ ENTRIES: list[Entry] = [
         "soft labels, 224 px, 300 epochs in batches of 10 or 16, one teacher in training mode (FADRM)",
         tags=("paper",),
     ),
+    Entry(
+        "soft-bssl-4",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:FOUR",
+        "soft labels, 224 px, 300 epochs in batches of 10 or 16, four teachers in training mode (FADRM+)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-bssl-5",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:FIVE",
+        "soft labels, 224 px, 300 epochs in batches of 10 or 16, five teachers in training mode (CV-DD)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-bssl-1-cvdd",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:ONE_BY_CVDD",
+        "soft labels, 224 px, 300 epochs in batches of 10 or 16, soft-bssl-1 at CV-DD's rates (SRe2L++)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-gvbsm",
+        "ddbench.benchmark.protocols.definitions.soft_gvbsm:PROTOCOL",
+        "soft labels, 224 px, 300 epochs in batches of 1024, squared errors to four teachers (G-VBSM)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-edc",
+        "ddbench.benchmark.protocols.definitions.soft_edc:PROTOCOL",
+        "soft labels, 224 px, 300 epochs in batches of 100, squared errors to four teachers (EDC)",
+        tags=("paper",),
+    ),
     *(
         Entry(
             name,
@@ -97,11 +127,7 @@ ENTRIES: list[Entry] = [
 ]
 
 UNAVAILABLE = {
-    "soft-bssl": "evaluator of CV-DD and FADRM+: labels of four or five weighted teachers in training mode, where a "
-    "protocol has one, and CV-DD's learning rates of each cell; soft-bssl-1 is FADRM's",
     "soft-delt": "evaluator of DELT: RandAugment, which no protocol here has, and no reshuffling",
-    "soft-gvbsm": "evaluator of G-VBSM: the outputs of four teachers, rescaled and averaged, under MSE",
-    "soft-edc": "evaluator of EDC: four teachers' mean output under MSE, and a running mean of the student's weights",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
     "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert's early epoch",
     "hard-nodistill": "hard labels in A Label is Worth a Thousand Images: up to 3000 epochs with DSA",

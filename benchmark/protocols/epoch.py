@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ class Loss(Protocol):
         """
 
 
+@runtime_checkable
+class LossOfBatch(Protocol):
+    """A `Loss` that has to see a whole batch before its parts."""
+
+    def of_batch(self, images: Tensor, at_once: int) -> Callable[[slice], Loss]:
+        """The loss of each part of a batch (B, C, S, S), which passes in pieces of `at_once`."""
+
+
 def cross_entropy(logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | None) -> Tensor:
     """`Loss` against hard labels; mixed images have two, weighted by the area."""
     own_labels = labels[: len(logits)]
@@ -61,7 +69,7 @@ def cross_entropy(logits: Tensor, images: Tensor, labels: Tensor, cut: Cut | Non
 
 
 class SoftLabels:
-    """`Loss` against a teacher's outputs (`base.Teacher`).
+    """`Loss` against the outputs of a teacher (`base.Teacher`), or of several together (`soft.outputs`).
 
     Args:
         teacher: in evaluation mode, its parameters frozen; it takes images normalised as the student's are.
@@ -275,6 +283,7 @@ def _backward(
     """The mean loss of a batch, whose gradient is summed over parts."""
     n, losses = len(images), []
     at_once = parts.at_once or n
+    of_part = loss_of.of_batch(images, at_once) if isinstance(loss_of, LossOfBatch) else None
     for start in range(0, n, at_once):
         here = slice(start, start + at_once)
         x, y, mixed = images[here], labels[here], cut
@@ -284,7 +293,8 @@ def _backward(
         if second_pass:
             with torch.no_grad():
                 network(x)
-        loss, share = loss_of(forward(x), x, y, mixed), len(x) / n
+        of_this = loss_of if of_part is None else of_part(here)
+        loss, share = of_this(forward(x), x, y, mixed), len(x) / n
         weight = share if parts.weight is None else parts.weight
         (loss if weight == 1 else loss * weight).backward()
         losses.append(loss.detach() if share == 1 else loss.detach() * share)

@@ -20,9 +20,12 @@ STATES = 2
 """Numbers that an optimiser keeps for each weight, at most."""
 
 
-def step_bytes(student: nn.Module, shape: tuple[int, int, int, int], teacher: nn.Module | None = None) -> int:
+def step_bytes(
+    student: nn.Module, shape: tuple[int, int, int, int], teacher: nn.Module | nn.ModuleList | None = None
+) -> int:
     """The most bytes that a training step has allocated at any moment: weights, activations, gradients, the optimiser's
-    states, and the teacher's activations. Counted on the meta device, where nothing is computed.
+    states, and the teacher's activations, of several the largest's. Counted on the meta device, where nothing is
+    computed.
 
     Args:
         student, teacher: copies on the meta device.
@@ -34,7 +37,8 @@ def step_bytes(student: nn.Module, shape: tuple[int, int, int, int], teacher: nn
     with _Allocations() as allocated:
         if teacher is not None:
             with torch.no_grad():
-                teacher(images)
+                for one in teacher if isinstance(teacher, nn.ModuleList) else [teacher]:
+                    one(images)
         student.train()(images).sum().backward()
     batch = images.numel() * (1 + 4 + 4)  # raw, augmented, mixed
     return int(KERNELS * allocated.peak) + (1 + STATES) * weights + batch

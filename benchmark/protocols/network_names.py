@@ -42,6 +42,15 @@ NETWORKS: tuple[NetworkName, ...] = (
     NetworkName("resnet101_bn", "torchvision's ResNet-101, BatchNorm", 16, widths=False),
     NetworkName("shufflenet_v2_x1_0", "torchvision's ShuffleNetV2, BatchNorm", 16, widths=False),
     NetworkName("shufflenet_v2_x0_5", "torchvision's ShuffleNetV2 of half the width, BatchNorm", 16, widths=False),
+    NetworkName("mobilenet_v2", "torchvision's MobileNetV2, BatchNorm and dropout", 16, widths=False),
+    NetworkName("efficientnet_b0", "torchvision's EfficientNet-B0, BatchNorm, dropout", 16, widths=False),
+    NetworkName(
+        "densenet121",
+        "torchvision's DenseNet-121, BatchNorm",
+        29,
+        widths=False,
+        too_small="its poolings would leave nothing",
+    ),
     NetworkName(
         "alexnet",
         "torchvision's AlexNet, no norm: dropout and 57 million weights in its linear layers",

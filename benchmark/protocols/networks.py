@@ -3,7 +3,7 @@
 "Instance norm" is `GroupNorm(C, C)`: one mean and variance per image and channel, with affine parameters, the same in
 training and evaluation. Sources: IDC (Kim et al., ICML 2022) and Minimax Diffusion (Gu et al., CVPR 2024) for
 `resnet_ap10` and the instance-norm `resnet18`; Dataset Condensation (Zhao et al., ICLR 2021) for `convnet*`;
-torchvision for `*_bn`, `shufflenet_v2_*` and `alexnet`.
+torchvision for `*_bn`, `shufflenet_v2_*`, `alexnet`, `mobilenet_v2`, `efficientnet_b0` and `densenet121`.
 
 Shapes: B images, C channels, S side in pixels, K classes.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,8 +42,9 @@ def build(
         image_size: S; it decides the stem of the ResNets and the head of the ConvNets.
         in_channels: channels of an image.
         width: channels of a ConvNet (default 128), or of a ResNet's first stage (default 64).
-        generator: a CPU generator that every initial value is drawn from (timm's networks: from PyTorch's global
-            generator, which is seeded from this one and put back); None is PyTorch's global generator.
+        generator: a CPU generator that every initial value is drawn from (timm's networks, and torchvision's with an
+            initialisation of their own: from PyTorch's global generator, which is seeded from this one and put back);
+            None is PyTorch's global generator.
 
     Raises:
         UsageError: unknown name; images too small for the network; a width for a network that has one only.
@@ -54,11 +56,39 @@ def build(
         return _timm(name.removeprefix(network_names.TIMM), num_classes, image_size, in_channels, generator)
     if layout := network_names.find(name).layout:
         return _timm(layout, num_classes, image_size, in_channels, generator)
+    if name in WITH_OWN_INITIALISATION:
+        return _initialised_by_torchvision(name, num_classes, in_channels, generator)
     # On the meta device a layer's own initialisation costs nothing and draws nothing; `_initialise` then draws every
     # value from `generator`, which PyTorch's constructors do not accept.
     with torch.device("meta"):
         network = _LAYOUTS[name](num_classes, image_size, in_channels, width)
     return _initialise(network.to_empty(device="cpu"), generator)
+
+
+WITH_OWN_INITIALISATION = ("mobilenet_v2", "efficientnet_b0", "densenet121")
+"""torchvision's networks whose constructors draw initial values of their own kind."""
+
+
+@contextmanager
+def _seeded_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Constructors draw from PyTorch's global generator and take no other."""
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
+
+
+def _initialised_by_torchvision(
+    name: str, num_classes: int, in_channels: int, generator: torch.Generator | None
+) -> nn.Module:
+    with _seeded_from(generator):
+        network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        if in_channels != first.in_channels:
+            first.in_channels = in_channels
+            first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
+            nn.init.kaiming_normal_(first.weight, mode="fan_in" if name == "densenet121" else "fan_out")
+    return network
 
 
 def _timm(
@@ -69,10 +99,7 @@ def _timm(
     usual = timm.models.get_pretrained_cfg(name)
     # Networks of a fixed input size (transformers with a grid of positions) are built for the side that is asked for.
     sized: dict[str, Any] = {"img_size": image_size} if usual is not None and usual.fixed_input_size else {}
-    with torch.random.fork_rng(devices=[], enabled=generator is not None):
-        if generator is not None:
-            # timm's constructors draw from the global generator and take no other.
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with _seeded_from(generator):
         try:
             network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **sized)
             network.eval()

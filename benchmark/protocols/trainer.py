@@ -44,6 +44,8 @@ from ddbench.benchmark.protocols.epoch import (
 )
 from ddbench.benchmark.protocols.passes import Passes
 from ddbench.benchmark.protocols.pixels import Pixels, Resident, Streamed
+from ddbench.benchmark.protocols.soft.averaging import RunningMean
+from ddbench.benchmark.protocols.soft.outputs import SquaredErrors
 from ddbench.datasets.base import ArraySource
 
 CHECKPOINT_SECONDS = "DDBENCH_CHECKPOINT_SECONDS"
@@ -125,7 +127,8 @@ def train_student(
         ipc: images per class, which decides the epochs; None: the whole training split.
         seed: the student's.
         dataset: its name, for protocols with rates of cells.
-        teacher: on the device, in evaluation mode; for protocols with a teacher, and for no others.
+        teacher: on the device, in evaluation mode; for protocols with a teacher, and for no others. A committee is one
+            network too (`soft.outputs.CommitteeOutput`).
         soft_labels: (N, K) logits, or logarithms of probabilities; for protocols with stored labels, and for no others.
         on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look or a checkpoint.
         checkpoint: a file that holds the state after an epoch, of once a minute (`checkpoint_seconds`); a training that
@@ -168,6 +171,7 @@ def train_student(
     normalise = augmentation.Normalise(*protocol.normalisation(dataset), device)
     batches = passes.batches(network)
     loss_of = _loss(protocol, teacher)
+    average = None if protocol.weight_average is None else RunningMean(network, protocol.weight_average)
 
     progress = _Progress()
     saved: _Checkpoint | None = None
@@ -176,16 +180,23 @@ def train_student(
         training = [protocol.hash, student, num_classes, epochs, seed, device.type]
         arrays = [train_images, train_labels, test_images, test_labels, soft_labels]
         fingerprint = _fingerprint(training, *(array for array in arrays if isinstance(array, np.ndarray)))
-        saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
+        saved = _Checkpoint(checkpoint, fingerprint, network, optimiser, average)
         progress = saved.load()
 
-    micro_batches = MicroBatches(protocol.images_at_once(len(train), num_classes, ipc))
+    micro_batches = MicroBatches(protocol.images_at_once(len(train), num_classes, ipc, student))
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
-        calls = calls_of(batches, epochs, batches_of_test(test, device), len(looks))
+        # A running mean is another network than the one that trains, and is tested as it is.
+        calls = calls_of(batches, epochs, batches_of_test(test, device) if average is None else [], len(looks))
         forward = _forward(network, compile, calls, (train.channels, *train.shape[1:3]), progress, saved)
         determinism = {**(environment.determinism() or {}), **forward.arithmetic}
+
+        def look() -> np.ndarray:
+            if average is not None:
+                return top_classes(average.tested(), normalise, test)
+            return top_classes(network, normalise, test, forward=forward)
+
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
             if passes.restarts(epoch):
@@ -203,10 +214,11 @@ def train_student(
                 epoch=epoch,
                 order=passes.order(epoch),
                 rates=passes.rates(epoch, len(batches)),
-                batchnorm_parts=protocol.batchnorm_parts,
+                batchnorm_parts=protocol.parts_for(student),
                 second_pass=bool(protocol.second_pass),
                 micro_batches=micro_batches,
                 forward=forward,
+                after_step=None if average is None else average.after_step,
             )
             saving = saved is not None and time.monotonic() - saved_at >= save_seconds
             # A GPU gets the next epoch's work before its host reads this one's losses, but where the host waits anyway.
@@ -219,7 +231,7 @@ def train_student(
             progress.epoch = epoch
             accuracy = None
             if epoch in looks:
-                outputs = top_classes(network, normalise, test, forward=forward)
+                outputs = look()
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
                 progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=read[-1][1]))
@@ -230,7 +242,7 @@ def train_student(
                 for done, train_loss in read:
                     on_epoch(EpochReport(done, epochs, train_loss, accuracy if done == epoch else None))
         if outputs is None:
-            outputs = top_classes(network, normalise, test, forward=forward)
+            outputs = look()
 
     return StudentResult(
         acc_last=progress.curve[-1].accuracy,
@@ -323,12 +335,14 @@ class _Checkpoint:
     fingerprint: str
     network: nn.Module
     optimiser: torch.optim.Optimizer
+    average: RunningMean | None = None
 
     def save(self, progress: _Progress) -> None:
         state = {
             "fingerprint": self.fingerprint,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
             "progress": {**vars(progress), "curve": [look.model_dump() for look in progress.curve]},
         }
         buffer = io.BytesIO()
@@ -345,6 +359,8 @@ class _Checkpoint:
             if fingerprint == self.fingerprint:
                 self.network.load_state_dict(state["network"])
                 self.optimiser.load_state_dict(state["optimiser"])
+                if self.average is not None:
+                    self.average.load_state_dict(state["average"])
                 return _Progress(**{**progress, "curve": [Look(**look) for look in progress["curve"]]})
         except Exception as error:
             raise RunError(
@@ -427,7 +443,10 @@ def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
     if protocol.teacher is None or teacher is None:
         return cross_entropy
     teacher.train(protocol.teacher.mode == "train")
-    return SoftLabels(teacher, protocol.teacher.temperature, half=protocol.teacher.stored_bits == 16)
+    half = protocol.teacher.stored_bits == 16
+    if protocol.teacher.temperature is None:
+        return SquaredErrors(teacher, cross_entropy=protocol.cross_entropy_weight or 0.0, half=half)
+    return SoftLabels(teacher, protocol.teacher.temperature, half=half)
 
 
 def _percent(hits: np.ndarray) -> float:

@@ -184,10 +184,11 @@ def _step(item: Item, prior_step: Callable[[str, str, int, bool], _Step | None])
 
 
 def _student_step(spec: EvaluateSpec) -> _Step:
-    """Forward and backward through the student, with the teacher's forward pass where labels are soft."""
+    """Forward and backward through the student, with the forward pass of each teacher where labels are soft."""
     protocol = rates.protocol_of(spec)
-    image_size, teacher = protocol.image_size_for(spec.dataset.resolution), protocol.teacher
-    what = StudentStep(spec.student, image_size, protocol.width, None if teacher is None else teacher.network)
+    image_size = protocol.image_size_for(spec.dataset.resolution)
+    teachers = tuple(member.network for member in protocol.teachers_for(spec.dataset.name, spec.ipc))
+    what = StudentStep(spec.student, image_size, protocol.width, teachers)
     return _Step(what, multiply_adds=image_size**2 * OF_A_PIXEL)
 
 

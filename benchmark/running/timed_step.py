@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 PIXELS = 2 * 224**2
@@ -20,12 +21,12 @@ PATIENCE_SECONDS = 120
 
 @dataclass(frozen=True)
 class StudentStep:
-    """Forward and backward through a student, with the teacher's forward pass where there is one."""
+    """Forward and backward through a student, with the forward pass of each teacher where there are any."""
 
     student: str
     image_size: int
     width: int | None
-    teacher: str | None
+    teachers: tuple[str, ...] = ()
 
     def build(self) -> tuple[Callable[[], None], int]:
         """The step, and how many images it is of."""
@@ -36,16 +37,15 @@ class StudentStep:
 
         n_classes, side = 10, self.image_size  # the last layer is little beside the rest
         student = networks.build(self.student, n_classes, side, 3, self.width, seeds.stream(0, "probe"))
-        labels_by = None
-        if self.teacher is not None:
-            labels_by = networks.build(self.teacher, n_classes, side, 3, None, seeds.stream(0, "probe")).eval()
+        stream = partial(seeds.stream, 0, "probe")
+        label_by = [networks.build(name, n_classes, side, 3, None, stream()).eval() for name in self.teachers]
         count = min(64, max(2, PIXELS // side**2))
         images, classes = torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64)
 
         def step() -> None:
-            if labels_by is not None:
-                with torch.no_grad():
-                    labels_by(images)
+            with torch.no_grad():
+                for teacher in label_by:
+                    teacher(images)
             torch.nn.functional.cross_entropy(student(images), classes).backward()
 
         return step, count

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
@@ -75,7 +76,7 @@ def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
 def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> FieldCell:
     name, dataset, ipc, student, protocol = key
     method = name or selector_of(number)
-    why = _why_not(method, number, dataset, student, protocol)
+    why = _why_not(method, number, dataset, ipc, student, protocol)
     # A row without a name has the key of all of its cell's: what ran under a name is not it.
     run = here.get(key) if name else None
     standing: Standing = "run" if run else "cannot" if why else "can be run"
@@ -117,7 +118,9 @@ def student_here(protocol: str, student: str) -> str:
     return student if student in known.students else with_batchnorm
 
 
-def _why_not(method: str | None, number: PaperNumber, dataset: str, student: str, protocol: str) -> str | None:
+def _why_not(
+    method: str | None, number: PaperNumber, dataset: str, ipc: str, student: str, protocol: str
+) -> str | None:
     """Why a published cell cannot be run here; None where it can."""
     if method is None:
         return _of_unknown(number.printed_as)
@@ -133,7 +136,16 @@ def _why_not(method: str | None, number: PaperNumber, dataset: str, student: str
     known: Any = PROTOCOLS.load(name)
     if student_here(known.name, student) not in known.students:
         return f"{known.id} does not train {student}"
-    return _of_another_size(known, dataset)
+    return _of_another_size(known, dataset) or _without_a_rate(known, dataset, student_here(known.name, student), ipc)
+
+
+def _without_a_rate(protocol: Any, dataset: str, student: str, ipc: str) -> str | None:
+    """Why a protocol with learning rates of its program's cells does not train in this one; None where it does."""
+    try:
+        protocol.rate_of(dataset, student, None if ipc == "full" else int(ipc))
+    except UsageError:
+        return f"the program of {protocol.id} has no learning rate for {student} on {dataset} at IPC {ipc}"
+    return None
 
 
 def _of_another_size(protocol: Any, dataset: str) -> str | None:

@@ -92,7 +92,7 @@ class StudentFacts:
     """What the values of the soft labels that came with the set take as they are stored, used or not; missing where
     there are none."""
     images_seen: int | None
-    """Images that the student was trained on, each as often as it passed; a teacher labelled as many."""
+    """Images that the student was trained on, each as often as it passed; each teacher labelled as many."""
     stored_label_bytes: int | None
     """What the labels of these passes take where the protocol's program stores them; missing where it stores none."""
     evaluate_seed: int

@@ -212,9 +212,15 @@ class Row:
 
     @property
     def teacher_passes(self) -> float | None:
-        """Images that a teacher labelled for one student, mean over them; None without a teacher, or where that was not
-        recorded."""
-        return _mean([s.result.images_seen for s in self.finished if s.result.teacher is not None])
+        """Images that a teacher labelled for one student, of several teachers each one's, mean over students; None
+        without a teacher, or where that was not recorded."""
+        return _mean(
+            [
+                None if s.result.images_seen is None else s.result.images_seen * s.result.teacher.networks
+                for s in self.finished
+                if s.result.teacher is not None
+            ]
+        )
 
     @property
     def stored_label_bytes(self) -> float | None:

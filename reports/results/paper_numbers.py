@@ -32,9 +32,12 @@ METHODS_PRINTED = {
     "WMDD": "wmdd",
 }  # fmt: skip
 """What rows without a method of ours call methods that came later -> their names here."""
-PROTOCOLS_OF = {("fadrm", "soft-bssl"): "soft-bssl-1"}
-"""(method, evaluator as carried) -> the evaluator by name. Of those called soft-bssl, FADRM's labels are of one teacher
-and the learning rates its own program's; the others' labels are of several, or the rates CV-DD's."""
+PROTOCOLS_OF = {
+    ("fadrm", "soft-bssl"): "soft-bssl-1", ("fadrm-plus", "soft-bssl"): "soft-bssl-4",
+    ("cv-dd", "soft-bssl"): "soft-bssl-5", ("sre2l-pp", "soft-bssl"): "soft-bssl-1-cvdd",
+}  # fmt: skip
+"""(method, evaluator as carried) -> the evaluator by name. Those called soft-bssl differ in their teachers and in whose
+program's learning rates they have."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 

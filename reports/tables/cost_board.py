@@ -47,7 +47,8 @@ class CostRow(Record):
     """Wall-clock of labelling for one student: 0 for hard labels; with a teacher that of the student's whole training,
     within which it labels, since that is not timed apart."""
     teacher_passes: float | None = None
-    """Images that a teacher labelled for one student, each as often as it passed; mean over students."""
+    """Images that a teacher labelled for one student, each as often as it passed, of several teachers each one's; mean
+    over students."""
     image_bytes: float | None = None
     """What the image files of a set take; mean over sets."""
     label_bytes: float | None = None

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from ddbench.benchmark.core.result import TeacherRecord
+from ddbench.benchmark.core.result import OneTeacherRecord, TeacherRecord
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.paper_numbers import published
@@ -118,8 +118,15 @@ def _say_where(store: Store, members: Sequence[groups.Row], qualifiers: Sequence
 
 
 def _teacher(teacher: TeacherRecord) -> str:
+    if teacher.members:
+        each = ", ".join(f"{member.share:.2f} of {_one_teacher(member)}" for member in teacher.members)
+        return f"teachers ({teacher.sha256[:8]}): {each}"
+    return f"teacher {_one_teacher(teacher)}"
+
+
+def _one_teacher(teacher: OneTeacherRecord) -> str:
     accuracy = "of unknown accuracy" if teacher.accuracy is None else f"{teacher.accuracy:.2f} %"
-    return f"teacher {teacher.network} {accuracy} ({teacher.sha256[:8]})"
+    return f"{teacher.network} {accuracy} ({teacher.sha256[:8]})"
 
 
 def pooled_over(members: Sequence[groups.Row], scores: Sequence[Sequence[SetScore]]) -> SetVariance:

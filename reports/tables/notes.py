@@ -130,7 +130,10 @@ def _label_cost_note(table: TableView) -> list[str]:
         return []
     stored = sorted({row.stored_label_bytes for row in table.rows if row.stored_label_bytes is not None})
     where = f"; stored, as the protocol's program has them, they take {_span(stored)} bytes" if stored else ""
-    return [f"Labels: the teacher labelled {_span(passes)} images for each student, each as often as it passed{where}."]
+    networks = 1 if table.teacher is None else table.teacher.networks
+    who, together = ("the teacher", "") if networks == 1 else (f"{networks} teachers", " together")
+    what = f"{_span(passes)} images{together} for each student, each as often as it passed"
+    return [f"Labels: {who} labelled {what}{where}."]
 
 
 def _span(values: list[float]) -> str:

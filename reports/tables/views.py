@@ -114,7 +114,8 @@ class RowView(Record):
     own_labels_used: bool | None = None
     """Whether its students were trained with those labels; None where none came."""
     teacher_passes: float | None = None
-    """Images that a teacher labelled while one student was trained, each as often as it passed; mean over students."""
+    """Images that a teacher labelled while one student was trained, each as often as it passed, of several teachers
+    each one's; mean over students."""
     stored_label_bytes: float | None = None
     """What these labels take where the protocol's program stores them, for one student; None: it stores none."""
     students_per_set: list[int]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from ddbench.benchmark.core.result import SetSource, SoftLabelsRecord, TeacherRecord
+from ddbench.benchmark.core.result import MemberRecord, SetSource, SoftLabelsRecord, TeacherRecord
 from ddbench.benchmark.core.spec import ProtocolSpec
 from ddbench.reports.output import formats, latex, latex_wide
 from ddbench.reports.output.figures.draw import draw_all
@@ -54,12 +54,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder.distill(folder.distill_spec("random", seed=7), "f", status="failed", reason=MARKUP)
     folder.plan(f"planned{MARKUP}", folder.distill_spec("random", seed=9), 1, protocol=protocol)
     folder.pictures()
+    taught: dict[str, Any] = {"network": "x", "sha256": "0", "accuracy": 1.0, "accuracy_of": "x", "recipe": {"x": "x"}}
     optional = {
         "source": SetSource(
             address="x", revision="x", files={"x": "x"}, layout="x", normalisation="x", class_order="x"
         ),
         "soft_labels": SoftLabelsRecord(source="x", used=True, sha256="0"),
-        "teacher": TeacherRecord(network="x", sha256="0", accuracy=1.0, accuracy_of="x", recipe={"x": "x"}),
+        "teacher": TeacherRecord(
+            **taught, members=[MemberRecord(**taught, share=0.5), MemberRecord(**taught, share=0.5)]
+        ),
     }
     changed = set()
     for file in sorted(folder.out.rglob("result.json")):
@@ -75,9 +78,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
             else:
                 changed.add(path)
         file.write_text(json.dumps(content))
-    assert {"label", "dataset.name", "student", "teacher.network", "source.address", "prior.trained_on"} <= changed, (
-        changed
-    )
+    named = {"teacher.network", "teacher.members.0.network"}
+    assert {"label", "dataset.name", "student", *named, "source.address", "prior.trained_on"} <= changed, changed
     (folder.out / "cells" / f"x{MARKUP.replace('/', '')}"[:200]).mkdir()
     return rows.read(folder.out)
 

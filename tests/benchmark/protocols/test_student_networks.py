@@ -14,7 +14,15 @@ from ddbench.benchmark.protocols.network_names import NETWORKS
 from ddbench.benchmark.protocols.networks import ConvNet, ResNet, build
 
 NAMES = [network.name for network in NETWORKS if not network.comes_trained]
-INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and not name.startswith(("shufflenet", "alexnet"))]
+OF_TORCHVISION = (
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5",
+    "alexnet",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "densenet121",
+)
+INSTANCE_NORM = [name for name in NAMES if not name.endswith("_bn") and name not in OF_TORCHVISION]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -76,7 +84,7 @@ def test_batch_norm_students_are_torchvisions(name: str) -> None:
         torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "shufflenet_v2_x0_5", "alexnet"])
+@pytest.mark.parametrize("name", OF_TORCHVISION)
 def test_networks_of_papers_are_torchvisions(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -202,7 +202,16 @@ def test_many_short_cells_are_long_together(store: Store, half_a_second: list[in
     assert found.seconds == 40 * 0.5 * 100 * 2000
 
 
-def test_soft_labels_are_timed_with_their_teacher(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("selector", "teachers"),
+    [
+        ("soft-rded-half[image_size=32]", ["resnet18_bn"]),
+        ("soft-bssl-4[image_size=32]", ["resnet18_bn", "shufflenet_v2_x1_0", "mobilenet_v2", "densenet121"]),
+    ],
+)
+def test_soft_labels_are_timed_with_their_teachers(
+    selector: str, teachers: list[str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ddbench.benchmark.protocols import networks
 
     built: list[str] = []
@@ -210,12 +219,11 @@ def test_soft_labels_are_timed_with_their_teacher(store: Store, monkeypatch: pyt
     monkeypatch.setattr(networks, "build", lambda name, *rest: (built.append(name), build("convnet3", *rest))[1])
     (_, student) = items(store, methods="random", protocol="hard-minimax-sgd[image_size=16]", student="convnet3")
     assert isinstance(student.spec, EvaluateSpec)
-    protocol, spec = resolve_protocol("soft-rded-half[image_size=32]")
+    _, spec = resolve_protocol(selector)
     soft = student.spec.model_copy(update={"protocol": spec, "student": "resnet50_bn"})
-    assert protocol.teacher is not None
     step, units = estimates._student_step(soft).what.build()
     step()
-    assert built == ["resnet50_bn", protocol.teacher.network]
+    assert built == ["resnet50_bn", *teachers]
     assert units == 64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,34 @@ def test_the_commands_are_ones_that_plan() -> None:
         given = dict(zip(words[::2], words[1::2], strict=True))
         protocol, _ = resolve_protocol(given["--protocol"])
         protocol.check_student(given["--student"], 224)
+        ipc = int(given["--ipc"]) if "--ipc" in given else None
+        protocol.rate_of(given["-d"], given["--student"], ipc)
+        protocol.teachers_for(given["-d"], ipc)
         assert (given.get("--ipc", "full"), given["-d"]) == (cell.ipc, cell.dataset)
         if (given["-m"], given["-d"]) not in seen:
             seen.add((given["-m"], given["-d"]))
             assert contestants(given["-m"], DATASETS.load(given["-d"]), {}, set())
     assert len(seen) > 40
+
+
+def test_evaluators_with_several_teachers_have_their_numbers() -> None:
+    cells = field.build([])
+    can = Counter((cell.protocol, cell.method) for cell in cells if cell.standing == "can be run")
+    assert {key: count for key, count in can.items() if key[0].startswith(("soft-bssl", "soft-gvbsm", "soft-edc"))} == {
+        ("soft-bssl-1", "fadrm"): 26,
+        ("soft-bssl-4", "fadrm-plus"): 26,
+        ("soft-bssl-5", "cv-dd"): 18,
+        ("soft-bssl-1-cvdd", "sre2l-pp"): 18,
+        ("soft-gvbsm", "g-vbsm"): 6,
+        ("soft-edc", "edc"): 6,
+    }
+    nowhere = {cell.how for cell in cells if cell.protocol == "soft-bssl-4" and cell.standing == "cannot"}
+    assert nowhere == {"the program of soft-bssl-4@1 has no learning rate for resnet101_bn on nette at IPC 10"}, (
+        "its script cannot run it, though the table has a number"
+    )
+    woof = {cell.how for cell in cells if (cell.method, cell.dataset) == ("cv-dd", "woof")}
+    assert len(woof) == 9
+    assert all(reason.startswith("the program of soft-bssl-5@1 has no learning rate for resnet") for reason in woof)
 
 
 def test_students_of_small_images_are_not_those_of_224_px() -> None:
