@@ -119,7 +119,7 @@ def evaluate(
         stored_label_bytes=protocol.stored_label_bytes(outcome.images_seen, len(dataset.class_ids)),
         predictions=PREDICTIONS,
         cost=meter.cost(
-            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),
+            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
             threads=plan.threads,
             cells_at_once=launch.cells_at_once,
             oom_batch_sizes=outcome.oom_batch_sizes,
@@ -216,7 +216,7 @@ def _room(
     if device.type != "cuda":
         return True, None, None
     n, image_size, _, channels = train.shape
-    batch_size = protocol.images_at_once(n, n_classes, spec.ipc)
+    batch_size = protocol.images_at_once(n, n_classes, spec.ipc, spec.student)
 
     def unused(network: str, width: int | None) -> nn.Module:
         generator = seeds.stream(0, "memory")  # of weights that nothing is computed with

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.benchmark.protocols import base
+from ddbench.benchmark.protocols.rand_augment import RandAugment
 
 
 class Normalise:
@@ -180,23 +181,28 @@ class CropColour(Augmentation):
 
 
 class Crop(Augmentation):
-    """Shuffled halves where asked, RandomResizedCrop, flip (`base.Crop`), then normalisation."""
+    """Shuffled halves and RandAugment where asked, RandomResizedCrop, flip (`base.Crop`), then normalisation."""
 
     def __init__(self, settings: base.Crop, normalise: Normalise) -> None:
         self.settings, self.normalise = settings, normalise
+        self.rand_augment = None if settings.rand_augment is None else RandAugment(settings.rand_augment)
 
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
-        """(n, 7): crop (4), flip (1), whether left and right change places, whether upper and lower do."""
+        """(n, 7 or 9): crop (4), flip (1), whether left and right change places, whether upper and lower do, seeds of
+        RandAugment (2)."""
         settings = self.settings
         crops = draw_crops(n, side, settings.scale, settings.ratio, generator)
         flips = _uniform((n, 1), 0, 1, generator) < settings.flip_probability
         swaps = torch.rand(n, 2, generator=generator) < 0.5
-        return torch.cat([crops, flips, swaps & settings.shuffle], dim=1).float()
+        own = [] if self.rand_augment is None else [self.rand_augment.draw(n, generator)]
+        return torch.cat([crops, flips, swaps & settings.shuffle, *own], dim=1).float()
 
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        crops, flips, swaps = rows.split([4, 1, 2], dim=1)
+        crops, flips, swaps = rows[:, :7].split([4, 1, 2], dim=1)
         if self.settings.shuffle:
             images = swap_halves(images, swaps)
+        if self.rand_augment is not None:
+            images = self.rand_augment(images, rows[:, 7:])
         return self.normalise(resized_crop(images.float(), crops, flips[:, 0]))
 
 

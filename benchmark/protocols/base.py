@@ -142,8 +142,18 @@ class Affine(Data):
     """Range of the zoom, ~ U(scale)."""
 
 
+class RandAugment(Data):
+    """RandAugment (Cubuk et al., NeurIPS 2020) on 8-bit images, by timm's program of it (`rand_augment.py`)."""
+
+    config: str
+    """What timm is told: `m` the magnitude of 10, `n` operations one after another, each of which is done with
+    probability ½, `mstd` the standard deviation of the magnitude that it draws for itself."""
+    fill: tuple[int, int, int]
+    """Colour of what it uncovers."""
+
+
 class Crop(Data):
-    """The four patches of a collage shuffled where asked, RandomResizedCrop, flip."""
+    """The four patches of a collage shuffled where asked, RandAugment where asked, RandomResizedCrop, flip."""
 
     kind: Literal["crop"] = "crop"
     shuffle: bool
@@ -153,6 +163,8 @@ class Crop(Data):
     ratio: tuple[float, float]
     """Width over height of the crop."""
     flip_probability: float = Field(ge=0, le=1)
+    rand_augment: RandAugment | None = None
+    """What is done to every image before its crop. None: nothing."""
 
 
 class Siamese(Data):
@@ -420,10 +432,10 @@ class Protocol(Data):
             f"Choose one of these, another protocol, or a modified copy with one rate: {self.name}[learning_rate=…]"
         )
 
-    def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
+    def batch_size_for(self, num_classes: int, ipc: int | None = None, student: str | None = None) -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
         if isinstance(self.batch_size, BatchTable):
-            return self.batch_size.images(ipc, num_classes)
+            return self.batch_size.images(ipc, num_classes, student)
         beyond = self.batch_size_beyond_100_classes
         return beyond if beyond is not None and num_classes > 100 else self.batch_size
 
@@ -439,9 +451,11 @@ class Protocol(Data):
         every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
-    def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None) -> int:
+    def images_at_once(
+        self, images: int | None, num_classes: int, ipc: int | None = None, student: str | None = None
+    ) -> int:
         """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
-        batch = self.batch_size_for(num_classes, ipc)
+        batch = self.batch_size_for(num_classes, ipc, student)
         whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)
         return min(whole, -(-batch // (self.batchnorm_parts or 1)))
 

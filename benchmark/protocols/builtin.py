@@ -48,6 +48,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "soft-delt",
+        "ddbench.benchmark.protocols.definitions.soft_delt:PROTOCOL",
+        "soft labels, 224 px, 300 epochs; RandAugment, then crops of a quarter or more (DELT)",
+        tags=("paper",),
+    ),
+    Entry(
         "soft-fkd",
         "ddbench.benchmark.protocols.definitions.soft_fkd:FKD",
         "soft labels, 224 px, 300 epochs in batches of 1024, crops of 8 % or more (SRe2L, CDA, D4M)",
@@ -99,7 +105,6 @@ ENTRIES: list[Entry] = [
 UNAVAILABLE = {
     "soft-bssl": "evaluator of CV-DD and FADRM+: labels of four or five weighted teachers in training mode, where a "
     "protocol has one, and CV-DD's learning rates of each cell; soft-bssl-1 is FADRM's",
-    "soft-delt": "evaluator of DELT: RandAugment, which no protocol here has, and no reshuffling",
     "soft-gvbsm": "evaluator of G-VBSM: the outputs of four teachers, rescaled and averaged, under MSE",
     "soft-edc": "evaluator of EDC: four teachers' mean output under MSE, and a running mean of the student's weights",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",

@@ -151,7 +151,7 @@ def train_student(
     _check(protocol, train, train_labels, test, test_labels, num_classes)
     protocol.check_student(student, train.image_size)
     epochs = protocol.epochs_for(ipc, num_classes)
-    batch_size = protocol.batch_size_for(num_classes, ipc)
+    batch_size = protocol.batch_size_for(num_classes, ipc, student)
     recipe = protocol.optimiser_for(num_classes, student)
 
     init = seeds.stream(seed, "student-init")
@@ -179,7 +179,7 @@ def train_student(
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser)
         progress = saved.load()
 
-    micro_batches = MicroBatches(protocol.images_at_once(len(train), num_classes, ipc))
+    micro_batches = MicroBatches(protocol.images_at_once(len(train), num_classes, ipc, student))
     outputs: np.ndarray | None = None
     unread: list[tuple[int, EpochLosses]] = []
     with _arithmetic(protocol):
