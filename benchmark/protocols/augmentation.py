@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.protocols import base
 from ddbench.benchmark.protocols.rand_augment import RandAugment
+from ddbench.datasets.whitening import Zca
 
 
 class Normalise:
@@ -31,6 +32,17 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.addcmul(self.offset, images.float(), self.scale)
+
+
+class Whiten(Normalise):
+    """(B, C, S, S) pixels in 0 … 255, of any type, to ZCA-whitened float."""
+
+    def __init__(self, zca: Zca, device: torch.device) -> None:
+        super().__init__((0.0,), (1.0,), device)
+        self.mean, self.matrix = (torch.from_numpy(array).to(device) for array in (zca.mean, zca.matrix))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return ((super().__call__(images).flatten(1) - self.mean) @ self.matrix).view(images.shape)
 
 
 def sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -337,11 +349,26 @@ def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: i
             return Siamese(settings, normalise, batch_size)
 
 
+def normalise_of(protocol: base.Protocol, device: torch.device, dataset: str | None, zca: Zca | None) -> Normalise:
+    """What `protocol` does to every image of a dataset, in training and in tests.
+
+    Raises:
+        ValueError: a whitening where none belongs, or none.
+    """
+    if (protocol.whitening is None) != (zca is None):
+        raise ValueError(f"protocol {protocol.label}: a whitening was given, or was not")
+    return Normalise(*protocol.normalisation(dataset), device) if zca is None else Whiten(zca, device)
+
+
 def build(
-    protocol: base.Protocol, device: torch.device, dataset: str | None = None, batch_size: int = 1
+    protocol: base.Protocol,
+    device: torch.device,
+    dataset: str | None = None,
+    batch_size: int = 1,
+    zca: Zca | None = None,
 ) -> Augmentation:
     """The augmentation that `protocol` describes, for images of a dataset on `device`; as `make`."""
-    return make(protocol.augmentation, Normalise(*protocol.normalisation(dataset), device), batch_size)
+    return make(protocol.augmentation, normalise_of(protocol, device, dataset, zca), batch_size)
 
 
 class Cut(NamedTuple):

@@ -202,6 +202,17 @@ class Statistics(Data):
     std: tuple[float, ...]
 
 
+class Whitening(Data):
+    """ZCA whitening of training and test images by the dataset's whole training set (`datasets/whitening.py`)."""
+
+    epsilon: float = Field(gt=0)
+    """What is added to each variance of pixels in [0, 1]."""
+
+
+LARGEST_WHITENED = 64
+"""Side in pixels up to which images are whitened: the matrix has (3 · 64²)² numbers there."""
+
+
 class Teacher(Data):
     """A network, trained on the dataset's real training images, whose outputs are the labels of a distilled set.
 
@@ -283,6 +294,9 @@ class Protocol(Data):
     statistics: tuple[Statistics, ...] | None = None
     """Those of datasets that are normalised by their own; None: all are by `mean` and `std`."""
 
+    whitening: Whitening | None = None
+    """What comes behind `mean` and `std`, before augmentation. None: nothing."""
+
     # Students
     students: tuple[str, ...] = Field(min_length=1)
     """Networks that may be trained, besides timm's; the first is the default."""
@@ -345,6 +359,10 @@ class Protocol(Data):
     def _consistent(self) -> Protocol:
         if isinstance(self.augmentation, CropColour) and self.channels != 3:
             raise ValueError("colour jitter and PCA lighting are defined on RGB: channels must be 3")
+        if self.whitening is not None and (isinstance(self.augmentation, CropColour) or self.teacher is not None):
+            raise ValueError("whitened images have no colours to jitter, and no teacher has learnt them")
+        if self.whitening is not None and (self.statistics or (*self.mean, *self.std) != (0.0, 1.0)):
+            raise ValueError("whitening is of pixels in [0, 1]: mean must be 0 and std 1")
         channels = self.channels or 1
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
@@ -508,7 +526,13 @@ class Protocol(Data):
                 f"protocol {self.label} sets the student's width to {self.width}, but network {student} has one width "
                 "only; choose another student or another protocol."
             )
-        network_names.check_image_size(student, self.image_size_for(resolution))
+        image_size = self.image_size_for(resolution)
+        if self.whitening is not None and image_size > LARGEST_WHITENED:
+            raise UsageError(
+                f"protocol {self.label} whitens images of up to {LARGEST_WHITENED} px, got {image_size} px; choose "
+                f"--resolution {LARGEST_WHITENED} or less, or {self.name}[image_size={LARGEST_WHITENED}]"
+            )
+        network_names.check_image_size(student, image_size)
 
     @property
     def _halved(self) -> str:

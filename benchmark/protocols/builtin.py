@@ -78,6 +78,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "dc-convnet3-zca",
+        "ddbench.benchmark.protocols.definitions.dc_convnet3_zca:PROTOCOL",
+        "dc-convnet3 on images whitened by ZCA (MTT's evaluator, at one learning rate for every set)",
+        tags=("paper",),
+    ),
+    Entry(
         "soft-bssl-1",
         "ddbench.benchmark.protocols.definitions.soft_bssl:PROTOCOL",
         "soft labels, 224 px, 300 epochs in batches of 10 or 16, one teacher in training mode (FADRM)",

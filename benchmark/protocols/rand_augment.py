@@ -30,7 +30,7 @@ class RandAugment:
     """The operations of `base.RandAugment` on whole batches. They run on the host, whatever the device."""
 
     def __init__(self, settings: base.RandAugment) -> None:
-        from timm.data import rand_augment_transform
+        from timm.data.auto_augment import rand_augment_transform
 
         self._transform = rand_augment_transform(settings.config, {"img_mean": settings.fill})
 
