@@ -72,6 +72,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "hard-nodistill",
+        "ddbench.benchmark.protocols.definitions.hard_nodistill:PROTOCOL",
+        "hard labels, 224 px, AdamW, 3001 epochs with siamese augmentation (A Label is Worth a Thousand Images)",
+        tags=("paper",),
+    ),
+    Entry(
         "dc-convnet3",
         "ddbench.benchmark.protocols.definitions.dc_convnet3:PROTOCOL",
         "hard labels, the dataset's own resolution, SGD, 1001 epochs with siamese augmentation (DSA, DM)",
@@ -114,8 +120,9 @@ UNAVAILABLE = {
     "soft-gvbsm": "evaluator of G-VBSM: the outputs of four teachers, rescaled and averaged, under MSE",
     "soft-edc": "evaluator of EDC: four teachers' mean output under MSE, and a running mean of the student's weights",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
-    "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert's early epoch",
-    "hard-nodistill": "hard labels in A Label is Worth a Thousand Images: up to 3000 epochs with DSA",
+    "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert stopped at an "
+    "epoch and learning rate of each IPC, where teachers here are trained to their end; the labels of such an expert "
+    "can come with a set, --protocol soft-stored",
     "glad": "evaluator of GLaD: 128 px, DSA, the mean of four architectures",
 }
 """Evaluators that published numbers name and that are not here, and why."""
