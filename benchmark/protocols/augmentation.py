@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.benchmark.protocols import base
 from ddbench.benchmark.protocols.rand_augment import RandAugment
 from ddbench.datasets.whitening import Zca
@@ -130,13 +131,16 @@ def jitter_coefficients(alphas: Tensor, order: Tensor) -> Tensor:
 class Augmentation(ABC):
     """What a trainer does with an epoch's images."""
 
+    on_host = False
+    """Whether `apply` takes images and rows on the CPU, and brings them to the device while that has work to do."""
+
     @abstractmethod
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
         """(n, P) float32 on the CPU: one row of parameters per image."""
 
     @abstractmethod
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        """(B, C, S, S) uint8 and their (B, P) rows, on one device, to normalised float (B, C, S, S)."""
+        """(B, C, S, S) uint8 and their (B, P) rows, on one device, to normalised float (B, C, S, S) on the device."""
 
 
 class Affine(Augmentation):
@@ -198,6 +202,7 @@ class Crop(Augmentation):
     def __init__(self, settings: base.Crop, normalise: Normalise) -> None:
         self.settings, self.normalise = settings, normalise
         self.rand_augment = None if settings.rand_augment is None else RandAugment(settings.rand_augment)
+        self.on_host = settings.rand_augment is not None
 
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
         """(n, 7 or 9): crop (4), flip (1), whether left and right change places, whether upper and lower do, seeds of
@@ -210,11 +215,12 @@ class Crop(Augmentation):
         return torch.cat([crops, flips, swaps & settings.shuffle, *own], dim=1).float()
 
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        crops, flips, swaps = rows[:, :7].split([4, 1, 2], dim=1)
         if self.settings.shuffle:
-            images = swap_halves(images, swaps)
+            images = swap_halves(images, rows[:, 5:7])
         if self.rand_augment is not None:
-            images = self.rand_augment(images, rows[:, 7:])
+            device = self.normalise.scale.device
+            images, rows = send(self.rand_augment(images, rows[:, 7:]), device), send(rows, device)
+        crops, flips = rows[:, :5].split([4, 1], dim=1)
         return self.normalise(resized_crop(images.float(), crops, flips[:, 0]))
 
 
@@ -328,6 +334,13 @@ class Plain(Augmentation):
 
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
         return self.normalise(images)
+
+
+def images_lie_on(protocol: base.Protocol, device: torch.device) -> torch.device:
+    """Where a protocol's training images are augmented, for students on `device` (`Augmentation.on_host`)."""
+    settings = protocol.augmentation
+    on_host = isinstance(settings, base.Crop) and settings.rand_augment is not None
+    return torch.device("cpu") if on_host else device
 
 
 def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: int = 1) -> Augmentation:

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.transfers import send
 from ddbench.benchmark.protocols import base
 
 BITS = 24
@@ -27,7 +26,7 @@ BITS = 24
 
 
 class RandAugment:
-    """The operations of `base.RandAugment` on whole batches. They run on the host, whatever the device."""
+    """The operations of `base.RandAugment` on whole batches, on the host."""
 
     def __init__(self, settings: base.RandAugment) -> None:
         from timm.data.auto_augment import rand_augment_transform
@@ -39,7 +38,7 @@ class RandAugment:
         return torch.randint(1 << BITS, (n, 2), generator=generator)
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 and their (B, 2) seeds to (B, 3, S, S) uint8, on the device of `images`.
+        """(B, 3, S, S) uint8 and their (B, 2) seeds to (B, 3, S, S) uint8, all on the CPU.
 
         Raises:
             UsageError: images of another type: the operations are those of 8-bit colours.
@@ -49,10 +48,10 @@ class RandAugment:
                 f"RandAugment works on 8-bit images, and those of this set are {images.dtype}; save it with 8 bits, "
                 "which is another set, or choose another protocol"
             )
-        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         with _global_generators_put_back():
             made = [self._one(*each) for each in zip(pixels, seeds.long().tolist(), strict=True)]
-        return send(torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous(), images.device)
+        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
 
     def _one(self, pixels: np.ndarray, seed: list[int]) -> np.ndarray:
         random.seed(seed[0] << BITS | seed[1])

@@ -150,7 +150,7 @@ def train_student(
         OSError: a checkpoint that cannot be written.
     """
     device = torch.device(device)
-    train = _on(device, _checked(train_images, "training"), stream=stream)
+    train = _on(augmentation.images_lie_on(protocol, device), _checked(train_images, "training"), stream=stream)
     test = _on(device, _checked(test_images, "test"))
     _check(protocol, train, train_labels, test, test_labels, num_classes)
     protocol.check_student(student, train.image_size)
