@@ -450,7 +450,7 @@ class Protocol(Data):
             f"Choose one of these, another protocol, or a modified copy with one rate: {self.name}[learning_rate=…]"
         )
 
-    def batch_size_for(self, num_classes: int, ipc: int | None = None, student: str | None = None) -> int:
+    def batch_size_for(self, num_classes: int, ipc: int | None = None, student: str = "") -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
         if isinstance(self.batch_size, BatchTable):
             return self.batch_size.images(ipc, num_classes, student)
@@ -469,9 +469,7 @@ class Protocol(Data):
         every = max(1, epochs // looks)
         return sorted({*range(every, epochs + 1, every), epochs})
 
-    def images_at_once(
-        self, images: int | None, num_classes: int, ipc: int | None = None, student: str | None = None
-    ) -> int:
+    def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None, student: str = "") -> int:
         """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
         batch = self.batch_size_for(num_classes, ipc, student)
         whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)

@@ -119,8 +119,7 @@ def _bound_mib(item: Item) -> float:
     if isinstance(item.spec, EvaluateSpec):
         protocol, resolution = protocol_of(item.spec), item.spec.dataset.resolution
         n_classes, ipc = len(DATASETS.load(item.spec.dataset.name).class_ids), item.spec.ipc
-        images = None if ipc is None else n_classes * ipc
-        batch = protocol.images_at_once(images, n_classes, ipc, item.spec.student)
+        batch = protocol.images_at_once(None if ipc is None else n_classes * ipc, n_classes, ipc, item.spec.student)
         return STEP_MIB + batch * protocol.image_size_for(resolution) ** 2 * STEP_BYTES_OF_A_PIXEL / MIB
     if item.planned.launch.prior is None:
         return 0.0
