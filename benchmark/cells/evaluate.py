@@ -21,7 +21,7 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.result import DatasetRecord, DistillResult, EvaluateResult, Metrics
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, Store
 from ddbench.benchmark.planning import teacher_files
@@ -30,6 +30,7 @@ from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
+from ddbench.datasets import whitening
 from ddbench.datasets.base import Dataset, ImageSource
 from ddbench.datasets.foreign.soft_labels import SoftLabels
 from ddbench.datasets.image_sets import ImageSet, read_set
@@ -53,6 +54,7 @@ def evaluate(
         dataset, split, record = open_split(spec.dataset, launch, cell)
         image_size = spec.dataset.resolution
         images = _images(spec, launch, store, dataset, source, lambda pixels: fit(protocol, pixels, image_size))
+    zca = _zca(protocol, split.train, record, meter)
     found = teacher_files.find_all(protocol, type(dataset), spec.dataset.split, image_size, spec.ipc)
     teacher = None if found is None else _teacher(found, spec, protocol, dataset, record.split_hash, device, meter)
     train = np.asarray(images.pixels)
@@ -86,6 +88,7 @@ def evaluate(
             device=device,
             teacher=teacher,
             soft_labels=_soft_labels(protocol, spec, launch, store),
+            zca=zca,
             on_epoch=on_epoch,
             checkpoint=cell.path / "checkpoint.pt",
             stream=not train_fits,
@@ -119,7 +122,7 @@ def evaluate(
         stored_label_bytes=protocol.stored_label_bytes(outcome.images_seen, len(dataset.class_ids)),
         predictions=PREDICTIONS,
         cost=meter.cost(
-            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc),
+            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
             threads=plan.threads,
             cells_at_once=launch.cells_at_once,
             oom_batch_sizes=outcome.oom_batch_sizes,
@@ -195,6 +198,20 @@ def _soft_labels(protocol: Protocol, spec: EvaluateSpec, launch: Launch, store: 
             f"{spec.images.soft_labels_sha256}, found {labels.sha256}. Remove it and run again."
         )
     return labels.logits()
+
+
+def _zca(protocol: Protocol, train: ImageSource, record: DatasetRecord, meter: Meter) -> whitening.Zca | None:
+    if protocol.whitening is None:
+        return None
+    resolution = record.resolution
+    with meter.phase("whitening"):
+        return whitening.of_dataset(
+            train,
+            record.content_hash,
+            protocol.image_size_for(resolution),
+            protocol.whitening.epsilon,
+            lambda pixels: fit(protocol, pixels, resolution),
+        )
 
 
 def _test_source(

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.benchmark.protocols import base
+from ddbench.benchmark.protocols.rand_augment import RandAugment
+from ddbench.datasets.whitening import Zca
 
 
 class Normalise:
@@ -30,6 +33,17 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.addcmul(self.offset, images.float(), self.scale)
+
+
+class Whiten(Normalise):
+    """(B, C, S, S) pixels in 0 … 255, of any type, to ZCA-whitened float."""
+
+    def __init__(self, zca: Zca, device: torch.device) -> None:
+        super().__init__((0.0,), (1.0,), device)
+        self.mean, self.matrix = (torch.from_numpy(array).to(device) for array in (zca.mean, zca.matrix))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return ((super().__call__(images).flatten(1) - self.mean) @ self.matrix).view(images.shape)
 
 
 def sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -117,13 +131,16 @@ def jitter_coefficients(alphas: Tensor, order: Tensor) -> Tensor:
 class Augmentation(ABC):
     """What a trainer does with an epoch's images."""
 
+    on_host = False
+    """Whether `apply` takes images and rows on the CPU, and brings them to the device while that has work to do."""
+
     @abstractmethod
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
         """(n, P) float32 on the CPU: one row of parameters per image."""
 
     @abstractmethod
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        """(B, C, S, S) uint8 and their (B, P) rows, on one device, to normalised float (B, C, S, S)."""
+        """(B, C, S, S) uint8 and their (B, P) rows, on one device, to normalised float (B, C, S, S) on the device."""
 
 
 class Affine(Augmentation):
@@ -180,23 +197,30 @@ class CropColour(Augmentation):
 
 
 class Crop(Augmentation):
-    """Shuffled halves where asked, RandomResizedCrop, flip (`base.Crop`), then normalisation."""
+    """Shuffled halves and RandAugment where asked, RandomResizedCrop, flip (`base.Crop`), then normalisation."""
 
     def __init__(self, settings: base.Crop, normalise: Normalise) -> None:
         self.settings, self.normalise = settings, normalise
+        self.rand_augment = None if settings.rand_augment is None else RandAugment(settings.rand_augment)
+        self.on_host = settings.rand_augment is not None
 
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
-        """(n, 7): crop (4), flip (1), whether left and right change places, whether upper and lower do."""
+        """(n, 7 or 9): crop (4), flip (1), whether left and right change places, whether upper and lower do, seeds of
+        RandAugment (2)."""
         settings = self.settings
         crops = draw_crops(n, side, settings.scale, settings.ratio, generator)
         flips = _uniform((n, 1), 0, 1, generator) < settings.flip_probability
         swaps = torch.rand(n, 2, generator=generator) < 0.5
-        return torch.cat([crops, flips, swaps & settings.shuffle], dim=1).float()
+        own = [] if self.rand_augment is None else [self.rand_augment.draw(n, generator)]
+        return torch.cat([crops, flips, swaps & settings.shuffle, *own], dim=1).float()
 
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        crops, flips, swaps = rows.split([4, 1, 2], dim=1)
         if self.settings.shuffle:
-            images = swap_halves(images, swaps)
+            images = swap_halves(images, rows[:, 5:7])
+        if self.rand_augment is not None:
+            device = self.normalise.scale.device
+            images, rows = send(self.rand_augment(images, rows[:, 7:]), device), send(rows, device)
+        crops, flips = rows[:, :5].split([4, 1], dim=1)
         return self.normalise(resized_crop(images.float(), crops, flips[:, 0]))
 
 
@@ -312,6 +336,13 @@ class Plain(Augmentation):
         return self.normalise(images)
 
 
+def images_lie_on(protocol: base.Protocol, device: torch.device) -> torch.device:
+    """Where a protocol's training images are augmented, for students on `device` (`Augmentation.on_host`)."""
+    settings = protocol.augmentation
+    on_host = isinstance(settings, base.Crop) and settings.rand_augment is not None
+    return torch.device("cpu") if on_host else device
+
+
 def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: int = 1) -> Augmentation:
     """The augmentation that `settings` describe; None: normalisation alone.
 
@@ -331,11 +362,26 @@ def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: i
             return Siamese(settings, normalise, batch_size)
 
 
+def normalise_of(protocol: base.Protocol, device: torch.device, dataset: str | None, zca: Zca | None) -> Normalise:
+    """What `protocol` does to every image of a dataset, in training and in tests.
+
+    Raises:
+        ValueError: a whitening where none belongs, or none.
+    """
+    if (protocol.whitening is None) != (zca is None):
+        raise ValueError(f"protocol {protocol.label}: a whitening was given, or was not")
+    return Normalise(*protocol.normalisation(dataset), device) if zca is None else Whiten(zca, device)
+
+
 def build(
-    protocol: base.Protocol, device: torch.device, dataset: str | None = None, batch_size: int = 1
+    protocol: base.Protocol,
+    device: torch.device,
+    dataset: str | None = None,
+    batch_size: int = 1,
+    zca: Zca | None = None,
 ) -> Augmentation:
     """The augmentation that `protocol` describes, for images of a dataset on `device`; as `make`."""
-    return make(protocol.augmentation, Normalise(*protocol.normalisation(dataset), device), batch_size)
+    return make(protocol.augmentation, normalise_of(protocol, device, dataset, zca), batch_size)
 
 
 class Cut(NamedTuple):

@@ -143,8 +143,18 @@ class Affine(Data):
     """Range of the zoom, ~ U(scale)."""
 
 
+class RandAugment(Data):
+    """RandAugment (Cubuk et al., NeurIPS 2020) on 8-bit images, by timm's program of it (`rand_augment.py`)."""
+
+    config: str
+    """What timm is told: `m` the magnitude of 10, `n` operations one after another, each of which is done with
+    probability ½, `mstd` the standard deviation of the magnitude that it draws for itself."""
+    fill: tuple[int, int, int]
+    """Colour of what it uncovers."""
+
+
 class Crop(Data):
-    """The four patches of a collage shuffled where asked, RandomResizedCrop, flip."""
+    """The four patches of a collage shuffled where asked, RandAugment where asked, RandomResizedCrop, flip."""
 
     kind: Literal["crop"] = "crop"
     shuffle: bool
@@ -154,6 +164,8 @@ class Crop(Data):
     ratio: tuple[float, float]
     """Width over height of the crop."""
     flip_probability: float = Field(ge=0, le=1)
+    rand_augment: RandAugment | None = None
+    """What is done to every image before its crop. None: nothing."""
 
 
 class Siamese(Data):
@@ -189,6 +201,17 @@ class Statistics(Data):
     dataset: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+class Whitening(Data):
+    """ZCA whitening of training and test images by the dataset's whole training set (`datasets/whitening.py`)."""
+
+    epsilon: float = Field(gt=0)
+    """What is added to each variance of pixels in [0, 1]."""
+
+
+LARGEST_WHITENED = 64
+"""Side in pixels up to which images are whitened: the matrix has (3 · 64²)² numbers there."""
 
 
 class Teacher(Data):
@@ -272,6 +295,9 @@ class Protocol(Data):
     statistics: tuple[Statistics, ...] | None = None
     """Those of datasets that are normalised by their own; None: all are by `mean` and `std`."""
 
+    whitening: Whitening | None = None
+    """What comes behind `mean` and `std`, before augmentation. None: nothing."""
+
     # Students
     students: tuple[str, ...] = Field(min_length=1)
     """Networks that may be trained, besides timm's; the first is the default."""
@@ -342,6 +368,10 @@ class Protocol(Data):
     def _consistent(self) -> Protocol:
         if isinstance(self.augmentation, CropColour) and self.channels != 3:
             raise ValueError("colour jitter and PCA lighting are defined on RGB: channels must be 3")
+        if self.whitening is not None and (isinstance(self.augmentation, CropColour) or self.teacher is not None):
+            raise ValueError("whitened images have no colours to jitter, and no teacher has learnt them")
+        if self.whitening is not None and (self.statistics or (*self.mean, *self.std) != (0.0, 1.0)):
+            raise ValueError("whitening is of pixels in [0, 1]: mean must be 0 and std 1")
         channels = self.channels or 1
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise ValueError(f"mean and std need 1 or {channels} values, got {len(self.mean)} and {len(self.std)}")
@@ -459,10 +489,10 @@ class Protocol(Data):
                 return parts
         return self.batchnorm_parts
 
-    def batch_size_for(self, num_classes: int, ipc: int | None = None) -> int:
+    def batch_size_for(self, num_classes: int, ipc: int | None = None, student: str = "") -> int:
         """Images per step for `ipc` images per class; None is the whole training split."""
         if isinstance(self.batch_size, BatchTable):
-            return self.batch_size.images(ipc, num_classes)
+            return self.batch_size.images(ipc, num_classes, student)
         beyond = self.batch_size_beyond_100_classes
         return beyond if beyond is not None and num_classes > 100 else self.batch_size
 
@@ -480,7 +510,7 @@ class Protocol(Data):
 
     def images_at_once(self, images: int | None, num_classes: int, ipc: int | None = None, student: str = "") -> int:
         """The most images of a set of `images` (None: of more than a batch) that pass at once in training."""
-        batch = self.batch_size_for(num_classes, ipc)
+        batch = self.batch_size_for(num_classes, ipc, student)
         whole = batch if images is None or isinstance(self.epochs, Updates) else min(images, batch)
         return min(whole, -(-batch // (self.parts_for(student) or 1)))
 
@@ -533,7 +563,13 @@ class Protocol(Data):
                 f"protocol {self.label} sets the student's width to {self.width}, but network {student} has one width "
                 "only; choose another student or another protocol."
             )
-        network_names.check_image_size(student, self.image_size_for(resolution))
+        image_size = self.image_size_for(resolution)
+        if self.whitening is not None and image_size > LARGEST_WHITENED:
+            raise UsageError(
+                f"protocol {self.label} whitens images of up to {LARGEST_WHITENED} px, got {image_size} px; choose "
+                f"--resolution {LARGEST_WHITENED} or less, or {self.name}[image_size={LARGEST_WHITENED}]"
+            )
+        network_names.check_image_size(student, image_size)
 
     @property
     def _halved(self) -> str:

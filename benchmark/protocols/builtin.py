@@ -48,6 +48,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "soft-delt",
+        "ddbench.benchmark.protocols.definitions.soft_delt:PROTOCOL",
+        "soft labels, 224 px, 300 epochs; RandAugment, then crops of a quarter or more (DELT)",
+        tags=("paper",),
+    ),
+    Entry(
         "soft-fkd",
         "ddbench.benchmark.protocols.definitions.soft_fkd:FKD",
         "soft labels, 224 px, 300 epochs in batches of 1024, crops of 8 % or more (SRe2L, CDA, D4M)",
@@ -66,9 +72,21 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "hard-nodistill",
+        "ddbench.benchmark.protocols.definitions.hard_nodistill:PROTOCOL",
+        "hard labels, 224 px, AdamW, 3001 epochs with siamese augmentation (A Label is Worth a Thousand Images)",
+        tags=("paper",),
+    ),
+    Entry(
         "dc-convnet3",
         "ddbench.benchmark.protocols.definitions.dc_convnet3:PROTOCOL",
         "hard labels, the dataset's own resolution, SGD, 1001 epochs with siamese augmentation (DSA, DM)",
+        tags=("paper",),
+    ),
+    Entry(
+        "dc-convnet3-zca",
+        "ddbench.benchmark.protocols.definitions.dc_convnet3_zca:PROTOCOL",
+        "dc-convnet3 on images whitened by ZCA (MTT's evaluator, at one learning rate for every set)",
         tags=("paper",),
     ),
     Entry(
@@ -127,10 +145,10 @@ ENTRIES: list[Entry] = [
 ]
 
 UNAVAILABLE = {
-    "soft-delt": "evaluator of DELT: RandAugment, which no protocol here has, and no reshuffling",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
-    "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert's early epoch",
-    "hard-nodistill": "hard labels in A Label is Worth a Thousand Images: up to 3000 epochs with DSA",
+    "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert stopped at an "
+    "epoch and learning rate of each IPC, where teachers here are trained to their end; the labels of such an expert "
+    "can come with a set, --protocol soft-stored",
     "glad": "evaluator of GLaD: 128 px, DSA, the mean of four architectures",
 }
 """Evaluators that published numbers name and that are not here, and why."""

@@ -210,7 +210,8 @@ def train_epoch(
     if order is None:
         order = shuffled(len(pixels), streams, epoch)
     n, parts = len(order), _parts(micro_batches, batchnorm_parts, batch_size)
-    rows = send(_draw_rows(augment, n, image_size, streams("augment", epoch)), device)
+    rows = _draw_rows(augment, n, image_size, streams("augment", epoch))
+    rows = rows if augment.on_host else send(rows, device)
     if _leaves_one_out(network, n, batch_size):  # another image in every epoch
         order, rows = order[:-1], rows[:-1]
     sizes = batches_of_epoch(network, n, batch_size)

@@ -19,11 +19,15 @@ class BatchTable(Data):
     """Rows (IPC, images per step), IPC rising; between two rows the lower one counts, and beyond the last the last."""
     doubled_from_classes: int | None = None
     """Number of classes from which on a step takes twice the table's images. None: never."""
+    undoubled: tuple[str, ...] | None = None
+    """How the names of students begin whose steps take the table's images all the same. None: no student's do."""
 
-    def images(self, ipc: int | None, num_classes: int) -> int:
+    def images(self, ipc: int | None, num_classes: int, student: str = "") -> int:
         """Images per step; an IPC of None, the whole training split, lies beyond the last row."""
         row = len(self.at) if ipc is None else bisect.bisect_right([known for known, _ in self.at], ipc)
         doubled = self.doubled_from_classes is not None and num_classes >= self.doubled_from_classes
+        if student.startswith(self.undoubled or ()):
+            doubled = False
         return self.at[max(row, 1) - 1][1] * (2 if doubled else 1)
 
 

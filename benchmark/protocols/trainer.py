@@ -47,6 +47,7 @@ from ddbench.benchmark.protocols.pixels import Pixels, Resident, Streamed
 from ddbench.benchmark.protocols.soft.averaging import RunningMean
 from ddbench.benchmark.protocols.soft.outputs import SquaredErrors
 from ddbench.datasets.base import ArraySource
+from ddbench.datasets.whitening import Zca
 
 CHECKPOINT_SECONDS = "DDBENCH_CHECKPOINT_SECONDS"
 """Environment variable: seconds between two saves of a training's state; 0: after every epoch."""
@@ -107,6 +108,7 @@ def train_student(
     device: torch.device | str = "cpu",
     teacher: nn.Module | None = None,
     soft_labels: np.ndarray | None = None,
+    zca: Zca | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: Path | None = None,
     stream: bool = False,
@@ -130,6 +132,7 @@ def train_student(
         teacher: on the device, in evaluation mode; for protocols with a teacher, and for no others. A committee is one
             network too (`soft.outputs.CommitteeOutput`).
         soft_labels: (N, K) logits, or logarithms of probabilities; for protocols with stored labels, and for no others.
+        zca: that of the dataset's training images; for protocols that whiten, and for no others.
         on_epoch: called after every epoch; on a GPU up to an epoch late, but for those with a look or a checkpoint.
         checkpoint: a file that holds the state after an epoch, of once a minute (`checkpoint_seconds`); a training that
             was killed goes on from it and ends with the same result. It is left in place, for the caller to delete once
@@ -142,19 +145,20 @@ def train_student(
     Raises:
         UsageError: a student that the protocol does not train, or that cannot work at this side; a variable
             $DDBENCH_CHECKPOINT_SECONDS that is no number.
-        ValueError: arrays that do not fit the protocol or each other; a teacher where none belongs, or none.
+        ValueError: arrays that do not fit the protocol or each other; a teacher or a whitening where none belongs, or
+            none.
         torch.OutOfMemoryError: GPU memory ran out, and the student cannot take its batch in parts (`MicroBatches`), or
             not even one image fits; `gpu_errors` lists its other names.
         RunError: a loss that is not finite; a checkpoint of another training, or one that cannot be read.
         OSError: a checkpoint that cannot be written.
     """
     device = torch.device(device)
-    train = _on(device, _checked(train_images, "training"), stream=stream)
+    train = _on(augmentation.images_lie_on(protocol, device), _checked(train_images, "training"), stream=stream)
     test = _on(device, _checked(test_images, "test"))
     _check(protocol, train, train_labels, test, test_labels, num_classes)
     protocol.check_student(student, train.image_size)
     epochs = protocol.epochs_for(ipc, num_classes)
-    batch_size = protocol.batch_size_for(num_classes, ipc)
+    batch_size = protocol.batch_size_for(num_classes, ipc, student)
     recipe = protocol.optimiser_for(num_classes, student)
 
     init = seeds.stream(seed, "student-init")
@@ -167,8 +171,8 @@ def train_student(
     passes = Passes(protocol, len(train), epochs, batch_size, initial, schedule, partial(seeds.stream, seed))
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = _targets(protocol, train_labels, soft_labels).to(device)
-    augment = augmentation.build(protocol, device, dataset, batch_size)
-    normalise = augmentation.Normalise(*protocol.normalisation(dataset), device)
+    augment = augmentation.build(protocol, device, dataset, batch_size, zca)
+    normalise = augmentation.normalise_of(protocol, device, dataset, zca)
     batches = passes.batches(network)
     loss_of = _loss(protocol, teacher)
     average = None if protocol.weight_average is None else RunningMean(network, protocol.weight_average)
@@ -178,7 +182,7 @@ def train_student(
     save_seconds, saved_at = checkpoint_seconds(), time.monotonic()
     if checkpoint is not None:
         training = [protocol.hash, student, num_classes, epochs, seed, device.type]
-        arrays = [train_images, train_labels, test_images, test_labels, soft_labels]
+        arrays = [train_images, train_labels, test_images, test_labels, soft_labels, zca and zca.matrix]
         fingerprint = _fingerprint(training, *(array for array in arrays if isinstance(array, np.ndarray)))
         saved = _Checkpoint(checkpoint, fingerprint, network, optimiser, average)
         progress = saved.load()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from ddbench.datasets.foreign import hub
 from ddbench.datasets.foreign.soft_labels import Beside, Kind, checked, read_beside
 from ddbench.datasets.foreign.tensors import TensorSet, read_tensors, tensor_file
 from ddbench.datasets.image_sets import image_name, pixels_sha256, set_sha256, write_png
+from ddbench.datasets.whitening import Zca
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,21 @@ class BroughtSet:
 
 @contextmanager
 def brought(
-    images: str, dataset: type[Dataset], out: Path, options: TensorOptions, class_order: str | None, *, keep: bool
+    images: str,
+    dataset: type[Dataset],
+    out: Path,
+    options: TensorOptions,
+    class_order: str | None,
+    *,
+    keep: bool,
+    zca: Callable[[int], Zca] | None = None,
 ) -> Iterator[BroughtSet]:
     """Find a set and bring it into a form that cells read.
 
     Args:
         images: folder, file, or address on the hub.
         out: the results folder.
+        zca: as `read_tensors` takes it.
         keep: put decoded tensors into the results folder, as `sets/<hash>`; else they are gone afterwards.
 
     Raises:
@@ -100,6 +109,7 @@ def brought(
         normalisation=options.normalisation,
         order=class_order,
         set_index=options.set_index,
+        zca=zca,
     )
     source = source.model_copy(
         update={

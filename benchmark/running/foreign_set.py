@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import How
 from ddbench.benchmark.planning.planned_sets import Planned, foreign_setting, plan_foreign
 from ddbench.benchmark.planning.run_spec import RunSpec
+from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.running.brought_set import TensorOptions, brought, own_labels
 from ddbench.benchmark.running.reporter import Reporter
+from ddbench.datasets import whitening
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import as_uint8
 from ddbench.datasets.foreign.class_folders import class_folders
@@ -31,6 +33,7 @@ from ddbench.datasets.foreign.test_images import Print, find_test_images, print_
 from ddbench.datasets.image_files import background, counted_kinds
 from ddbench.datasets.image_sets import SetRecord, describe_set
 from ddbench.datasets.set_layout import choose_subset, layout_of
+from ddbench.datasets.whitening import Zca
 
 
 def plan_images(
@@ -80,7 +83,8 @@ def plan_images(
         background(flatten)
     setting = foreign_setting(spec)
     options = TensorOptions(normalisation, set_index)
-    with brought(str(images), declared, spec.out, options, class_order, keep=not dry_run) as given:
+    zca = _whitening(declared, setting, spec.data)
+    with brought(str(images), declared, spec.out, options, class_order, keep=not dry_run, zca=zca) as given:
         class_ids, folder = declared.class_ids, given.folder
         folders = {} if given.tensors else class_folders(folder, class_ids, given.class_order)
         reading = Reading(class_folders=folders, flatten=flatten) if folders or flatten else None
@@ -120,6 +124,19 @@ def plan_images(
         given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
     return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders, beside), *said])
+
+
+def _whitening(declared: type[Dataset], setting: Setting, data: Path | None) -> Callable[[int], Zca] | None:
+    """What the protocol does to training images of a side, which takes a set back that is whitened already."""
+    wanted = setting.protocol.whitening
+    if wanted is None:
+        return None
+
+    def of_side(image_size: int) -> Zca:
+        split = declared().load(setting.spec.split, data, image_size)
+        return whitening.of_dataset(split.train, split.content_hash, image_size, wanted.epsilon)
+
+    return of_side
 
 
 def _founder(store: Store, name: str, dataset: str) -> str:

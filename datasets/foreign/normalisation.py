@@ -6,12 +6,13 @@ A guess would be a silently wrong number: a student that is normalised twice, or
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.datasets.whitening import Zca
 
 KNOWN: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "none": ((0.0,), (1.0,)),
@@ -19,7 +20,7 @@ KNOWN: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
 """Name -> mean and standard deviation by channel (one: of every channel); CIFAR-10's are those of DC, DM and MTT."""
-EXPECTED = "expected none, imagenet, cifar10 or mean=…,std=…, such as mean=0.5,0.5,0.5,std=0.5,0.5,0.5"
+EXPECTED = "expected none, imagenet, cifar10, zca or mean=…,std=…, such as mean=0.5,0.5,0.5,std=0.5,0.5,0.5"
 FAR, MOST_FAR = 0.25, 1 / 3
 """How far outside 0…1 a set's values may lie when its normalisation is taken back, and what share of them farther.
 Learnt values leave that range, whole backgrounds by a little; values that were normalised otherwise lie far off."""
@@ -46,8 +47,8 @@ def parse(text: str, channels: int) -> Normalisation:
     Raises:
         UsageError: something else, a standard deviation that is not positive, or numbers for other channels.
     """
-    if "zca" in text.lower():
-        raise UsageError(f"--normalisation {text}: {ZCA}")
+    if text == "zca":
+        raise UsageError(f"--normalisation zca: {ZCA}")
     if text in KNOWN:
         mean, std = KNOWN[text]
     else:
@@ -67,17 +68,20 @@ def parse(text: str, channels: int) -> Normalisation:
 
 
 ZCA = (
-    "ZCA whitening mixes all pixels of an image, and cannot be taken back without its matrix, which does not lie in "
-    "such files; save the images before whitening, or multiplied by the inverse matrix"
+    "ZCA whitening mixes all pixels of a square float image, and is taken back by the matrix of the dataset's training "
+    "images; bring such a set to a protocol that whitens, --protocol dc-convnet3-zca"
 )
 
 
-def undo(values: np.ndarray, text: str | None, where: str) -> tuple[np.ndarray, str]:
+def undo(
+    values: np.ndarray, text: str | None, where: str, zca: Callable[[int], Zca] | None = None
+) -> tuple[np.ndarray, str]:
     """A set's values as pixels, and what was found of them.
 
     Args:
         values: (N, H, W, C), finite.
         text: what the user said of them; None: nothing.
+        zca: the whitening that `zca` says they went through, by the side of the images; None: there is none.
 
     Raises:
         UsageError: nothing was said, or something that the values contradict.
@@ -88,6 +92,10 @@ def undo(values: np.ndarray, text: str | None, where: str) -> tuple[np.ndarray, 
         raise UsageError(f"{found}, as pixels in 0…255 do; save them as uint8, or divide them by 255")
     if text is None:
         raise UsageError(f"{found}; say how they were normalised with --normalisation: {_proposal(values)}")
+    if text == "zca" and zca is not None and values.shape[1] == values.shape[2]:
+        pixels, what = zca(values.shape[1]).undo(values).astype(np.float32), "ZCA whitening by the training images"
+        advice = "was it done with another data set, another ε, or to images of another side?"
+        return pixels, _plausible(pixels, what, found, advice)
     chosen = parse(text, channels)
     if low >= 0 and high <= 1 and {*chosen.mean, 1 - chosen.std[0]} != {0.0}:
         raise UsageError(
@@ -95,15 +103,20 @@ def undo(values: np.ndarray, text: str | None, where: str) -> tuple[np.ndarray, 
             "to; say --normalisation none"
         )
     pixels = chosen.undo(values)
+    return pixels, _plausible(pixels, f"normalisation {text}", found, _proposal(values))
+
+
+def _plausible(pixels: np.ndarray, what: str, found: str, advice: str) -> str:
+    """What is said of pixels once `what` is taken back from the values; raises UsageError if they are none."""
     outside, far = _outside(pixels, ROUNDING), _outside(pixels, FAR)
     if far > MOST_FAR:
         raise UsageError(
-            f"{found}. Without the normalisation {text}, {100 * far:.0f} % of them lie far outside 0…1, so this is not "
-            f"how they were normalised: {_proposal(values)}"
+            f"{found}. Without the {what}, {100 * far:.0f} % of them lie far outside 0…1, so this is not how they were "
+            f"made: {advice}"
         )
     kept = f", {100 * outside:.2f} % of them outside 0…1, which are kept" if outside else ""
     first, last = (round(float(value), 4) + 0.0 for value in (pixels.min(), pixels.max()))  # no -0.0
-    return pixels, f"pixels from {first} to {last}, normalisation {text} taken back{kept}"
+    return f"pixels from {first} to {last}, {what} taken back{kept}"
 
 
 def _outside(pixels: np.ndarray, by: float) -> float:
@@ -119,4 +132,4 @@ def _proposal(values: np.ndarray) -> str:
     fitting = [name for name in usual if _outside(parse(name, channels).undo(values), FAR) <= MOST_FAR]
     if not fitting:
         return f"none of the usual ones fits ({', '.join(usual)}); {EXPECTED}"
-    return f"{' or '.join(fitting)} would fit, and which is right stands in the program's data loading"
+    return f"{' or '.join(fitting)} would fit, or zca; which is right stands in the program's data loading"

@@ -9,7 +9,7 @@ mapping with images and labels under their names. Labels are class numbers, (N,)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.datasets.foreign import normalisation as normalising
 from ddbench.datasets.foreign.class_order import class_order, fitting_orders
+from ddbench.datasets.whitening import Zca
 
 SUFFIXES = (".pt", ".pth", ".npz", ".npy", ".safetensors")
 BEST = "images_best"
@@ -87,6 +88,7 @@ def read_tensors(
     normalisation: str | None = None,
     order: str | None = None,
     set_index: int | None = None,
+    zca: Callable[[int], Zca] | None = None,
 ) -> TensorSet:
     """Read a set and bring it into label order.
 
@@ -94,14 +96,18 @@ def read_tensors(
         normalisation: of floats: how pixels in 0…1 became the values (`normalisation.parse`).
         order: which class a label is (`class_order`); None: only where the usual orders agree.
         set_index: which set of a file that holds several, from 0.
+        zca: the whitening of the dataset's training images, by their side; None: whitened images are refused.
 
     Raises:
         UsageError: what is wrong with the file, or what must be said of it, in one message.
     """
-    if WHITENED.search(f"{file.parent.name}/{file.name}"):
-        raise UsageError(f"{file}: by its name, its images are whitened. {normalising.ZCA}")
+    if normalisation is None and WHITENED.search(f"{file.parent.name}/{file.name}"):
+        raise UsageError(
+            f"{file}: by its name, its images were whitened. If they are, say --normalisation zca; if its program took "
+            "that back (as MTT's does for images_zca_*.pt), --normalisation none"
+        )
     content = load(file)
-    raw = _choose(list(_sets(content)), file, set_index)
+    raw = _choose(list(_sets(content, whitened=normalisation == "zca")), file, set_index)
     beside = [file]
     if raw.labels is None and (there := _beside(file, "labels")) is not None:
         raw.labels, raw.layout = _array(load(there), f"{there}"), f"images, and labels in {there.name}"
@@ -111,7 +117,7 @@ def read_tensors(
         raise UsageError(f"{file}: images without labels; expected them in the file, or beside it as {wanted}")
     if raw.rate is None and (there := _beside(file, "lr")) is not None:
         raw.rate = _scalar(load(there))
-    pixels, notes = _pixels(raw.images, channels, normalisation, str(file))
+    pixels, notes = _pixels(raw.images, channels, normalisation, str(file), zca)
     numbers, soft = _labels(raw, len(pixels), len(class_ids), str(file))
     classes, said = _classes(numbers, soft, order, class_ids, str(file))
     soft = None if soft is None else soft[:, np.argsort([class_ids.index(classes[k]) for k in range(len(class_ids))])]
@@ -188,8 +194,12 @@ def _arrays(value: Any) -> Any:
     return [_arrays(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _sets(value: Any) -> Iterator[_Raw]:
-    """The sets that a file's content is, if it is any."""
+def _sets(value: Any, *, whitened: bool) -> Iterator[_Raw]:
+    """The sets that a file's content is, if it is any.
+
+    Args:
+        whitened: they are said to be, so the file may say it too.
+    """
     if isinstance(value, np.ndarray):
         if value.ndim == 4:
             yield _Raw(value, None, None, "images")
@@ -197,18 +207,18 @@ def _sets(value: Any) -> Iterator[_Raw]:
         if len(value) == 2 and isinstance(value[0], np.ndarray) and value[0].ndim == 4:
             yield _Raw(value[0], _array(value[1], "labels"), None, "images and labels")
         else:
-            yield from (found for item in value if isinstance(item, list) for found in _sets(item))
+            yield from (found for item in value if isinstance(item, list) for found in _sets(item, whitened=whitened))
     elif isinstance(value, dict):
         named = {str(key).lower(): item for key, item in value.items()}
-        if any("zca" in key and named[key] is not False for key in named):
-            raise UsageError(f"the file says that its images are whitened. {normalising.ZCA}")
+        if not whitened and any("zca" in key and named[key] is not False for key in named):
+            raise UsageError("the file says that its images are whitened; say --normalisation zca")
         images = _first(named, IMAGES)
         if isinstance(images, np.ndarray):
             labels, soft = (_first(named, keys) for keys in (LABELS, SOFT))
             labels, soft = (None if one is None else _array(one, "labels") for one in (labels, soft))
             yield _Raw(images, labels, soft, "a mapping", _scalar(_first(named, RATES)))
         elif "data" in named:
-            for found in _sets(named["data"]):
+            for found in _sets(named["data"], whitened=whitened):
                 found.layout, found.rate = f"data: {found.layout}", _scalar(_first(named, RATES))
                 yield found
 
@@ -267,7 +277,9 @@ def _beside(file: Path, what: str) -> Path | None:
     return file.with_name(name) if name is not None and file.with_name(name).is_file() else None
 
 
-def _pixels(images: np.ndarray, channels: int, text: str | None, where: str) -> tuple[np.ndarray, str]:
+def _pixels(
+    images: np.ndarray, channels: int, text: str | None, where: str, zca: Callable[[int], Zca] | None
+) -> tuple[np.ndarray, str]:
     """((N, H, W, C) uint8 or float32, what was found)."""
     if images.ndim != 4 or 0 in images.shape:
         raise UsageError(f"{where}: expected images (N, C, H, W) or (N, H, W, C), got shape {images.shape}")
@@ -289,7 +301,7 @@ def _pixels(images: np.ndarray, channels: int, text: str | None, where: str) -> 
     if not np.isfinite(images).all():
         bad = int((~np.isfinite(images)).reshape(len(images), -1).any(1).sum())
         raise UsageError(f"{where}: {bad} of {len(images)} images hold values that are not finite")
-    return normalising.undo(images, text, where)
+    return normalising.undo(images, text, where, zca)
 
 
 def _labels(raw: _Raw, n: int, n_classes: int, where: str) -> tuple[np.ndarray, np.ndarray | None]:

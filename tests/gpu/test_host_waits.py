@@ -19,8 +19,9 @@ from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.runs import SmallRuns
 from ddbench.benchmark.core import seeds
+from ddbench.benchmark.protocols import networks
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick, soft_delt
 from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
@@ -49,6 +50,7 @@ WAITS = {
     "a step of training a prior, for the step before": 1,
     "a training step": 0,
     "an epoch": 1,
+    "a training step with RandAugment": 0,
     "an epoch with CutMix": 1,
     "a look at the test images, beside its epoch's": 1,
 }
@@ -196,20 +198,25 @@ def test_a_priors_training(tmp_path: Path) -> None:
 
 
 def trained(protocol: Protocol, *, images: int, epochs: int, looks: int) -> None:
-    protocol = protocol.with_overrides(
-        {"image_size": 16, "width": 4, "batch_size": 8, "epochs": epochs, "looks": looks}
-    )
+    small: dict[str, Any] = {"image_size": 16, "width": 4, "batch_size": 8, "epochs": epochs, "looks": looks}
+    teacher = None
+    if protocol.teacher is not None:
+        small["teacher"] = "convnet3"
+        network = networks.build("convnet3", 10, 16, 3, generator=torch.Generator().manual_seed(0))
+        teacher = network.to(CUDA).eval().requires_grad_(False)
+    protocol = protocol.with_overrides(small)
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (images, 10))
     labels = np.arange(images) % 10
     train_student(
-        protocol, "convnet3", train, labels, test, labels[:10], num_classes=10, ipc=1, seed=0, device=CUDA
+        protocol, "convnet3", train, labels, test, labels[:10], num_classes=10, ipc=1, seed=0, device=CUDA,
+        teacher=teacher,
     )  # fmt: skip
 
 
 def test_a_student() -> None:
-    def steps(count: int) -> None:
-        trained(hard_minimax_sgd.PROTOCOL, images=8 * count, epochs=1, looks=1)
+    def steps(protocol: Protocol, count: int) -> None:
+        trained(protocol, images=8 * count, epochs=1, looks=1)
 
     def epochs(protocol: Protocol, count: int) -> None:
         trained(protocol, images=20, epochs=count, looks=1)
@@ -217,7 +224,8 @@ def test_a_student() -> None:
     def looks(count: int) -> None:
         trained(quick.PROTOCOL, images=20, epochs=8, looks=count)
 
-    assert waits_of_one_more(steps, 2, 5) == WAITS["a training step"]
+    assert waits_of_one_more(partial(steps, hard_minimax_sgd.PROTOCOL), 2, 5) == WAITS["a training step"]
+    assert waits_of_one_more(partial(steps, soft_delt.PROTOCOL), 2, 5) == WAITS["a training step with RandAugment"]
     assert waits_of_one_more(partial(epochs, quick.PROTOCOL), 3, 6) == WAITS["an epoch"]
     assert waits_of_one_more(partial(epochs, hard_minimax_sgd.PROTOCOL), 3, 6) == WAITS["an epoch with CutMix"]
     assert waits_of_one_more(looks, 2, 4) == WAITS["a look at the test images, beside its epoch's"]

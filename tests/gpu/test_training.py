@@ -16,10 +16,20 @@ from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols import networks, trainer
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import dc_convnet3, hard_adamw, hard_minimax_sgd, quick, soft_rded
+from ddbench.benchmark.protocols.definitions import (
+    dc_convnet3,
+    dc_convnet3_zca,
+    hard_adamw,
+    hard_minimax_sgd,
+    quick,
+    soft_delt,
+    soft_rded,
+)
 from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test, to_device
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
+from ddbench.datasets import whitening
+from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.methods.classifier import ClassifierRecipe
 
@@ -33,6 +43,8 @@ CASES = {
     "hard-dmgd-adamw": (hard_adamw.DMGD, SHORT | {"width": 4}, "convnet3"),
     "dc-convnet3": (dc_convnet3.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
     "batchnorm": (hard_minimax_sgd.PROTOCOL, SHORT, "resnet18_bn"),
+    "dc-convnet3-zca": (dc_convnet3_zca.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
+    "soft-delt": (soft_delt.PROTOCOL, SHORT | {"epochs": 2, "teacher": "convnet3"}, "convnet3"),
     "soft": (soft_rded.CROP, SHORT | {"teacher": "convnet3"}, "resnet18_bn"),
 }
 
@@ -57,9 +69,12 @@ def trained_on(
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (20, 30))
     labels = np.arange(30) % 10
+    zca = None
+    if protocol.whitening is not None:
+        zca = whitening.fit(ArraySource(test, labels, [""] * 30), protocol.whitening.epsilon)
     return train_student(
         protocol, student, train, labels[:20], test, labels, num_classes=10, ipc=2, seed=0, device=device,
-        teacher=teacher, on_epoch=on_epoch, checkpoint=checkpoint,
+        teacher=teacher, zca=zca, on_epoch=on_epoch, checkpoint=checkpoint,
     )  # fmt: skip
 
 

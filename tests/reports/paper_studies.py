@@ -21,6 +21,7 @@ PAPERS = {
     "2406.10485": ("label-worth", "A Label is Worth a Thousand Images"),
     "2407.15138": ("d4m", "D4M"),
     "2409.17612": ("dwa", "DWA"),
+    "2411.19946": ("delt", "DELT"),
     "2501.07575": ("cv-dd", "CV-DD"),
     "2505.18399": ("d3hr", "D3HR"),
     "2505.18963": ("mgd3", "MGD3"),

@@ -111,6 +111,27 @@ def test_floats_and_their_labels_are_trained_on_as_they_are(tmp_path: Path) -> N
     assert "holds other soft labels than this cell was planned with" in (cell.path / "result.json").read_text()
 
 
+def test_a_whitened_set_is_judged_in_whitened_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    real = SPLIT.train.read(np.arange(len(SPLIT.train))).reshape(-1, 64) / 255
+    variances, directions = np.linalg.eigh(np.cov(real, rowvar=False))
+    white = (FLOATS.reshape(20, 64) - real.mean(0)) @ (directions / np.sqrt(variances + 0.1)) @ directions.T
+    file, out = tmp_path / "images_best.pt", tmp_path / "runs"
+    torch.save([torch.from_numpy(white).float().view(20, 1, 8, 8), torch.from_numpy(LABELS)], file)
+    with pytest.raises(UsageError, match="bring such a set to a protocol that whitens, --protocol dc-convnet3-zca"):
+        planned(file, out, normalisation="zca")
+    plan = planned(file, out, "dc-convnet3-zca[epochs=2]", normalisation="zca")
+    result = trained(plan, out)
+    assert result.source is not None
+    assert result.source.normalisation == "zca"
+    stored = np.load(Store(out).set_dir(images_of(plan).image_set_sha256) / "images.npy")
+    assert np.abs(stored - FLOATS).max() < 1e-5, "pixels lie there, so test images are found among them"
+    np.savez(tmp_path / "pixels.npz", images=FLOATS, labels=LABELS)
+    same = trained(planned(tmp_path / "pixels.npz", out, "dc-convnet3-zca[epochs=2]", normalisation="none"), out)
+    assert same.metrics.curve[0].train_loss == pytest.approx(result.metrics.curve[0].train_loss, rel=1e-4)
+    assert len(list((tmp_path / "cache" / "whitening").glob("*.npz"))) == 1, "the set's, and the students'"
+
+
 def test_labels_that_are_not_used_are_named_and_mark_the_row(tmp_path: Path) -> None:
     folder, out = png_set(tmp_path / "set"), tmp_path / "runs"
     bare = planned(folder, out)

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from shared_cases import shared_case
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.datasets import whitening
+from ddbench.datasets.base import ArraySource
 from ddbench.datasets.float_images import FloatImages, as_uint8, store_floats
 from ddbench.datasets.foreign.tensors import TensorSet, read_tensors, tensor_file
 from ddbench.datasets.image_sets import describe_set, read_set
@@ -130,9 +132,9 @@ def test_a_file_of_several_sets_asks_which(tmp_path: Path) -> None:
     ("values", "said", "problem"),
     [
         (VALUES, None, "say how they were normalised with --normalisation: imagenet"),
-        (VALUES, "none", "this is not how they were normalised: imagenet"),
-        (VALUES, "zca", "cannot be taken back without its matrix"),
-        (VALUES, "imagnet", "expected none, imagenet, cifar10 or mean="),
+        (VALUES, "none", "this is not how they were made: imagenet"),
+        (VALUES, "zca", "bring such a set to a protocol that whitens, --protocol dc-convnet3-zca"),
+        (VALUES, "imagnet", "expected none, imagenet, cifar10, zca or mean="),
         (VALUES, "mean=0.5,std=0", "positive standard deviations"),
         (VALUES, "mean=0.1,0.2,std=0.5", "2 values for 3 channels"),
         (torch.from_numpy(PIXELS / 255).permute(0, 3, 1, 2), None, "--normalisation: none, if these are pixels in 0…1"),
@@ -218,14 +220,41 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_whitened_images_are_refused_wherever_it_is_said(tmp_path: Path) -> None:
-    for content, name in (
-        ((VALUES, TENSORS), "syn_zca.pt"),
-        ({"images": VALUES, "labels": TENSORS, "zca": True}, "s.pt"),
+def test_what_may_be_whitened_has_to_be_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"by its name, its images were whitened\. If they are, say --normalisation zca"
     ):
-        with pytest.raises(UsageError, match="ZCA whitening mixes all pixels"):
-            read(pt(tmp_path / name, content))
+        read(pt(tmp_path / "syn_zca.pt", (VALUES, TENSORS)), None)
+    pixels = torch.from_numpy(PIXELS / 255).permute(0, 3, 1, 2)
+    assert np.allclose(read(pt(tmp_path / "images_zca_0.pt", (pixels, TENSORS)), "none").pixels, PIXELS[IN_ORDER] / 255)
+    with pytest.raises(UsageError, match="the file says that its images are whitened; say --normalisation zca"):
+        read(pt(tmp_path / "s.pt", {"images": VALUES, "labels": TENSORS, "zca": True}))
     read(pt(tmp_path / "noZCA.pt", (VALUES, TENSORS)))
+
+
+def test_whitened_images_are_taken_back_by_the_training_images(tmp_path: Path) -> None:
+    """(pixels − mean) W by NumPy in float64, of random training images."""
+    flat = np.random.default_rng(1).integers(0, 256, (300, 192)) / 255
+    u, s, _ = np.linalg.svd(np.cov(flat, rowvar=False))
+    w = u @ np.diag((s + 0.1) ** -0.5) @ u.T
+    white = ((PIXELS.transpose(0, 3, 1, 2).reshape(6, -1) / 255 - flat.mean(0)) @ w).reshape(6, 3, 8, 8)
+    train = (255 * flat).round().astype(np.uint8).reshape(300, 3, 8, 8).transpose(0, 2, 3, 1)
+    sides: list[int] = []
+
+    def zca(side: int) -> whitening.Zca:
+        sides.append(side)
+        return whitening.fit(ArraySource(train, np.zeros(300), [""] * 300), 0.1)
+
+    content = {"images": torch.from_numpy(white).float(), "labels": TENSORS, "zca": True}
+    found = read(pt(tmp_path / "set.pt", content), "zca", zca=zca)
+    assert sides == [8]
+    assert found.pixels.dtype == np.float32
+    assert np.abs(found.pixels - PIXELS[IN_ORDER] / 255).max() < 1e-5
+    assert "ZCA whitening by the training images taken back" in found.notes[0]
+    with pytest.raises(UsageError, match="% of them lie far outside 0…1, .* was it done with another data set"):
+        read(pt(tmp_path / "other.pt", (torch.from_numpy(20 * white), TENSORS)), "zca", zca=zca)
+    with pytest.raises(UsageError, match="this is not how they were made"):
+        read(pt(tmp_path / "set.pt", (content["images"] * 3, TENSORS)), "none", zca=zca)
 
 
 def test_labels_of_unknown_order_are_asked_for(tmp_path: Path) -> None:
