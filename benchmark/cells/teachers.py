@@ -46,6 +46,9 @@ from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.pretrained import Pretrained
 
+RATES = {"alexnet": 0.01}
+"""Learning rates of networks without a norm, for which torchvision's reference training calls 0.1 too high."""
+
 
 def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -> ClassifierRecipe:
     """The pinned recipe of teachers that are trained here."""
@@ -54,7 +57,7 @@ def recipe(network: str, image_size: int, *, epochs: int = 200, seed: int = 0) -
         image_size=image_size,
         epochs=epochs,
         optimiser="sgd",
-        learning_rate=0.1,
+        learning_rate=RATES.get(network, 0.1),
         momentum=0.9,
         weight_decay=5e-4,
         schedule="cosine",

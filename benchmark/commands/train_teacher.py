@@ -125,6 +125,9 @@ def _what(card: TeacherCard) -> str:
     accuracy = ""
     if card.validation_accuracy is not None:
         accuracy = f", {card.validation_accuracy:.2f} % of the {card.n_validation} images of the validation part"
+        guessing = 100 / len(card.class_ids)
+        if card.validation_accuracy <= 1.2 * guessing:
+            accuracy += f" (guessing gives {guessing:.2f} %: it has learnt next to nothing, and its labels say as much)"
     return (
         f"teacher of {card.dataset}, split {card.split}: {card.recipe.network} at {card.recipe.image_size} px, "
         f"{card.recipe.epochs} epochs on {card.n_train:,} images{accuracy}; SHA-256 {card.sha256}. "

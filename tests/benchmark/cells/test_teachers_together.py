@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from ddbench.benchmark.cells import teachers
+from ddbench.benchmark.commands.train_teacher import _what
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.result import TeacherRecord
@@ -193,6 +194,15 @@ def test_run_from_end_to_end(tmp_path: Path) -> None:
     said = re.sub(r"\s+", " ", done.stdout)
     assert "2 teachers labelled 40 images together for each student" in said
     assert f"0.50 of convnet3 of unknown accuracy ({result['teacher']['members'][0]['sha256'][:8]})" in said
+
+
+def test_a_teacher_that_guesses_is_told_from_one_that_has_learnt() -> None:
+    """Networks without a norm may not learn at all, and a committee would not show it."""
+    assert teachers.recipe("alexnet", 224).learning_rate == 0.01
+    assert {teachers.recipe(name, 224).learning_rate for name in ("resnet18_bn", "mobilenet_v2")} == {0.1}
+    card = made("convnet3")
+    told = [_what(card.model_copy(update={"validation_accuracy": accuracy})) for accuracy in (10.0, 60.0, None)]
+    assert ["(guessing gives 10.00 %" in text for text in told] == [True, False, False]
 
 
 def test_the_pin_of_one_teacher_is_resnet18s() -> None:
