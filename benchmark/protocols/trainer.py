@@ -86,6 +86,8 @@ class StudentResult:
     oom_batch_sizes: tuple[int, ...]
     """Images of a batch that passed through the network at once when GPU memory ran out, in this attempt; half of them
     did from then on."""
+    look: Callable[[Pixels, int], np.ndarray] = field(repr=False, compare=False)
+    """(M', S, S, C) other test images, n -> (M', n) classes by falling logit: `top_classes` of the trained network."""
     determinism: dict[str, Any] | None
     """`environment.determinism` while it trained, and which calls of the network were `compiled`."""
 
@@ -232,6 +234,10 @@ def train_student(
         if outputs is None:
             outputs = top_classes(network, normalise, test, forward=forward)
 
+    def look(pixels: Pixels, most: int) -> np.ndarray:
+        with _arithmetic(protocol):
+            return top_classes(network, normalise, pixels, most, forward)
+
     return StudentResult(
         acc_last=progress.curve[-1].accuracy,
         acc_best=max(look.accuracy for look in progress.curve),
@@ -244,6 +250,7 @@ def train_student(
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
         oom_batch_sizes=tuple(micro_batches.too_large),
+        look=look,
         determinism=determinism,
     )
 
