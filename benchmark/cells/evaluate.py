@@ -28,7 +28,7 @@ from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols import memory, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
-from ddbench.benchmark.protocols.pixels import hold
+from ddbench.benchmark.protocols.pixels import Pixels, hold
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.base import Dataset, ImageSource
 from ddbench.datasets.foreign.soft_labels import SoftLabels
@@ -105,7 +105,7 @@ def evaluate(
         oom_batch_sizes=outcome.oom_batch_sizes,
     )
     meter.save()
-    looks = _shifted(spec, launch, protocol, type(dataset), outcome, device, progress)
+    looks = _shifted(spec, launch, protocol, type(dataset), outcome, device, progress, split.test, test)
     return EvaluateResult(
         **known,
         status="ok",
@@ -139,6 +139,8 @@ def _shifted(
     outcome: StudentResult,
     device: torch.device,
     progress: Progress,
+    test: ImageSource,
+    test_pixels: Pixels,
 ) -> list[ShiftedRecord]:
     """What the trained student does on the shifted test sets that were asked for; what it costs is not the cell's."""
     found = []
@@ -146,8 +148,10 @@ def _shifted(
         folder = launch.test_data.get(one.name)
         progress.update(looking_at=one.name)
         images = shifted.pixels_of(one, protocol, dataset, spec.dataset, launch.data_dir, folder)
-        look = outcome.look
-        found.append(shifted.look_at(one, images, look, protocol, dataset, spec.dataset, folder, device))
+        record = shifted.look_at(
+            one, images, outcome.look, protocol, dataset, spec.dataset, folder, device, test, test_pixels
+        )
+        found.append(record)
     return found
 
 

@@ -17,10 +17,11 @@ from ddbench.benchmark.planning.shifted_sets import files_of
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
 from ddbench.benchmark.protocols.pixels import Pixels, hold
-from ddbench.datasets.base import ArraySource, Dataset
+from ddbench.datasets.base import ArraySource, Dataset, ImageSource
 from ddbench.datasets.file_dataset import Progress, silent
 from ddbench.datasets.shifted import corruptions
 from ddbench.datasets.shifted.catalogue import conditions, shifted_set
+from ddbench.datasets.shifted.files import is_of_ilsvrc
 from ddbench.datasets.shifted.pixels import ShiftedImages, corrupted, from_files
 
 
@@ -84,31 +85,44 @@ def look_at(
     where: DatasetSpec,
     folder: Path | None,
     device: torch.device,
+    test: ImageSource,
+    test_pixels: Pixels,
 ) -> ShiftedRecord:
-    """What a trained student says of a shifted test set.
+    """What a trained student says of a shifted test set, and of the dataset's own test images that it is held against.
 
     It chooses among the classes that the set has images of, as the authors of ImageNet-A and -R have it.
 
     Args:
         look: of the trained student (`StudentResult.look`).
+        folder: of the set's files; None: it was made here.
+        test: the dataset's own test images; `test_pixels` has them as the protocol tests on them.
     """
     began, which = time.perf_counter(), shifted_set(spec.name)
     shared = np.array([dataset.class_ids.index(class_id) for class_id in which.shared(dataset.class_ids)])
-    n_classes, looks, digest = len(dataset.class_ids), list[ShiftedLook](), hashlib.sha256()
+    most = len(dataset.class_ids) if len(shared) < len(dataset.class_ids) else 1
+    looks, digest = list[ShiftedLook](), hashlib.sha256()
+
+    def right(pixels: Pixels, labels: np.ndarray) -> np.ndarray:
+        """(N,) whether the first of the shared classes is the image's own."""
+        order = look(pixels, most)
+        first = np.isin(order, shared).argmax(1)
+        return np.asarray(np.take_along_axis(order, first[:, None], 1)[:, 0] == labels)
 
     def fitted(pixels: np.ndarray) -> np.ndarray:
         return fit(protocol, pixels, where.resolution, test=not which.corrupted)
 
     for condition, one in images.items():
         source = ArraySource(one.pixels, one.labels, [""] * len(one.labels))
-        order = look(hold(source, device, fitted), n_classes if len(shared) < n_classes else 1)
-        first = np.isin(order, shared).argmax(1)
-        right = np.take_along_axis(order, first[:, None], 1)[:, 0] == one.labels
-        looks.append(ShiftedLook(condition=condition, accuracy=100 * float(right.mean())))
+        accuracy = 100 * float(right(hold(source, device, fitted), one.labels).mean())
+        looks.append(ShiftedLook(condition=condition, accuracy=accuracy))
         digest.update(f"{condition} {one.sha256}\n".encode())
+    beside = np.isin(test.labels, shared)
+    if which.kind == "corrupted files":
+        beside &= np.array([is_of_ilsvrc(name) for name in test.names])
     return ShiftedRecord(
         name=spec.name,
         accuracy=float(np.mean([one.accuracy for one in looks])),
+        clean_accuracy=100 * float(right(test_pixels, test.labels)[beside].mean()),
         looks=looks,
         n_images=len(next(iter(images.values())).labels),
         n_classes=len(shared),

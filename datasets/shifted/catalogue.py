@@ -61,9 +61,10 @@ class ShiftedSet:
         """Why a dataset's students cannot be tested on it; None: they can."""
         strange = [class_id for class_id in dataset.class_ids if class_id not in CLASS_NAMES]
         if strange:
+            to = "; its strengths belong to 224 px, and these images have {} px" if self.corrupted else ""
             return (
-                f"{self.name} has images of ImageNet's classes, and those of {dataset.name} are others (such as "
-                f"{strange[0]!r})" + (f" of {dataset.resolution} px" if self.corrupted else "")
+                f"{self.name} is of ImageNet's classes, and those of {dataset.name} are others (such as "
+                f"{strange[0]!r})" + to.format(dataset.resolution)
             )
         if self.kind == "corrupted here" and dataset.test_at is Dataset.test_at:
             return f"{self.name} corrupts test images at 224 px, and those of {dataset.name} lie in no files"

@@ -34,12 +34,18 @@ class ShiftedFiles:
     """Condition (`fog/3`; empty where there is none) -> (class index, file) by class, then by file name."""
     sha256: str
     """Over condition, class id, file name and bytes of each: what names this set in a cell's id."""
-    touched_ns: int
-    """When the last of them was written; images decoded from earlier ones are decoded anew."""
+    stamps: str
+    """Hash of what tells each file from another in its place (size, time of its last change, inode); what was decoded
+    under other stamps is decoded anew."""
 
     def labels(self, condition: str) -> np.ndarray:
         """(N,) int64."""
         return np.array([label for label, _ in self.images[condition]], np.int64)
+
+
+def is_of_ilsvrc(name: str) -> bool:
+    """Whether `<wnid>/<file name>` is one of ILSVRC's validation images, of which ImageNet-C has corrupted copies."""
+    return name.rpartition("/")[2].startswith("ILSVRC2012_val_")
 
 
 def find_folder(which: ShiftedSet, places: Sequence[Path], *, alone: bool) -> Path:
@@ -152,13 +158,14 @@ def read_files(
         images = _corrupted(which, folder, class_ids, corruptions, severities, test_names)
     else:
         images = {"": _photographs(which, folder, class_ids)}
-    digest, touched = hashlib.sha256(), 0
+    digest, stamps = hashlib.sha256(), hashlib.sha256()
     for condition, files in images.items():
         for label, path in files:
             seen = path.stat()
-            touched = max(touched, seen.st_mtime_ns)
-            digest.update(json.dumps([condition, class_ids[label], path.name, seen.st_size]).encode() + b"\n")
-    return ShiftedFiles(folder, images, digest.hexdigest(), touched)
+            named = [condition, class_ids[label], path.name, seen.st_size]
+            digest.update(json.dumps(named).encode() + b"\n")
+            stamps.update(json.dumps([*named, seen.st_mtime_ns, seen.st_ino]).encode() + b"\n")
+    return ShiftedFiles(folder, images, digest.hexdigest(), stamps.hexdigest())
 
 
 def _photographs(which: ShiftedSet, folder: Path, class_ids: Sequence[str]) -> list[tuple[int, Path]]:
@@ -185,7 +192,7 @@ def _corrupted(
     severities: Sequence[int],
     test_names: Sequence[str],
 ) -> dict[str, list[tuple[int, Path]]]:
-    wanted = sorted(name for name in test_names if Path(name).name.startswith("ILSVRC2012_val_"))
+    wanted = sorted(filter(is_of_ilsvrc, test_names))
     if not wanted:
         raise UsageError(
             f"{which.name}: none of this dataset's test images is known as one of ILSVRC's validation images, which "

@@ -61,7 +61,7 @@ def from_files(files: ShiftedFiles, image_size: int, progress: Progress = silent
             for start in range(0, len(paths), BLOCK):
                 yield np.stack(list(threads.map(decode, paths[start : start + BLOCK])))
 
-    key = {"files": files.sha256, "touched_ns": files.touched_ns, "resize": PREPROCESSING["bilinear"]}
+    key = {"files": files.sha256, "stamps": files.stamps, "resize": PREPROCESSING["bilinear"]}
     labels = {condition: files.labels(condition) for condition in files.images}
     return _kept(key, labels, image_size, blocks, f"decoding {files.folder.name} at {image_size} px", progress)
 
