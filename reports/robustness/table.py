@@ -73,6 +73,7 @@ class RobustTable(Record):
     n_images: int | None
     """Images of each condition; None where nothing is done."""
     n_conditions: int
+    """Corruptions × severities; 1 for photographs."""
     n_classes: int | None
     """Classes that it has images of."""
     content_sha256: str | None
