@@ -57,7 +57,7 @@ def resolve(
             if one.which.kind == "corrupted here":
                 sha256 = digest([MADE_HERE, corruptions.version(), corruptions.IMAGE_SIZE, corruptions.JPEG_QUALITY])
             else:
-                folder = find_folder(one.which, _places(run), alone=len(from_files) == 1)
+                folder = find_folder(one.which, _places(run), alone=bool(run.test_data) and len(from_files) == 1)
                 files = files_of(one.which, folder, dataset, where, run.data, one.corruptions, one.severities)
                 sha256, folders[one.which.name] = files.sha256, files.folder.resolve()
             specs.append(

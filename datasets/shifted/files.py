@@ -22,6 +22,8 @@ from ddbench.datasets.shifted.catalogue import CORRUPTIONS, SHIFTED, ShiftedSet,
 
 WNID = re.compile(r"n\d{8}")
 NUMBER = re.compile(r"\d{1,4}")
+OF_IMAGENET = re.compile(r"(ILSVRC2012_val_\d{8}|n\d{8}_\d+)(_n\d{8})?\.\w+")
+"""Names of ImageNet's own training and validation images, which lie in folders of the same names."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,10 @@ def _photographs(which: ShiftedSet, folder: Path, class_ids: Sequence[str]) -> l
             raise UsageError(
                 f"{which.name} in {folder} has {len(files)} images of class {class_id}{number}: expected "
                 f"{'some' if wanted is None else wanted}. It is read as {layout(which)}"
+            )
+        if own := next((path for path in files if OF_IMAGENET.fullmatch(path.name)), None):
+            raise UsageError(
+                f"{which.name}: {own} is named as ImageNet's own images are, and is none of {which.name}'s"
             )
         found += [(class_ids.index(class_id), path) for path in files]
     return found

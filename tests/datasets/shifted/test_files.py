@@ -139,6 +139,17 @@ def test_no_set_is_taken_for_another(tmp_path: Path) -> None:
         find_folder(SKETCH, [tmp_path / "mine"], alone=False)
 
 
+@pytest.mark.parametrize("name", ["n02093754_12.JPEG", "ILSVRC2012_val_00000012.JPEG", "n02093754_12_n02093754.JPEG"])
+def test_imagenets_own_images_are_no_shifted_set(tmp_path: Path, name: str) -> None:
+    for wnid in CLASSES:
+        write(tmp_path / "imagenet" / "train" / wnid, wnid, count=2, prefix="sketch_")
+    root = find_folder(SKETCH, [tmp_path / "imagenet"], alone=True)
+    read_files(SKETCH, root, CLASSES)
+    (root / CLASSES[0] / "sketch_0.jpeg").rename(root / CLASSES[0] / name)
+    with pytest.raises(UsageError, match="is named as ImageNet's own images are"):
+        read_files(SKETCH, root, CLASSES)
+
+
 def corrupted(root: Path, place: str, severities: Sequence[int] = (1, 3)) -> list[str]:
     """Two validation images of each class; returns their names as a dataset has them."""
     names = []
