@@ -161,9 +161,8 @@ class ShiftedSpec(Model):
     """Of the names and sizes of its files; of one that is made here, of what makes it."""
 
     def __str__(self) -> str:
-        return self.name + (
-            f" ({len(self.corruptions)} corruptions × {len(self.severities)} severities)" * bool(self.corruptions)
-        )
+        conditions = len(self.corruptions) * len(self.severities)
+        return self.name + (f" ({conditions} conditions)" if conditions else "")
 
 
 class EvaluateSpec(Model):
