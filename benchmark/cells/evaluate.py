@@ -147,6 +147,7 @@ def _shifted(
     for one in spec.test_on:
         folder = launch.test_data.get(one.name)
         progress.update(looking_at=one.name)
+        progress.flush()  # what it said of the last epoch may be a moment old
         images = shifted.pixels_of(one, protocol, dataset, spec.dataset, launch.data_dir, folder)
         record = shifted.look_at(
             one, images, outcome.look, protocol, dataset, spec.dataset, folder, device, test, test_pixels

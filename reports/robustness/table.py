@@ -134,7 +134,7 @@ def _table(table: Table, spec: ShiftedSpec, pixels: str) -> RobustTable:
     if len(randoms) == 1 and (of_random := randoms[0].drop) is not None:
         for row in rows:
             row.drop_beside_random = None if row.drop is None else row.drop.mean - of_random.mean
-    rows.sort(key=lambda row: (row.reference, -math.inf if row.shifted is None else -row.shifted.mean, row.method))
+    rows.sort(key=lambda row: (row.reference, math.inf if row.shifted is None else -row.shifted.mean, row.method))
     seen = [one for row in table.rows for student in row.finished if (one := _seen(student, spec)) is not None]
     first = seen[0] if seen else None
     return RobustTable(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from ddbench.reports.output.formats import escaped, left_out_markdown, pipes
 from ddbench.reports.output.number_text import number, signed
-from ddbench.reports.output.terminal import hanging, left_out, print_table, ruled
+from ddbench.reports.output.terminal import BETWEEN, hanging, left_out, print_table, ruled
 from ddbench.reports.results.words import counted
 from ddbench.reports.robustness.table import Drop, RobustReport, RobustRow, RobustTable
 from ddbench.reports.statistics.crossed import Summary
 
 By = Literal["corruption", "severity"]
+Column = tuple[str, list[str]]
+"""Header and cells."""
 NOTHING = "No student was looked at on a shifted test set: `bench run --test-on imagenet-c-made …`, docs/robustness.md."
 LEGEND = (
     "clean, shifted: percent of the same students; drop: clean − shifted, points; kept: shifted in percent of clean. "
@@ -35,13 +38,13 @@ def print_terminal(report: RobustReport, console: Console, by: By | None = None)
     for table in report.tables:
         console.print(Text(f"{table.title} · on {table.test_on}", style="bold"))
         console.print(Text(_setting(table), style="dim"))
-        columns = dict(_columns(table, by))
-        drawn = ruled()
-        for place, header in enumerate(columns):
-            drawn.add_column(header, justify="left" if place == 0 else "right", no_wrap=place > 0)
-        for cells in zip(*columns.values(), strict=True):
-            drawn.add_row(*map(Text, cells))
-        print_table(drawn, console)
+        for columns in _parts(list(_columns(table, by)), console.width):
+            drawn = ruled()
+            for place, (header, _) in enumerate(columns):
+                drawn.add_column(header, justify="left" if place == 0 else "right", no_wrap=place > 0)
+            for cells in zip(*(column for _, column in columns), strict=True):
+                drawn.add_row(*map(Text, cells))
+            print_table(drawn, console)
         console.print(Text(BY_LEGEND if by else LEGEND, style="dim"))
         for note in table.notes:
             console.print(hanging(note, style="dim"))
@@ -68,6 +71,23 @@ def markdown(report: RobustReport, by: By | None = None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _parts(columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
+    """The columns in as many tables as the width asks for, each with the methods' names."""
+    names, *others = columns
+    taken = [names]
+    for column in others:
+        if sum(map(_width, [*taken, column])) > width and len(taken) > 1:
+            yield taken
+            taken = [names]
+        taken.append(column)
+    yield taken
+
+
+def _width(column: Column) -> int:
+    header, cells = column
+    return max(map(cell_len, [header, *cells])) + len(BETWEEN)
+
+
 def _setting(table: RobustTable) -> str:
     said = list(table.settings)
     if table.n_images is not None:
@@ -78,7 +98,7 @@ def _setting(table: RobustTable) -> str:
     return " · ".join(said)
 
 
-def _columns(table: RobustTable, by: By | None) -> Iterator[tuple[str, list[str]]]:
+def _columns(table: RobustTable, by: By | None) -> Iterator[Column]:
     rows = table.rows
     yield "method", [" · ".join([row.method, *row.qualifiers]) for row in rows]
     yield "sets", [_sets(row) for row in rows]

@@ -15,6 +15,7 @@ from ddbench.benchmark.commands.robust import robust_app
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import ShiftedLook, ShiftedRecord
 from ddbench.benchmark.core.spec import ShiftedSpec
+from ddbench.benchmark.core.store import Launch
 from ddbench.reports.results import rows
 from ddbench.reports.results.groups import group
 from ddbench.reports.robustness import table, text
@@ -125,6 +126,12 @@ def test_what_is_not_done_is_counted(filled: Any) -> None:
     (found,) = table.build(rows.read(filled.out)).tables
     herding = next(row for row in found.rows if row.method == "herding")
     assert (herding.done, herding.expected, herding.n_sets) == (2, 3, 2)
+    filled.plan("el2n", filled.distill_spec("el2n"), 1)
+    asked = filled.evaluate_spec(filled.distill_spec("el2n")).model_copy(update={"test_on": (FOG,)})
+    filled.store.add(asked, Launch(label="el2n"))
+    (found,) = table.build(rows.read(filled.out)).tables
+    last = found.rows[-1]
+    assert (last.method, last.done, last.expected, last.shifted) == ("el2n", 0, 1, None)
 
 
 def test_notes(folder: Any) -> None:
@@ -145,9 +152,12 @@ def test_what_people_see(filled: Any) -> None:
     said = shown.getvalue()
     assert "45.50 ± 0.71" in said
     assert "+10.50" in said
-    shown.truncate(0)
-    text.print_terminal(report, Console(file=shown, width=160), "corruption")
-    assert "frost" in shown.getvalue()
+    narrow = io.StringIO()
+    text.print_terminal(report, Console(file=narrow, width=40), "corruption")
+    said = narrow.getvalue()
+    assert said.count("\nmethod ") == 2  # in two parts, each with the methods' names
+    assert "45.0" in said.partition("frost")[2]
+    assert "…" not in said
     lines = text.markdown(report).splitlines()
     assert "| herding | 2 | 81.00 ± 1.41 | 45.50 ± 0.71 | 35.50 ± 0.71 | +10.50 | 56.2 |" in lines
     frame = robustness_frame(report)
