@@ -8,6 +8,7 @@
     ddbench.leaderboard("runs", dataset="digits")    # the table as people see it, with intervals and ranks
     ddbench.costs("runs", by="bytes")                # accuracy against seconds or bytes, with the Pareto front
     ddbench.compare("runs", "dmgd", "dit")
+    ddbench.robustness("runs")                       # how far accuracy falls on shifted test sets
     ddbench.methods()                                # what there is; also datasets(), protocols()
 
 Options are those of the command line, under the names of a study's keys. What cannot be done as asked raises
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     )
     from ddbench.lists import list_protocols as protocols
     from ddbench.runs import distill, evaluate, run
-    from ddbench.tables import compare, costs, leaderboard, results, sets
+    from ddbench.tables import compare, costs, leaderboard, results, robustness, sets
 
 __all__ = [
     "CellsFailed",
@@ -57,6 +58,7 @@ __all__ = [
     "list_studies",
     "protocols",
     "results",
+    "robustness",
     "run",
     "sets",
 ]
@@ -68,7 +70,7 @@ _HOMES = {
         "list_datasets", "list_methods", "list_networks", "list_priors", "list_protocols", "list_sets", "list_studies"
     ),
     "ddbench.runs": ("distill", "evaluate", "run"),
-    "ddbench.tables": ("compare", "costs", "leaderboard", "results", "sets"),
+    "ddbench.tables": ("compare", "costs", "leaderboard", "results", "robustness", "sets"),
 }  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class StudentOptions(TypedDict, total=False):
     protocol: str | None
     student: str | None
     teacher: str | None
+    test_on: str | Sequence[str]
+    test_data: Path | str | Sequence[Path | str]
     compile: Compile
     per_gpu: int
 

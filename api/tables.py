@@ -117,6 +117,22 @@ def compare(runs: Path | str, *methods: str, margin: float = 1.0, **only: Unpack
     return compare_frame(compare_methods(_read(runs, **only), methods, margin))
 
 
+def robustness(runs: Path | str = "runs", **only: Unpack[Filters]) -> pd.DataFrame:
+    """How far accuracy falls on shifted test sets, one row per method, table and test set.
+
+    Args:
+        runs: results folder.
+        only: `dataset`, `ipc`, `protocol` and `student`: which results count.
+
+    Raises:
+        UsageError: not a results folder.
+    """
+    from ddbench.reports.robustness.frames import robustness_frame
+    from ddbench.reports.robustness.table import build
+
+    return robustness_frame(build(_read(runs, **only)))
+
+
 def _read(runs: Path | str, **only: Unpack[Filters]) -> Results:
     unknown = ", ".join(only.keys() - Filters.__annotations__.keys())
     if unknown:

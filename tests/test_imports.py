@@ -64,6 +64,9 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
         *(*CONTRACTS, "methods.normalisation", "methods.observer", "methods.observer_params"),
         *("reports.results", "reports.statistics", "reports.tables", "reports.output"),
     ),
+    "reports.robustness": (
+        *("benchmark.core", "datasets", "reports.results", "reports.statistics", "reports.tables", "reports.output"),
+    ),
     "reports.site": (
         *("benchmark.core", "datasets"),
         *("reports.results", "reports.statistics", "reports.tables", "reports.analyses"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddbench.benchmark.cells import teachers
+from ddbench.benchmark.cells import shifted, teachers
 from ddbench.benchmark.cells.artefacts import save_array
 from ddbench.benchmark.cells.distill import open_split
 from ddbench.benchmark.cells.failures import identity
@@ -21,15 +21,15 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.registry import PROTOCOLS
-from ddbench.benchmark.core.result import DatasetRecord, DistillResult, EvaluateResult, Metrics
+from ddbench.benchmark.core.result import DatasetRecord, DistillResult, EvaluateResult, Metrics, ShiftedRecord
 from ddbench.benchmark.core.spec import DistilledBy, EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import CellDir, CellPlan, Launch, Store
 from ddbench.benchmark.planning import teacher_files
 from ddbench.benchmark.protocols import memory, networks
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.images import fit
-from ddbench.benchmark.protocols.pixels import hold
-from ddbench.benchmark.protocols.trainer import EpochReport, train_student
+from ddbench.benchmark.protocols.pixels import Pixels, hold
+from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets import whitening
 from ddbench.datasets.base import Dataset, ImageSource
 from ddbench.datasets.foreign.soft_labels import SoftLabels
@@ -101,6 +101,14 @@ def evaluate(
     if not labels.exists():
         labels.parent.mkdir(parents=True, exist_ok=True)
         save_array(labels, split.test.labels)
+    cost = meter.cost(
+        batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
+        threads=plan.threads,
+        cells_at_once=launch.cells_at_once,
+        oom_batch_sizes=outcome.oom_batch_sizes,
+    )
+    meter.save()
+    looks = _shifted(spec, launch, protocol, type(dataset), outcome, device, progress, split.test, test)
     return EvaluateResult(
         **known,
         status="ok",
@@ -120,14 +128,35 @@ def evaluate(
         images_per_class=(int(counts.min()), int(counts.max())),
         images_seen=outcome.images_seen,
         stored_label_bytes=protocol.stored_label_bytes(outcome.images_seen, len(dataset.class_ids)),
+        shifted=looks,
         predictions=PREDICTIONS,
-        cost=meter.cost(
-            batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
-            threads=plan.threads,
-            cells_at_once=launch.cells_at_once,
-            oom_batch_sizes=outcome.oom_batch_sizes,
-        ),
+        cost=cost,
     )
+
+
+def _shifted(
+    spec: EvaluateSpec,
+    launch: Launch,
+    protocol: Protocol,
+    dataset: type[Dataset],
+    outcome: StudentResult,
+    device: torch.device,
+    progress: Progress,
+    test: ImageSource,
+    test_pixels: Pixels,
+) -> list[ShiftedRecord]:
+    """What the trained student does on the shifted test sets that were asked for; what it costs is not the cell's."""
+    found = []
+    for one in spec.test_on:
+        folder = launch.test_data.get(one.name)
+        progress.update(looking_at=one.name)
+        progress.flush()  # what it said of the last epoch may be a moment old
+        images = shifted.pixels_of(one, protocol, dataset, spec.dataset, launch.data_dir, folder)
+        record = shifted.look_at(
+            one, images, outcome.look, protocol, dataset, spec.dataset, folder, device, test, test_pixels
+        )
+        found.append(record)
+    return found
 
 
 def _protocol(spec: EvaluateSpec) -> Protocol:

@@ -163,8 +163,9 @@ def _request(given: Mapping[str, Any], spec: RunSpec, config: Path | None, study
     paths: dict[str, str | list[str]] = {"out": str(spec.out.resolve())}
     if "data" in given and spec.data is not None:
         paths["data"] = str(spec.data.resolve())
-    if "plugins" in given:
-        paths["plugins"] = [str(plugin.resolve()) for plugin in spec.plugins]
+    for name in ("plugins", "test_data"):
+        if name in given:
+            paths[name] = [str(path.resolve()) for path in getattr(spec, name)]
     plain = json.loads(json.dumps({**given, **paths}, default=str))
     text = None if config is None else config.read_text()
     return Request(

@@ -29,6 +29,7 @@ ENTRIES: list[Entry] = [
     _verb("tune", "Try parameters on the validation part of a dataset."),
     _verb("leaderboard", "Rank the methods of a results folder."),
     _verb("compare", "Compare methods of a results folder, pair by pair."),
+    _verb("robust", "How far students' accuracy falls on shifted test sets (`bench run --test-on`)."),
     _verb("report", "Build a static site from a results folder."),
     _verb("figures", "Draw figures for a paper, as SVG and PDF."),
     _verb("quality", "Measure the distilled sets themselves."),

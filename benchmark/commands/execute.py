@@ -61,3 +61,5 @@ def _leaderboards(spec: RunSpec) -> None:
 
     for name in spec.datasets:
         leaderboard(spec.out, name)
+    if spec.test_on:
+        typer.echo(f"`bench robust --runs {spec.out}` shows how far they fall on {', '.join(spec.test_on)}")

@@ -23,7 +23,7 @@ from ddbench.datasets.base import Dataset
 from ddbench.datasets.float_images import IMAGES, LABELS, MANIFEST
 from ddbench.datasets.foreign.hub import PREFIX, parse
 from ddbench.reports.results.parameters import may_be_published, method_of
-from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, one_each
 
 push_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -116,7 +116,7 @@ def _find(results: Results, wanted: str) -> Found:
         images = None if distill.result is None else distill.result.image_set_sha256
         if images is not None and distill.spec.shard is None and distill.spec.ipc is not None:
             cells.setdefault(images, (distill, []))
-    for cell in results.evaluates.values():
+    for cell in one_each(results.evaluates.values()):
         if cell.ok and cell.result is not None and cell.result.image_set_sha256 is not None and cell.spec.ipc:
             cells.setdefault(cell.result.image_set_sha256, (None, []))[1].append(cell)
     name = Path(wanted).resolve().name if Path(wanted).is_dir() else wanted

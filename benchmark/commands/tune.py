@@ -34,6 +34,8 @@ tune_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         "datasets",
         "engine",
         "address",
+        "test_on",
+        "test_data",
         "shards",
         "batch_size",
         "timeout",

@@ -209,6 +209,43 @@ class Metrics(Record):
     curve: list[Look]
 
 
+class ShiftedLook(Record):
+    """One condition of a shifted test set."""
+
+    condition: str
+    """`fog/3`: corruption and severity; empty for a set of photographs."""
+    accuracy: float
+    """Top-1, percent."""
+
+
+class ShiftedRecord(Record):
+    """What a trained student did on one shifted test set."""
+
+    name: str
+    accuracy: float
+    """Mean of `looks`, percent: each condition counts alike."""
+    clean_accuracy: float
+    """Top-1 on the dataset's own test images, percent: those of the same classes and, of a corrupted set, of the same
+    photographs, chosen among the same classes. `acc_last` where that is all of them."""
+    looks: list[ShiftedLook]
+    n_images: int
+    """Images of each condition."""
+    n_classes: int
+    """The dataset's classes that the set has images of. The student chooses among these alone."""
+    sha256: str
+    """As in the cell's specification."""
+    content_sha256: str
+    """Hash of the pixels and labels that were looked at."""
+    folder: str | None
+    """Name of the folder that its files lie in; None: made here."""
+    made_by: dict[str, str]
+    """Package -> version, of those that made its pixels; empty for a set from files."""
+    image_size: int
+    """Side in pixels at which its images were kept."""
+    seconds: float
+    """Wall-clock of the looks; no part of the cell's cost."""
+
+
 class Result(Record):
     """Common to both kinds of cell, finished or failed."""
 
@@ -303,6 +340,8 @@ class EvaluateResult(Result):
     """Images that the student was trained on, each as often as it passed: each teacher labelled as many."""
     stored_label_bytes: int | None = None
     """What the labels of these passes take where the protocol's program stores them; None: it stores none."""
+    shifted: list[ShiftedRecord] = []
+    """What it did on shifted test sets (`--test-on`)."""
     predictions: str | None = None
     """Name of the array beside the result: (n_test,) uint16 predicted class indices after the last epoch."""
 
@@ -325,6 +364,8 @@ def impossible(result: DistillResult | EvaluateResult) -> str | None:
     metrics = result.metrics
     accuracies = [metrics.acc_last, metrics.acc_best, *(look.accuracy for look in metrics.curve)]
     accuracies += [] if metrics.top5_last is None else [metrics.top5_last]
+    accuracies += [look.accuracy for shifted in result.shifted for look in shifted.looks]
+    accuracies += [accuracy for one in result.shifted for accuracy in (one.accuracy, one.clean_accuracy)]
     if not all(0 <= accuracy <= 100 for accuracy in accuracies):
         return "expected accuracies between 0 and 100 percent"
     return None

@@ -150,6 +150,21 @@ class ForeignImages(Model):
     """Image hash of the first set of the same method, in whose row this one counts; None: a row of its own."""
 
 
+class ShiftedSpec(Model):
+    """A shifted test set that a student is looked at on, once it is trained."""
+
+    name: str
+    corruptions: tuple[str, ...] = ()
+    """In the order of ImageNet-C's paper; none of a set of photographs."""
+    severities: tuple[int, ...] = ()
+    sha256: str
+    """Of the names and sizes of its files; of one that is made here, of what makes it."""
+
+    def __str__(self) -> str:
+        conditions = len(self.corruptions) * len(self.severities)
+        return self.name + (f" ({conditions} conditions)" if conditions else "")
+
+
 class EvaluateSpec(Model):
     """One student: trained on one distilled set under one protocol with one seed."""
 
@@ -164,6 +179,14 @@ class EvaluateSpec(Model):
     """SHA-256 of the teacher's weights; None under a protocol with hard labels, and then left out of the JSON."""
     seed: int
     device_type: DeviceType
+    test_on: tuple[ShiftedSpec, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Shifted test sets that it is looked at on as well. They change nothing of its training; where there are none, it
+    is left out of the JSON."""
+
+    @property
+    def student_id(self) -> str:
+        """The id of this student's cell without shifted test sets: of cells that train the same one it is the same."""
+        return cell_id(self.model_copy(update={"test_on": ()}))
 
 
 CellSpec = Annotated[DistillSpec | EvaluateSpec, Field(discriminator="kind")]

@@ -117,6 +117,8 @@ class Launch(Model):
     soft_labels: SoftLabelsRecord | None = None
     """Soft labels that came with it; those that are used lie in `Store.soft_labels`."""
     data_dir: Path | None = None
+    test_data: dict[str, Path] = Field(default={}, exclude_if=lambda value: not value)
+    """Shifted test set -> the folder of its files."""
     device: str = "cpu"
     threads: int = 1
     timeout_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -26,7 +26,6 @@ from ddbench.benchmark.planning.plan import Plan, PlannedSet
 from ddbench.benchmark.planning.prior_names import NamedPrior
 from ddbench.benchmark.planning.run_spec import RunSpec, available_cores, exported_threads
 from ddbench.benchmark.planning.setting import Setting, device_of, resolve_setting
-from ddbench.datasets.base import Dataset
 
 MOST_THREADS = 64
 """Of a cell on another machine, whose cores then bound it."""
@@ -55,7 +54,7 @@ def planned_sets(
     launch = Launch(
         label=contestant.label,
         prior=None if prior is None else prior.name,
-        **_launch_options(run, device, setting.dataset),
+        **_launch_options(run, device, setting),
     )
     planned = []
     for ipc in (None,) if method.whole_set else setting.ipc:
@@ -133,7 +132,7 @@ def plan_foreign(
         source=source,
         soft_labels=soft_labels,
         test_images=test_images,
-        **_launch_options(run, device_of(run), setting.dataset),
+        **_launch_options(run, device_of(run), setting),
     )
     foreign = ForeignImages(
         image_set_sha256=sha256,
@@ -165,6 +164,7 @@ def _students(
             teacher_sha256=setting.teacher_sha256(ipc),
             seed=group * STUDENTS_PER_SET + repeat,
             device_type=_device_type(device),
+            test_on=setting.test_on,
         )
         for group in groups
         for repeat in range(setting.repeats)
@@ -175,12 +175,13 @@ def _device_type(device: str) -> DeviceType:
     return "cuda" if device.startswith("cuda") else "cpu"
 
 
-def _launch_options(run: RunSpec, device: str, dataset: type[Dataset]) -> dict[str, Any]:
+def _launch_options(run: RunSpec, device: str, setting: Setting) -> dict[str, Any]:
     # Cells that fill the cores take as many threads as one alone; other machines' cores are counted there.
     share = max(1, available_cores() // (run.jobs or 1)) if ENGINES.load(run.engine).here else MOST_THREADS
-    bounds = (share, dataset.useful_threads, exported_threads())
+    bounds = (share, setting.dataset.useful_threads, exported_threads())
     return {
         "data_dir": None if run.data is None else run.data.resolve(),
+        "test_data": dict(setting.test_data),
         "device": device,
         "threads": min(bound for bound in bounds if bound is not None),
         "compile": run.compile,

@@ -58,6 +58,17 @@ class RunSpec(BaseModel):
     set: dict[str, Scalar] = Field(
         default={}, description="key=value: a parameter of every chosen method that has it; may be given again."
     )
+    test_on: list[str] = Field(
+        default=[],
+        description="Shifted test sets that students are looked at on as well, separated by commas: imagenet-c, "
+        "imagenet-c-made, imagenet-v2, imagenet-sketch, imagenet-a, imagenet-r; [corruption=fog,severity=1,3] takes a "
+        "part of a corrupted one.",
+    )
+    test_data: list[Path] = Field(
+        default=[],
+        description="Folder of a shifted test set's files, or folder of such folders; may be given again. Default: "
+        "$DDBENCH_DATA.",
+    )
     data: Path | None = Field(default=None, description="Folder or archive with the dataset's files, if it needs any.")
     out: Path = Field(default=Path("runs"), description="Results folder.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:0.")
@@ -107,7 +118,7 @@ class RunSpec(BaseModel):
         default=[], description="Python file with methods, datasets or protocols of your own; may be given again."
     )
 
-    @field_validator("methods", "datasets", mode="before")
+    @field_validator("methods", "datasets", "test_on", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -116,9 +127,9 @@ class RunSpec(BaseModel):
             return value
         return [part for item in value for part in (split_outside_brackets(item) if isinstance(item, str) else [item])]
 
-    @field_validator("plugins", mode="before")
+    @field_validator("plugins", "test_data", mode="before")
     @classmethod
-    def _one_plugin(cls, value: Any) -> Any:
+    def _one_path(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Path) else value
 
     @field_validator("set", mode="before")

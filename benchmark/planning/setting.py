@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ddbench.benchmark.core.errors import Collector, Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS, ENGINES, PROTOCOLS
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
-from ddbench.benchmark.core.spec import DatasetSpec, ProtocolSpec
+from ddbench.benchmark.core.spec import DatasetSpec, ProtocolSpec, ShiftedSpec
+from ddbench.benchmark.planning import shifted_sets
 from ddbench.benchmark.planning.run_spec import RunSpec, parse_selector
 from ddbench.benchmark.protocols import network_names
 from ddbench.datasets.base import Dataset, Resize
@@ -44,6 +46,10 @@ class Setting:
     """Further image sizes, in pixels, at which methods will read training images (`Method.images_at`)."""
     prior_image_size: int | None = None
     """Size in pixels of the images that methods with a prior make; None: no method needs a prior."""
+    test_on: tuple[ShiftedSpec, ...] = ()
+    """Shifted test sets that students are looked at on as well."""
+    test_data: Mapping[str, Path] = field(default_factory=dict)
+    """Name of such a set -> the folder of its files."""
 
 
 def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | None = None) -> Setting:
@@ -113,10 +119,16 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
         problems.add(f"--shards {run.shards}: {dataset_name} has {len(dataset.class_ids)} classes to share out")
     if repeats > STUDENTS_PER_SET:
         problems.add(f"--repeats {repeats}: expected at most {STUDENTS_PER_SET}")
+    where = DatasetSpec(name=dataset_name, split=split, resolution=resolution)
+    test_on: tuple[ShiftedSpec, ...] = ()
+    test_data: dict[str, Path] = {}
+    if not problems.found:
+        with problems.catching():
+            test_on, test_data = shifted_sets.resolve(run, dataset, where)
     problems.raise_any()
     return Setting(
         dataset=dataset,
-        spec=DatasetSpec(name=dataset_name, split=split, resolution=resolution),
+        spec=where,
         protocol=protocol,
         protocol_spec=protocol_spec,
         student=student,
@@ -125,6 +137,8 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
         set_seeds=seeds,
         repeats=repeats,
         assumed=tuple(assumed),
+        test_on=test_on,
+        test_data=test_data,
     )
 
 

@@ -27,7 +27,7 @@ from ddbench.benchmark.planning.run_spec import RunSpec, describe, shortened
 BUNDLED = Path(__file__).parents[1] / "studies"
 ONE_PLACE = (
     "out", "engine", "address", "jobs", "per_gpu", "device", "compile", "reuse", "retry_failed", "timeout", "track",
-    "plugins", "data",
+    "plugins", "data", "test_data",
 )  # fmt: skip
 """Options that say where and how cells run; runs of one study cannot differ in them."""
 

@@ -89,6 +89,8 @@ class StudentResult:
     oom_batch_sizes: tuple[int, ...]
     """Images of a batch that passed through the network at once when GPU memory ran out, in this attempt; half of them
     did from then on."""
+    look: Callable[[Pixels, int], np.ndarray] = field(repr=False, compare=False)
+    """(M', S, S, C) other test images, n -> (M', n) classes by falling logit: `top_classes` of the trained network."""
     determinism: dict[str, Any] | None
     """`environment.determinism` while it trained, and which calls of the network were `compiled`."""
 
@@ -196,10 +198,10 @@ def train_student(
         forward = _forward(network, compile, calls, (train.channels, *train.shape[1:3]), progress, saved)
         determinism = {**(environment.determinism() or {}), **forward.arithmetic}
 
-        def look() -> np.ndarray:
+        def look_at(pixels: Pixels, most: int = 5) -> np.ndarray:
             if average is not None:
-                return top_classes(average.tested(), normalise, test)
-            return top_classes(network, normalise, test, forward=forward)
+                return top_classes(average.tested(), normalise, pixels, most)
+            return top_classes(network, normalise, pixels, most, forward)
 
         for epoch in range(progress.epoch + 1, epochs + 1):
             began = time.perf_counter()
@@ -235,7 +237,7 @@ def train_student(
             progress.epoch = epoch
             accuracy = None
             if epoch in looks:
-                outputs = look()
+                outputs = look_at(test)
                 progress.test_seconds += time.perf_counter() - trained
                 accuracy = _percent(outputs[:, 0] == test_labels)
                 progress.curve.append(Look(epoch=epoch, accuracy=accuracy, train_loss=read[-1][1]))
@@ -246,7 +248,11 @@ def train_student(
                 for done, train_loss in read:
                     on_epoch(EpochReport(done, epochs, train_loss, accuracy if done == epoch else None))
         if outputs is None:
-            outputs = look()
+            outputs = look_at(test)
+
+    def look(pixels: Pixels, most: int) -> np.ndarray:
+        with _arithmetic(protocol):
+            return look_at(pixels, most)
 
     return StudentResult(
         acc_last=progress.curve[-1].accuracy,
@@ -260,6 +266,7 @@ def train_student(
         train_seconds=progress.train_seconds,
         test_seconds=progress.test_seconds,
         oom_batch_sizes=tuple(micro_batches.too_large),
+        look=look,
         determinism=determinism,
     )
 

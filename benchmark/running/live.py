@@ -214,6 +214,8 @@ def describe_setting(setting: Setting, *, students: bool = True) -> str:
         lines.append(f"not given, so taken from {setting.spec.name}'s headline: {', '.join(assumed)}")
     if students and setting.protocol.notice:
         lines.append(setting.protocol.notice)
+    if students and setting.test_on:
+        lines.append(f"looked at too, once trained: {', '.join(map(str, setting.test_on))}")
     return "\n".join(lines)
 
 

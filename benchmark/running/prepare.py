@@ -9,6 +9,7 @@ from pathlib import Path
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec
 from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.planning.run_spec import available_cores
 from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.benchmark.running.runner import Fate, Item
@@ -36,6 +37,25 @@ def before_run(settings: Sequence[Setting], data: Path | None, reporter: Reporte
             reporter.say(kept(prepared))
         if prepared.warning:
             reporter.warn(prepared.warning)
+
+
+def before_looks(settings: Sequence[Setting], data: Path | None, reporter: Reporter) -> None:
+    """Make the pixels of the shifted test sets that students will be looked at on, so that no cell has to.
+
+    Raises:
+        UsageError, RunError: as `cells.shifted.pixels_of`.
+    """
+    if not any(setting.test_on for setting in settings):
+        return
+    from ddbench.benchmark.cells.shifted import pixels_of  # and torch, which a dry run does without
+
+    for setting in settings:
+        for one in setting.test_on:
+            with reporter.progress() as progress:
+                pixels_of(
+                    one, setting.protocol, setting.dataset, setting.spec, data, setting.test_data.get(one.name),
+                    jobs=available_cores(), progress=progress,
+                )  # fmt: skip
 
 
 def present_contents(settings: Sequence[Setting], data: Path | None) -> dict[DatasetSpec, str]:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import remove_strays
 from ddbench.benchmark.core.registry import ENGINES
-from ddbench.benchmark.core.spec import DistillSpec
+from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.engines.base import Engine, Needs
 from ddbench.benchmark.planning.planned_sets import Planned
@@ -21,7 +21,7 @@ from ddbench.benchmark.planning.setting import Setting
 from ddbench.benchmark.running import live
 from ddbench.benchmark.running.at_once import AtOnce, cells_at_once
 from ddbench.benchmark.running.estimate import estimate
-from ddbench.benchmark.running.prepare import before_run, check_room, present_contents
+from ddbench.benchmark.running.prepare import before_looks, before_run, check_room, present_contents
 from ddbench.benchmark.running.reporter import Reporter
 from ddbench.benchmark.running.runner import Fate, Item, Observer, Part, Runner
 from ddbench.benchmark.running.tracking import installed, tracked
@@ -208,6 +208,8 @@ class _Run:
             with self._tracked(Observer()):
                 return
         before_run(others, spec.data, self.reporter)
+        if any(isinstance(item.spec, EvaluateSpec) for item in runner.waiting()):
+            before_looks(self.planned.settings, spec.data, self.reporter)
         check_room(self.store, runner.items, self.planned.settings, spec.data)
         at_once = self._foretell()
         threads = max(item.planned.launch.threads for item in runner.items)

@@ -158,6 +158,9 @@ class _Prover:
             named = spec.images.soft_labels_sha256 if isinstance(spec.images, ForeignImages) else None
             if result.status == "ok" and soft != named:
                 yield "its soft labels are not those of the specification"
+            looked = [(one.name, one.sha256) for one in result.shifted]
+            if result.status == "ok" and looked != [(one.name, one.sha256) for one in spec.test_on]:
+                yield "its shifted test sets are not those of the specification"
 
     def _data(self, spec: DatasetSpec, result: DistillResult | EvaluateResult) -> Iterator[str]:
         record = result.dataset

@@ -17,7 +17,7 @@ from ddbench.reports.results.columns import Columns, frame
 from ddbench.reports.results.groups import TableKey, key_with_pixels, table_key, trained_with
 from ddbench.reports.results.hardware import hardware
 from ddbench.reports.results.origins import Origin, origin_of
-from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, printable
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, Results, one_each, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +166,7 @@ def sets_frame(results: Results) -> pd.DataFrame:
 
 
 def _students(results: Results) -> Iterator[_Line]:
-    for cell in results.evaluates.values():
+    for cell in one_each(results.evaluates.values()):
         if is_tuning(cell.spec.dataset.name):
             continue
         finished = cell.student
@@ -198,7 +198,7 @@ def _students(results: Results) -> Iterator[_Line]:
 
 def _sets(results: Results) -> Iterator[_Line]:
     students: dict[tuple[str, str], list[EvaluateCell]] = {}
-    for cell in results.evaluates.values():
+    for cell in one_each(results.evaluates.values()):
         made = (cell.images_sha256 or "", cell.label) if cell.distill is None else ("", cell.distill.id)
         students.setdefault(made, []).append(cell)
     for distill in results.distills.values():

@@ -21,7 +21,7 @@ from ddbench.benchmark.core.result import DistillResult, EvaluateResult, PriorRe
 from ddbench.benchmark.core.spec import ForeignImages, MethodSpec, digest
 from ddbench.benchmark.planning.run_spec import parse_selector
 from ddbench.datasets.validation import is_tuning
-from ddbench.reports.results.rows import EvaluateCell, Results, Student, printable
+from ddbench.reports.results.rows import EvaluateCell, Results, Student, one_each, printable
 from ddbench.reports.results.words import told_apart
 
 Metric = Literal["acc_last", "acc_best", "top5_last"]
@@ -280,7 +280,7 @@ def group(results: Results) -> list[Table]:
 
     A cell without a result names no pixels; it belongs to the table with the most finished students of its kind.
     """
-    evaluates = [cell for cell in results.evaluates.values() if not is_tuning(cell.spec.dataset.name)]
+    evaluates = [cell for cell in one_each(results.evaluates.values()) if not is_tuning(cell.spec.dataset.name)]
     keys = [key_with_pixels(cell) for cell in evaluates]
     finished: dict[TableKey, Counter[TableKey]] = defaultdict(Counter)
     for pixels, count in Counter(keys).items():

@@ -396,6 +396,18 @@ def _joined(cell: EvaluateCell, distills: dict[str, DistillCell]) -> EvaluateCel
     return joined
 
 
+def one_each(cells: Iterable[EvaluateCell]) -> list[EvaluateCell]:
+    """One cell for each student: those that train the same one, to look at it on other shifted test sets, have the same
+    accuracy. A finished one counts, and of several the one that looks at none."""
+    chosen: dict[str, EvaluateCell] = {}
+    for cell in cells:
+        id = cell.id if not cell.spec.test_on else cell.spec.student_id
+        before = chosen.get(id)
+        if before is None or (cell.ok, not cell.spec.test_on) > (before.ok, not before.spec.test_on):
+            chosen[id] = cell
+    return list(chosen.values())
+
+
 def _launch_label(folder: CellDir) -> str:
     try:
         return printable(folder.launch().label)

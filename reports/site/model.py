@@ -16,7 +16,7 @@ from ddbench.reports.results import groups
 from ddbench.reports.results.groups import Table, TableKey
 from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
-from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, printable
+from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, one_each, printable
 from ddbench.reports.site.pictures.sheets import Sheet as ContactSheet
 from ddbench.reports.statistics.crossed import Comparison, Difference
 from ddbench.reports.tables import leaderboard
@@ -141,7 +141,7 @@ class Site:
     def runs(self) -> dict[str, Run]:
         """Run id -> run: by distill cell, or by image hash and name for images made elsewhere. No tuning runs."""
         students: dict[str, list[EvaluateCell]] = defaultdict(list)
-        for cell in self.results.evaluates.values():
+        for cell in one_each(self.results.evaluates.values()):
             if not is_tuning(cell.spec.dataset.name):
                 students[run_id(cell)].append(cell)
         distills = {id: c for id, c in self.results.distills.items() if not is_tuning(c.spec.dataset.name)}

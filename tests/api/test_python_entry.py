@@ -98,6 +98,8 @@ def test_keyword_arguments_are_the_fields_of_run_spec() -> None:
         "teacher",
         "compile",
         "per_gpu",
+        "test_on",
+        "test_data",
     }
     shown = inspect.signature(ddbench.run).parameters
     assert set(shown) == fields | {"study", "config", "dry_run", "progress", "check"}

@@ -11,6 +11,7 @@ from ddbench.reports.quality.frames import QUALITY
 from ddbench.reports.quality.measures import MEASURES
 from ddbench.reports.results.columns import Columns
 from ddbench.reports.results.frames import SETS, STUDENTS
+from ddbench.reports.robustness.frames import ROBUSTNESS
 from ddbench.reports.tables.frames import COMPARISON, COSTS, LEADERBOARD
 
 HEAD = """# Columns
@@ -40,6 +41,11 @@ FRAMES = (
         "Comparisons",
         "`ddbench.compare(folder, a, b)`: one row per pair of methods and table, first minus second.",
         COMPARISON,
+    ),
+    (
+        "Robustness",
+        "`ddbench.robustness(folder)`, `bench robust --format csv`: one row per method, table and shifted test set.",
+        ROBUSTNESS,
     ),
     ("Quality", "`bench quality --format csv`: one row per row of the measured tables.", QUALITY),
 )

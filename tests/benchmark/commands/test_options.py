@@ -17,8 +17,9 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import RunSpec
 
 OPTIONS = {"methods": "--method", "datasets": "--dataset", "plugins": "--plugin"}
-STUDENTS = {"repeats", "protocol", "student", "teacher", "compile", "per_gpu"}
-READING = ("leaderboard", "compare a b", "status", "report", "figures", "quality")
+SHIFTED = {"test_on", "test_data"}
+STUDENTS = {"repeats", "protocol", "student", "teacher", "compile", "per_gpu"} | SHIFTED
+READING = ("leaderboard", "compare a b", "status", "report", "robust", "figures", "quality")
 
 
 def shown(*command: str) -> str:
@@ -33,7 +34,11 @@ def shown(*command: str) -> str:
         ("run", set()),
         ("distill", STUDENTS),
         ("eval", {"methods", "seeds", "prior", "precision", "set", "shards", "batch_size"}),
-        ("tune", {"methods", "engine", "address", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track"}),
+        (
+            "tune",
+            {"methods", "engine", "address", "shards", "batch_size", "timeout", "reuse", "retry_failed", "track"}
+            | SHIFTED,
+        ),
     ],
 )
 def test_every_field_is_an_option_with_its_help(command: str, without: set[str]) -> None:

@@ -21,6 +21,7 @@ from ddbench.benchmark.protocols import networks
 from ddbench.benchmark.protocols.augmentation import build as build_augmentation
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.definitions import soft_bssl, soft_edc, soft_fkd, soft_gvbsm
+from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.soft.averaging import RunningMean
 from ddbench.benchmark.protocols.soft.committees import Committee
 from ddbench.benchmark.protocols.soft.outputs import CommitteeOutput, SquaredErrors
@@ -242,6 +243,8 @@ def test_soft_edc_is_the_programs() -> None:
     student = train(protocol.model_copy(update={"weight_average": None}), CommitteeOutput(four, (0.25,) * 4))
     assert student.curve[-1].train_loss == ours.curve[-1].train_loss, "the mean has no part in the training"
     assert (student.predictions != ours.predictions).mean() > 0.1
+    again = ours.look(Resident(torch.from_numpy(images()[2])), 1)
+    assert np.array_equal(again[:, 0], ours.predictions), "further test sets are shown to the mean too"
 
 
 @pytest.mark.parametrize("protocol", [soft_edc.PROTOCOL, soft_bssl.FOUR], ids=lambda p: p.name)

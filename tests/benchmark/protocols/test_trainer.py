@@ -21,6 +21,7 @@ from ddbench.benchmark.protocols import augmentation, base, networks, trainer
 from ddbench.benchmark.protocols import epoch as epoch_module
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.definitions import hard_adamw, hard_minimax_sgd, quick
+from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets.digits import Digits
 
@@ -71,10 +72,21 @@ def train(protocol: Protocol, student: str, n: int = 40, seed: int = 0, **given:
 def without_seconds(result: StudentResult) -> list[Any]:
     fields = dataclasses.asdict(result)
     fields["predictions"] = fields["predictions"].tolist()
+    del fields["look"]  # a function
     return [fields[key] for key in sorted(fields) if not key.endswith("seconds")]
 
 
 # What it computes
+
+
+def test_the_trained_student_looks_at_other_images_as_at_the_last_ones() -> None:
+    """Its first choice of the test images is its prediction, and the process's flags of precision come back."""
+    result, (images, _) = train(QUICK, "convnet3"), blobs(30, QUICK, seed=1)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    order = result.look(Resident(torch.from_numpy(images)), 10)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
+    assert np.array_equal(order[:, 0], result.predictions)
+    assert np.array_equal(np.sort(order, 1), np.tile(np.arange(10), (30, 1)))
 
 
 def plain_training(protocol: Protocol, student: str, images: np.ndarray, labels: np.ndarray, seed: int) -> list[float]:

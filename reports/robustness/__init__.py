@@ -1,0 +1,1 @@
+"""How accuracy falls on shifted test sets (`bench robust`)."""
