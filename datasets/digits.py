@@ -97,6 +97,7 @@ class Digits(Dataset):
         **dict.fromkeys(("el2n", "forgetting", "aum", "ccs"), RECORDED),
         "rded": CLASSIFIER,
         "cao2": CLASSIFIER,
+        "ims3-s3": CLASSIFIER,
         "igd": {
             **{key: default for key, default in CLASSIFIER.items() if key != "epochs"},
             "deviation_scale": Default(

@@ -47,6 +47,7 @@ GENERALISED: dict[str, Any] = {"order": "within", "convolution_statistics": True
 FOUR = f"resnet18_bn+{MOBILENET}+timm:efficientnet_b0+shufflenet_v2_x0_5"
 FADRM: dict[str, Any] = {"start": "collages", "steps": 2000, "stages": 4, "stage_scale": 25 / 28}
 SMALL_CLASSIFIER: dict[str, Any] = {"network": "convnet3", "epochs": 20}
+INVERSION_MATCHING: dict[str, Any] = {"tuning_steps": 8000, "inversion_weight": 0.002}
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
 
 ENTRIES: list[Entry] = [
@@ -142,6 +143,41 @@ ENTRIES: list[Entry] = [
         overrides={"tuning_steps": 400, "ema": 0.997},
     ),
     *_on_tuned_priors("dmgd", "mgd3"),
+    Entry(
+        "ims3-im",
+        summary="Minimax's tuning with inversion matching beside its criteria: IMS3 without its choice among groups",
+        tags=("ablation", "fine-tunes"),
+        variant_of="minimax",
+        overrides=INVERSION_MATCHING,
+    ),
+    Entry(
+        "ims3-im-small",
+        summary="ims3-im's small budget: 400 steps in place of 8,000, the same share of the untuned weights (45 %)",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="minimax",
+        overrides={**INVERSION_MATCHING, "tuning_steps": 400, "ema": 0.998},
+    ),
+    Entry(
+        "ims3-s3",
+        "ddbench.methods.ims3.method:SubgroupSampling",
+        "of several groups of samples one a class, near the real images and far from other classes: IMS3 untuned",
+        ("ablation", "needs-classifier"),
+    ),
+    Entry(
+        "ims3",
+        summary="groups of samples of a prior tuned with inversion matching, one of each class chosen (CVPR 2026)",
+        tags=("main", "fine-tunes"),
+        variant_of="ims3-s3",
+        prior_tuned_by="ims3-im",
+    ),
+    Entry(
+        "ims3-small",
+        summary="IMS3's small budget: the prior of ims3-im-small, a smaller classifier trained for 20 epochs",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="ims3-s3",
+        overrides=SMALL_CLASSIFIER,
+        prior_tuned_by="ims3-im-small",
+    ),
     Entry(
         "d3hr",
         "ddbench.methods.d3hr.method:D3HR",
@@ -376,7 +412,6 @@ UNAVAILABLE = {
     "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
     "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
-    "ims3": "its fine-tuning with an inversion term, and its choice among groups of samples, are not built",
     "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
     "ldm": "plain sampling of a latent prior, of which no source says enough; dit on sd-1.5 is such sampling",
     "lgd": "no released program is known (arXiv 2604.00519)",
