@@ -134,6 +134,10 @@ class Digits(Dataset):
             ),
             "committee_scores": Default("1+1", "nobody has measured which of them distills better"),
         },
+        "wmdd": {
+            "steps": Default(200, "the share of SRe2L's steps that the program takes"),
+            "statistics_weight": Default(10.0, "the program's for its other set of ten classes, ImageNette"),
+        },
         "g-vbsm": GENERALISED,
         "edc": {
             **GENERALISED,

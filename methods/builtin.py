@@ -391,6 +391,17 @@ ENTRIES: list[Entry] = [
         class_statistics_share=1.0,
         class_statistics_momentum=0.1,
     ),
+    _inversion(
+        "wmdd",
+        "noise optimised to its class's statistics and to a Wasserstein barycentre of its features (ICCV 2025)",
+        order="classes",
+        steps=2000,
+        first_layer_weight=1.0,
+        class_statistics_share=1.0,
+        class_statistics_apart=True,
+        class_statistics_view="whole",
+        barycentre_weight=1.0,
+    ),
     Entry(
         "external",
         "ddbench.methods.external.method:External",
@@ -425,6 +436,5 @@ UNAVAILABLE = {
     "sd": "dit with --prior sd-1.5 is such sampling; with which prompts, steps and scale it was printed no source says",
     "teddy": "it is not built (arXiv 2410.07579)",
     "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, which is not built",
-    "wmdd": f"{_INVERTS} distances class by class, and features at a Wasserstein barycentre",
 }
 """Methods that published numbers name and that are not here, and why."""
