@@ -50,6 +50,7 @@ TEACHER = {
     "steps": Default(400, "4,000 on images of 64 pixels would take minutes where hundreds take seconds"),
 }
 """What methods that invert classifiers need besides."""
+UNMIRRORED = {"flip": Default(False, "a mirrored digit is not of its class")}
 GENERALISED = {
     "network": Default("timm:test_resnet+timm:test_efficientnet", "small networks with BatchNorm that work at 8 px"),
     "batch": Default(
@@ -91,7 +92,8 @@ class Digits(Dataset):
                 on_validation=True,
             ),
         },
-        "minimax": {"flip": Default(False, "a mirrored digit is not of its class")},
+        "minimax": UNMIRRORED,
+        "ims3-im": UNMIRRORED,
         "herding": CLASSIFIER,
         "k-center": CLASSIFIER,
         **dict.fromkeys(("el2n", "forgetting", "aum", "ccs"), RECORDED),

@@ -47,7 +47,6 @@ GENERALISED: dict[str, Any] = {"order": "within", "convolution_statistics": True
 FOUR = f"resnet18_bn+{MOBILENET}+timm:efficientnet_b0+shufflenet_v2_x0_5"
 FADRM: dict[str, Any] = {"start": "collages", "steps": 2000, "stages": 4, "stage_scale": 25 / 28}
 SMALL_CLASSIFIER: dict[str, Any] = {"network": "convnet3", "epochs": 20}
-INVERSION_MATCHING: dict[str, Any] = {"tuning_steps": 8000, "inversion_weight": 0.002}
 PLAIN: dict[str, Any] = {"semantic_matching": False, "distribution_matching": False}
 
 ENTRIES: list[Entry] = [
@@ -145,17 +144,16 @@ ENTRIES: list[Entry] = [
     *_on_tuned_priors("dmgd", "mgd3"),
     Entry(
         "ims3-im",
-        summary="Minimax's tuning with inversion matching beside its criteria: IMS3 without its choice among groups",
-        tags=("ablation", "fine-tunes"),
-        variant_of="minimax",
-        overrides=INVERSION_MATCHING,
+        "ddbench.methods.ims3.tuning:MatchedTuning",
+        "Minimax's tuning with inversion matching beside its criteria: IMS3 without its choice among groups",
+        ("ablation", "fine-tunes"),
     ),
     Entry(
         "ims3-im-small",
         summary="ims3-im's small budget: 400 steps in place of 8,000, the same share of the untuned weights (45 %)",
         tags=("ablation", "small", "fine-tunes"),
-        variant_of="minimax",
-        overrides={**INVERSION_MATCHING, "tuning_steps": 400, "ema": 0.998},
+        variant_of="ims3-im",
+        overrides={"tuning_steps": 400, "ema": 0.998},
     ),
     Entry(
         "ims3-s3",

@@ -1,4 +1,4 @@
-"""What can be set of IMS3's choice among groups. Defaults are those of the released script."""
+"""What can be set of IMS3's two halves. Defaults are those of the released script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,27 @@ from pydantic import Field
 
 from ddbench.methods.classifier import ObserverNetwork
 from ddbench.methods.diffusion.params import PAPER_STEPS, CfgScale, Steps
+from ddbench.methods.minimax.params import MinimaxParams, Tuning
 from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
+
+
+class IMTuning(Tuning):
+    """Minimax's tuning with inversion matching."""
+
+    tuning_steps: Annotated[
+        int, Field(ge=1, description="Optimiser steps. The program samples with its checkpoint at step 8,000.")
+    ] = 8000
+    inversion_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="λ of inversion matching, 1 - λ·(mean cosine of denoised and inverted latents); 0: Minimax.",
+        ),
+    ] = 0.002
+
+
+class IMParams(IMTuning, MinimaxParams):
+    """The same, and how the tuned prior is sampled."""
 
 
 class IMS3Params(ObserverParams):

@@ -24,8 +24,10 @@ from ddbench.methods.diffusion.sampler import sample
 from ddbench.methods.ims3.choice import centroid, choose, nearest, objective
 from ddbench.methods.ims3.groups import class_groups, features_of, real_centroid
 from ddbench.methods.ims3.method import SubgroupSampling
+from ddbench.methods.ims3.params import IMParams, IMTuning
 from ddbench.methods.minimax.denoising import DenoisingLoss
 from ddbench.methods.minimax.inversion import InversionMatching
+from ddbench.methods.minimax.method import Minimax
 from ddbench.methods.minimax.params import MinimaxParams, Tuning
 
 CLASSES = ("a", "b", "c")
@@ -263,5 +265,12 @@ def test_without_it_a_tuning_is_minimaxs_to_the_id() -> None:
 
 def test_ims3_is_the_two_halves() -> None:
     whole, tuner = METHODS.entry("ims3"), METHODS.entry("ims3-im")
-    assert (whole.variant_of, whole.prior_tuned_by, tuner.variant_of) == ("ims3-s3", "ims3-im", "minimax")
+    assert (whole.variant_of, whole.prior_tuned_by, tuner.variant_of) == ("ims3-s3", "ims3-im", None)
+    assert METHODS.load("ims3-im").tuning is IMTuning
+    assert issubclass(METHODS.load("ims3-im"), Minimax)
+    assert {key for key, value in IMParams() if value != getattr(MinimaxParams(), key)} == {
+        "tuning_steps",
+        "inversion_weight",
+    }
+    assert IMParams(inversion_weight=0).model_dump(mode="json")["inversion_weight"] == 0, "said, for it is no default"
     assert abs(0.998**400 - 0.9999**8000) < 1e-3, "the small budget's share of untuned weights"
