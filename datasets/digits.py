@@ -50,6 +50,7 @@ TEACHER = {
     "steps": Default(400, "4,000 on images of 64 pixels would take minutes where hundreds take seconds"),
 }
 """What methods that invert classifiers need besides."""
+UNMIRRORED = {"flip": Default(False, "a mirrored digit is not of its class")}
 GENERALISED = {
     "network": Default("timm:test_resnet+timm:test_efficientnet", "small networks with BatchNorm that work at 8 px"),
     "batch": Default(
@@ -91,12 +92,14 @@ class Digits(Dataset):
                 on_validation=True,
             ),
         },
-        "minimax": {"flip": Default(False, "a mirrored digit is not of its class")},
+        "minimax": UNMIRRORED,
+        "ims3-im": UNMIRRORED,
         "herding": CLASSIFIER,
         "k-center": CLASSIFIER,
         **dict.fromkeys(("el2n", "forgetting", "aum", "ccs"), RECORDED),
         "rded": CLASSIFIER,
         "cao2": CLASSIFIER,
+        "ims3-s3": CLASSIFIER,
         "igd": {
             **{key: default for key, default in CLASSIFIER.items() if key != "epochs"},
             "deviation_scale": Default(
@@ -132,6 +135,10 @@ class Digits(Dataset):
                 "small networks with BatchNorm that work at 8 px",
             ),
             "committee_scores": Default("1+1", "nobody has measured which of them distills better"),
+        },
+        "wmdd": {
+            "steps": Default(200, "the share of SRe2L's steps that the program takes"),
+            "statistics_weight": Default(10.0, "the program's for its other set of ten classes, ImageNette"),
         },
         "g-vbsm": GENERALISED,
         "edc": {

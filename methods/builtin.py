@@ -143,6 +143,40 @@ ENTRIES: list[Entry] = [
     ),
     *_on_tuned_priors("dmgd", "mgd3"),
     Entry(
+        "ims3-im",
+        "ddbench.methods.ims3.tuning:MatchedTuning",
+        "Minimax's tuning with inversion matching beside its criteria: IMS3 without its choice among groups",
+        ("ablation", "fine-tunes"),
+    ),
+    Entry(
+        "ims3-im-small",
+        summary="ims3-im's small budget: 400 steps in place of 8,000, the same share of the untuned weights (45 %)",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="ims3-im",
+        overrides={"tuning_steps": 400, "ema": 0.998},
+    ),
+    Entry(
+        "ims3-s3",
+        "ddbench.methods.ims3.method:SubgroupSampling",
+        "of several groups of samples one a class, near the real images and far from other classes: IMS3 untuned",
+        ("ablation", "needs-classifier"),
+    ),
+    Entry(
+        "ims3",
+        summary="groups of samples of a prior tuned with inversion matching, one of each class chosen (CVPR 2026)",
+        tags=("main", "fine-tunes"),
+        variant_of="ims3-s3",
+        prior_tuned_by="ims3-im",
+    ),
+    Entry(
+        "ims3-small",
+        summary="IMS3's small budget: the prior of ims3-im-small, a smaller classifier trained for 20 epochs",
+        tags=("ablation", "small", "fine-tunes"),
+        variant_of="ims3-s3",
+        overrides=SMALL_CLASSIFIER,
+        prior_tuned_by="ims3-im-small",
+    ),
+    Entry(
         "d3hr",
         "ddbench.methods.d3hr.method:D3HR",
         "groups drawn from statistics of DDIM-inverted latents, denoised (ICML 2025)",
@@ -355,6 +389,17 @@ ENTRIES: list[Entry] = [
         class_statistics_share=1.0,
         class_statistics_momentum=0.1,
     ),
+    _inversion(
+        "wmdd",
+        "noise optimised to its class's statistics and to a Wasserstein barycentre of its features (ICCV 2025)",
+        order="classes",
+        steps=2000,
+        first_layer_weight=1.0,
+        class_statistics_share=1.0,
+        class_statistics_apart=True,
+        class_statistics_view="whole",
+        barycentre_weight=1.0,
+    ),
     Entry(
         "external",
         "ddbench.methods.external.method:External",
@@ -376,7 +421,6 @@ UNAVAILABLE = {
     "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
     "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
-    "ims3": "its fine-tuning with an inversion term, and its choice among groups of samples, are not built",
     "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
     "ldm": "plain sampling of a latent prior, of which no source says enough; dit on sd-1.5 is such sampling",
     "lgd": "no released program is known (arXiv 2604.00519)",
@@ -390,6 +434,5 @@ UNAVAILABLE = {
     "sd": "dit with --prior sd-1.5 is such sampling; with which prompts, steps and scale it was printed no source says",
     "teddy": "it is not built (arXiv 2410.07579)",
     "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, which is not built",
-    "wmdd": f"{_INVERTS} distances class by class, and features at a Wasserstein barycentre",
 }
 """Methods that published numbers name and that are not here, and why."""

@@ -5,7 +5,8 @@ Legend: N images, C channels, S side in pixels, K classes, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -97,6 +98,14 @@ class TrainedClassifier(Protocol):
 
 def penultimate(network: nn.Module, x: Tensor) -> Tensor:
     """(N, F): what the network's last linear layer takes for input `x`; differentiable."""
+    with penultimate_seen(network) as seen:
+        network(x)
+    return seen[-1]
+
+
+@contextmanager
+def penultimate_seen(network: nn.Module) -> Iterator[list[Tensor]]:
+    """While it is open, each forward pass adds to the list what the last linear layer takes, (N, F)."""
     from torch import nn
 
     linear: Sequence[nn.Linear] = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -105,7 +114,6 @@ def penultimate(network: nn.Module, x: Tensor) -> Tensor:
     seen: list[Tensor] = []
     handle = linear[-1].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     try:
-        network(x)
+        yield seen
     finally:
         handle.remove()
-    return seen[-1]

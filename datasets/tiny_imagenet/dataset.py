@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from ddbench.datasets.base import Headline
+from ddbench.datasets.base import Default, Headline
 from ddbench.datasets.imagenet.classes import CLASS_NAMES, LISTS
 from ddbench.datasets.imagenet.sources import Source
 from ddbench.datasets.imagenet.splits import Expected
@@ -43,6 +43,13 @@ class TinyImageNet(WnidDataset):
             n_train=TRAIN_PER_CLASS * len(WNIDS),
             warning=WARNING,
         )
+    }
+
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "wmdd": {
+            "statistics_weight": Default(500.0, "WMDD's readme for it; its script has 1"),
+            "image_learning_rate": Default(0.1, "WMDD's script for it"),
+        },
     }
 
     def sources_at(self, path: Path) -> list[Source]:

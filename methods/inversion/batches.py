@@ -13,19 +13,21 @@ Key = tuple[int, int]
 
 
 def batches(
-    order: Literal["across", "within", "class"], size: int, n_classes: int, ipc: int
+    order: Literal["across", "within", "classes", "class"], size: int, n_classes: int, ipc: int
 ) -> Iterator[tuple[Key, ...]]:
     """All images of a set, at most `size` at once.
 
     Args:
         order: `across`, image j of `size` classes, then of the next, then image j + 1; `within`, all images class
-            after class, cut wherever a batch is full; `class`, those of one class, and no others.
+            after class, cut wherever a batch is full; `classes`, the same of as many whole classes as fit, at least
+            one; `class`, those of one class, and no others.
     """
     if order == "across":
         runs = [[(c, i) for c in range(n_classes)] for i in range(ipc)]
     else:
         by_class = [[(c, i) for i in range(ipc)] for c in range(n_classes)]
         runs = by_class if order == "class" else [[key for run in by_class for key in run]]
+        size = max(size // ipc, 1) * ipc if order == "classes" else size
     for run in runs:
         for first in range(0, len(run), size):
             yield tuple(run[first : first + size])

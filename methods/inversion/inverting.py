@@ -63,6 +63,7 @@ class BatchInversion:
         black, white = torch.zeros(1, 1, 1, device=task.device), torch.ones(1, 1, 1, device=task.device)
         self.lowest, self.highest = self.normalisation(black), self.normalisation(white)
         self.labels = torch.tensor([c for c, _ in keys], device=task.device)
+        self.points = self._points(targets[0])
         self.schedule = Schedule(params, task.ipc, [i for _, i in keys])
         self.turns = weights_of_round(task, params, first_image)
         self.start = torch.stack([starts.image(*key) for key in keys])  # (B, C, S, S)
@@ -110,9 +111,10 @@ class BatchInversion:
         active = torch.tensor(now.active, device=self.task.device)
         seen = self._seen(self.images[active], self.step_number, now)
         leaf = seen.detach().requires_grad_()
+        points = None if self.points is None else self.points[active]
         turn = self.turns[self.step_number % len(self.turns)]
         losses = [
-            weight * self.objectives[place].backward(leaf, self.labels[active], self.task.batch_size, weight)
+            weight * self.objectives[place].backward(leaf, self.labels[active], self.task.batch_size, weight, points)
             for place, weight in turn
         ]
         self.adam.zero_grad()
@@ -125,6 +127,13 @@ class BatchInversion:
     def forget(self) -> None:
         """Remove the checkpoint: its images are committed."""
         self.file.unlink(missing_ok=True)
+
+    def _points(self, targets: Targets) -> Tensor | None:
+        """(B, F): image j of a class at its point j."""
+        if targets.points is None:
+            return None
+        classes, numbers = zip(*self.keys, strict=True)
+        return targets.points[list(classes), list(numbers)]
 
     def _seen(self, images: Tensor, step: int, now: Step) -> Tensor:
         """A step's view of images (B, C, s, s), in [0, 1]: the programs' teachers take normalised ones, and each here

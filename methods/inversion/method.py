@@ -50,7 +50,8 @@ class Inversion(Method):
     def reads_real_images(self) -> RealImages:
         p = self.params
         trains = p.comes_trained is None and p.checkpoint is None
-        if trains or p.looks_at_real_statistics or p.starts_from_collages or p.start == "median":
+        looks = p.looks_at_real_statistics or p.barycentre_weight > 0
+        if trains or looks or p.starts_from_collages or p.start == "median":
             return RealImages.ALL
         return RealImages.CHOSEN if p.start == "real" else RealImages.NONE
 

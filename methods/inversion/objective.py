@@ -1,29 +1,34 @@
 """What the images of a batch are optimised for, under one teacher:
 
-    L = cross-entropy + r · ((1 − c) · d(moments, those of all images) + c · d(moments, those of the classes)) + g · D
+    L = cross-entropy + r · ((1 − c) · d(moments, those of all images) + c · d(moments, those of the classes))
+        + b · ‖F − P‖ + g · D
 
-with d of `statistics.py` and D of `densification.py`; c and g are 0 unless a method sets them. Moments are those of the
-whole batch, whatever fits into memory. In parts, a first pass collects them; then, m and v being sums over parts, each
-part's gradient of  Σ_l ⟨∂d/∂m_l, m⟩ + ⟨∂d/∂v_l, v⟩  is exact. With (m_k, v_k) of part k and its share q_k,
-m = Σ q_k m_k  and  v = Σ q_k (v_k + (m_k − m)²),  whose inner m counts for 0: Σ q_k (m_k − m) = 0.
+with d of `statistics.py`, D of `densification.py`, and the features F at points P of `barycentre.py`; c, b and g are 0
+unless a method sets them. Moments are those of the whole batch, whatever fits into memory. In parts, a first pass
+collects them; then, m and v being sums over parts, each part's gradient of  Σ_l ⟨∂d/∂m_l, m⟩ + ⟨∂d/∂v_l, v⟩  is exact.
+With (m_k, v_k) of part k and its share q_k, m = Σ q_k m_k  and  v = Σ q_k (v_k + (m_k − m)²),  whose inner m counts for
+0: Σ q_k (m_k − m) = 0. Moments of images apart, and features, are a part's own rows, so their gradients are ⟨∂L/∂m, m⟩
+over those rows.
 
-Legend: B images, C channels, S side in pixels.
+Legend: B images, C channels, S side in pixels, F features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddbench.methods.classifier import penultimate_seen
 from ddbench.methods.inversion.densification import densification
 from ddbench.methods.inversion.params import InversionParams
 from ddbench.methods.inversion.running import RunningMean
-from ddbench.methods.inversion.statistics import LayerInputs, Moments, merged
+from ddbench.methods.inversion.statistics import LayerInputs, Moments, by_group, merged
 from ddbench.methods.inversion.targets import Targets
 
 
@@ -36,6 +41,16 @@ class Teacher(Protocol):
 
     def network(self) -> nn.Module:
         """In evaluation mode; it gives logits (B, K)."""
+
+
+class Seen(NamedTuple):
+    """What one forward pass shows."""
+
+    moments: list[Moments]
+    """Of the images together, or of each apart, statistic by statistic."""
+    features: Tensor | None
+    """(B, F), where they are to lie at points."""
+    cross_entropy: Tensor
 
 
 class Objective:
@@ -52,60 +67,98 @@ class Objective:
         self.inputs = LayerInputs(self.network, name, params.convolution_statistics)
         self.running = RunningMean(params.statistics_momentum, targets.whole)
 
-    def backward(self, images: Tensor, labels: Tensor, block: int, weight: float = 1.0) -> Tensor:
+    def backward(
+        self, images: Tensor, labels: Tensor, block: int, weight: float = 1.0, points: Tensor | None = None
+    ) -> Tensor:
         """Add `weight` times the gradient of L to `images.grad`, and return L. Each call is a step of the running mean.
 
         Args:
             images: (B, C, S, S) in [0, 1], a leaf.
             labels: (B,).
             block: the most images that are looked at at once; it bounds memory.
+            points: (B, F) where their features are to lie, if a method sets that.
         """
         edges = spans(len(images), block)
         if len(edges) == 1:
-            found, cross_entropy = self._look(images, labels)
-            loss = cross_entropy + self._matching(found, labels)
+            seen = self._look(images, labels)
+            loss = seen.cross_entropy + self._matching(seen.moments, labels) + self._off(seen.features, points)
             (weight * loss).backward()
             total = loss.detach()
         else:
-            total = self._backward_in_parts(images, labels, edges, weight)
+            total = self._backward_in_parts(images, labels, edges, weight, points)
         if self.params.densification_weight:
             spread = self.params.densification_weight * densification(self.teacher.normalise(images), labels)
             (weight * spread).backward()
             total = total + spread.detach()
         return total
 
-    def _backward_in_parts(self, images: Tensor, labels: Tensor, edges: list[tuple[int, int]], weight: float) -> Tensor:
+    def _backward_in_parts(
+        self, images: Tensor, labels: Tensor, edges: list[tuple[int, int]], weight: float, points: Tensor | None
+    ) -> Tensor:
         with torch.no_grad():
-            parts = [self._look(images[a:b], labels[a:b])[0] for a, b in edges]
-        whole = [Moments(*(t.requires_grad_() for t in one)) for one in merged(parts, [b - a for a, b in edges])]
-        matching = self._matching(whole, labels)
-        slopes = torch.autograd.grad(matching, [tensor for one in whole for tensor in one])
-        total = matching.detach()
+            parts = [self._look(images[a:b], labels[a:b]) for a, b in edges]
+        together = self._put_together([part.moments for part in parts], [b - a for a, b in edges])
+        whole = [Moments(*(t.requires_grad_() for t in one)) for one in together]
+        found = [part.features for part in parts if part.features is not None]
+        features = torch.cat(found).requires_grad_() if found else None
+        shared = self._matching(whole, labels) + self._off(features, points)
+        leaves = [tensor for one in whole for tensor in one] + ([] if features is None else [features])
+        slopes = torch.autograd.grad(shared, leaves)
+        total = shared.detach()
         for a, b in edges:
-            found, cross_entropy = self._look(images[a:b], labels[a:b])
+            seen = self._look(images[a:b], labels[a:b])
             share = (b - a) / len(images)
-            part = share * cross_entropy
+            part = share * seen.cross_entropy
             total = total + part.detach()
-            for one, all_of_it, by_mean, by_variance in zip(found, whole, slopes[::2], slopes[1::2], strict=True):
-                spread = one.variance + (one.mean - all_of_it.mean.detach()).square()
-                part = part + share * ((by_mean * one.mean).sum() + (by_variance * spread).sum())
+            for place, (one, all_of_it) in enumerate(zip(seen.moments, whole, strict=True)):
+                by_mean, by_variance = slopes[2 * place : 2 * place + 2]
+                if self.params.class_statistics_apart:
+                    part = part + (by_mean[a:b] * one.mean).sum() + (by_variance[a:b] * one.variance).sum()
+                else:
+                    spread = one.variance + (one.mean - all_of_it.mean.detach()).square()
+                    part = part + share * ((by_mean * one.mean).sum() + (by_variance * spread).sum())
+            if seen.features is not None:
+                part = part + (slopes[-1][a:b] * seen.features).sum()
             (weight * part).backward()
         return total
 
-    def _look(self, images: Tensor, labels: Tensor) -> tuple[list[Moments], Tensor]:
-        with self.inputs.seen() as found:
+    def _look(self, images: Tensor, labels: Tensor) -> Seen:
+        p = self.params
+        watch: AbstractContextManager[list[Tensor]]
+        watch = penultimate_seen(self.network) if p.barycentre_weight else nullcontext([])
+        with self.inputs.seen(p.class_statistics_apart) as found, watch as features:
             logits = self.network(self.teacher.normalise(images))
-        return found, F.cross_entropy(logits, labels)
+        return Seen(found, features[-1] if features else None, F.cross_entropy(logits, labels))
+
+    def _put_together(self, parts: list[list[Moments]], counts: list[int]) -> list[Moments]:
+        if not self.params.class_statistics_apart:
+            return merged(parts, counts)
+        return [Moments(*(torch.cat(rows) for rows in zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
 
     def _matching(self, found: list[Moments], labels: Tensor) -> Tensor:
-        p, now = self.params, self.running.update(found)
+        p = self.params
         weights, share = (p.first_layer_weight, p.variance_weight), p.class_statistics_share
+        if p.class_statistics_apart:
+            classes, place = labels.unique(return_inverse=True)
+            groups = F.one_hot(place, len(classes)).T.to(found[0].mean)
+            ours, theirs = [by_group(one, groups) for one in found], self.targets.of_each(classes)
+            now = [Moments(*(row[0] for row in by_group(one, torch.ones_like(groups[:1])))) for one in found]
+        else:
+            now = self.running.update(found)
+            ours, theirs = now, self.targets.of(labels)
         apart = torch.zeros((), device=labels.device)
         if share < 1:
             apart = apart + (1 - share) * self.inputs.distance(now, self.targets.whole, *weights)
         if share > 0:
-            apart = apart + share * self.inputs.distance(now, self.targets.of(labels), *weights)
+            apart = apart + share * self.inputs.distance(ours, theirs, *weights)
         return p.statistics_weight * apart
+
+    def _off(self, features: Tensor | None, points: Tensor | None) -> Tensor | float:
+        """The Frobenius norm of what features are off their points, weighted."""
+        if features is None:
+            return 0.0
+        assert points is not None, "the loop gives points wherever a method weighs them"
+        return self.params.barycentre_weight * torch.linalg.vector_norm(features - points)
 
 
 def spans(count: int, block: int) -> list[tuple[int, int]]:

@@ -64,10 +64,11 @@ class InversionParams(ObserverParams):
         ),
     ] = "noise"
     order: Annotated[
-        Literal["across", "within", "class"],
+        Literal["across", "within", "classes", "class"],
         Field(
             description="Images that are optimised together: one of each class, round after round; all of a class, "
-            "then the next class; or those of one class alone."
+            "then the next class, cut wherever a batch is full; the same without a cut, as many whole classes as fit "
+            "(WMDD); or those of one class alone."
         ),
     ] = "across"
     batch: Annotated[
@@ -140,6 +141,31 @@ class InversionParams(ObserverParams):
             lt=1,
             description="Share of each further real image in the statistics of its class, a running mean in random "
             "order (LPLD: 0.1); 0: all count alike.",
+        ),
+    ] = 0.0
+    class_statistics_apart: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda value: not value,  # cells from before this parameter and the next two keep their ids
+            description="Compare the images of each class in a batch with the statistics of the class, those of all "
+            "its real images together, and average over the classes (WMDD); false: the batch as one with the mean over "
+            "its classes.",
+        ),
+    ] = False
+    class_statistics_view: Annotated[
+        Literal["crops", "whole"],
+        Field(
+            exclude_if=lambda value: value == "crops",
+            description="How the pass over real images sees them: one random crop of each, or each as it is (WMDD).",
+        ),
+    ] = "crops"
+    barycentre_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            exclude_if=lambda value: value == 0,
+            description="Weight of the distance (Frobenius norm, of the batch) between the features of its images and "
+            "points of their classes' Wasserstein barycentres, beside cross-entropy (WMDD: 1).",
         ),
     ] = 0.0
     densification_weight: Annotated[
@@ -215,6 +241,17 @@ class InversionParams(ObserverParams):
             raise ValueError(f"{bare[0]} has no BatchNorm to match; set convolution_statistics=true, or leave it out")
         if self.class_statistics_momentum and not self.class_statistics_share:
             raise ValueError("class_statistics_momentum is for statistics of classes; set class_statistics_share too")
+        if self.class_statistics_apart and not self.class_statistics_share:
+            raise ValueError("class_statistics_apart is for statistics of classes; set class_statistics_share too")
+        if self.class_statistics_apart and (self.class_statistics_momentum or self.statistics_momentum):
+            raise ValueError(
+                "class_statistics_apart compares each class with all its real images; leave class_statistics_momentum "
+                "and statistics_momentum at 0"
+            )
+        if self.class_statistics_view != "crops" and not self.looks_at_real_statistics:
+            raise ValueError("class_statistics_view is of a pass over real images; set class_statistics_share too")
+        if self.barycentre_weight and len(self.teachers) > 1:
+            raise ValueError("barycentre_weight is for the features of a single teacher; name one in network")
         if self.stage_scale < 1 and self.convolution_statistics:
             raise ValueError(
                 "convolution_statistics are of the run's side, and stage_scale below 1 changes the side; leave it at 1"

@@ -99,11 +99,12 @@ class LayerInputs:
     def distance(
         self, found: Sequence[Moments], wanted: Sequence[Moments], first_weight: float, variance_weight: float
     ) -> Tensor:
-        """d above, w = `first_weight` for the first layer, else 1, and a = `variance_weight`."""
+        """d above, w = `first_weight` for the first layer, else 1, and a = `variance_weight`; of moments of groups, one
+        a row, the mean over the groups."""
         total = torch.zeros((), device=found[0].mean.device)
         for place, (one, other) in enumerate(zip(found, wanted, strict=True)):
-            apart = variance_weight * torch.linalg.vector_norm(one.variance - other.variance)
-            apart = apart + torch.linalg.vector_norm(one.mean - other.mean)
+            apart = variance_weight * torch.linalg.vector_norm(one.variance - other.variance, dim=-1).mean()
+            apart = apart + torch.linalg.vector_norm(one.mean - other.mean, dim=-1).mean()
             total = total + (first_weight if place < self.of_first_layer else 1.0) * apart
         return total
 
@@ -154,6 +155,17 @@ def _enlarging(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def _over(x: Tensor, dimensions: tuple[int, ...]) -> Moments:
     mean = x.mean(dimensions, keepdim=True)
     return Moments(mean.squeeze(dimensions), (x - mean).square().mean(dimensions))
+
+
+def by_group(apart: Moments, groups: Tensor) -> Moments:
+    """The moments of each group's images together, (G, ·), from those of each image, (B, ·).
+
+    Args:
+        groups: (G, B), 1 where an image is in a group, which has one or more, and 0 elsewhere.
+    """
+    share = groups / groups.sum(1, keepdim=True)
+    mean = share @ apart.mean
+    return Moments(mean, share @ (apart.variance + (apart.mean - groups.T @ mean).square()))
 
 
 def merged(parts: Sequence[Sequence[Moments]], counts: Sequence[int]) -> list[Moments]:

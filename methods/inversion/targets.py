@@ -1,9 +1,9 @@
 """What a batch's statistics are compared with: BatchNorm's running statistics, or those of the real images.
 
 The second come from one pass of the trained teacher over all training images, each seen as one random crop (G-VBSM,
-EDC). Of all images: their mean and biased variance as of one great batch. Of a class: the mean, over its images, of the
-means and variances within each (EDC), or a running mean of them in random order (LPLD). No program's way to add up its
-batches is followed, so that the batch size changes no target.
+EDC) or as it is (WMDD). Of all images: their mean and biased variance as of one great batch. Of a class: the mean, over
+its images, of the means and variances within each (EDC), a running mean of them in random order (LPLD), or as of one
+great batch (WMDD). No program's way to add up its batches is followed, so that the batch size changes no target.
 
 Legend: K classes, B images, D numbers: the channels and blocks of all statistics, one after another.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddbench.methods.base import DistillTask
 from ddbench.methods.inversion import view
+from ddbench.methods.inversion.barycentre import barycentres
 from ddbench.methods.inversion.params import InversionParams
 from ddbench.methods.inversion.statistics import LayerInputs, Moments
 from ddbench.methods.normalisation import unit_range
@@ -36,10 +37,16 @@ class Targets:
     """Of all real images."""
     by_class: Sequence[Moments] = ()
     """Of each class, one a row: (K, ·); empty where no class's are asked for."""
+    points: Tensor | None = None
+    """(K, images of a class, features) where the features of images are to lie; None where nowhere in particular."""
 
     def of(self, labels: Tensor) -> list[Moments]:
         """The mean, over labels (B,), of their classes' moments."""
         return [Moments(one.mean[labels].mean(0), one.variance[labels].mean(0)) for one in self.by_class]
+
+    def of_each(self, classes: Tensor) -> list[Moments]:
+        """The moments of each of these classes, (G, ·)."""
+        return [Moments(one.mean[classes], one.variance[classes]) for one in self.by_class]
 
 
 def load_targets(task: DistillTask, params: InversionParams, teacher: Observer, name: str) -> Targets:
@@ -55,8 +62,9 @@ def load_targets(task: DistillTask, params: InversionParams, teacher: Observer, 
     """
     inputs = LayerInputs(teacher.network(), name, params.convolution_statistics)
     kept = inputs.kept()
+    points = barycentres(task, teacher) if params.barycentre_weight else None
     if not params.looks_at_real_statistics:
-        return Targets([one for one in kept if one is not None])
+        return Targets([one for one in kept if one is not None], points=points)
     found = [_of_class(task, params, teacher, inputs, c) for c in range(len(task.class_ids))]
     lengths = found[0]["lengths"].tolist()
 
@@ -67,9 +75,9 @@ def load_targets(task: DistillTask, params: InversionParams, teacher: Observer, 
     passed = [Moments(*both) for both in zip(*_of_all(task, found, lengths), strict=True)]
     whole = [own or seen for own, seen in zip(kept, passed, strict=True)]
     if not params.class_statistics_share:
-        return Targets(whole)
-    by_class = [Moments(*both) for both in zip(parted("class_mean"), parted("class_variance"), strict=True)]
-    return Targets(whole, by_class)
+        return Targets(whole, points=points)
+    names = ("mean", "variance") if params.class_statistics_apart else ("class_mean", "class_variance")
+    return Targets(whole, [Moments(*both) for both in zip(*map(parted, names), strict=True)], points)
 
 
 def _of_all(
@@ -121,7 +129,9 @@ def _of_class(
         "device": task.device.type,
         "seed": task.seed,
         "crop_scale": CROP_SCALE,
-        **params.model_dump(include={"flip", "convolution_statistics", "class_statistics_momentum"}),
+        **params.model_dump(
+            include={"flip", "convolution_statistics", "class_statistics_momentum", "class_statistics_view"}
+        ),
     }
     return task.cache.arrays("statistics", key, make)
 
@@ -138,8 +148,10 @@ def _shares(task: DistillTask, momentum: float, class_id: str, count: int) -> np
 
 
 def _crops(task: DistillTask, params: InversionParams, indices: np.ndarray) -> Tensor:
-    """One random crop of each of these training images, at the run's side: (B, C, S, S) in [0, 1]."""
+    """One random crop of each of these training images, at the run's side, or all of it: (B, C, S, S) in [0, 1]."""
     images = unit_range(task.train.read(indices), task.device)
+    if params.class_statistics_view == "whole":
+        return images
     streams = [task.stream("inversion crops", task.train.names[i]) for i in indices]
     views = [view.draw(images.shape[-1], CROP_SCALE, 0, params.flip, stream) for stream in streams]
     return torch.cat([one.of(images[i : i + 1]) for i, one in enumerate(views)])

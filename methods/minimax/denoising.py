@@ -59,13 +59,16 @@ class DenoisingLoss:
             loss = loss + self._bound(v, x, x_t, x0.detach(), t)
         return Denoised(loss.mean(), x0)
 
+    def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Mean of q(x_{t-1}|x_t, x_0) at these clean latents, (B, C, h, w)."""
+        return self._at("mean_x0", t) * x0 + self._at("mean_z", t) * x_t
+
     def _bound(self, v: Tensor, x: Tensor, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """(B,) bits per number."""
         low, high = self._at("log_beta_tilde", t), self._at("log_beta", t)
         log_variance = low + (v + 1) / 2 * (high - low)
-        mean_x0 = self._at("mean_x0", t)
-        mean = mean_x0 * x0 + self._at("mean_z", t) * x_t
-        difference = mean_x0 * (x0 - x)
+        mean = self.posterior_mean(x0, x_t, t)
+        difference = self._at("mean_x0", t) * (x0 - x)
         kl = 0.5 * (log_variance - low - 1 + (low - log_variance).exp() + difference.square() / log_variance.exp())
         first = (t == 0).view(-1, 1, 1, 1)
         nats = torch.where(first, -discretised_log_likelihood(x, mean, log_variance), kl)

@@ -29,7 +29,7 @@ class Minimax(Method):
     cost_class = CostClass.FINE_TUNES
     needs_prior = True
     reads_latents = True
-    tuning = Tuning
+    tuning: ClassVar[type[Tuning]] = Tuning
     check_params: ClassVar = {"steps": 8, "tuning_steps": 4, "ema": 0.5}
     Params = MinimaxParams
 
@@ -51,7 +51,7 @@ class Minimax(Method):
         # Planning reads this file for its parameters; what needs torch and diffusers is imported when it runs.
         from ddbench.methods.minimax.tune import tuned_prior
 
-        recipe = Tuning.model_validate(self.params.model_dump(include=set(Tuning.model_fields)))
+        recipe = self.tuning.model_validate(self.params.model_dump(include=set(self.tuning.model_fields)))
         return tuned_prior(task, prior, recipe, classes)
 
     def prepare(self, task: DistillTask) -> None:

@@ -42,6 +42,15 @@ class Tuning(base.Params):
     diversity_weight: Annotated[
         float, Field(ge=0, description="λ_d, weight of the loss on the nearest earlier prediction of a class.")
     ] = 0.008
+    inversion_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            exclude_if=lambda value: value == 0,  # cells and tuned priors from before this parameter keep their ids
+            description="λ of IMS3's inversion matching, 1 - λ·(mean cosine of denoised and inverted latents); 0: "
+            "Minimax without it.",
+        ),
+    ] = 0.0
     memory: Annotated[int, Field(ge=1, description="Latents in each of a class's two memories.")] = 64
     label_dropout: Annotated[
         float, Field(ge=0, lt=1, description="Probability of training an image under the null label.")

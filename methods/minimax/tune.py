@@ -30,6 +30,7 @@ from ddbench.methods.diffusion.priors.training import add_noise, predict_noise
 from ddbench.methods.diffusion.schedule import alpha_bar
 from ddbench.methods.minimax.denoising import DenoisingLoss
 from ddbench.methods.minimax.difffit import DiffFit, folded
+from ddbench.methods.minimax.inversion import InversionMatching
 from ddbench.methods.minimax.memories import Memory, minimax_losses
 from ddbench.methods.minimax.params import Tuning, untunable
 
@@ -40,7 +41,8 @@ REPORT_STEPS = 25
 """Steps between two looks at the losses, so that a GPU is waited for rarely."""
 LOSSES = "losses"
 """Name in the artefact, beside the weights', of the losses: (steps, 3) denoising, representativeness, diversity, the
-last two unweighted."""
+last two unweighted; with inversion matching a fourth, the mean cosine."""
+NAMES = ("denoising", "representativeness", "diversity", "inversion")
 
 
 def tuned_prior(task: DistillTask, prior: Prior, recipe: Tuning, classes: Sequence[int] | None = None) -> Prior:
@@ -122,6 +124,7 @@ class _Tuner:
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.learning_rate, weight_decay=0)
         self.real, self.generated = Memory(recipe.memory), Memory(recipe.memory)
         self.denoising = DenoisingLoss(prior.metadata.schedule, prior.device)
+        self.matching = InversionMatching(prior.metadata.schedule, prior.device) if recipe.inversion_weight else None
         self.signal = alpha_bar(prior.metadata.schedule).to(prior.device)
         self.losses: list[list[float]] = []
         self._order = -1, torch.empty(0)
@@ -138,10 +141,10 @@ class _Tuner:
             if len(recent) == REPORT_STEPS or done % CHECKPOINT_STEPS == 0 or done == steps:
                 self.losses += self._looked_at(torch.stack(recent), first=done - len(recent))
                 recent = []
-                denoising, representativeness, diversity = self.losses[-1]
+                denoising, *others = self.losses[-1]
+                named = "".join(f", {name} {loss:.3f}" for name, loss in zip(NAMES[1:], others, strict=False))
                 self.task.progress(
-                    f"tuning the prior: step {done} of {steps}, losses: denoising {denoising:.4f}, "
-                    f"representativeness {representativeness:.3f}, diversity {diversity:.3f}"
+                    f"tuning the prior: step {done} of {steps}, losses: denoising {denoising:.4f}{named}"
                 )
             if done % CHECKPOINT_STEPS == 0 and done < steps:
                 self._save()
@@ -149,7 +152,7 @@ class _Tuner:
         return made | {LOSSES: np.array(self.losses, np.float32)}
 
     def _step(self, step: int) -> Tensor:
-        """One optimiser step; returns the three losses, (3,)."""
+        """One optimiser step; returns its losses, (3,) or (4,)."""
         draw = seeds.stream(self.seed, "minimax tuning", step)
         # The host draws while a GPU works on the steps before, and nothing here waits for it.
         x, classes = self._batch(step, draw)
@@ -159,9 +162,8 @@ class _Tuner:
         noise = send(torch.randn(x.shape, generator=draw), x.device)
         x_t = add_noise(x, noise, self.signal[t])
 
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
-            output = predict_noise(self.difffit.network, x_t, t, send(labels, x.device))
-        denoised = self.denoising(output.float(), x, x_t, noise, t)
+        output = self._output(x_t, t, labels)
+        denoised = self.denoising(output, x, x_t, noise, t)
         predicted, rows = denoised.x0.flatten(1), classes.tolist()
         representativeness, diversity = minimax_losses(predicted, rows, self.real, self.generated)
         self.real.push(rows, x.flatten(1))
@@ -172,11 +174,32 @@ class _Tuner:
             + self.recipe.representativeness_weight * representativeness
             + self.recipe.diversity_weight * diversity
         )
+        losses = [denoised.loss, representativeness, diversity]
+        if self.matching is not None:
+            inverted = self._inverted(x, t, classes, draw)
+            cosine = self.matching.cosine(self.denoising.posterior_mean(denoised.x0, x_t, t), inverted)
+            loss = loss + 1 - self.recipe.inversion_weight * cosine
+            losses.append(cosine)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.update_average(self.average, self.weights, None)
-        return torch.stack([denoised.loss, representativeness, diversity]).detach()
+        return torch.stack(losses).detach()
+
+    @torch.no_grad()
+    def _inverted(self, x: Tensor, t: Tensor, classes: Tensor, draw: torch.Generator) -> Tensor:
+        """Clean latents one step of DDIM inversion up, whose label is dropped by a draw of its own (as in IMS3's
+        program): (B, C, h, w)."""
+        assert self.matching is not None
+        dropped = torch.rand(len(classes), generator=draw) < self.recipe.label_dropout
+        labels = self.labels[classes].where(~dropped, self.prior.null_label)
+        epsilon = self._output(x, t, labels)[:, : x.shape[1]]
+        return self.matching.inverted(epsilon, x, t)
+
+    def _output(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """The network at (B, C, h, w) latents and their (B,) times, in float32."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
+            return predict_noise(self.difffit.network, x, t, send(labels, x.device)).float()
 
     def _batch(self, step: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) drawn from the autoencoder's posterior, and class indices (B,).
@@ -205,7 +228,7 @@ class _Tuner:
             if not np.isfinite(of_step).all():
                 raise RunError(
                     f"tuning the prior broke down: at step {step} of {self.recipe.tuning_steps} the losses are "
-                    f"{of_step} (denoising, representativeness, diversity). Lower learning_rate (now "
+                    f"{of_step} ({', '.join(NAMES[: len(of_step)])}). Lower learning_rate (now "
                     f"{self.recipe.learning_rate:g}), or use --precision fp32."
                 )
         return values

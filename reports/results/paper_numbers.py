@@ -29,7 +29,7 @@ STUDENTS = {f"{name}_bn": name for name in ("resnet18", "resnet50", "resnet101")
 METHODS_PRINTED = {
     "ManifoldGD": "manifoldgd", "SRe2L": "sre2l", "SRe2L++": "sre2l-pp", "CDA": "cda", "FADRM": "fadrm",
     "FADRM+": "fadrm-plus", "CV-DD": "cv-dd", "DELT": "delt", "DWA": "dwa", "G-VBSM": "g-vbsm", "EDC": "edc",
-    "WMDD": "wmdd",
+    "WMDD": "wmdd", "IMS3": "ims3",
 }  # fmt: skip
 """What rows without a method of ours call methods that came later -> their names here."""
 PROTOCOLS_OF = {

@@ -111,6 +111,19 @@ def test_the_two_weights_count(tuned: Callable[..., Arrays]) -> None:
     )
 
 
+def test_inversion_matching_counts(tuned: Callable[..., Arrays]) -> None:
+    """Its gradient is small (the mean of the next step holds little of ε̂), so its weight is a huge one here."""
+    plain, matched = (tuned(inversion_weight=weight, learning_rate=0.02, ema=0) for weight in (1e-9, 1e9))
+    assert matched[LOSSES].shape == (6, 4)
+    np.testing.assert_array_equal(plain[LOSSES][0], matched[LOSSES][0])
+    assert farthest(plain, matched) > 0.01
+
+
+def test_inversion_matching_leaves_the_other_draws_as_they_are(tuned: Callable[..., Arrays]) -> None:
+    plain, matched = tuned()[LOSSES], tuned(inversion_weight=1e-12)[LOSSES]
+    np.testing.assert_allclose(matched[:, :3], plain, rtol=1e-4, atol=1e-5)
+
+
 def test_one_seed_one_result(tuned: Callable[..., Arrays]) -> None:
     one = tuned()
     with torch.random.fork_rng(devices=[]):
