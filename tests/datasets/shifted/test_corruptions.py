@@ -14,7 +14,7 @@ from ddbench.datasets.shifted import corruptions
 from ddbench.datasets.shifted.catalogue import ALL_CORRUPTIONS
 from ddbench.datasets.shifted.pixels import corrupted
 
-package = pytest.importorskip("imagecorruptions", reason="the extra `robust` is not installed")
+package = pytest.importorskip("imagecorruptions", reason="no working extra `robust`", exc_type=ImportError)
 SIDE = corruptions.IMAGE_SIZE
 
 
