@@ -112,6 +112,18 @@ ENTRIES: list[Entry] = [
         "guidance to modes of a bisecting tree, and along the normal of the data near them (CVPR 2026)",
         ("main", "training-free"),
     ),
+    Entry(
+        "coda",
+        "ddbench.methods.coda.method:CoDA",
+        "a text-to-image prior pulled towards representatives of each class, its real images' densest places",
+        ("main", "training-free"),
+    ),
+    Entry(
+        "coda-real",
+        "ddbench.methods.coda.method:Representatives",
+        "CoDA's representatives themselves, real images: what its released script trains on",
+        ("ablation", "training-free"),
+    ),
     _variant("mgd3-no-stop", "mode guidance to the end (Table 5)", of="mgd3", stop_step=0),
     _variant("mgd3-nearest", "the real images nearest to the centroids as modes (Table 7)", of="mgd3", modes="nearest"),
     _variant("mgd3-random", "random real images as modes (Table 7)", of="mgd3", modes="random"),
@@ -413,7 +425,6 @@ _NO_PROGRAM = "it is not built, and this project knows of no released program"
 UNAVAILABLE = {
     "adaptivesampling": _NO_PROGRAM,
     "cim": "it matches features of crops of real images; its set is a float tensor, as 8-bit images another set",
-    "coda": "its prior is here (sdxl); its clusters (UMAP, HDBSCAN) and its pull on the predicted image are not built",
     "cudd": f"{_INVERTS} an adversarial one against students of the images made before",
     "dap": "no released program is known (arXiv 2510.17421)",
     "ddoq": "it is not built (arXiv 2501.07681)",

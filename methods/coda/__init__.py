@@ -1,0 +1,1 @@
+"""CoDA: representative real images of a class, towards which a text-to-image prior is pulled."""
