@@ -95,6 +95,7 @@ class CoDA(Representatives):
                 steps=p.steps,
                 cfg_scale=p.cfg_scale,
                 guidance_scale=p.guidance_scale,
+                guided_from=p.guided_from,
                 guided_share=p.guided_share,
                 on_step=batch.on_step,
             )

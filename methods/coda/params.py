@@ -83,10 +83,17 @@ class CoDAParams(RepresentativeParams):
         Field(
             ge=0,
             description="γ: the class's predicted clean latent is moved by the share γ·σ of its way to the "
-            "representative, before classifier-free guidance multiplies that by cfg_scale. σ = √((1-ᾱ)/ᾱ) is 14.6 at "
-            "first for Stable Diffusion, and 157 for a DiT. 0: no pull.",
+            "representative, before classifier-free guidance multiplies that by cfg_scale. 0: no pull.",
         ),
     ] = 0.05
+    guided_from: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="σ = √((1-ᾱ)/ᾱ) above which nothing is pulled. CoDA's prior begins at 14.6, so the default "
+            "leaves it as published; a DiT begins at 157, where γ·σ·cfg_scale is 39 times the way.",
+        ),
+    ] = 15.0
     guided_share: Annotated[
         float,
         Field(

@@ -31,6 +31,7 @@ def sample_pulled(
     steps: int,
     cfg_scale: float,
     guidance_scale: float,
+    guided_from: float,
     guided_share: float,
     on_step: Callable[[Step, Tensor], None] = lambda step, z: None,
 ) -> SampleOutcome:
@@ -42,6 +43,7 @@ def sample_pulled(
         targets: r, (B, C, h, w) on the prior's device.
         steps: S.
         guidance_scale: γ.
+        guided_from: the σ above which nothing is pulled.
 
     Raises:
         UsageError: a class that the prior does not know.
@@ -56,8 +58,9 @@ def sample_pulled(
     for n, t in enumerate(timesteps):
         both, _ = prior.predict(z.repeat_interleave(2, 0), t, pair.flatten(0, 1))
         of_class, of_none = both[0::2], both[1::2]
-        if t > alone_from:
-            alpha_bar, sigma = float(scheduler.alphas_cumprod[t]), float(scheduler.sigmas[n])
+        sigma = float(scheduler.sigmas[n])
+        if t > alone_from and sigma <= guided_from:
+            alpha_bar = float(scheduler.alphas_cumprod[t])
             of_class = pull(of_class, z, targets, alpha_bar=alpha_bar, share=guidance_scale * sigma)
         epsilon = of_none + cfg_scale * (of_class - of_none)
         z = scheduler.step(epsilon, scheduler.timesteps[n], z, return_dict=False)[0]

@@ -21,6 +21,8 @@ CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-sh
 CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
 """How collages are cropped elsewhere; for all others the form for whole images is offered."""
 CROPS = "soft-rded-half"
+TEXT_TO_IMAGE = {"(SDXL)": "sdxl", "(SD)": "sd-1.5"}
+"""What printed names say of the prior -> its name here."""
 
 
 class FieldCell(Record):
@@ -165,6 +167,11 @@ def _of_unknown(printed_as: str) -> str:
     near = [name for name in METHODS.unavailable if printed_as.lower().startswith(name)]
     if near:
         return f"{max(near, key=len)}: {METHODS.unavailable[max(near, key=len)]}"
+    for mark, prior in TEXT_TO_IMAGE.items():
+        if mark in printed_as:
+            return (
+                f"made on a text-to-image prior (--prior {prior}); by their priors published numbers are not told apart"
+            )
     return "the setting of this row has no name here"
 
 
