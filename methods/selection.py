@@ -15,6 +15,15 @@ ROUND_IMAGES = 256
 """Images read and committed at once; it bounds memory and changes no image."""
 
 
+def kept_images(task: DistillTask, class_index: int, chosen: np.ndarray) -> Iterator[list[DistilledImage]]:
+    """The training images at the indices `chosen` as a class's set, but those that are done."""
+    missing = [index for index in range(len(chosen)) if (class_index, index) not in task.done]
+    for start in range(0, len(missing), ROUND_IMAGES):
+        block = missing[start : start + ROUND_IMAGES]
+        images = task.train.read(chosen[block])
+        yield [DistilledImage(class_index, i, pixels) for i, pixels in zip(block, images, strict=True)]
+
+
 class Selection(Method):
     """Keeps some training images of each class, as they are read."""
 
@@ -31,12 +40,7 @@ class Selection(Method):
         if task.ipc is not None:
             check_enough_images(task, task.ipc, f"the {task.ipc} asked for")
         for class_index in task.class_indices:
-            chosen = self.choose(task, class_index)
-            missing = [index for index in range(len(chosen)) if (class_index, index) not in task.done]
-            for start in range(0, len(missing), ROUND_IMAGES):
-                block = missing[start : start + ROUND_IMAGES]
-                images = task.train.read(chosen[block])
-                yield [DistilledImage(class_index, i, pixels) for i, pixels in zip(block, images, strict=True)]
+            yield from kept_images(task, class_index, self.choose(task, class_index))
 
 
 class RandomSelection(Selection):

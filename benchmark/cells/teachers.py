@@ -245,7 +245,9 @@ def _take_over_torchvisions(source: Path, resnet18: str) -> bool:
         content = file.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
         if not sha256.startswith(pinned[file.name]):
-            raise UsageError(f"{file} is not torchvision's: expected SHA-256 {pinned[file.name]}, found {sha256}")
+            raise UsageError(
+                f"{file} is not torchvision's: expected SHA-256 {pinned[file.name]}, found {sha256}. Get it anew."
+            )
         own = own_torchvision_file(file.name)
         own.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(own, content)

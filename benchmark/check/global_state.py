@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddbench.benchmark.core.seeds import global_generators_kept
+
 
 @dataclass(frozen=True)
 class GlobalState:
@@ -44,15 +46,13 @@ class GlobalState:
     def kept(cls) -> Iterator[None]:
         """Put everything back after the block, whatever it did."""
         before = cls.now()
-        numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is kept
         torch_state = torch.get_rng_state()
         dtype = torch.get_default_dtype()
         try:
-            yield
+            with global_generators_kept():
+                yield
         finally:
             torch.set_rng_state(torch_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002 - … and put back
-            random.setstate(before.python_random)
             torch.set_grad_enabled(before.gradients)
             torch.set_default_dtype(dtype)
             torch.set_num_threads(before.threads)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -36,3 +39,18 @@ def stream(seed: int, purpose: str, *key: Key) -> torch.Generator:
 def sklearn_seed(seed: int, purpose: str, *key: Key) -> int:
     """The named stream's seed cut to the 32 bits that NumPy's and scikit-learn's `random_state` take."""
     return stream_seed(seed, purpose, *key) & 0xFFFF_FFFF
+
+
+@contextmanager
+def global_generators_kept() -> Iterator[None]:
+    """The global generators of `random` and NumPy, put back after the block: for libraries that draw from no others,
+    which are seeded from a named stream inside it."""
+    import numpy as np
+
+    python: Any = random.getstate()
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is kept
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002 - … and put back

@@ -336,13 +336,6 @@ class Plain(Augmentation):
         return self.normalise(images)
 
 
-def images_lie_on(protocol: base.Protocol, device: torch.device) -> torch.device:
-    """Where a protocol's training images are augmented, for students on `device` (`Augmentation.on_host`)."""
-    settings = protocol.augmentation
-    on_host = isinstance(settings, base.Crop) and settings.rand_augment is not None
-    return torch.device("cpu") if on_host else device
-
-
 def make(settings: base.Augmentation | None, normalise: Normalise, batch_size: int = 1) -> Augmentation:
     """The augmentation that `settings` describe; None: normalisation alone.
 
@@ -369,7 +362,8 @@ def normalise_of(protocol: base.Protocol, device: torch.device, dataset: str | N
         ValueError: a whitening where none belongs, or none.
     """
     if (protocol.whitening is None) != (zca is None):
-        raise ValueError(f"protocol {protocol.label}: a whitening was given, or was not")
+        wanted = "None" if protocol.whitening is None else "the whitening of the dataset's training images"
+        raise ValueError(f"protocol {protocol.label}: a whitening was given, or was not; expected as zca: {wanted}")
     return Normalise(*protocol.normalisation(dataset), device) if zca is None else Whiten(zca, device)
 
 

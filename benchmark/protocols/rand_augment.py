@@ -9,9 +9,6 @@ Shapes: n images of an epoch, B of a batch, S the side in pixels.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.core.seeds import global_generators_kept
 from ddbench.benchmark.protocols import base
 
 BITS = 24
@@ -49,7 +47,7 @@ class RandAugment:
                 "which is another set, or choose another protocol"
             )
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-        with _global_generators_put_back():
+        with global_generators_kept():
             made = [self._one(*each) for each in zip(pixels, seeds.long().tolist(), strict=True)]
         return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
 
@@ -57,14 +55,3 @@ class RandAugment:
         random.seed(seed[0] << BITS | seed[1])
         np.random.seed(seed)  # noqa: NPY002 - what timm draws from
         return np.asarray(self._transform(Image.fromarray(pixels)))
-
-
-@contextmanager
-def _global_generators_put_back() -> Iterator[None]:
-    python: Any = random.getstate()
-    legacy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what is kept
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002 - … and put back

@@ -155,12 +155,14 @@ def train_student(
         OSError: a checkpoint that cannot be written.
     """
     device = torch.device(device)
-    train = _on(augmentation.images_lie_on(protocol, device), _checked(train_images, "training"), stream=stream)
+    batch_size = protocol.batch_size_for(num_classes, ipc, student)
+    augment = augmentation.build(protocol, device, dataset, batch_size, zca)
+    host_or_device = torch.device("cpu") if augment.on_host else device
+    train = _on(host_or_device, _checked(train_images, "training"), stream=stream)
     test = _on(device, _checked(test_images, "test"))
     _check(protocol, train, train_labels, test, test_labels, num_classes)
     protocol.check_student(student, train.image_size)
     epochs = protocol.epochs_for(ipc, num_classes)
-    batch_size = protocol.batch_size_for(num_classes, ipc, student)
     recipe = protocol.optimiser_for(num_classes, student)
 
     init = seeds.stream(seed, "student-init")
@@ -173,7 +175,6 @@ def train_student(
     passes = Passes(protocol, len(train), epochs, batch_size, initial, schedule, partial(seeds.stream, seed))
     looks = set(protocol.look_epochs(epochs, full=ipc is None))
     labels = _targets(protocol, train_labels, soft_labels).to(device)
-    augment = augmentation.build(protocol, device, dataset, batch_size, zca)
     normalise = augmentation.normalise_of(protocol, device, dataset, zca)
     batches = passes.batches(network)
     loss_of = _loss(protocol, teacher)

@@ -10,8 +10,7 @@ never draws the last.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -82,7 +81,8 @@ def corrupt(image: np.ndarray, corruption: str, severity: int, name: str) -> np.
     package = _package()
     seed = seeds.sklearn_seed(SEED, "imagenet-c", corruption, severity, name)
     own = {"seed": seed} if corruption in OWN_SEED else {}
-    with _global_generator(seed):
+    with seeds.global_generators_kept():
+        np.random.seed(seed)  # noqa: NPY002 - what the package draws from
         made = package.corrupt(image, severity=severity, corruption_name=corruption, **own)
     file = io.BytesIO()
     Image.fromarray(made).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
@@ -99,17 +99,6 @@ def corrupt_all(
         for image, name in zip(images, names, strict=True)
     ]
     return np.stack(made)
-
-
-@contextmanager
-def _global_generator(seed: int) -> Iterator[None]:
-    """NumPy's global generator at the start of a stream, and afterwards as it was."""
-    before: Any = np.random.get_state()  # noqa: NPY002 - the one that the package draws from
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
 
 
 def _package() -> Any:

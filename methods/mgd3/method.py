@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 from ddbench.methods.enough_images import check_enough_images
 from ddbench.methods.mgd3.params import MGD3Params, ModeGuidedParams
+from ddbench.methods.selection import kept_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,4 @@ class ModesAlone(Method):
 
     def distill(self, task: DistillTask) -> Iterator[list[DistilledImage]]:
         for c in task.class_indices:
-            missing = [j for j in range(len(self._chosen[c])) if (c, j) not in task.done]
-            if missing:
-                pixels = task.train.read(task.train.of_class(c)[self._chosen[c][missing]])
-                yield [DistilledImage(c, j, image) for j, image in zip(missing, pixels, strict=True)]
+            yield from kept_images(task, c, task.train.of_class(c)[self._chosen[c]])

@@ -145,13 +145,14 @@ def test_the_engine_distills_without_showing_a_test_image(
     from ddbench.benchmark.core.store import CellPlan, Store
     from ddbench.datasets.image_sets import read_set
 
+    params = judged(name).report.params  # before tasks are counted: judging makes some
     tasks: list[DistillTask] = []
     monkeypatch.setattr(engine, "DistillTask", lambda **given: tasks.append(DistillTask(**given)) or tasks[-1])
     entry, split = METHODS.entry(name), planted.split
     if entry.prior_tuned_by is not None:
         quick = dataclasses.replace(entry, prior_tuned_by=small_tuner(entry.prior_tuned_by))
         monkeypatch.setitem(METHODS.entries(), name, quick)
-    options = {"methods": name + brackets(judged(name).report.params), "datasets": "digits", "ipc": "1", "seeds": "0"}
+    options = {"methods": name + brackets(params), "datasets": "digits", "ipc": "1", "seeds": "0"}
     planted.canary.reads.clear()
     with planted.as_digits():
         plan, _, _ = plan_run(run_spec({}, {**options, "device": "cpu"}), students=False)

@@ -42,7 +42,7 @@ def pictures(n: int, side: int = 24) -> Tensor:
 
 def by_hand(image: Tensor, seed: list[int], transform: Any) -> Tensor:
     random.seed(seed[0] * 2**24 + seed[1])
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002 - what timm draws from
     made = transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
     return torch.from_numpy(np.array(made)).permute(2, 0, 1)
 
@@ -65,7 +65,7 @@ def test_each_image_is_what_timm_makes_of_it() -> None:
     drawn = ours.draw(60, torch.Generator().manual_seed(3))
     made = ours(images, drawn)
     theirs = rand_augment_transform("rand-m6-n2-mstd1.0", {"translate_const": 117, "img_mean": (124, 116, 104)})
-    with kept_generators():
+    with seeds.global_generators_kept():
         expected = torch.stack([by_hand(*each, theirs) for each in zip(images, drawn.tolist(), strict=True)])
     assert torch.equal(made, expected)
     changed = (made != images).flatten(1).any(1).float().mean()
@@ -75,14 +75,14 @@ def test_each_image_is_what_timm_makes_of_it() -> None:
 
 def test_its_draws_are_of_the_image_and_leave_no_trace() -> None:
     ours, images = RandAugment(SETTINGS), pictures(1).expand(40, -1, -1, -1)
-    before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+    before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002 - what may leave no trace
     made = ours(images, ours.draw(40, torch.Generator().manual_seed(0)))
-    assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
+    assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002 - as above
     assert len(made.unique(dim=0)) > 20, "every image has a seed of its own"
     ours._transform = broken
     with pytest.raises(ZeroDivisionError):
         ours(images, torch.zeros(40, 2))
-    assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
+    assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002 - as above
     with pytest.raises(UsageError, match=r"works on 8-bit images, and those of this set are torch\.float32"):
         ours(images.float(), torch.zeros(40, 2))
 
@@ -143,15 +143,6 @@ def test_two_of_fifteen_operations_are_drawn() -> None:
 # Training
 
 
-class kept_generators:  # noqa: N801 - a context
-    def __enter__(self) -> None:
-        self.before: Any = random.getstate(), np.random.get_state()  # noqa: NPY002
-
-    def __exit__(self, *error: object) -> None:
-        random.setstate(self.before[0])
-        np.random.set_state(self.before[1])  # noqa: NPY002
-
-
 def sets() -> tuple[np.ndarray, np.ndarray]:
     return pictures(20, 16).permute(0, 2, 3, 1).contiguous().numpy(), np.arange(20) % 10
 
@@ -194,7 +185,7 @@ def test_a_training_equals_a_plain_loop() -> None:
             seen = []
             for index, row in zip(batch.tolist(), rows[start : start + 8], strict=True):
                 image = torch.from_numpy(images[index]).permute(2, 0, 1)
-                with kept_generators():
+                with seeds.global_generators_kept():
                     image = by_hand(image, row[7:].long().tolist(), transform)
                 top, left, height, width = row[:4].long().tolist()
                 image = F.resized_crop(image / 255, top, left, height, width, [16, 16], antialias=True)

@@ -30,10 +30,10 @@ def test_the_fifteen_are_the_packages() -> None:
 def test_neither_order_nor_the_global_generator_matters_and_it_stays_as_it_was() -> None:
     image = picture(0)
     np.random.seed(7)  # noqa: NPY002 - the generator in question
-    expected = np.random.random(3)  # noqa: NPY002
-    np.random.seed(7)  # noqa: NPY002
+    expected = np.random.random(3)  # noqa: NPY002 - the global generator is what is looked at
+    np.random.seed(7)  # noqa: NPY002 - as above
     first = {name: corruptions.corrupt(image, name, 3, "n0/a") for name in ALL_CORRUPTIONS}
-    assert np.array_equal(np.random.random(3), expected)  # noqa: NPY002
+    assert np.array_equal(np.random.random(3), expected)  # noqa: NPY002 - as above
     for name in reversed(ALL_CORRUPTIONS):
         assert np.array_equal(corruptions.corrupt(image, name, 3, "n0/a"), first[name]), name
         assert first[name].shape == (SIDE, SIDE, 3)
