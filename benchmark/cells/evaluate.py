@@ -272,7 +272,8 @@ def _room(
     # They label one after another, so what a step needs is what the largest needs: of their outputs none is large.
     teacher = nn.ModuleList(unused(member.network, None).eval() for member in members) if members else None
     shape = batch_size, channels, image_size, image_size
-    step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher)
+    averaged = protocol.weight_average is not None
+    step = memory.step_bytes(unused(spec.student, protocol.width), shape, teacher, running_mean=averaged)
     free_bytes, all_bytes = torch.cuda.mem_get_info(device)
     free_bytes = min(free_bytes, all_bytes // launch.cells_at_once)  # neighbours that begin now see it as free too
     room_for = partial(memory.resident, free_bytes, step, train.nbytes)

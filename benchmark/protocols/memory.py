@@ -21,15 +21,20 @@ STATES = 2
 
 
 def step_bytes(
-    student: nn.Module, shape: tuple[int, int, int, int], teacher: nn.Module | nn.ModuleList | None = None
+    student: nn.Module,
+    shape: tuple[int, int, int, int],
+    teacher: nn.Module | nn.ModuleList | None = None,
+    *,
+    running_mean: bool = False,
 ) -> int:
-    """The most bytes that a training step has allocated at any moment: weights, activations, gradients, the optimiser's
-    states, and the teacher's activations, of several the largest's. Counted on the meta device, where nothing is
-    computed.
+    """The most bytes that a training step has allocated at any moment: weights and their running mean, activations,
+    gradients, the optimiser's states, and the teacher's activations, of several the largest's. Counted on the meta
+    device, where nothing is computed.
 
     Args:
         student, teacher: copies on the meta device.
         shape: of a batch of images, (B, C, S, S).
+        running_mean: whether a mean of the student's weights is kept beside them (`Protocol.weight_average`).
     """
     student.zero_grad()
     images = torch.empty(shape, device="meta")
@@ -41,7 +46,7 @@ def step_bytes(
                     one(images)
         student.train()(images).sum().backward()
     batch = images.numel() * (1 + 4 + 4)  # raw, augmented, mixed
-    return int(KERNELS * allocated.peak) + (1 + STATES) * weights + batch
+    return int(KERNELS * allocated.peak) + (1 + running_mean + STATES) * weights + batch
 
 
 def resident(free_bytes: int, step_bytes: int, train_bytes: int, test_bytes: int) -> tuple[bool, bool]:

@@ -11,10 +11,16 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from ddbench.benchmark.cells.evaluate import _room
 from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.spec import DatasetSpec, EvaluateSpec, ForeignImages, ProtocolSpec
+from ddbench.benchmark.core.store import Launch
 from ddbench.benchmark.protocols import memory, networks
+from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.definitions.quick import PROTOCOL as QUICK
+from ddbench.benchmark.protocols.definitions.soft_edc import PROTOCOL as SOFT_EDC
 from ddbench.benchmark.protocols.memory import resident, step_bytes
+from ddbench.benchmark.protocols.soft.averaging import RunningMean
 from ddbench.benchmark.protocols.trainer import train_student
 
 GB = 10**9
@@ -78,6 +84,53 @@ def test_a_teacher_adds_what_it_holds_at_once() -> None:
     alone = step_bytes(small, shape)
     assert step_bytes(small, shape, teacher=small) == alone, "its activations are gone before the student's come"
     assert step_bytes(student("convnet3", 64).to("meta"), (1, 3, 64, 64), large) < step_bytes(large, (1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("teacher", [None, "convnet3"])
+def test_a_running_mean_adds_one_copy_of_the_weights(teacher: str | None) -> None:
+    width, classes, size = 128, 10, 32
+    convolutions = 9 * width * (3 + width + width) + 3 * width  # weights and biases of three blocks
+    norms, linear = 3 * 2 * width, (width * (size // 8) ** 2 + 1) * classes
+    labels = None if teacher is None else student(teacher, size).to("meta")
+    network, shape = student("convnet3", size, classes).to("meta"), (64, 3, size, size)
+    alone = step_bytes(network, shape, labels)
+    averaged = step_bytes(network, shape, labels, running_mean=True)
+    assert averaged - alone == 4 * (convolutions + norms + linear)
+
+
+def test_a_running_mean_is_what_the_count_says() -> None:
+    network = student("convnet3", 32)
+    alone, averaged = (step_bytes(copy.deepcopy(network).to("meta"), (8, 3, 32, 32), running_mean=m) for m in (0, 1))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = RunningMean(network, 0.99)
+        kept.after_step(1, 1)
+    events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    assert averaged - alone == sum(event.nbytes() for event in events if event.name() == "[memory]")
+
+
+@pytest.mark.parametrize(("protocol", "kept"), [(QUICK, 0), (SOFT_EDC, 1)])
+def test_a_cell_plans_for_the_running_mean_of_its_protocol(
+    protocol: Protocol, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, GB))
+    monkeypatch.setattr(Protocol, "teachers_for", lambda self, dataset, ipc: ())
+    spec = EvaluateSpec(
+        images=ForeignImages(image_set_sha256="ab" * 32),
+        dataset=DatasetSpec(name="digits", split="default", resolution=32),
+        ipc=10,
+        protocol=ProtocolSpec(name=protocol.name, version=protocol.version, overrides={}, hash=protocol.hash),
+        student="convnet3",
+        seed=0,
+        device_type="cuda",
+    )
+    train = np.zeros((100, 32, 32, 3), np.uint8)
+    _, _, step_mib = _room(protocol, spec, 10, Launch(label="x", device="cuda"), train)
+    batch = protocol.images_at_once(100, 10, 10, "convnet3")
+    network = networks.build("convnet3", 10, 32, 3, protocol.width, seeds.stream(0, "student"))
+    without = step_bytes(copy.deepcopy(network).to("meta"), (batch, 3, 32, 32))
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    assert step_mib is not None
+    assert step_mib * 2**20 == without + kept * weights
 
 
 def test_streamed_training_images_give_the_same_student() -> None:
