@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -230,7 +230,7 @@ class ShiftedRecord(Record):
     looks: list[ShiftedLook]
     n_images: int
     """Images of each condition."""
-    n_classes: int
+    n_classes: Annotated[int, Field(gt=0)]
     """The dataset's classes that the set has images of. The student chooses among these alone."""
     sha256: str
     """As in the cell's specification."""

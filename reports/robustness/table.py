@@ -186,8 +186,9 @@ def _by(part: int, sets: Sequence[Sequence[ShiftedRecord]]) -> dict[str, float]:
         of_set: dict[str, list[float]] = {}
         for record in records:
             for look in record.looks:
-                if look.condition:
-                    of_set.setdefault(printable(look.condition.split("/")[part]), []).append(look.accuracy)
+                corruption, _, severity = look.condition.partition("/")
+                if name := (corruption, severity)[part]:  # photographs have neither
+                    of_set.setdefault(printable(name), []).append(look.accuracy)
         for name, accuracies in of_set.items():
             means.setdefault(name, []).append(statistics.fmean(accuracies))
     return {name: statistics.fmean(accuracies) for name, accuracies in means.items()}

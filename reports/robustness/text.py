@@ -37,12 +37,12 @@ def print_terminal(report: RobustReport, console: Console, by: By | None = None)
     """
     for table in report.tables:
         console.print(Text(f"{table.title} · on {table.test_on}", style="bold"))
-        console.print(Text(_setting(table), style="dim"))
-        for columns in _parts(list(_columns(table, by)), console.width):
+        console.print(Text(setting(table), style="dim"))
+        for part in _parts(list(columns(table, by)), console.width):
             drawn = ruled()
-            for place, (header, _) in enumerate(columns):
-                drawn.add_column(header, justify="left" if place == 0 else "right", no_wrap=place > 0)
-            for cells in zip(*(column for _, column in columns), strict=True):
+            for place, (header, _) in enumerate(part):
+                drawn.add_column(Text(header), justify="left" if place == 0 else "right", no_wrap=place > 0)
+            for cells in zip(*(column for _, column in part), strict=True):
                 drawn.add_row(*map(Text, cells))
             print_table(drawn, console)
         console.print(Text(BY_LEGEND if by else LEGEND, style="dim"))
@@ -58,10 +58,10 @@ def print_terminal(report: RobustReport, console: Console, by: By | None = None)
 def markdown(report: RobustReport, by: By | None = None) -> str:
     blocks = []
     for table in report.tables:
-        columns = dict(_columns(table, by))
-        lines = [f"### {escaped(f'{table.title} · on {table.test_on}')}", "", escaped(_setting(table)), ""]
-        lines += [pipes(list(columns)), pipes([":--", *["--:"] * (len(columns) - 1)])]
-        lines += [pipes([escaped(cell) for cell in cells]) for cells in zip(*columns.values(), strict=True)]
+        headers, shown = zip(*columns(table, by), strict=True)
+        lines = [f"### {escaped(f'{table.title} · on {table.test_on}')}", "", escaped(setting(table)), ""]
+        lines += [pipes([escaped(header) for header in headers]), pipes([":--", *["--:"] * (len(headers) - 1)])]
+        lines += [pipes([escaped(cell) for cell in cells]) for cells in zip(*shown, strict=True)]
         lines += ["", escaped(BY_LEGEND if by else LEGEND), "", *(f"- {escaped(note)}" for note in table.notes)]
         blocks.append("\n".join(lines).rstrip())
     if not report.tables:
@@ -71,9 +71,9 @@ def markdown(report: RobustReport, by: By | None = None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _parts(columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
+def _parts(of: Sequence[Column], width: int) -> Iterator[list[Column]]:
     """The columns in as many tables as the width asks for, each with the methods' names."""
-    names, *others = columns
+    names, *others = of
     taken = [names]
     for column in others:
         if sum(map(_width, [*taken, column])) > width and len(taken) > 1:
@@ -88,7 +88,8 @@ def _width(column: Column) -> int:
     return max(map(cell_len, [header, *cells])) + len(BETWEEN)
 
 
-def _setting(table: RobustTable) -> str:
+def setting(table: RobustTable) -> str:
+    """What all rows of a table share, and what was looked at."""
     said = list(table.settings)
     if table.n_images is not None:
         of = f" under each of {table.n_conditions} conditions" if table.n_conditions > 1 else ""
@@ -98,7 +99,12 @@ def _setting(table: RobustTable) -> str:
     return " · ".join(said)
 
 
-def _columns(table: RobustTable, by: By | None) -> Iterator[Column]:
+def columns(table: RobustTable, by: By | None) -> Iterator[Column]:
+    """The table's columns as people see them, its rows' names first.
+
+    Args:
+        by: accuracy on each corruption or severity instead of the drop; no such column of a set of photographs.
+    """
     rows = table.rows
     yield "method", [" · ".join([row.method, *row.qualifiers]) for row in rows]
     yield "sets", [_sets(row) for row in rows]

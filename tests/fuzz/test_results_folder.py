@@ -16,6 +16,7 @@ from fuzzing import changed_bytes, changed_value, fuzzed, held
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from shifted_looks import foggy, look
 
 import ddbench
 from ddbench.benchmark.core.store import Launch, Store
@@ -30,6 +31,8 @@ from ddbench.reports.quality import text as quality_text
 from ddbench.reports.quality.records import read_quality
 from ddbench.reports.quality.sets import finished_sets
 from ddbench.reports.results import rows
+from ddbench.reports.robustness import table as robust_tables
+from ddbench.reports.robustness import text as robust_text
 from ddbench.reports.site.build import build_site
 from ddbench.reports.tables import leaderboard
 from ddbench.reports.tables.compare import compare_methods
@@ -44,6 +47,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Folder(tmp_path_factory.mktemp("fuzz") / "runs")
     for method, accuracy in (("dmgd", 60.0), ("random", 50.0)):
         folder.method(method, [[accuracy], [accuracy + 1]], prior="ab" * 32 if method == "dmgd" else None)
+    look(folder, "random", 2, 60, foggy(60, (50, 30), (40, 20)))
     folder.pictures()
     folder.distill(folder.distill_spec("random", seed=7), status="failed", reason="why")
     begun = folder.distill_spec("random", seed=8)
@@ -90,6 +94,13 @@ def _quality(out: Path, to: Path) -> str:
     return said.getvalue() + quality_text.markdown(report)
 
 
+def _robust(out: Path, to: Path) -> str:
+    report, console = robust_tables.build(rows.read(out)), Console(file=(said := io.StringIO()), width=200)
+    for by in (None, "corruption", "severity"):
+        robust_text.print_terminal(report, console, by)
+    return said.getvalue() + robust_text.markdown(report)
+
+
 def _frames(out: Path, to: Path) -> str:
     for frame in (ddbench.results(out), ddbench.sets(out)):
         frame.to_parquet(to / "frame.parquet")
@@ -121,8 +132,8 @@ def _site(out: Path, to: Path) -> str:
 
 READERS: dict[str, Callable[[Path, Path], str]] = {
     "leaderboard": _leaderboard, "status": _status, "compare": _compare, "mean rank": _mean_rank,
-    "quality": _quality, "tables for Python": _frames, "bundle": _bundle, "verify-results": _proof, "run": _run,
-    "site": _site,
+    "quality": _quality, "robust": _robust, "tables for Python": _frames, "bundle": _bundle, "verify-results": _proof,
+    "run": _run, "site": _site,
 }  # fmt: skip
 OF_TRUE_RESULTS = ("bundle", "verify-results", "run")
 OFTEN = [name for name in READERS if name != "site"] * 8 + ["site"]

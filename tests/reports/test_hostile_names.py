@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shifted_looks import look, record
 
 from ddbench.benchmark.commands import cli
-from ddbench.benchmark.core.spec import ProtocolSpec
+from ddbench.benchmark.core.spec import ProtocolSpec, ShiftedSpec
 from ddbench.reports.results.rows import printable, read, shown
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r"
@@ -33,6 +34,9 @@ def runs(make_folder: Callable[..., Any], tmp_path: Path) -> Path:
             images = folder.distill(spec, method, guidance={NAME: [0.1]})
             evaluate = folder.evaluate_spec(spec, seed=1000 * seed, protocol=protocol, student=NAME)
             folder.student(evaluate, method, 40 + seed, images=images, made_by=spec)
+    strange = ShiftedSpec(name=NAME, corruptions=(NAME,), severities=(1,), sha256="0f" * 32)
+    seen = record(strange, 60, {f"{NAME.replace('/', '')}/{NAME}": 50}).model_copy(update={"made_by": {NAME: NAME}})
+    look(folder, NAME, 0, 60, {strange: seen}, prior="ab" * 32)
     failed = folder.distill_spec("random", seed=7)
     folder.distill(failed, f"failed{NAME}", status="failed", reason=f"reason{NAME}")
     folder.plan(f"planned{NAME}", folder.distill_spec("random", seed=9), 1, protocol=protocol, student=NAME)
@@ -57,6 +61,7 @@ def unprintable(text: str) -> set[str]:
     [
         "leaderboard", "leaderboard --format markdown", "leaderboard --format latex", "leaderboard --format latex-wide",
         "leaderboard --by cost", "leaderboard --by bytes --format markdown", "leaderboard --by cost --json",
+        "robust", "robust --by corruption --format markdown", "robust --by severity", "robust --json",
         "leaderboard --mean-rank", "leaderboard --best", "status", "status --cells", "quality", "figures --to figures",
         "compare FIRST SECOND", "compare FIRST SECOND --json", "compare nothing else",
         "report --to site", "verify-results", "leaderboard --json", "status --json", "leaderboard --dataset nothing",
@@ -84,7 +89,7 @@ def test_nothing_that_commands_print_has_escape_sequences(
 def test_no_cell_of_a_table_is_a_formula(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for words in ("leaderboard", "leaderboard --by cost", "quality"):
+    for words in ("leaderboard", "leaderboard --by cost", "quality", "robust"):
         monkeypatch.setattr("sys.argv", ["bench", *words.split(), "--format", "csv", "--runs", str(runs)])
         with pytest.raises(SystemExit):
             cli.main()

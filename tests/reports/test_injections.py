@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
+from shifted_looks import look, record
 
 from ddbench.benchmark.core.result import MemberRecord, SetSource, SoftLabelsRecord, TeacherRecord
-from ddbench.benchmark.core.spec import ProtocolSpec
+from ddbench.benchmark.core.spec import ProtocolSpec, ShiftedSpec
 from ddbench.reports.output import formats, latex, latex_wide
 from ddbench.reports.output.figures.draw import draw_all
 from ddbench.reports.output.set_card import set_card
@@ -24,6 +25,8 @@ from ddbench.reports.quality.records import read_quality
 from ddbench.reports.quality.sets import finished_sets
 from ddbench.reports.results import rows
 from ddbench.reports.results.rows import Results
+from ddbench.reports.robustness import table as robust_tables
+from ddbench.reports.robustness import text as robust_text
 from ddbench.reports.site.build import build_site
 from ddbench.reports.tables import leaderboard
 
@@ -53,6 +56,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder.student(folder.evaluate_spec("ef" * 32, protocol=protocol), f"foreign{MARKUP}", 60.0, images="ef" * 32)
     folder.distill(folder.distill_spec("random", seed=7), "f", status="failed", reason=MARKUP)
     folder.plan(f"planned{MARKUP}", folder.distill_spec("random", seed=9), 1, protocol=protocol)
+    strange = ShiftedSpec(name=MARKUP, corruptions=(MARKUP,), severities=(1,), sha256="0f" * 32)
+    look(folder, f"a{MARKUP}", 2, 60, {strange: record(strange, 60, {f"{MARKUP}/1": 50})})
     folder.pictures()
     taught: dict[str, Any] = {"network": "x", "sha256": "0", "accuracy": 1.0, "accuracy_of": "x", "recipe": {"x": "x"}}
     optional = {
@@ -79,6 +84,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
                 changed.add(path)
         file.write_text(json.dumps(content))
     named = {"teacher.network", "teacher.members.0.network"}
+    named |= {"shifted.0.looks.0.condition", "shifted.0.made_by.imagecorruptions-imaug"}
     assert {"label", "dataset.name", "student", *named, "source.address", "prior.trained_on"} <= changed, changed
     (folder.out / "cells" / f"x{MARKUP.replace('/', '')}"[:200]).mkdir()
     return rows.read(folder.out)
@@ -151,7 +157,10 @@ def test_markdown(found: Results) -> None:
     students = [cell for cell in found.evaluates.values() if cell.student is not None]
     card = set_card("ab" * 32, distill, students, n_images=1, how=None)
     foreign = set_card("ab" * 32, None, students, n_images=1, how=None)
-    for text in (formats.markdown(leaderboard.build(found)), quality_text.markdown(quality), card, foreign):
+    robust = robust_tables.build(found)
+    assert robust.tables
+    fell = [robust_text.markdown(robust, by) for by in (None, "corruption", "severity")]
+    for text in (formats.markdown(leaderboard.build(found)), quality_text.markdown(quality), *fell, card, foreign):
         assert "zzz" in text
         assert acting(text) == []
         assert cells_of_rows(text) <= {0}

@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from shifted_looks import FOG, V2, foggy, look, record
 from typer.testing import CliRunner
 
 from ddbench.benchmark.commands.robust import robust_app
-from ddbench.benchmark.core.files import write_json
-from ddbench.benchmark.core.result import ShiftedLook, ShiftedRecord
-from ddbench.benchmark.core.spec import ShiftedSpec
 from ddbench.benchmark.core.store import Launch
 from ddbench.reports.results import rows
 from ddbench.reports.results.groups import group
 from ddbench.reports.robustness import table, text
 from ddbench.reports.robustness.frames import robustness_frame
-
-FOG = ShiftedSpec(name="imagenet-c-made", corruptions=("frost", "fog"), severities=(1, 5), sha256="f0" * 32)
-V2 = ShiftedSpec(name="imagenet-v2", sha256="02" * 32)
-
-
-def record(spec: ShiftedSpec, clean: float, looks: Mapping[str, float], content: str = "cc" * 32) -> ShiftedRecord:
-    return ShiftedRecord(
-        name=spec.name,
-        accuracy=sum(looks.values()) / len(looks),
-        clean_accuracy=clean,
-        looks=[ShiftedLook(condition=condition, accuracy=accuracy) for condition, accuracy in looks.items()],
-        n_images=500,
-        n_classes=10,
-        sha256=spec.sha256,
-        content_sha256=content,
-        folder=None if spec.corruptions else "imagenet-v2",
-        made_by={"imagecorruptions-imaug": "1.1.5"} if spec.corruptions else {},
-        image_size=8,
-        seconds=1.0,
-    )
-
-
-def look(
-    folder: Any, label: str, seed: int, clean: float, shifted: Mapping[ShiftedSpec, ShiftedRecord], repeat: int = 0
-) -> None:
-    """A student of a method's set, looked at; the student without comes first where there is one already."""
-    made_by = folder.distill_spec(label, seed=seed)
-    images = folder.distill(made_by, label)
-    spec = folder.evaluate_spec(made_by, seed=1000 * seed + repeat).model_copy(update={"test_on": tuple(shifted)})
-    result = folder.student(spec, label, clean, images=images, made_by=made_by)
-    changed = result.model_copy(update={"shifted": list(shifted.values())})
-    write_json(folder.store.cell(result.cell).path / "result.json", changed.model_dump(mode="json"))
-
-
-def foggy(clean: float, frost: tuple[float, float], fog: tuple[float, float], **more: Any) -> dict[ShiftedSpec, Any]:
-    looks = {"frost/1": frost[0], "frost/5": frost[1], "fog/1": fog[0], "fog/5": fog[1]}
-    return {FOG: record(FOG, clean, looks, **more)}
 
 
 @pytest.fixture
@@ -163,6 +124,23 @@ def test_what_people_see(filled: Any) -> None:
     frame = robustness_frame(report)
     assert frame["drop"].tolist() == [35.5, 25]
     assert frame["method"].tolist() == ["herding", "random"]
+
+
+def test_a_conditions_name_is_text(folder: Any) -> None:
+    """It comes from a result, which may be somebody else's: no markup of the terminal's, and no column is lost."""
+    looks = {"[red]x/[/]": 50.0, "clean %/1": 40.0, "no severity": 30.0}
+    look(folder, "random", 0, 60, {FOG: record(FOG, 60, looks)})
+    report = table.build(rows.read(folder.out))
+    shown = io.StringIO()
+    text.print_terminal(report, Console(file=shown, width=160), "corruption")
+    text.print_terminal(report, Console(file=shown, width=160), "severity")
+    by_corruption, by_severity = re.findall(r"method +(.*?) *\n", shown.getvalue())
+    assert re.split("  +", by_corruption) == ["sets", "clean %", "[red]x", "clean %", "no severity"]
+    assert re.split("  +", by_severity) == ["sets", "clean %", "[/]", "1"]
+    narrow = io.StringIO()
+    text.print_terminal(report, Console(file=narrow, width=8), "severity")  # where a row does not fit on a line
+    assert "[/]" in narrow.getvalue()
+    assert "| random | 1 | 60.00 | 50.0 | 40.0 | 30.0 |" in text.markdown(report, "corruption")
 
 
 def test_the_command(filled: Any, tmp_path: Path) -> None:
