@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, Sequence[str]] = {
     "reports.site": (
         *("benchmark.core", "datasets"),
         *("reports.results", "reports.statistics", "reports.tables", "reports.analyses"),
-        *("reports.output", "reports.quality"),
+        *("reports.output", "reports.quality", "reports.robustness"),
     ),
     # The doors: the command line, and `import ddbench`. Nobody comes in through them.
     "benchmark.commands": ("benchmark", "datasets", "methods", "reports"),

@@ -129,6 +129,11 @@ class EvaluateCell(Cell[EvaluateSpec, EvaluateResult]):
     def ok(self) -> bool:
         return self.state == State.OK
 
+    @cached_property
+    def student_id(self) -> str:
+        """The same for cells that train the same student, to look at it on other shifted test sets."""
+        return self.spec.student_id if self.spec.test_on else self.id
+
     @property
     def timing_only(self) -> bool:
         """Its images come from a prior with random weights."""
@@ -401,10 +406,9 @@ def one_each(cells: Iterable[EvaluateCell]) -> list[EvaluateCell]:
     accuracy. A finished one counts, and of several the one that looks at none."""
     chosen: dict[str, EvaluateCell] = {}
     for cell in cells:
-        id = cell.id if not cell.spec.test_on else cell.spec.student_id
-        before = chosen.get(id)
+        before = chosen.get(cell.student_id)
         if before is None or (cell.ok, not cell.spec.test_on) > (before.ok, not before.spec.test_on):
-            chosen[id] = cell
+            chosen[cell.student_id] = cell
     return list(chosen.values())
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ddbench.benchmark.core.result import Record, ShiftedRecord
 from ddbench.benchmark.core.spec import ShiftedSpec
@@ -87,6 +88,19 @@ class RobustReport(Record):
     tables: list[RobustTable]
     problems: list[Problem]
 
+    @property
+    def looked(self) -> bool:
+        """Whether any student has been looked at."""
+        return any(row.done for table in self.tables for row in table.rows)
+
+
+class Seen(NamedTuple):
+    """One student on one shifted test set."""
+
+    test_on: str
+    """The shifted test set, as tables call it."""
+    record: ShiftedRecord
+
 
 def build(results: Results) -> RobustReport:
     """A table for each shifted test set, its pixels, and setting."""
@@ -103,6 +117,17 @@ def label_of(spec: ShiftedSpec) -> str:
     if spec.severities and spec.severities != SEVERITIES:
         parts.append(f"severity={','.join(map(str, spec.severities))}")
     return printable(spec.name + (f"[{','.join(parts)}]" if parts else ""))
+
+
+def seen_by(cells: Iterable[EvaluateCell]) -> dict[str, list[Seen]]:
+    """Student (`EvaluateCell.student_id`) -> what it was looked at on, by name; one look where several cells had it."""
+    found: dict[str, dict[tuple[str, str], Seen]] = defaultdict(dict)
+    for cell in cells:
+        for spec in cell.spec.test_on:
+            if (record := _record(cell, spec)) is not None:
+                name = label_of(spec)
+                found[cell.student_id].setdefault((name, record.content_sha256), Seen(name, record))
+    return {student: [looks[key] for key in sorted(looks)] for student, looks in found.items()}
 
 
 def _tables(results: Results, spec: ShiftedSpec) -> Iterator[RobustTable]:

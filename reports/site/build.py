@@ -23,6 +23,7 @@ from ddbench.reports.site import (
     overall_page,
     quality_page,
     reproduction_page,
+    robustness_page,
     run_page,
     students_page,
     table_page,
@@ -35,11 +36,11 @@ MANIFEST = "site.json"
 """Lists what the last build wrote: a later one removes what it no longer has, and nothing else."""
 
 ENTRIES = (
-    index_page, compare_page, overall_page, ablation_page, students_page, reproduction_page, field_page, quality_page,
-    how_many_page, run_page,
+    index_page, compare_page, overall_page, ablation_page, students_page, robustness_page, reproduction_page,
+    field_page, quality_page, how_many_page, run_page,
 )  # fmt: skip
 NAVIGATION = [(entry.SECTION, entry.PATH) for entry in ENTRIES]
-"""(section, path of its first page)."""
+"""(section, path of its first page); a site has those whose page it has."""
 
 
 NO_FILTERS = Filters()
@@ -100,9 +101,11 @@ def _write_site(site: Site, to: Path, before: set[str], made: str, progress: Cal
     """Every page and picture; what an earlier build left there (`before`) and this one has not goes."""
     site = replace(site, sheets=_write_sheets(site, to, progress))
     pages = [page for maker in (*ENTRIES, table_page) for page in maker.pages(site)]
+    paths = {page.path for page in pages}
+    navigation = [(section, path) for section, path in NAVIGATION if path in paths]
     written, size = set[str](), 0
     for done, page in enumerate(pages):
-        size += _write(to, page, made, public=site.public)
+        size += _write(to, page, navigation, made, public=site.public)
         written.add(page.path)
         progress("pages", done + 1, len(pages))
     for file in sorted(STATIC.iterdir()):
@@ -136,11 +139,11 @@ def _written_before(to: Path) -> set[str]:
     return {path for path in files if (to / path).resolve().is_relative_to(to.resolve())}
 
 
-def _write(to: Path, page: Page, made: str, *, public: bool) -> int:
+def _write(to: Path, page: Page, navigation: list[tuple[str, str]], made: str, *, public: bool) -> int:
     path = to / page.path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to the disk one by one, as results are: a site that was interrupted is built again.
-    return path.write_bytes(render(page, NAVIGATION, made, public=public).encode())
+    return path.write_bytes(render(page, navigation, made, public=public).encode())
 
 
 def _copy(source: Path, target: Path) -> int:

@@ -17,6 +17,8 @@ from ddbench.reports.results.groups import Table, TableKey
 from ddbench.reports.results.parameters import may_be_published, method_of
 from ddbench.reports.results.paths import LEADS_OUT, leads_out, without_paths
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, Problem, Results, one_each, printable
+from ddbench.reports.robustness import table as robust
+from ddbench.reports.robustness.table import RobustReport, Seen
 from ddbench.reports.site.pictures.sheets import Sheet as ContactSheet
 from ddbench.reports.statistics.crossed import Comparison, Difference
 from ddbench.reports.tables import leaderboard
@@ -160,6 +162,16 @@ class Site:
     def quality(self) -> Measured:
         """What `bench quality` has measured."""
         return read_quality(self.results.store, follow_links=False)
+
+    @cached_property
+    def robustness(self) -> RobustReport:
+        """What `bench robust` shows."""
+        return robust.build(self.results)
+
+    @cached_property
+    def seen(self) -> dict[str, list[Seen]]:
+        """Student (`EvaluateCell.student_id`) -> what it was looked at on of shifted test sets."""
+        return robust.seen_by(self.results.evaluates.values())
 
     @cached_property
     def problems(self) -> list[Problem]:

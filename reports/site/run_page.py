@@ -18,6 +18,8 @@ from ddbench.reports.results.groups import Row, ipc_text
 from ddbench.reports.results.origins import origin_of
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
+from ddbench.reports.robustness.table import Seen
+from ddbench.reports.site import robustness_page
 from ddbench.reports.site.model import Run, Site, run_id
 from ddbench.reports.site.pictures.charts import Series, line_chart
 from ddbench.reports.site.pictures.sheets import Sheet
@@ -52,6 +54,8 @@ class Trained:
     table_path: str | None
     cells: Sequence[EvaluateCell]
     curves: Markup
+    seen: list[tuple[int, Seen]]
+    """(the student's seed, a look at it on a shifted test set)."""
     command: str
 
 
@@ -133,6 +137,7 @@ def _page(site: Site, run: Run) -> Page:
             "guidance": _guidance(site, result.guidance) if result is not None else Markup(""),
             "recorded": _json(result.recorded)[:RECORDED_CHARACTERS] if result and result.recorded else "",
             "trained": _trained(site, run),
+            "robustness_path": robustness_page.PATH if site.robustness.looked else None,
             "distill_command": command(distill, []) if distill is not None else None,
             "environments": sorted({environment_id(r) for r in _results(run) if r.environment}),
             "commits": sorted(set(filter(None, map(_commit, _results(run))))),
@@ -170,7 +175,8 @@ def _trained(site: Site, run: Run) -> list[Trained]:
         view = site.table_of.get(cells[0].id)
         line = command(run.distill, cells)
         path = view.path if view is not None else None
-        found.append(Trained(protocol, student, path, cells, _curves(cells), line))
+        seen = [(cell.spec.seed, look) for cell in cells for look in site.seen.get(cell.student_id, [])]
+        found.append(Trained(protocol, student, path, cells, _curves(cells), seen, line))
     return found
 
 

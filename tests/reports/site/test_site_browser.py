@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shifted_looks import foggy, look
 
 from ddbench.reports.site.build import build_site
 from ddbench.reports.statistics.equivalence import holm
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PAT
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, builder: Any) -> Path:
-    """Three methods at two IPCs, three sets each, with pictures."""
+    """Three methods at two IPCs, three sets each, with pictures; two of them looked at on a shifted test set."""
     folder = builder(tmp_path_factory.mktemp("site") / "runs")
     generator = np.random.default_rng(1)
 
@@ -36,6 +37,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, builder: Any) -> Path:
         folder.method("dit", sets(0.6), ipc=ipc, prior="ab" * 32)
         folder.method("random", sets(0.58), ipc=ipc)
     folder.method("full", [[99.0, 98.0]], ipc=None)
+    look(folder, "dmgd", 0, 90, foggy(90, (50, 30), (40, 20)), prior="ab" * 32)
+    look(folder, "random", 0, 60, foggy(60, (40, 30), (40, 20)))
     folder.pictures()
     to = folder.out.parent / "site"
     build_site(folder.out, to)
@@ -192,6 +195,20 @@ def test_the_field_is_filtered(page: Any, site: Path) -> None:
     page.locator("[data-filter=standing]").select_option("can be run")
     assert rows.first.locator("code").inner_text().startswith("bench run -m ")
     assert page.locator("#shown").inner_text() == f"{rows.count()} of {everything} rows"
+
+
+def test_robustness_is_sorted_by_what_falls_least_and_opens_to_each_corruption(page: Any, site: Path) -> None:
+    page.goto(address(site, "robustness.html"))
+    drops, by_corruption, _ = page.locator("main table").all()
+    assert drops.locator("tbody th").all_inner_texts() == ["dmgd", "random"]
+    drops.get_by_role("button", name="drop").click()
+    assert drops.locator("tbody th").all_inner_texts() == ["random", "dmgd"]
+    assert drops.locator("tbody tr").first.inner_text().split("\t")[2:] == ["60.00", "32.50", "27.50", "+0.00", "54.2"]
+    assert not by_corruption.is_visible()
+    page.get_by_text("By corruption").click()
+    assert by_corruption.is_visible()
+    by_corruption.get_by_role("button", name="frost").click()
+    assert by_corruption.locator("tbody tr").first.inner_text().split("\t")[3:] == ["40.0", "30.0"]
 
 
 def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
