@@ -9,6 +9,7 @@ from typing import Literal
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
+from ddbench.benchmark.core.spec import ShiftedSpec
 from ddbench.datasets.base import Dataset
 from ddbench.datasets.imagenet.classes import CLASS_NAMES, IMAGENET_100, LISTS
 
@@ -149,3 +150,13 @@ def _listed(names: Mapping[str, object]) -> str:
 @cache
 def _wnids(file: str | None) -> frozenset[str]:
     return frozenset(CLASS_NAMES if file is None else (LISTS / file).read_text(encoding="utf-8").split())
+
+
+def selector(spec: ShiftedSpec) -> str:
+    """What `--test-on` is given for it: its name; of a part of a corrupted set, also which part."""
+    parts = []
+    if spec.corruptions and spec.corruptions != ALL_CORRUPTIONS:
+        parts.append(f"corruption={','.join(spec.corruptions)}")
+    if spec.severities and spec.severities != SEVERITIES:
+        parts.append(f"severity={','.join(map(str, spec.severities))}")
+    return spec.name + (f"[{','.join(parts)}]" if parts else "")

@@ -13,8 +13,9 @@ from ddbench.datasets.foreign.hub import pinned
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, printable
 
 
-def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> str:
-    """`bench run …` for a distilled set and those of its students that share protocol and network (maybe none).
+def command(distill: DistillCell | None, students: Sequence[EvaluateCell], test_on: Sequence[str] = ()) -> str:
+    """`bench run …` for a distilled set and those of its students that share protocol and network (maybe none), looked
+    at on these shifted test sets.
 
     What is not in a cell's specification, such as the folder of the data, is left to the reader.
     """
@@ -25,12 +26,12 @@ def command(distill: DistillCell | None, students: Sequence[EvaluateCell]) -> st
         words = ["bench", "eval", *_images(students[0].result), "--name", students[0].label]
         words += ["--allow-test-images"] if students[0].with_test_images else []
         words += ["--dataset", student.dataset.name]
-        return shlex.join([*words, *_evaluation(student, len(students)), *_setting(student)])
+        return shlex.join([*words, *_evaluation(students, test_on), *_setting(student)])
     spec = distill.spec
     words = ["bench", "run" if students else "distill", "--method", distill.label, "--dataset", spec.dataset.name]
     words += [] if spec.ipc is None else ["--ipc", str(spec.ipc)]
     words += ["--seeds", str(spec.seed)]
-    words += _evaluation(student, len(students)) if student is not None else []
+    words += _evaluation(students, test_on)
     words += _prior(distill)
     words += [] if spec.precision == "fp32" else ["--precision", spec.precision]
     return shlex.join([*words, *_setting(spec)])
@@ -54,9 +55,13 @@ def _images(result: EvaluateResult | None) -> list[str]:
     return words
 
 
-def _evaluation(student: EvaluateSpec, repeats: int) -> list[str]:
+def _evaluation(students: Sequence[EvaluateCell], test_on: Sequence[str]) -> list[str]:
+    if not students:
+        return []
+    student = students[0].spec
     protocol = student.protocol.label.rpartition("@")[0]
-    return ["--protocol", protocol, "--student", student.student, "--repeats", str(repeats)]
+    words = ["--protocol", protocol, "--student", student.student, "--repeats", str(len(students))]
+    return [*words, "--test-on", ",".join(test_on)] if test_on else words
 
 
 def _prior(distill: DistillCell) -> list[str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ddbench.benchmark.core.result import Record, ShiftedRecord
 from ddbench.benchmark.core.spec import ShiftedSpec
-from ddbench.datasets.shifted.catalogue import ALL_CORRUPTIONS, SEVERITIES
+from ddbench.datasets.shifted.catalogue import selector
 from ddbench.reports.results.groups import Row, Table, group
 from ddbench.reports.results.rows import EvaluateCell, Problem, Results, Student, printable
 from ddbench.reports.results.words import counted
@@ -105,18 +105,8 @@ class Seen(NamedTuple):
 def build(results: Results) -> RobustReport:
     """A table for each shifted test set, its pixels, and setting."""
     specs = dict.fromkeys(spec for cell in results.evaluates.values() for spec in cell.spec.test_on)
-    tables = [table for spec in sorted(specs, key=label_of) for table in _tables(results, spec)]
+    tables = [table for spec in sorted(specs, key=selector) for table in _tables(results, spec)]
     return RobustReport(tables=tables, problems=results.problems)
-
-
-def label_of(spec: ShiftedSpec) -> str:
-    """Its name; of a part of a corrupted set, also which part."""
-    parts = []
-    if spec.corruptions and spec.corruptions != ALL_CORRUPTIONS:
-        parts.append(f"corruption={','.join(spec.corruptions)}")
-    if spec.severities and spec.severities != SEVERITIES:
-        parts.append(f"severity={','.join(map(str, spec.severities))}")
-    return printable(spec.name + (f"[{','.join(parts)}]" if parts else ""))
 
 
 def seen_by(cells: Iterable[EvaluateCell]) -> dict[str, list[Seen]]:
@@ -125,7 +115,7 @@ def seen_by(cells: Iterable[EvaluateCell]) -> dict[str, list[Seen]]:
     for cell in cells:
         for spec in cell.spec.test_on:
             if (record := _record(cell, spec)) is not None:
-                name = label_of(spec)
+                name = printable(selector(spec))
                 found[cell.student_id].setdefault((name, record.content_sha256), Seen(name, record))
     return {student: [looks[key] for key in sorted(looks)] for student, looks in found.items()}
 
@@ -164,7 +154,7 @@ def _table(table: Table, spec: ShiftedSpec, pixels: str) -> RobustTable:
     first = seen[0] if seen else None
     return RobustTable(
         title=table.title,
-        test_on=label_of(spec) + pixels,
+        test_on=printable(selector(spec)) + pixels,
         settings=shared,
         n_images=None if first is None else first.n_images,
         n_conditions=max(1, len(spec.corruptions) * len(spec.severities)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,11 +173,25 @@ def _trained(site: Site, run: Run) -> list[Trained]:
     for cells in kinds.values():
         protocol, student = cells[0].spec.protocol.label, cells[0].spec.student
         view = site.table_of.get(cells[0].id)
-        line = command(run.distill, cells)
         path = view.path if view is not None else None
         seen = [(cell.spec.seed, look) for cell in cells for look in site.seen.get(cell.student_id, [])]
-        found.append(Trained(protocol, student, path, cells, _curves(cells), seen, line))
+        lines = [
+            command(run.distill, cells, names) for names in _at_once(dict.fromkeys(look.test_on for _, look in seen))
+        ]
+        found.append(Trained(protocol, student, path, cells, _curves(cells), seen, "\n".join(lines)))
     return found
+
+
+def _at_once(looked_at: Iterable[str]) -> list[list[str]]:
+    """What `--test-on` takes in one command: each test set once, with one choice of its conditions."""
+    commands: list[dict[str, str]] = [{}]
+    for name in looked_at:
+        test_set = name.partition("[")[0]
+        with_room = next((one for one in commands if test_set not in one), None)
+        if with_room is None:
+            commands.append(with_room := {})
+        with_room[test_set] = name
+    return [list(one.values()) for one in commands]
 
 
 def _curves(cells: Sequence[EvaluateCell]) -> Markup:

@@ -66,6 +66,16 @@ def test_the_command_gives_back_the_same_cells(words: list[str]) -> None:
     assert [cell_id(one) for one in same.students] == [cell_id(one) for one in made.students]
 
 
+def test_shifted_test_sets_are_named_in_one_word() -> None:
+    (made,) = planned(["--method", "random", "--dataset", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "2"])
+    distill, students = as_read(made, None)
+    sets = ["imagenet-c[severity=3]", "imagenet-v2"]
+    for line in (command(distill, students, sets), command(None, students, sets)):
+        words = shlex.split(line)
+        assert words[words.index("--test-on") + 1] == "imagenet-c[severity=3],imagenet-v2"
+    assert "--test-on" not in command(distill, students) + command(distill, [], sets)
+
+
 def test_names_with_spaces_and_quotes_stay_one_word() -> None:
     (made,) = planned(["--method", "dmgd", "--dataset", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "1"])
     distill, _ = as_read(made, PriorRecord(name="my prior'; rm -rf ~", sha256="0" * 64, trained_on=""))

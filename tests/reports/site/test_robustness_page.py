@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_no_page_and_no_entry_without_looks(filled: Any, tmp_path: Path) -> None
     assert not (site / "robustness.html").exists()
     for page in site.rglob("*.html"):
         assert "obustness" not in page.read_text(), page
+
+
+def test_a_sets_page_says_how_to_look_again(filled: Any, tmp_path: Path) -> None:
+    light = FOG.model_copy(update={"severities": (1,)})
+    look(filled, "herding", 0, 80, {V2: record(V2, 80, {"": 71})})
+    look(filled, "herding", 0, 80, {light: record(light, 80, {"frost/1": 50, "fog/1": 50})})
+    site = build(filled, tmp_path / "site")
+    (said,) = (text for file in site.rglob("*.html") if "--test-on" in (text := html.unescape(file.read_text()))
+               and "--method herding" in text and "--seeds 0" in text)  # fmt: skip
+    again = [shlex.split(line) for line in said.splitlines() if "--test-on" in line]
+    made = "imagenet-c-made[corruption=frost,fog,severity="
+    assert [words[words.index("--test-on") + 1] for words in again] == [f"{made}1,5],imagenet-v2", f"{made}1]"]
 
 
 def test_every_link_leads_somewhere(filled: Any, tmp_path: Path) -> None:
