@@ -34,6 +34,7 @@ class CellOptions(TypedDict, total=False):
     engine: str
     address: str | None
     jobs: int | None
+    compile: Compile
     timeout: float | None
     reuse: Reuse
     retry_failed: bool
@@ -50,7 +51,6 @@ class StudentOptions(TypedDict, total=False):
     teacher: str | None
     test_on: str | Sequence[str]
     test_data: Path | str | Sequence[Path | str]
-    compile: Compile
     per_gpu: int
 
 

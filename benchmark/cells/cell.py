@@ -168,7 +168,7 @@ def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
         plan = CellPlan.model_validate_json(path.read_bytes())
         if 1 not in plan.oom_batch_sizes:
             return plan
-    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads)
+    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads, compile=launch.compile)
     write_json(path, plan.model_dump(mode="json"))
     return plan
 

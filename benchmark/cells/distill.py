@@ -17,10 +17,11 @@ from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.classifiers import with_classifiers
 from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
-from ddbench.benchmark.cells.priors import load_prior, planned_prior
+from ddbench.benchmark.cells.priors import CompiledDenoiser, load_prior, pays, planned_prior
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import artefacts_made, finished_shards, merged_cost, merged_records, shard_record
+from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.gpu_errors import memory_ran_out
@@ -95,7 +96,7 @@ def distill(
             adopted=[shard.path / "rounds" for shard, _ in shards],
             threads=plan.threads,
         )
-    prior = planned_prior(spec, launch)
+    prior, denoiser = planned_prior(spec, launch), CompiledDenoiser()
     method_class: type[Method] = METHODS.load(spec.method.name)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())
@@ -106,7 +107,7 @@ def distill(
             method = method_class(method_class.Params.model_validate(spec.method.params))
             task = make_task(
                 cell, spec, launch, plan, store, meter, progress,
-                dataset=dataset, split=split, rounds=rounds, prior=prior,
+                dataset=dataset, split=split, rounds=rounds, prior=prior, denoiser=denoiser,
             )  # fmt: skip
             _make_images(method, task, rounds, meter, progress)
             break
@@ -155,6 +156,7 @@ def distill(
         **identity(cell, spec, launch),
         status="ok",
         dataset=record,
+        environment=denoiser.arithmetic and {"determinism": (environment.determinism() or {}) | denoiser.arithmetic},
         prior=None
         if prior is None
         else PriorRecord(
@@ -189,11 +191,13 @@ def make_task(
     split: SplitData,
     rounds: Rounds,
     prior: NamedPrior | None = None,
+    denoiser: CompiledDenoiser | None = None,
 ) -> DistillTask:
     """What a contestant may see of a cell: its training images and services, no test image and no protocol.
 
     Args:
         prior: the one that `launch` names, where the caller has found it already.
+        denoiser: compiles the prior's network, if `plan` has it so and it pays.
     """
     device = torch.device(launch.device)
     train = split.train  # what the services below hold of the split: methods must not reach its test images
@@ -213,12 +217,16 @@ def make_task(
 
     loaded: list[Prior] = []
 
+    def faster(prior: Prior) -> None:
+        if denoiser is not None and pays(plan.compile, spec, len(dataset.class_ids), prior):
+            prior.compiler = denoiser
+
     def the_prior() -> Prior:
         named = prior or planned_prior(spec, launch)
         if named is None:
             raise RunError(f"{spec.method.name} asked for a prior, but declares needs_prior = False")
         if not loaded:
-            loaded.append(load_prior(named, task))
+            loaded.append(load_prior(named, task, faster))
         return loaded[0]
 
     def note(text: str) -> None:

@@ -40,7 +40,7 @@ def run(
 
 
 @distill_app.command()
-@run_options(without=("repeats", "protocol", "student", "teacher", "test_on", "test_data", "compile", "per_gpu"))
+@run_options(without=("repeats", "protocol", "student", "teacher", "test_on", "test_data", "per_gpu"))
 def distill(
     given: dict[str, Any],
     config: Config = None,

@@ -20,7 +20,8 @@ Scalar = bool | int | float | str | None
 DeviceType = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 Compile = Literal["auto", "always", "never"]
-"""Whether students' networks go through `torch.compile`; never `yes` or `no`, which YAML takes for true and false."""
+"""Whether networks of students and priors go through `torch.compile`; never `yes` or `no`: YAML takes them for true and
+false."""
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -131,7 +131,7 @@ class Launch(Model):
     cells_at_once: int = Field(default=1, exclude_if=lambda value: value == 1)
     """Cells that may run side by side on this one's CPU or GPU, itself counted."""
     compile: Compile = "never"
-    """Whether a student's network goes through `torch.compile`, until it has begun."""
+    """Whether a student's or a prior's network goes through `torch.compile`, until the cell has begun."""
     batch_size: int | None = None
     """Images in flight; None: the cell chooses at its first start and keeps to it."""
     shards: tuple[str, ...] = ()
@@ -146,13 +146,12 @@ class CellPlan(Model):
     threads: int
     oom_batch_sizes: tuple[int, ...] = ()
     """Batch sizes at which GPU memory ran out, in order; what is tried next is half of the last."""
+    compile: Compile = "never"
+    """Whether a prior's network goes through `torch.compile`; what a student's does, its checkpoint says."""
 
     def halved(self) -> CellPlan:
-        return CellPlan(
-            batch_size=max(1, self.batch_size // 2),
-            threads=self.threads,
-            oom_batch_sizes=(*self.oom_batch_sizes, self.batch_size),
-        )
+        tried = (*self.oom_batch_sizes, self.batch_size)
+        return self.model_copy(update={"batch_size": max(1, self.batch_size // 2), "oom_batch_sizes": tried})
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ class RunSpec(BaseModel):
     batch_size: int | None = Field(default=None, ge=1, le=MOST, description="Images in flight while sampling.")
     compile: Compile = Field(
         default="auto",
-        description="Whether students' networks go through torch.compile: always, never, or auto: on a CPU, where that "
-        "saves time.",
+        description="Whether networks of students and priors go through torch.compile: always, never, or auto: on a "
+        "CPU, where that saves time.",
     )
     timeout: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Seconds that one cell may take."

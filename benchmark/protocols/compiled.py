@@ -131,7 +131,7 @@ def _tried(
         seconds = own[call].seconds
         if not always and often[call] * seconds * (1 - share) < cost:
             continue
-        compiled = _compiler(network) if compiled is None else compiled
+        compiled = compile_network(network, dynamic=False) if compiled is None else compiled
         began = _clock(device)
         run = _Run(network, compiled, call, image_shape)
         cost, share = _clock(device) - began, run.seconds / seconds
@@ -144,12 +144,16 @@ def _tried(
     return Forward(network, tuple(sorted(chosen)), compiled=compiled)
 
 
-def _compiler(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network, compiled for each shape of images when it first meets it."""
+def compile_network(network: nn.Module, **given: Any) -> Callable[..., Tensor]:
+    """The network, to be compiled when it is first called; its code is kept in the cache folder.
+
+    Args:
+        given: further arguments of `torch.compile`.
+    """
     if Path(os.environ.get(KEPT_IN, PYTORCHS_OWN)).name.startswith(PYTORCHS_OWN):
         os.environ[KEPT_IN] = str(cache_dir() / "compiled")
     torch.compiler.reset()  # PyTorch compiles a network of one class so many times, and then silently no more
-    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, **COMPILER)
+    compiled: Callable[..., Tensor] = torch.compile(network, **COMPILER, **given)
     return compiled
 
 

@@ -26,6 +26,8 @@ from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.schedule import Respaced, alpha_bar, respace
 from ddbench.methods.diffusion.text.network import load_text_network
 
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""(N, C, h, w) and (N, E), what `Denoiser.conditioning` gives -> (N, C or more, h, w)."""
 Encoder = Literal["vae", "vae_ema"]
 """The autoencoder that encodes: the one that decodes (`vae/`), or the further one (`vae_ema/`)."""
 
@@ -44,6 +46,8 @@ class Prior:
         sha256: names the prior in artefact keys; None for one that was never saved.
         latents_of: names its latents in artefact keys, where another prior has the same autoencoder; else `sha256`.
         load_ema: loads the further autoencoder that can encode; None where there is none.
+        compiler: takes the network and what it is first asked about several images at once, and gives what answers
+            from then on where no gradients are wanted; None: the network itself.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Prior:
         sha256: str | None = None,
         latents_of: str | None = None,
         load_ema: Callable[[], Any] | None = None,
+        compiler: Callable[[Denoiser, Tensor, Tensor], Forward] | None = None,
     ) -> None:
         self.metadata, self.sha256, self.precision = metadata, sha256, precision
         self.latents_of = latents_of or sha256
@@ -64,7 +69,8 @@ class Prior:
         self._network = network.to(self.device).eval().requires_grad_(False)
         self._in_bf16 = False
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval().requires_grad_(False)
-        self._load_ema = load_ema
+        self._load_ema, self.compiler = load_ema, compiler
+        self._compiled: Forward | None = None
         self.latent_shape = network.latent_shape
         self.guided_channels = self.latent_shape[0] if metadata.guided_channels == "all" else metadata.guided_channels
         self._time: dict[int, Tensor] = {}
@@ -99,6 +105,7 @@ class Prior:
             sha256=sha256,
             latents_of=self.latents_of,
             load_ema=self._load_ema,
+            compiler=self.compiler,
         )
 
     @property
@@ -200,9 +207,19 @@ class Prior:
             self._network.hold_in_bf16()
             self._in_bf16 = True
         with self._autocast():
-            output: Tensor = self._network(x, self._network.conditioning(time, label_embedding))
+            output = self._forward(x, self._network.conditioning(time, label_embedding))
         kept = output.shape[1] - self.metadata.dropped_channels
         return output.float()[:, :kept]
+
+    def _forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        # One image's row is other code to a compiler, and gradients are: both are left to the network.
+        if self.compiler is None or torch.is_grad_enabled() or len(x) == 1 or len(conditioning) != len(x):
+            output: Tensor = self._network(x, conditioning)
+            return output
+        x, conditioning = x.contiguous(), conditioning.contiguous()
+        if self._compiled is None:
+            self._compiled = self.compiler(self._network, x, conditioning)
+        return self._compiled(x, conditioning)
 
     @cached_property
     def _alpha_bar(self) -> Tensor:

@@ -96,7 +96,6 @@ def test_keyword_arguments_are_the_fields_of_run_spec() -> None:
         "protocol",
         "student",
         "teacher",
-        "compile",
         "per_gpu",
         "test_on",
         "test_data",

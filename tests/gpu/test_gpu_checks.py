@@ -12,7 +12,10 @@ import pretend
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "speed" / "gpu_checks.py"
-HERE = ("golden", "trainer", "precision", "student", "sampling", "guidance", "step", "autoencoder", "prior_files")
+HERE = (
+    *("golden", "trainer", "precision", "student", "sampling", "guidance", "step", "autoencoder", "prior_files"),
+    "model",
+)
 """Sections in the script's own process: a pretence reaches no other, nor what torch.compile traces."""
 SMALL = "--device cuda:0 --prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-images 8"
 STUDENT = "--student convnet3 --image-size 16 --epochs 1 --test-images 50"
@@ -26,7 +29,7 @@ def test_every_section_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found.loader.exec_module(script)
     monkeypatch.setattr(script, "MATRIX_SIDE", 64)
     assert [section.name for section in script.SECTIONS if section.name not in HERE] == [
-        "run", "out_of_memory", "compiled_student",
+        "run", "out_of_memory", "compiled_student", "compiled_denoiser",
     ]  # fmt: skip
     out = tmp_path / "gpu.json"
     monkeypatch.setattr(

@@ -31,7 +31,7 @@ def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
     found = checked(tmp_path / "gpu.json", "--minutes", "100")
     assert list(found) == [
         "run", "golden", "trainer", "precision", "out_of_memory", "student", "sampling", "guidance", "step",
-        "autoencoder", "prior_files", "compiled_student",
+        "autoencoder", "prior_files", "model", "compiled_student", "compiled_denoiser",
     ]  # fmt: skip
     broken = {name: of["traceback"] for name, of in found.items() if "traceback" in of}
     assert not broken
@@ -56,6 +56,9 @@ def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
     assert found["prior_files"]["bytes"] > 100_000
     assert found["student"]["compiled"] == []
     assert found["compiled_student"]["compiled"] == ["test 50", "train 36", "train 64"]
+    assert found["compiled_denoiser"]["compiled"] == ["denoiser"]
+    assert found["compiled_denoiser"]["batch_10"]["difference"] == 0, "the backend that changes nothing"
+    assert found["model"]["expected"]["headline"] > found["model"]["expected"]["headline_fused"] > 0
     for student in (found["student"], found["compiled_student"]):
         parts = [student[part] for part in ("train_seconds", "test_seconds", "other_seconds")]
         assert np.isclose(sum(parts), student["seconds"])

@@ -18,7 +18,7 @@ from ddbench.benchmark.planning.run_spec import RunSpec
 
 OPTIONS = {"methods": "--method", "datasets": "--dataset", "plugins": "--plugin"}
 SHIFTED = {"test_on", "test_data"}
-STUDENTS = {"repeats", "protocol", "student", "teacher", "compile", "per_gpu"} | SHIFTED
+STUDENTS = {"repeats", "protocol", "student", "teacher", "per_gpu"} | SHIFTED
 READING = ("leaderboard", "compare a b", "status", "report", "robust", "figures", "quality")
 
 
