@@ -14,15 +14,17 @@ import numpy as np
 import pretend
 import pytest
 import torch
+from short_trainings import shortened, teacher_of
 
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.runs import SmallRuns
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.protocols import networks
+from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick, soft_delt
+from ddbench.benchmark.protocols.lengths import Updates
 from ddbench.benchmark.protocols.trainer import train_student
+from ddbench.datasets import whitening
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import ArtefactCache, DistillTask
@@ -50,8 +52,6 @@ WAITS = {
     "a step of training a prior, for the step before": 1,
     "a training step": 0,
     "an epoch": 1,
-    "a training step with RandAugment": 0,
-    "an epoch with CutMix": 1,
     "a look at the test images, beside its epoch's": 1,
 }
 """What may not be exceeded, and is not fallen short of: who saves a wait writes it down."""
@@ -197,35 +197,32 @@ def test_a_priors_training(tmp_path: Path) -> None:
     assert waits_of_one_more(run, 2, 6) == WAITS["a step of training a prior, for the step before"]
 
 
-def trained(protocol: Protocol, *, images: int, epochs: int, looks: int) -> None:
-    small: dict[str, Any] = {"image_size": 16, "width": 4, "batch_size": 8, "epochs": epochs, "looks": looks}
-    teacher = None
-    if protocol.teacher is not None:
-        small["teacher"] = "convnet3"
-        network = networks.build("convnet3", 10, 16, 3, generator=torch.Generator().manual_seed(0))
-        teacher = network.to(CUDA).eval().requires_grad_(False)
-    protocol = protocol.with_overrides(small)
+def trained(protocol: Protocol, images: int) -> None:
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (images, 10))
-    labels = np.arange(images) % 10
+    labels, zca = np.arange(images) % 10, None
+    if protocol.whitening is not None:
+        zca = whitening.fit(ArraySource(test, labels[:10], [""] * 10), protocol.whitening.epsilon)
+    soft_labels = None if protocol.stored is None else rng.standard_normal((images, 10)).astype(np.float32)
     train_student(
         protocol, "convnet3", train, labels, test, labels[:10], num_classes=10, ipc=1, seed=0, device=CUDA,
-        teacher=teacher,
+        teacher=teacher_of(protocol, CUDA), zca=zca, soft_labels=soft_labels,
     )  # fmt: skip
 
 
-def test_a_student() -> None:
-    def steps(protocol: Protocol, count: int) -> None:
-        trained(protocol, images=8 * count, epochs=1, looks=1)
+@pytest.mark.parametrize("name", [entry.name for entry in PROTOCOLS])
+def test_a_student(name: str) -> None:
+    def steps(count: int) -> None:
+        trained(shortened(name, epochs=1, updates=count), images=8 * count)
 
-    def epochs(protocol: Protocol, count: int) -> None:
-        trained(protocol, images=20, epochs=count, looks=1)
+    def epochs(count: int) -> None:
+        trained(shortened(name, epochs=count), images=20)
 
     def looks(count: int) -> None:
-        trained(quick.PROTOCOL, images=20, epochs=8, looks=count)
+        trained(shortened(name, epochs=8, looks=count), images=20)
 
-    assert waits_of_one_more(partial(steps, hard_minimax_sgd.PROTOCOL), 2, 5) == WAITS["a training step"]
-    assert waits_of_one_more(partial(steps, soft_delt.PROTOCOL), 2, 5) == WAITS["a training step with RandAugment"]
-    assert waits_of_one_more(partial(epochs, quick.PROTOCOL), 3, 6) == WAITS["an epoch"]
-    assert waits_of_one_more(partial(epochs, hard_minimax_sgd.PROTOCOL), 3, 6) == WAITS["an epoch with CutMix"]
-    assert waits_of_one_more(looks, 2, 4) == WAITS["a look at the test images, beside its epoch's"]
+    assert waits_of_one_more(steps, 2, 4) == WAITS["a training step"]
+    in_updates = isinstance(PROTOCOLS.load(name).epochs, Updates)  # a hundred of them are an epoch
+    assert waits_of_one_more(epochs, 2, 4) == (0 if in_updates else WAITS["an epoch"])
+    if name == "quick":
+        assert waits_of_one_more(looks, 2, 4) == WAITS["a look at the test images, beside its epoch's"]

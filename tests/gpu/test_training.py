@@ -10,22 +10,16 @@ import numpy as np
 import pretend
 import pytest
 import torch
+from short_trainings import shortened, teacher_of
 
 from ddbench.benchmark.cells import teachers
 from ddbench.benchmark.cells.classifiers import Classifier, train_classifier
+from ddbench.benchmark.core.registry import PROTOCOLS
 from ddbench.benchmark.planning import teacher_files
-from ddbench.benchmark.protocols import networks, trainer
+from ddbench.benchmark.protocols import trainer
 from ddbench.benchmark.protocols.base import Protocol
-from ddbench.benchmark.protocols.definitions import (
-    dc_convnet3,
-    dc_convnet3_zca,
-    hard_adamw,
-    hard_minimax_sgd,
-    quick,
-    soft_delt,
-    soft_rded,
-)
-from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test, to_device
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick, soft_rded
+from ddbench.benchmark.protocols.epoch import batches_of_test, most_in_test
 from ddbench.benchmark.protocols.pixels import Resident
 from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, train_student
 from ddbench.datasets import whitening
@@ -37,16 +31,21 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 CLOSE = 1e-4
 """Relative difference of losses."""
 SHORT = {"epochs": 5, "looks": 2, "batch_size": 8, "image_size": 16}
-CASES = {
-    "quick": (quick.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
-    "hard-minimax-sgd": (hard_minimax_sgd.PROTOCOL, SHORT | {"width": 4}, "resnet_ap10"),
-    "hard-dmgd-adamw": (hard_adamw.DMGD, SHORT | {"width": 4}, "convnet3"),
-    "dc-convnet3": (dc_convnet3.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
-    "batchnorm": (hard_minimax_sgd.PROTOCOL, SHORT, "resnet18_bn"),
-    "dc-convnet3-zca": (dc_convnet3_zca.PROTOCOL, SHORT | {"width": 4}, "convnet3"),
-    "soft-delt": (soft_delt.PROTOCOL, SHORT | {"epochs": 2, "teacher": "convnet3"}, "convnet3"),
-    "soft": (soft_rded.CROP, SHORT | {"teacher": "convnet3"}, "resnet18_bn"),
+OTHERS = {
+    "longer": (quick.PROTOCOL.with_overrides(SHORT | {"width": 4}), "convnet3"),
+    "resnet": (hard_minimax_sgd.PROTOCOL.with_overrides(SHORT | {"width": 4}), "resnet_ap10"),
+    "batchnorm": (hard_minimax_sgd.PROTOCOL.with_overrides(SHORT), "resnet18_bn"),
+    "soft batchnorm": (soft_rded.CROP.with_overrides(SHORT), "resnet18_bn"),
 }
+"""Trainings of other networks than the smallest, and one that is killed."""
+CASES = [*OTHERS, *(entry.name for entry in PROTOCOLS)]
+
+
+def of_case(case: str) -> tuple[Protocol, str]:
+    """A short training and its student: each registered protocol, on the smallest network."""
+    if case in OTHERS:
+        return OTHERS[case]
+    return shortened(case, epochs=2), "convnet3"
 
 
 @pytest.fixture(autouse=True)
@@ -60,21 +59,18 @@ def one_thread() -> Iterator[None]:
 def trained_on(
     device: torch.device, case: str, on_epoch: Callable[[EpochReport], None], checkpoint: Path | None = None
 ) -> StudentResult:
-    published, overrides, student = CASES[case]
-    protocol: Protocol = published.with_overrides(overrides)
-    teacher = None
-    if protocol.teacher is not None:
-        teacher = networks.build("convnet3", 10, 16, 3, generator=torch.Generator().manual_seed(0))
-        teacher = to_device(teacher, device).eval().requires_grad_(False)
+    protocol, student = of_case(case)
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 16, 16, protocol.channels or 1), np.uint8) for n in (20, 30))
     labels = np.arange(30) % 10
+    soft_labels = None if protocol.stored is None else rng.standard_normal((20, 10)).astype(np.float32)
     zca = None
     if protocol.whitening is not None:
         zca = whitening.fit(ArraySource(test, labels, [""] * 30), protocol.whitening.epsilon)
     return train_student(
         protocol, student, train, labels[:20], test, labels, num_classes=10, ipc=2, seed=0, device=device,
-        teacher=teacher, zca=zca, on_epoch=on_epoch, checkpoint=checkpoint,
+        teacher=teacher_of(protocol, device), zca=zca, soft_labels=soft_labels, on_epoch=on_epoch,
+        checkpoint=checkpoint,
     )  # fmt: skip
 
 
@@ -129,11 +125,11 @@ def test_a_student_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.Monk
 
     file, reports = tmp_path / "checkpoint.pt", []
     with pretend.gpu():
-        whole = trained_on(CUDA, "quick", lambda report: None)
+        whole = trained_on(CUDA, "longer", lambda report: None)
     with pretend.gpu(), pytest.raises(KeyboardInterrupt):
-        trained_on(CUDA, "quick", killed, file)
+        trained_on(CUDA, "longer", killed, file)
     with pretend.gpu():
-        resumed = trained_on(CUDA, "quick", reports.append, file)
+        resumed = trained_on(CUDA, "longer", reports.append, file)
     assert 0 < len(reports) < 5
     assert resumed.curve == whole.curve
     np.testing.assert_array_equal(resumed.predictions, whole.predictions)
