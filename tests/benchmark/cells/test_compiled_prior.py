@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from played_compilers import broken, scaling
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddbench.benchmark.cells import cell as cells
@@ -30,19 +31,6 @@ from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
 
 CLASSES = len(Digits.class_ids)
-
-
-def scaling(factor: float) -> Callable[..., Any]:
-    """A compiler whose code gives `factor` times the network's output."""
-
-    def compiler(traced: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
-        return lambda *given: tuple(factor * out for out in traced(*given))
-
-    return compiler
-
-
-def broken(traced: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
-    raise OSError("no C++ compiler here")
 
 
 @pytest.fixture

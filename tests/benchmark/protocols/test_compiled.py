@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from played_compilers import broken, scaling
 from torch import Tensor, nn
 
 from ddbench.benchmark.core.spec import Compile
@@ -26,19 +27,6 @@ from ddbench.benchmark.protocols.trainer import EpochReport, StudentResult, trai
 
 PROTOCOL = quick.PROTOCOL.with_overrides({"epochs": 4, "looks": 2, "width": 4, "batch_size": 16})
 SHAPE = (1, 8, 8)
-
-
-def scaling(factor: float) -> Callable[..., Any]:
-    """A compiler whose code gives `factor` times the logits."""
-
-    def compiler(traced: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
-        return lambda *given: tuple(factor * out for out in traced(*given))
-
-    return compiler
-
-
-def broken(traced: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
-    raise OSError("no C++ compiler here")
 
 
 @pytest.fixture
