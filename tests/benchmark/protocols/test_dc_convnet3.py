@@ -113,6 +113,7 @@ def test_parameters_fill_their_ranges(operation: str, columns: list[int], low: f
 def test_normalisation_is_the_datasets_own_where_it_has_one() -> None:
     assert PROTOCOL.normalisation("cifar10")[0] == (0.4914, 0.4822, 0.4465)
     assert PROTOCOL.normalisation("cifar100")[1] == (0.2673, 0.2564, 0.2762)
+    assert PROTOCOL.normalisation("cifar10:validation") == PROTOCOL.normalisation("cifar10")
     assert PROTOCOL.normalisation("nette") == PROTOCOL.normalisation(None) == (PROTOCOL.mean, PROTOCOL.std)
     plain = PROTOCOL.with_overrides({"augmentation": False})
     images = pictures(2)

@@ -19,6 +19,7 @@ from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.datasets.imagenet.index import read_index
 from ddbench.datasets.imagenet.places import sources_at
 from ddbench.datasets.imagenet.splits import choose_rows
+from ddbench.datasets.validation import validation_of
 
 
 def names_on_both_sides(tiny: Any, split: str, place: Any) -> tuple[list[str], list[str]]:
@@ -176,6 +177,13 @@ def test_a_list_that_lacks_an_image_is_no_guess(tiny: Any) -> None:
     (root / "synset_labels.txt").write_text(f"{tiny.classes[0]}\n" * 5)
     with pytest.raises(UsageError, match=r"ILSVRC2012_val_00000006.*does not say its class"):
         tiny.dataset().split_hash("imagenet", root)
+
+
+def test_names_of_test_images_are_none_of_the_validation_part(tiny: Any) -> None:
+    """By them ImageNet-C's corrupted copies are found."""
+    root = tiny.tree()
+    assert len(tiny.dataset().test_names("imagenet", root)) == 6
+    assert not validation_of(tiny.dataset)().test_names("imagenet", root)
 
 
 # What is wrong with a source ------------------------------------------------------------------------------------------
