@@ -179,6 +179,18 @@ def test_a_list_that_lacks_an_image_is_no_guess(tiny: Any) -> None:
         tiny.dataset().split_hash("imagenet", root)
 
 
+@pytest.mark.parametrize("cased", [str.lower, str.upper])
+@pytest.mark.parametrize("layout", ["ilsvrc", "flat_val"])
+def test_the_case_of_file_names_says_nothing(tiny: Any, layout: str, cased: Any) -> None:
+    root = tiny.tree(getattr(tiny, layout))
+    write_kaggle_list(tiny, root)
+    for file in list(root.rglob("*.JPEG")):
+        file.rename(file.with_name(cased(file.name)))
+    data = tiny.dataset().load("imagenet", root, 16)
+    same = tiny.dataset().load("imagenet", tiny.tree(name="other"), 16)
+    assert (data.split_hash, data.content_hash) == (same.split_hash, same.content_hash)
+
+
 def test_names_of_test_images_are_none_of_the_validation_part(tiny: Any) -> None:
     """By them ImageNet-C's corrupted copies are found."""
     root = tiny.tree()
