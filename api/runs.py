@@ -188,8 +188,8 @@ def evaluate(
         subset_seed: seed of `subset="random"`.
         class_order: which class is which, where folders are not named by class id: imagenet, sorted, dataset or a file.
         flatten: what lies behind transparent pixels: white, black or R,G,B. None: such images are refused.
-        normalisation: how the floats of a file of tensors were made from pixels in 0…1: none, imagenet, cifar10, zca or
-            "mean=…,std=…".
+        normalisation: how the floats of a file of tensors were made from pixels in 0…1: none, imagenet, cifar10,
+            cifar100, zca or "mean=…,std=…".
         set_index: which set of a file of tensors that holds several.
         labels: what the set's soft labels are. None: probabilities, else it must be said.
         allow_test_images: take a set with test images in it; it is never ranked.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +75,10 @@ def validation_of(whole: type[Dataset]) -> type[Dataset]:
                 return None
             images = whole().train_at(split, data_dir, image_size, "bilinear", progress)
             return Subset(images, whole().load(split, data_dir, whole.resolution).validation)
+
+        def test_names(self, split: str, data_dir: Path | None) -> Sequence[str]:
+            """None: the names of the whole dataset's are of its test images, to which there is no way from here."""
+            return ()
 
     Validation.__name__ = Validation.__qualname__ = f"{whole.__name__}Validation"
     Validation.__doc__ = f"The validation part of {whole.name} for a test set."

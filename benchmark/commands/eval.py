@@ -58,7 +58,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--normalisation",
-            metavar="none|imagenet|cifar10|zca|mean=…,std=…",
+            metavar="none|imagenet|cifar10|cifar100|zca|mean=…,std=…",
             help="How the floats of a file of tensors were made from pixels in 0…1.",
         ),
     ] = None,

@@ -123,10 +123,13 @@ def prepare(
 
 def _prepare(name: str, split: str | None, source: Path | None, resolution: int | None, *, skip_corrupt: bool) -> None:
     dataset: Dataset = DATASETS.load(name)()
-    if not isinstance(dataset, FileDataset):
-        typer.echo(f"{name} needs no preparing.")
-        return
     split = split or dataset.splits[0]
+    if not isinstance(dataset, FileDataset):
+        opened = dataset.load(split, source, dataset.resolution if resolution is None else resolution)
+        typer.echo(f"{name}, split {split}: {len(opened.train):,} training and {len(opened.test):,} test images")
+        where = "" if source is None else f", and nothing is remembered: runs find its files by --data {source}"
+        typer.echo(f"{name} needs no preparing{where}")
+        return
     with ShownProgress(Console()) as progress:
         prepared = dataset.prepare(
             split, source, resolution, skip_corrupt=skip_corrupt, remember=True, progress=progress

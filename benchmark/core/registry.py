@@ -249,6 +249,11 @@ class _Datasets(Registry[Any]):
         return _import_target(self.subset)(name)
 
 
+def whole_of(dataset: str | None) -> str | None:
+    """The dataset whose validation part that is (`woof` of `woof:validation`); any other name, and none, as it is."""
+    return None if dataset is None else _validation_part(dataset)[0]
+
+
 def _validation_part(name: str) -> tuple[str, str]:
     """`woof:validation` -> ("woof", ":validation"); any other name -> (name, "")."""
     whole, colon, part = name.rpartition(":")

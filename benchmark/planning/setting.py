@@ -143,7 +143,7 @@ def resolve_setting(run: RunSpec, dataset_name: str, prior_image_size: int | Non
 
 
 def resolve_protocol(selector: str, teacher: str | None = None) -> tuple[Protocol, ProtocolSpec]:
-    """`quick`, `quick@1` or `hard-minimax-sgd[epochs=60]`.
+    """`quick`, `quick@1`, `hard-minimax-sgd[epochs=60]`; with both, the version stands behind either.
 
     Args:
         teacher: network of the teacher in place of the protocol's own: the override of that name.
@@ -151,8 +151,9 @@ def resolve_protocol(selector: str, teacher: str | None = None) -> tuple[Protoco
     Raises:
         UsageError: unknown protocol, another version than asked for, unknown or out-of-range override, two teachers.
     """
-    plain, at, version = selector.partition("@")
-    name, swept = parse_selector(plain)
+    plain, at, behind = selector.partition("@")
+    version, bracket, overrides = behind.partition("[")  # tables show the version last, and people write it first too
+    name, swept = parse_selector(plain + bracket + overrides)
     several = [key for key, values in swept.items() if len(values) > 1]
     if several:
         raise UsageError(f"--protocol {selector}: one value for {', '.join(several)}, please; start one run for each")

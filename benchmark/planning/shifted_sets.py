@@ -46,7 +46,7 @@ def resolve(
         if names.count(name) > 1:
             problems.add(f"--test-on: {name} is named twice; name it once, with all its conditions")
     from_files = [one for one in asked if one.which.kind != "corrupted here"]
-    if run.test_data and not from_files:
+    if run.test_data and not from_files and not problems.found:
         problems.add("--test-data: no test set is asked for that is read from files (--test-on)")
     problems.raise_any()
     specs, folders = [], dict[str, Path]()

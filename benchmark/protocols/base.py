@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.registry import whole_of
 from ddbench.benchmark.core.spec import brackets, digest
 from ddbench.benchmark.protocols import network_names
 from ddbench.benchmark.protocols.lengths import BatchTable, Data, EpochTable, LateLooks, LooksFromFirst, Updates
@@ -392,8 +393,9 @@ class Protocol(Data):
         return self
 
     def normalisation(self, dataset: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation for images of a dataset; None: of no dataset that has its own."""
-        of_its_own = next((one for one in self.statistics or () if one.dataset == dataset), None)
+        """Mean and standard deviation for images of a dataset, of its validation part too; None: of no dataset that has
+        its own."""
+        of_its_own = next((one for one in self.statistics or () if one.dataset == whole_of(dataset)), None)
         return (self.mean, self.std) if of_its_own is None else (of_its_own.mean, of_its_own.std)
 
     @property
@@ -453,7 +455,8 @@ class Protocol(Data):
         return optimiser
 
     def rate_of(self, dataset: str | None, student: str, ipc: int | None) -> CellRate | None:
-        """The rate of a cell; None under a protocol that has the same for all.
+        """The rate of a cell, that of the dataset on its validation part too; None under a protocol that has the same
+        for all.
 
         Raises:
             UsageError: the protocol has rates of other cells alone.
@@ -461,7 +464,7 @@ class Protocol(Data):
         if self.rates is None:
             return None
         for rate in self.rates:
-            if (rate.dataset, rate.student, rate.ipc) == (dataset, student, ipc):
+            if (rate.dataset, rate.student, rate.ipc) == (whole_of(dataset), student, ipc):
                 return rate
         known = dict.fromkeys(f"{rate.dataset} IPC {rate.ipc}" for rate in self.rates if rate.student == student)
         raise UsageError(
@@ -471,7 +474,8 @@ class Protocol(Data):
         )
 
     def teachers_for(self, dataset: str | None, ipc: int | None) -> tuple[Member, ...]:
-        """The networks that label on a dataset at `ipc` images per class; none under hard or stored labels.
+        """The networks that label on a dataset, and on its validation part, at `ipc` images per class; none under hard
+        or stored labels.
 
         Raises:
             UsageError: a committee that has no weights for this dataset.
@@ -480,7 +484,7 @@ class Protocol(Data):
             return ()
         if isinstance(self.teacher, Teacher):
             return (Member(network=self.teacher.network, imagenet_1k=self.teacher.imagenet_1k),)
-        return self.teacher.members_for(dataset, ipc)
+        return self.teacher.members_for(whole_of(dataset), ipc)
 
     def parts_for(self, student: str) -> int | None:
         """Equal parts in which a whole batch passes through a student (`batchnorm_parts`)."""

@@ -147,6 +147,8 @@ class EpochLosses:
     where: str
     """Epoch and learning rate, for the message of a failure."""
     what: str
+    look_at: str
+    """What may be wrong where a loss is not finite, for people."""
 
     def mean(self) -> float:
         """The mean loss of an image.
@@ -159,7 +161,7 @@ class EpochLosses:
             if not math.isfinite(value):
                 raise RunError(
                     f"{self.what}'s training loss became {value} at step {step} of {len(values)} in {self.where}. Look "
-                    "at the training images; if the protocol is overridden, lower learning_rate."
+                    f"at {self.look_at}; if the protocol is overridden, lower learning_rate."
                 )
         return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
 
@@ -183,6 +185,7 @@ def train_epoch(
     epoch: int,
     second_pass: bool = False,
     what: str = "the student",
+    look_at: str = "the training images",
     micro_batches: MicroBatches | None = None,
     batchnorm_parts: int | None = None,
     order: Tensor | None = None,
@@ -202,9 +205,13 @@ def train_epoch(
         streams: named by the epoch: `shuffle`, `augment`, `cutmix`, and `layers` for layers that draw (dropout).
         second_pass: a forward pass more on every mixed batch, which moves BatchNorm's running statistics a second time.
         what: is trained, for the message of a failure.
+        look_at: what may be wrong where a loss is not finite.
         micro_batches: of the training; None: each batch in one piece, whatever memory it takes.
         forward: gives the network's logits; None: the network does.
         after_step: called with (steps done, steps of the epoch).
+
+    Raises:
+        RunError: a single image passes at once, of which this network's BatchNorm has no statistics.
     """
     device, image_size = labels.device, pixels.image_size
     if order is None:
@@ -240,6 +247,14 @@ def train_epoch(
                 except RuntimeError as error:
                     if micro_batches is None or not micro_batches.halve(network, error):
                         raise
+                except ValueError as error:
+                    if "more than 1 value per channel" not in str(error):  # PyTorch's BatchNorm
+                        raise
+                    raise RunError(
+                        f"{what} has BatchNorm, which has no statistics of a single image where feature maps have one "
+                        f"pixel: a step of {len(images)} images passes one alone. Choose a larger batch_size, a "
+                        "network without BatchNorm, or larger images."
+                    ) from error
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                     torch.cuda.reset_peak_memory_stats(device)  # the cell's peak is that of what fits
@@ -247,7 +262,7 @@ def train_epoch(
             if after_step is not None:
                 after_step(step + 1, len(sizes))
     where = f"epoch {epoch} (learning rate {optimiser.param_groups[0]['lr']:g})"
-    return EpochLosses(Arriving(losses), sizes, where, what)
+    return EpochLosses(Arriving(losses), sizes, where, what, look_at)
 
 
 class Parts(NamedTuple):

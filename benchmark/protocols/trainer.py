@@ -223,6 +223,7 @@ def train_student(
                 rates=passes.rates(epoch, len(batches)),
                 batchnorm_parts=protocol.parts_for(student),
                 second_pass=bool(protocol.second_pass),
+                look_at=_suspects(protocol),
                 micro_batches=micro_batches,
                 forward=forward,
                 after_step=None if average is None else average.after_step,
@@ -459,6 +460,17 @@ def _loss(protocol: Protocol, teacher: nn.Module | None) -> Loss:
     if protocol.teacher.temperature is None:
         return SquaredErrors(teacher, cross_entropy=protocol.cross_entropy_weight or 0.0, half=half)
     return SoftLabels(teacher, protocol.teacher.temperature, half=half)
+
+
+def _suspects(protocol: Protocol) -> str:
+    """What may be wrong where a loss is not finite."""
+    if protocol.teacher is None or protocol.teacher.stored_bits is None:
+        return "the training images"
+    largest = torch.finfo(torch.half).max
+    return (
+        "the training images, and at the teacher: its outputs are rounded to half precision, which ends at "
+        f"{largest:g}, and those of a teacher that has learnt next to nothing may be larger"
+    )
 
 
 def _percent(hits: np.ndarray) -> float:

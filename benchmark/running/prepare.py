@@ -23,11 +23,13 @@ def before_run(settings: Sequence[Setting], data: Path | None, reporter: Reporte
     """Decode what a run will read and is not decoded yet, so that no cell is charged for it; show the warnings.
 
     Raises:
-        UsageError, RunError: as `FileDataset.prepare`.
+        UsageError, RunError: as `FileDataset.prepare` and `Dataset.load`.
     """
     for setting in settings:
         dataset = setting.dataset()
         if not isinstance(dataset, FileDataset):
+            # Damaged files are refused here: a cell that failed for them is not run again once they are mended.
+            dataset.load(setting.spec.split, data, setting.spec.resolution)
             continue
         with reporter.progress() as progress:
             prepared = dataset.prepare(setting.spec.split, data, setting.spec.resolution, progress=progress)

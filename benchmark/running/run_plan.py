@@ -187,6 +187,9 @@ class _Run:
                     f"{self.store.superseded}, and {stale[1]} of its present images are back"
                 )
             runner.settle()
+            if failed := sum(item.fate is Fate.FAILED for item in runner.items):
+                cells = "1 cell that" if failed == 1 else f"{failed} cells that"
+                self._say(f"not run again without --retry-failed: {cells} failed in an earlier run")
             if not others:
                 self._tidy()
 

@@ -91,13 +91,14 @@ def read_list(file: str, class_ids: Sequence[str]) -> dict[str, str]:
     """A file's folder names or numbers -> class ids.
 
     Lines are a class id each, whose number is its line's from 0 (words may follow a wnid: `n01440764 tench`); or a
-    folder's name or number and a class id, with a space, tab or comma between; or a class id and its number.
+    folder's name or number and a class id, with a space, tab or comma between; or a class id and its number (words may
+    follow here too).
 
     Raises:
         UsageError: no such file, a line without a class id, a mixture of these, or one of them twice.
     """
     try:
-        text = read_regular(Path(file).expanduser()).decode()
+        text = read_regular(Path(file).expanduser()).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(
@@ -129,7 +130,7 @@ def _row(file: str, line: str, class_ids: Sequence[str]) -> tuple[str | None, st
     if last:
         before = line[: line.rindex(words[last])] if last == len(words) - 1 else line[: line.index(words[last])]
         return before.strip(" \t,"), words[last]
-    if len(words) == 2 and words[1].isdecimal():
+    if len(words) > 1 and words[1].isdecimal():  # also `n02119789 1 kit_fox`, as ILSVRC's map_clsloc.txt has them
         return words[1], words[0]
     if len(words) > 1 and not WNID.fullmatch(words[0]):
         raise UsageError(f"--class-order {file}: {line!r}: expected a class id, or `folder class-id`")

@@ -18,9 +18,10 @@ KNOWN: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "none": ((0.0,), (1.0,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-"""Name -> mean and standard deviation by channel (one: of every channel); CIFAR-10's are those of DC, DM and MTT."""
-EXPECTED = "expected none, imagenet, cifar10, zca or mean=…,std=…, such as mean=0.5,0.5,0.5,std=0.5,0.5,0.5"
+"""Name -> mean and standard deviation by channel (one: of every channel); CIFAR's are those of DC, DM and MTT."""
+EXPECTED = "expected none, imagenet, cifar10, cifar100, zca or mean=…,std=…, such as mean=0.5,0.5,0.5,std=0.5,0.5,0.5"
 FAR, MOST_FAR = 0.25, 1 / 3
 """How far outside 0…1 a set's values may lie when its normalisation is taken back, and what share of them farther.
 Learnt values leave that range, whole backgrounds by a little; values that were normalised otherwise lie far off."""

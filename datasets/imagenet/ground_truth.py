@@ -23,7 +23,7 @@ def find_ground_truth(folders: Sequence[Path]) -> tuple[Path, GroundTruth]:
     for folder in folders:
         for name, read in READERS.items():
             if (folder / name).is_file():
-                return folder / name, read(folder / name)
+                return folder / name, _read(folder / name, read)
     raise UsageError(
         f"{folders[-1]} holds validation images without class folders, and no list says their classes. Put one of "
         f"these beside it, in {folders[0]}:\n"
@@ -32,6 +32,13 @@ def find_ground_truth(folders: Sequence[Path]) -> tuple[Path, GroundTruth]:
         "  LOC_val_solution.csv   (Kaggle)\n"
         "  imagenet_2012_validation_synset_labels.txt   (one wnid a line, in the order of the images)"
     )
+
+
+def _read(file: Path, read: Callable[[Path], GroundTruth]) -> GroundTruth:
+    try:
+        return read(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file} is no text ({error}); get it again") from error
 
 
 def _image(number: int) -> str:
@@ -45,8 +52,13 @@ def _devkit(file: Path) -> GroundTruth:
     meta = file.with_name("meta.mat")
     if not meta.is_file():
         raise UsageError(f"{file} gives ILSVRC2012_IDs, whose wnids are in {meta}, which is missing")
-    synsets: Any = loadmat(meta, squeeze_me=True)["synsets"]
-    wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+    try:
+        synsets: Any = loadmat(meta, squeeze_me=True)["synsets"]
+        wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+    except Exception as error:  # of a damaged file, scipy raises whatever comes up
+        raise UsageError(
+            f"{meta} is damaged or not the devkit's ({error or type(error).__name__}); get it again"
+        ) from error
     try:
         return {_image(number): wnids[int(line)] for number, line in enumerate(_lines(file), start=1)}
     except (ValueError, KeyError) as error:
@@ -59,10 +71,10 @@ def _wnid_lines(file: Path) -> GroundTruth:
 
 
 def _kaggle(file: Path) -> GroundTruth:
-    with file.open(encoding="utf-8", newline="") as rows:
+    with file.open(encoding="utf-8-sig", newline="") as rows:
         try:
             found = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(rows)}
-        except (KeyError, IndexError) as error:
+        except (KeyError, IndexError, AttributeError) as error:  # no such column, nothing in it, or a line without it
             raise UsageError(f"{file}: expected the columns ImageId and PredictionString of Kaggle's list") from error
     return _checked(file, found)
 
@@ -75,7 +87,7 @@ def _checked(file: Path, found: dict[str, str]) -> GroundTruth:
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").split()
+    return file.read_text(encoding="utf-8-sig").split()
 
 
 _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"

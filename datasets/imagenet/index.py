@@ -21,8 +21,8 @@ from ddbench.benchmark.core.files import whole_folder, write_json
 from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.datasets.imagenet.sources import Found, Source
 
-FORMAT = 2
-"""2: an index of 1 lacks images with rarer endings."""
+FORMAT = 3
+"""2: an index of 1 lacks images with rarer endings. 3: one of 2 has the names of validation images in another case."""
 BLOCK = 65_536
 """Images listed before they are packed into arrays: it bounds memory."""
 ARRAYS = ("classes", "names", "locations", "sides")

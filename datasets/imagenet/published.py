@@ -75,14 +75,40 @@ def subset_name(name: str) -> str:
 
 
 def _read(file: Path) -> list[str]:
-    """The first word of each line that is no comment."""
+    """The first word of each line that is no comment.
+
+    Raises:
+        UsageError: a file that is not there or no text; a line whose first word is no wnid of ImageNet-1K, or that has
+            another one behind it.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{OWN}{file}: cannot be read as text: {error}") from None
     if lines is None:
         raise UsageError(f"{OWN}{file}: no such file; expected one with a wnid a line, like {IMAGENET_1K[0]}")
-    return [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        _wnid(line, f"{OWN}{file} line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+
+
+def _wnid(line: str, where: str) -> str:
+    """The class that a line names; words may follow a wnid, but no second one: it would be left out unseen."""
+    first = line.split()[0]
+    if first not in CLASS_NAMES:
+        called = line.partition("#")[0].strip()
+        named = [wnid for wnid, name in CLASS_NAMES.items() if name.casefold() == called.casefold()]
+        hint = f"; {called!r} is the name of {' and '.join(named)}" if named else ""
+        raise UsageError(
+            f"{where}: {first!r} is no class of ImageNet-1K: expected a wnid like {IMAGENET_1K[0]} at the beginning of "
+            f"the line, and whatever else behind a space{hint}"
+        )
+    further = next((word for word in re.findall(r"n[0-9]{8}", line.partition("#")[0]) if word != first), None)
+    if further is not None:
+        raise UsageError(f"{where}: {first} and {further} in one line: expected one wnid a line")
+    return first
 
 
 def _check(name: str, wnids: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from ddbench.datasets.cache import cache_dir
 from ddbench.datasets.image_files import suffixes
 
 IMAGE_NAME = re.compile(
-    r"(?:(?P<validation>ILSVRC2012_val_\d{8})|(?P<training>(?P<wnid>n\d{8})_\d+))(?:_(?P<appended>n\d{8}))?"
+    r"(?:(?P<validation>ILSVRC2012_val_(?P<number>\d{8}))|(?P<training>(?P<wnid>n\d{8})_\d+))(?:_(?P<appended>n\d{8}))?"
     r"\.\w+",
     re.IGNORECASE,
 )
@@ -130,11 +130,12 @@ def identify(name: str, location: str, folder_wnid: str | None, in_validation_fo
     match = IMAGE_NAME.fullmatch(name) if is_image(name) else None
     if match is None:
         return None
-    said = {wnid for wnid in (match["wnid"], match["appended"], folder_wnid) if wnid}
+    said = {wnid.lower() for wnid in (match["wnid"], match["appended"], folder_wnid) if wnid}
     if len(said) > 1:
         raise UsageError(
             f"{location}: its name and its folder say different classes ({', '.join(sorted(said))}); "
             "move it where it belongs, or unpack the archive again"
         )
-    image = match["validation"] or match["training"]
+    # Whatever case a copy's names have got: what an image is, splits and ground-truth lists tell by ImageNet's own.
+    image = f"ILSVRC2012_val_{match['number']}" if match["validation"] else match["training"].lower()
     return Found(said.pop() if said else "", f"{image}.JPEG", location, in_validation_folder)

@@ -10,6 +10,8 @@ from ddbench.benchmark.core.near_names import did_you_mean
     [
         ("dmdg", "did you mean 'dmgd'?"),
         ("resnet1", "did you mean 'resnet18' or 'resnet10'?"),
+        ("ResNet-18", "did you mean 'resnet18' or 'resnet10'?"),
+        ("DMGD", "did you mean 'dmgd'?"),
         ("zzz", "known: dmgd, resnet18, resnet10."),
     ],
 )

@@ -141,6 +141,8 @@ def test_every_problem_is_told_at_once() -> None:
         ({"methods": "random", "student": "convnet4"}, "convnet4"),
         ({"methods": "random", "split": "fastai"}, "digits has default"),
         ({"methods": "random", "protocol": "quick@7"}, "this version of ddbench has quick@1"),
+        ({"methods": "random", "protocol": "quick@7[epochs=5]"}, "this version of ddbench has quick@1"),
+        ({"methods": "random", "protocol": "quick[looks=1]@1[epochs=5]"}, "expected a name or name"),
         ({"methods": "random", "set": {"ot_scale": 1}}, "none of the chosen methods has this parameter"),
         ({"methods": "dmgd", "set": {"otscale": 1}}, "did you mean .*ot_scale"),
         ({"methods": "dmgd[label_noise=loud]"}, "label_noise"),
@@ -163,6 +165,8 @@ def test_a_modified_protocol_is_another_cell_and_says_so() -> None:
     made = plan(methods="random", protocol="quick[epochs=5]")
     student = next(s for _, s in made.cells() if isinstance(s, EvaluateSpec))
     assert student.protocol.label == "quick[epochs=5]@1"
+    for spelled in ("quick@1[epochs=5]", "quick[epochs=5]@1"):
+        assert list(plan(methods="random", protocol=spelled).cells()) == list(made.cells())
     assert cell_id(student) not in {cell_id(s) for _, s in plan(methods="random").cells()}
 
 

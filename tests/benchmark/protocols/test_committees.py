@@ -317,6 +317,7 @@ def test_who_labels_where() -> None:
         ("nette", (0.31, 0.11, 0.18, 0.13, 0.26)),
     ):
         assert committee.shares(soft_bssl.FIVE.teachers_for(dataset, 10)) == pytest.approx(printed, abs=0.006)
+        assert soft_bssl.FIVE.teachers_for(f"{dataset}:validation", 10) == soft_bssl.FIVE.teachers_for(dataset, 10)
     with pytest.raises(UsageError, match="weights are known for imagenet-1k, nette, and not for woof; choose one of"):
         soft_bssl.FIVE.teachers_for("woof", 10)
     for protocol in (soft_bssl.FOUR, soft_bssl.FIVE, soft_gvbsm.PROTOCOL, soft_edc.PROTOCOL):
@@ -336,6 +337,7 @@ def test_rates_and_looks_of_cvdds_program() -> None:
         assert rate is not None
         assert (rate.learning_rate, rate.stretch) == expected
         assert one.rate_of(dataset, student, ipc) == rate
+        assert five.rate_of(f"{dataset}:validation", student, ipc) == rate, "what is tuned is trained as it will be"
     with pytest.raises(UsageError, match="none for resnet18_bn on woof"):
         five.rate_of("woof", "resnet18_bn", 10)
     assert five.look_epochs(300) == one.look_epochs(300) == [e + 1 for e in range(300) if e % 10 == 0 or e == 299]

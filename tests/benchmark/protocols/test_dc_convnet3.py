@@ -16,6 +16,7 @@ from ddbench.benchmark.protocols import augmentation, base, networks
 from ddbench.benchmark.protocols.augmentation import Normalise, Siamese
 from ddbench.benchmark.protocols.definitions.dc_convnet3 import PROTOCOL
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
+from ddbench.datasets.foreign.normalisation import parse
 from ddbench.methods.dm import siamese
 
 CPU = torch.device("cpu")
@@ -113,6 +114,10 @@ def test_parameters_fill_their_ranges(operation: str, columns: list[int], low: f
 def test_normalisation_is_the_datasets_own_where_it_has_one() -> None:
     assert PROTOCOL.normalisation("cifar10")[0] == (0.4914, 0.4822, 0.4465)
     assert PROTOCOL.normalisation("cifar100")[1] == (0.2673, 0.2564, 0.2762)
+    for name in ("cifar10", "cifar100"):  # what sets of floats are said to be made with
+        said = parse(name, 3)
+        assert (said.mean, said.std) == PROTOCOL.normalisation(name)
+    assert PROTOCOL.normalisation("cifar10:validation") == PROTOCOL.normalisation("cifar10")
     assert PROTOCOL.normalisation("nette") == PROTOCOL.normalisation(None) == (PROTOCOL.mean, PROTOCOL.std)
     plain = PROTOCOL.with_overrides({"augmentation": False})
     images = pictures(2)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.core.errors import Problems, UsageError
+from ddbench.benchmark.core.errors import Problems, RunError, UsageError
 from ddbench.benchmark.protocols import base, networks
 from ddbench.benchmark.protocols.augmentation import Normalise, Plain
 from ddbench.benchmark.protocols.augmentation import build as build_augmentation
@@ -237,10 +237,18 @@ def test_what_counts_updates_takes_no_epochs() -> None:
 
 
 def train(
-    protocol: Protocol, n: int, *, checkpoint: Path | None = None, killed_at: int | None = None, seed: int = 0
+    protocol: Protocol,
+    n: int,
+    *,
+    checkpoint: Path | None = None,
+    killed_at: int | None = None,
+    seed: int = 0,
+    logits_times: float = 1.0,
 ) -> StudentResult:
     rng = np.random.default_rng(1)
     teacher = network(1).eval().requires_grad_(False)
+    for parameter in teacher[-1].parameters():
+        parameter *= logits_times
 
     def kill(report: EpochReport) -> None:
         if report.epoch == killed_at:
@@ -274,3 +282,20 @@ def test_a_budget_is_trained_and_goes_on_after_a_kill(tmp_path: Path, monkeypatc
     resumed = train(protocol, 3, checkpoint=tmp_path / "state.pt")
     assert [look.train_loss for look in resumed.curve] == [look.train_loss for look in whole.curve]
     assert np.array_equal(resumed.predictions, whole.predictions)
+
+
+def test_a_teacher_beyond_half_precision_is_suspected(tmp_path: Path) -> None:
+    """As one of a single epoch of training is, whose running statistics are not its network's."""
+    protocol = soft_fkd.FKD.with_overrides({"epochs": 1, "batch_size": 4, "image_size": 16})
+    with pytest.raises(RunError, match="rounded to half precision, which ends at 65504"):
+        train(protocol, 8, logits_times=1e7)
+    online = soft_fkd.FKD_128.with_overrides({"epochs": 1, "batch_size": 4, "image_size": 16})
+    assert train(online, 8, logits_times=1e7).steps == 2, "labels that are not stored are not rounded"
+
+
+@pytest.mark.parametrize(("batch_size", "n"), [(1, 3), (4, 7)])
+def test_a_single_image_without_statistics_is_one_message(batch_size: int, n: int) -> None:
+    """Batches of one; a last batch of three in parts of two."""
+    protocol = soft_fkd.FKD.with_overrides({"epochs": 1, "batch_size": batch_size, "image_size": 16})
+    with pytest.raises(RunError, match="no statistics of a single image.*Choose a larger batch_size"):
+        train(protocol, n)

@@ -95,6 +95,59 @@ def test_datasets_without_files_of_the_users(bench: Bench) -> None:
     assert "All there." in shown
 
 
+IN_MEMORY = '''
+from ddbench.benchmark.core.errors import RunError
+from ddbench.datasets.digits import Digits
+
+class Mine(Digits):
+    """Digits that lie in a file of the user's."""
+    name = "mine"
+
+    def load(self, split, data_dir, resolution):
+        if data_dir is None or (data_dir / "images").read_text() != "good":
+            raise RunError(f"{data_dir} is damaged")
+        return super().load(split, None, resolution)
+'''
+
+
+def test_damaged_files_of_a_dataset_in_memory_are_told_before_a_cell_fails_for_them(bench: Bench) -> None:
+    """As CIFAR's are; else the same command would go on to show the failure after they are mended."""
+    (bench.folder / "tiny.py").write_text(IN_MEMORY)
+    data = bench.folder / "data"
+    data.mkdir()
+    (data / "images").write_text("bad")
+    words = ("run", "-m", "random", "-d", "mine", "--data", data, "--ipc", "1", "--seeds", "0", "--repeats", "1")
+    words = (*words, "--protocol", "quick[epochs=1]", "--out", "runs", "--device", "cpu")
+    assert f"{data} is damaged" in bench("prepare", "mine", "--from", data, code=1)
+    assert f"{data} is damaged" in bench(*words, code=1)
+    assert not list((bench.folder / "runs").glob("cells/*"))
+    (data / "images").write_text("good")
+    assert f"runs find its files by --data {data}" in bench("prepare", "mine", "--from", data)
+    assert "2 done" in bench(*words)
+
+
+def test_what_failed_before_is_said_to_have(bench: Bench) -> None:
+    (bench.folder / "tiny.py").write_text(
+        IN_MEMORY
+        + """
+from ddbench.methods.base import CostClass, Method
+
+class Fails(Method):
+    \"\"\"Nothing but an error.\"\"\"
+    name, version, cost_class = "fails", 1, CostClass.SELECTION
+
+    def distill(self, task):
+        raise RunError("no images today")
+        yield
+"""
+    )
+    words = ("run", "-m", "fails", "-d", "digits", "--ipc", "1", "--seeds", "0", "--repeats", "1", "--out", "runs")
+    again = "not run again without --retry-failed: 1 cell that failed in an earlier run"
+    assert again not in bench(*words, "--device", "cpu", code=1)
+    assert again in bench(*words, "--device", "cpu", code=1)
+    assert again not in bench(*words, "--device", "cpu", "--retry-failed", code=1)
+
+
 def test_corrupt_images_stop_it_unless_told_to_skip(bench: Bench) -> None:
     image = bench.data / "train/n02093754/n02093754_1.JPEG"
     image.write_bytes(image.read_bytes()[:300])

@@ -58,6 +58,22 @@ def test_a_file_says_the_order(tmp_path: Path, line: str) -> None:
     assert class_order(str(file), WOOF, range(10)) == dict(enumerate(WOOF))
 
 
+def test_numbers_behind_class_ids_count_and_not_lines(tmp_path: Path) -> None:
+    """ILSVRC's map_clsloc.txt numbers from 1, and words follow."""
+    file = tmp_path / "map_clsloc.txt"
+    file.write_text("".join(f"{c} {n} some_name\n" for n, c in enumerate(NETTE, start=1)))
+    assert class_order(str(file), NETTE, range(1, 11)) == dict(enumerate(NETTE, start=1))
+    with pytest.raises(UsageError, match="number 0 is no class"):
+        class_order(str(file), NETTE, range(10))
+
+
+@pytest.mark.parametrize("line", ["{c}", "{n} {c}", "{c} {n}"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("\n".join(line.format(n=n, c=c) for n, c in enumerate(WOOF)), encoding="utf-8-sig")
+    assert class_order(str(file), WOOF, range(10)) == dict(enumerate(WOOF))
+
+
 def test_a_file_names_folders(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("English springer n02102040\ngas_pump,n03425413\n")

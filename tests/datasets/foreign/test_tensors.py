@@ -134,7 +134,7 @@ def test_a_file_of_several_sets_asks_which(tmp_path: Path) -> None:
         (VALUES, None, "say how they were normalised with --normalisation: imagenet"),
         (VALUES, "none", "this is not how they were made: imagenet"),
         (VALUES, "zca", "bring such a set to a protocol that whitens, --protocol dc-convnet3-zca"),
-        (VALUES, "imagnet", "expected none, imagenet, cifar10, zca or mean="),
+        (VALUES, "imagnet", "expected none, imagenet, cifar10, cifar100, zca or mean="),
         (VALUES, "mean=0.5,std=0", "positive standard deviations"),
         (VALUES, "mean=0.1,0.2,std=0.5", "2 values for 3 channels"),
         (torch.from_numpy(PIXELS / 255).permute(0, 3, 1, 2), None, "--normalisation: none, if these are pixels in 0…1"),

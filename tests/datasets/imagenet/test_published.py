@@ -97,9 +97,24 @@ def test_a_subset_of_ones_own_is_opened_from_an_imagenet_folder(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    "text",
+    [b"n02111889\r\nn02096294\r\n", b"\xef\xbb\xbfn02111889\nn02096294",
+     b"\xef\xbb\xbf# dogs\n\nn02111889\nn02096294 terrier",
+     b"n02111889\tSamoyed # unlike n02093754\n  n02096294  \n# n02093754\n"],
+)  # fmt: skip
+def test_a_list_as_editors_leave_it(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(text)
+    assert DATASETS.canonical(f"subset:{tmp_path / 'list.txt'}") == "subset:258+193"
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [("", "0 classes"), ("n02111889\n", "1 classes"), ("n02111889\nn02111889\n", "stands twice"),
-     ("dog\ncat\n", "'dog' is no class"), ("n99999999\nn02111889\n", "'n99999999' is no class")],
+     ("dog\ncat\n", "line 1: 'dog' is no class"), ("n02111889\nn99999999\n", "line 2: 'n99999999' is no class"),
+     ("# dogs\nSamoyed\n", "'Samoyed' is the name of n02111889"), ("English springer\n", "is the name of n02102040"),
+     ("crane\n", "is the name of n02012849 and n03126707"), ("182\n193\n", "line 1: '182' is no class"),
+     ("n02111889 n02096294\nn02093754\n", "line 1: n02111889 and n02096294 in one line"),
+     ("n02111889\tSamoyed, n02096294\nn02093754\n", "n02111889 and n02096294 in one line")],
 )  # fmt: skip
 def test_what_is_no_subset_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "list.txt").write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.datasets.imagenet.index import read_index
 from ddbench.datasets.imagenet.places import sources_at
 from ddbench.datasets.imagenet.splits import choose_rows
+from ddbench.datasets.validation import validation_of
 
 
 def names_on_both_sides(tiny: Any, split: str, place: Any) -> tuple[list[str], list[str]]:
@@ -138,11 +139,63 @@ def test_devkit_numbers_need_meta_mat(tiny: Any) -> None:
         tiny.dataset().split_hash("imagenet", root)
 
 
+@pytest.mark.parametrize("write_list", [write_kaggle_list, write_wnid_lines])
+def test_a_byte_order_mark_is_no_part_of_a_list(tiny: Any, write_list: Any) -> None:
+    root = tiny.tree(tiny.flat_val)
+    write_list(tiny, root)
+    for file in (path for path in root.iterdir() if path.is_file()):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    data = tiny.dataset().load("imagenet", root, 16)
+    assert list(data.test.names) == names_on_both_sides(tiny, "imagenet", tiny.ilsvrc)[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "LOC_val_solution.csv",
+            b"ImageId,PredictionString\nILSVRC2012_val_00000001\n",
+            "expected the columns ImageId",
+        ),
+        ("LOC_val_solution.csv", "ImageId,PredictionString\n".encode("utf-16"), "is no text"),
+        ("synset_labels.txt", b"\xff\xfe\x00\x80", "is no text"),
+        ("synset_labels.txt", b"n02096294 terrier\n", "got 'terrier'"),
+        ("ILSVRC2012_devkit_t12/data/meta.mat", b"no MATLAB file", r"meta\.mat is damaged"),
+    ],
+)
+def test_a_list_that_is_none_is_named(tiny: Any, file: str, content: bytes, said: str) -> None:
+    root = tiny.tree(tiny.flat_val)
+    if "devkit" in file:
+        write_devkit(tiny, root)
+    (root / file).write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        tiny.dataset().split_hash("imagenet", root)
+
+
 def test_a_list_that_lacks_an_image_is_no_guess(tiny: Any) -> None:
     root = tiny.tree(tiny.flat_val)
     (root / "synset_labels.txt").write_text(f"{tiny.classes[0]}\n" * 5)
     with pytest.raises(UsageError, match=r"ILSVRC2012_val_00000006.*does not say its class"):
         tiny.dataset().split_hash("imagenet", root)
+
+
+@pytest.mark.parametrize("cased", [str.lower, str.upper])
+@pytest.mark.parametrize("layout", ["ilsvrc", "flat_val"])
+def test_the_case_of_file_names_says_nothing(tiny: Any, layout: str, cased: Any) -> None:
+    root = tiny.tree(getattr(tiny, layout))
+    write_kaggle_list(tiny, root)
+    for file in list(root.rglob("*.JPEG")):
+        file.rename(file.with_name(cased(file.name)))
+    data = tiny.dataset().load("imagenet", root, 16)
+    same = tiny.dataset().load("imagenet", tiny.tree(name="other"), 16)
+    assert (data.split_hash, data.content_hash) == (same.split_hash, same.content_hash)
+
+
+def test_names_of_test_images_are_none_of_the_validation_part(tiny: Any) -> None:
+    """By them ImageNet-C's corrupted copies are found."""
+    root = tiny.tree()
+    assert len(tiny.dataset().test_names("imagenet", root)) == 6
+    assert not validation_of(tiny.dataset)().test_names("imagenet", root)
 
 
 # What is wrong with a source ------------------------------------------------------------------------------------------
