@@ -11,7 +11,15 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
-from ddbench.reports.results.paper_numbers import RESOLUTIONS, STUDENTS, Key, PaperNumber, all_published, key_of
+from ddbench.reports.results.paper_numbers import (
+    RESOLUTIONS,
+    STUDENTS,
+    Key,
+    PaperNumber,
+    all_published,
+    key_of,
+    made_as_published,
+)
 from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
@@ -75,7 +83,7 @@ def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
     for table in tables:
         for row in table.rows:
             spec = row.cells[0].spec
-            if spec.protocol.overrides or not row.finished:
+            if spec.protocol.overrides or not row.finished or not made_as_published(row.label, row.prior):
                 continue
             key = key_of(row.label, **table.key.conditions(spec.protocol.name, whole_set=row.whole_set))
             if key is not None:
