@@ -33,6 +33,7 @@ TEXT_TO_IMAGE = {"SDXL": "sdxl", "(SD)": "sd-1.5"}
 """What printed names say of the prior -> its name here."""
 ON_OTHER_PRIORS = {
     ("2512.03844", "CoDA (SDXL)"): ("coda", "sdxl"),
+    ("2512.03844", "CoDA as released (ImageNet split)"): ("coda-real", "sdxl"),
     ("2512.03844", "SDXL unguided (gamma=0)"): ("coda[guidance_scale=0]", "sdxl"),
 }
 """(paper, what it prints) -> what runs it here, on which prior. Shown with its command, and joined with nothing: by

@@ -75,6 +75,7 @@ def test_codas_numbers_are_of_sdxl_and_not_of_a_method_called_sd() -> None:
         "bench run -m 'coda[guidance_scale=0]' -d woof --ipc 10 --protocol hard-minimax-sgd --student resnet_ap10 "
         "--prior sdxl"
     )
+    assert rows["CoDA as released (ImageNet split)"].method == "coda-real", "its script trains on the real images"
     assert (rows["CoDA (SDXL)"].method, rows["CoDA (SDXL)"].prior) == ("coda", "sdxl")
     assert "--prior sdxl" in rows["SDXL guided, k-means on raw VAE latents"].how
     assert field.known_of("SD") == "sd"
