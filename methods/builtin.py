@@ -429,8 +429,12 @@ UNAVAILABLE = {
     "dap": "no released program is known (arXiv 2510.17421)",
     "ddoq": "it is not built (arXiv 2501.07681)",
     "ddvlcp": "a reprint of vlcp",
+    "diver": _NO_PROGRAM,
+    "evlf": "it fine-tunes DiT on latents fused with a text's, which is not built; its scripts have ImageIDC alone",
     "gift": "a loss for soft labels, no way to make images (arXiv 2405.14736)",
     "glad": "it learns latents of StyleGAN-XL by matching gradients, distributions or trajectories",
+    "hald": "soft labels in turn with hard ones in a student's training, no way to make images (arXiv 2512.15647)",
+    "hieramp": "it fine-tunes VAR, a prior of another kind than those here, under VAR's licence (arXiv 2603.06932)",
     "idc": "it learns multi-formed pixels by matching gradients of a network in training, for GPU days",
     "infer": f"{_INVERTS} one compensator for all classes, whose sums with real images are the set",
     "ldm": "plain sampling of a latent prior, of which no source says enough; dit on sd-1.5 is such sampling",
@@ -440,10 +444,14 @@ UNAVAILABLE = {
     "nrr-dd": _NO_PROGRAM,
     "ot-guided sampling": _NO_PROGRAM,
     "otg": _NO_PROGRAM,
+    "pca": "no released program is known (arXiv 2502.06434)",
+    "predd": "it noises other methods' images and denoises them with DiT; it is not built",
     "psm": _NO_PROGRAM,
     "rsm": _NO_PROGRAM,
+    "scg": _NO_PROGRAM,
     "sd": "dit with --prior sd-1.5 is such sampling; with which prompts, steps and scale it was printed no source says",
     "teddy": "it is not built (arXiv 2410.07579)",
+    "uag": "no program of its authors is known, and another's has choices of its own",
     "vlcp": "it fine-tunes Stable Diffusion on captions of a language model, which is not built",
 }
-"""Methods that published numbers name and that are not here, and why."""
+"""Methods that papers name and that are not here, and why."""

@@ -71,7 +71,7 @@ class TrainedClassifier(Protocol):
 
     recipe: ClassifierRecipe
     sha256: str
-    """SHA-256 of its weights."""
+    """Names it in artefact keys: SHA-256 of its weights; untrained, of its normalisation too."""
     validation_accuracy: float | None
     """Accuracy in percent on the validation part, which it did not see; None: the classes are too small for one, or it
     is untrained."""

@@ -31,6 +31,8 @@ class Observer(Protocol):
     """What a method needs of a classifier; a `TrainedClassifier` is one."""
 
     sha256: str
+    """Names in artefact keys what it says of images: its weights, and the normalisation, if they may be had with
+    another."""
 
     def network(self) -> nn.Module:
         """In evaluation mode; it takes normalised images (N, C, S, S) and gives logits (N, K)."""
@@ -69,12 +71,14 @@ class CheckpointObserver:
             data = path.read_bytes()
         except OSError as error:
             raise UsageError(f"checkpoint {path} cannot be read: {error.strerror}") from error
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        if self.sha256 != expected:
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
             raise RunError(
-                f"checkpoint {path} has SHA-256 {self.sha256}, but the run was planned with {expected}: put that file "
-                "back, or plan the run again"
+                f"checkpoint {path} has SHA-256 {found}, but the run was planned with {expected}: put that file back, "
+                "or plan the run again"
             )
+        # One file may be named twice, with two normalisations, and says other things of the same images then.
+        self.sha256 = hashlib.sha256(f"{found} {params.normalisation}".encode()).hexdigest()
         self._network = task.network(params.network, image_size, "checkpoint").eval().requires_grad_(False)
         state = _state_dict(path, data)
         own = self._network.state_dict()

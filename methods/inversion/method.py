@@ -60,10 +60,11 @@ class Inversion(Method):
 
     def prepare(self, task: DistillTask) -> None:
         """Train the teachers, or fetch them, and look at the real images through them."""
-        from ddbench.methods.inversion.starts import Starts
+        from ddbench.methods.inversion.starts import Starts, check_start
         from ddbench.methods.inversion.targets import load_targets
         from ddbench.methods.inversion.teachers import load_teachers
 
+        check_start(task, self.params)
         self._teachers = load_teachers(task, self.params)
         self._targets = [
             load_targets(task, self.params, teacher, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,6 +16,8 @@ from ddbench.methods.pretrained import PRETRAINED
 WITH_BATCH_NORM = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
 WITHOUT = {"alexnet": 63}
 """Networks that have convolutions alone to match, and the least side in pixels of their images."""
+LEAST_SIDE = 4
+"""In pixels, of the images of a stage: fewer hold nothing that a network could see."""
 TRAINED_HERE = (*WITH_BATCH_NORM, *WITHOUT)
 
 
@@ -274,11 +277,12 @@ class InversionParams(ObserverParams):
             raise ValueError("checkpoint: a file holds one teacher; name one in network")
         if self.committee == "pairs":
             try:
-                given = len(self.scores)
-            except ValueError as error:
-                raise ValueError(f"committee_scores: expected numbers joined by +, got {self.committee_scores}") from (
-                    error
-                )
+                scores = self.scores
+            except ValueError:
+                scores = (math.nan,)
+            if not all(map(math.isfinite, scores)):
+                raise ValueError(f"committee_scores: expected numbers joined by +, got {self.committee_scores}")
+            given = len(scores)
             if len(self.teachers) < 2 or given != len(self.teachers):
                 raise ValueError(
                     f"committee=pairs needs two teachers or more and a score of each, got {len(self.teachers)} and "
@@ -299,6 +303,11 @@ class InversionParams(ObserverParams):
         """Why it cannot run on the dataset's images, or None."""
         if self.normalisation == "imagenet" and dataset.channels != 3:
             return f"normalisation=imagenet is for RGB images and these have {dataset.channels} channel(s)"
+        if (side := round(self.stage_scale * dataset.resolution)) < LEAST_SIDE:
+            return (
+                f"stage_scale={self.stage_scale:g} makes images of {side} px of the dataset's {dataset.resolution}, "
+                f"fewer than {LEAST_SIDE}; choose {LEAST_SIDE / dataset.resolution:g} or more"
+            )
         for name in self.teachers:
             if dataset.resolution < WITHOUT.get(name, 0):
                 return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,6 +26,34 @@ from ddbench.methods.rded.crops import best_crops, collages
 from ddbench.methods.rded.params import RDEDParams
 
 
+def check_start(task: DistillTask, params: InversionParams) -> None:
+    """Refuse what cannot start, before a teacher is trained for it.
+
+    Raises:
+        UsageError: a class has too few images, or the side is no multiple of the collages' factor.
+    """
+    assert task.ipc is not None
+    if params.start == "noise":
+        return
+    ipc, side, crops = task.ipc, image_size_of(task.train), 1
+    if params.starts_from_collages:
+        factor = RDEDParams().factor_at(side)
+        crops = factor**2
+        if side % factor:
+            raise UsageError(
+                f"collages have {factor} crops along each side, which {side} px cannot be divided by; choose another "
+                "resolution, or start=real"
+            )
+    # Batches hold images of all classes, whichever of them the cell has.
+    every = replace(task, class_indices=tuple(range(len(task.class_ids))))
+    check_enough_images(
+        every,
+        ipc * crops,
+        f"the {ipc * crops} to start from",
+        lambda found: f"choose --ipc {found // crops} or less, or start=noise",
+    )
+
+
 class Starts:
     """Images to start from, by class and number.
 
@@ -37,25 +66,13 @@ class Starts:
 
     def __init__(self, task: DistillTask, params: InversionParams, teacher: Observer) -> None:
         assert task.ipc is not None
+        check_start(task, params)
         self.task, self.params, self.teacher, self.ipc = task, params, teacher, task.ipc
         self.normalisation = Normalisation(params.normalisation, task.device)
         self.side, self.channels = image_size_of(task.train), task.train.read([0]).shape[-1]
         self.rded = RDEDParams(pool=params.pool, crops=params.crops)
         self.factor = self.rded.factor_at(self.side)
         self._of_class: dict[int, np.ndarray] = {}
-        if params.starts_from_collages and self.side % self.factor:
-            raise UsageError(
-                f"collages have {self.factor} crops along each side, which {self.side} px cannot be divided by; choose "
-                "another resolution, or start=real"
-            )
-        if params.start != "noise":
-            needed = self.ipc * (self.factor**2 if params.starts_from_collages else 1)
-            check_enough_images(
-                task,
-                needed,
-                f"the {needed} to start from",
-                lambda found: f"choose --ipc {found * self.ipc // needed} or less, or start=noise",
-            )
 
     def image(self, class_index: int, image_index: int) -> Tensor:
         """(C, S, S), normalised, on the device."""

@@ -16,7 +16,7 @@ from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets, canonical_
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
-from ddbench.reports.results.paper_numbers import PaperNumber, published_cell
+from ddbench.reports.results.paper_numbers import PaperNumber, made_as_published, published_cell
 from ddbench.reports.results.settings import Params
 from ddbench.reports.statistics.crossed import Difference, SetScore, difference_of
 from ddbench.reports.tables.leaderboard import pooled_over
@@ -84,8 +84,10 @@ class AblationTable:
         return difference_of(self.scores(a), self.scores(b), self.where.n_test, between)
 
     def published(self, member: Member) -> list[tuple[Params, PaperNumber]]:
-        """Of this member's method on an untuned prior."""
-        return [(params, number) for name, params, number in self.papers if name == member.name and not member.tuned]
+        """Of this member's method on the papers' prior, untuned."""
+        if member.tuned or not made_as_published(member.name, member.row.prior):
+            return []
+        return [(params, number) for name, params, number in self.papers if name == member.name]
 
 
 def families(table: groups.Table) -> list[list[Member]]:

@@ -11,7 +11,15 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
-from ddbench.reports.results.paper_numbers import RESOLUTIONS, STUDENTS, Key, PaperNumber, all_published, key_of
+from ddbench.reports.results.paper_numbers import (
+    RESOLUTIONS,
+    STUDENTS,
+    Key,
+    PaperNumber,
+    all_published,
+    key_of,
+    made_as_published,
+)
 from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
@@ -21,8 +29,15 @@ CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-sh
 CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
 """How collages are cropped elsewhere; for all others the form for whole images is offered."""
 CROPS = "soft-rded-half"
-TEXT_TO_IMAGE = {"(SDXL)": "sdxl", "(SD)": "sd-1.5"}
+TEXT_TO_IMAGE = {"SDXL": "sdxl", "(SD)": "sd-1.5"}
 """What printed names say of the prior -> its name here."""
+ON_OTHER_PRIORS = {
+    ("2512.03844", "CoDA (SDXL)"): ("coda", "sdxl"),
+    ("2512.03844", "CoDA as released (ImageNet split)"): ("coda-real", "sdxl"),
+    ("2512.03844", "SDXL unguided (gamma=0)"): ("coda[guidance_scale=0]", "sdxl"),
+}
+"""(paper, what it prints) -> what runs it here, on which prior. Shown with its command, and joined with nothing: by
+their priors published numbers are not told apart."""
 
 
 class FieldCell(Record):
@@ -30,6 +45,8 @@ class FieldCell(Record):
 
     method: str | None
     """What runs it, a name or a selector; None for a method that is not here."""
+    prior: str | None = None
+    """The prior that it takes, where that is not the dataset's own."""
     dataset: str
     ipc: str
     student: str
@@ -67,7 +84,7 @@ def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
     for table in tables:
         for row in table.rows:
             spec = row.cells[0].spec
-            if spec.protocol.overrides or not row.finished:
+            if spec.protocol.overrides or not row.finished or not made_as_published(row.label, row.prior):
                 continue
             key = key_of(row.label, **table.key.conditions(spec.protocol.name, whole_set=row.whole_set))
             if key is not None:
@@ -77,13 +94,16 @@ def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
 
 def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> FieldCell:
     name, dataset, ipc, student, protocol = key
-    method = name or selector_of(number)
+    method, prior = name or selector_of(number), None
+    if method is None:
+        method, prior = ON_OTHER_PRIORS.get((number.arxiv, number.printed_as), (None, None))
     why = _why_not(method, number, dataset, ipc, student, protocol)
     # A row without a name has the key of all of its cell's: what ran under a name is not it.
     run = here.get(key) if name else None
     standing: Standing = "run" if run else "cannot" if why else "can be run"
     return FieldCell(
         method=method,
+        prior=prior,
         dataset=dataset,
         ipc=ipc,
         student=student,
@@ -93,16 +113,18 @@ def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> 
         standing=standing,
         table=run[0] if run else None,
         acc_best=run[1] if run else None,
-        how=why or _command(method or "", dataset, ipc, student, protocol_here(method or "", protocol, number.arxiv)),
+        how=why
+        or _command(method or "", dataset, ipc, student, protocol_here(method or "", protocol, number.arxiv), prior),
     )
 
 
-def _command(method: str, dataset: str, ipc: str, student: str, protocol: str) -> str:
+def _command(method: str, dataset: str, ipc: str, student: str, protocol: str, prior: str | None) -> str:
     """What makes the number here, at the number of sets and students that is the dataset's headline."""
     count = "" if ipc == "full" else f" --ipc {ipc}"
     chosen = f"'{method}'" if "[" in method else method
     trained = student_here(protocol, student)
-    return f"bench run -m {chosen} -d {dataset}{count} --protocol {protocol} --student {trained}"
+    on = "" if prior is None else f" --prior {prior}"
+    return f"bench run -m {chosen} -d {dataset}{count} --protocol {protocol} --student {trained}{on}"
 
 
 def protocol_here(method: str, protocol: str, arxiv: str) -> str:
@@ -164,15 +186,20 @@ def _of_another_size(protocol: Any, dataset: str) -> str | None:
 
 def _of_unknown(printed_as: str) -> str:
     """Of a row whose method has no name here: it may be a setting of one that is known."""
-    near = [name for name in METHODS.unavailable if printed_as.lower().startswith(name)]
-    if near:
-        return f"{max(near, key=len)}: {METHODS.unavailable[max(near, key=len)]}"
+    if near := known_of(printed_as):
+        return f"{near}: {METHODS.unavailable[near]}"
     for mark, prior in TEXT_TO_IMAGE.items():
         if mark in printed_as:
             return (
                 f"made on a text-to-image prior (--prior {prior}); by their priors published numbers are not told apart"
             )
     return "the setting of this row has no name here"
+
+
+def known_of(printed_as: str) -> str | None:
+    """The method that is not here, and known by name, whose setting a paper prints; the longest of several."""
+    begins = [name for name in METHODS.unavailable if re.match(rf"{re.escape(name)}(?![a-z0-9])", printed_as.lower())]
+    return max(begins, key=len, default=None)
 
 
 def _unavailable(registry: Registry[Any], name: str) -> str:

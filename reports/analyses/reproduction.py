@@ -24,6 +24,7 @@ from ddbench.reports.results.paper_numbers import (
     SPLIT,
     PaperNumber,
     all_published,
+    made_as_published,
     published,
 )
 from ddbench.reports.statistics import crossed
@@ -199,6 +200,9 @@ def _unmatched(table: groups.Table, cells: dict[tuple[object, ...], Reproduced])
         return Unmatched(table=title, reason=f"papers distill at {sides} px, this is {key.resolution} px")
     if table.modified_protocol:
         return Unmatched(table=title, reason="the protocol is modified")
+    conditions = [key.conditions(row.cells[0].spec.protocol.name, whole_set=row.whole_set) for row in members]
+    if any(published(row.label, **where) for row, where in zip(members, conditions, strict=True)):
+        return Unmatched(table=title, reason="the published numbers of its methods are of another prior")
     return Unmatched(table=title, reason="no paper that is known here has one of its methods under these conditions")
 
 
@@ -210,7 +214,7 @@ def contradictions() -> list[Contradiction]:
 
 def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
     spec, key = row.cells[0].spec, table.key
-    if spec.protocol.overrides:
+    if spec.protocol.overrides or not made_as_published(row.label, row.prior):
         return None
     ipc = None if row.whole_set else key.ipc
     papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.whole_set))

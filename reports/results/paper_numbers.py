@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.result import Record
+from ddbench.benchmark.core.registry import METHODS
+from ddbench.benchmark.core.result import PriorRecord, Record
+from ddbench.methods.diffusion.priors.catalogue import KNOWN
 
 FILE = Path(__file__).parents[1] / "reference" / "paper_numbers.csv"
 METRIC = "top1_best"
@@ -38,6 +40,10 @@ PROTOCOLS_OF = {
 }  # fmt: skip
 """(method, evaluator as carried) -> the evaluator by name. Those called soft-bssl differ in their teachers and in whose
 program's learning rates they have."""
+OTHER_PRIORS = frozenset(KNOWN) - {"dit-xl-2-256"}
+"""Priors that the published numbers of a name here were not made on."""
+OWN_PRIORS = {"d4m": "sd-1.5"}
+"""Method -> one of those that its own paper has."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
@@ -74,6 +80,23 @@ def published(method: str, **conditions: Any) -> list[PaperNumber]:
     """The accuracies that papers give for a method in one cell (`published_cell`), the most trustworthy first."""
     wanted = SAME_IMAGES.get(method, method)
     return [number for name, number in published_cell(**conditions) if name == wanted and name]
+
+
+def made_as_published(method: str, prior: PriorRecord | None) -> bool:
+    """Whether a row's prior is what published numbers of its method are of, as far as its name says: not another one
+    that is known, and tuned as the method's own entry says or not at all.
+
+    Args:
+        method: the row's label; the parameters of its prior's tuning are in the prior's name alone.
+        prior: None for a method without one, and where no result names it yet.
+    """
+    if prior is None:
+        return True
+    base = prior.name.rpartition("(")[2].rstrip(")")
+    if base in OTHER_PRIORS and OWN_PRIORS.get(method) != base:
+        return False
+    tuner = METHODS.entry(method).prior_tuned_by if method in METHODS else None
+    return not prior.tuned_by if tuner is None else prior.name.startswith(f"{tuner}(")
 
 
 def published_cell(

@@ -24,6 +24,7 @@ from ddbench.datasets.imagenet.subsets import Woof
 from ddbench.methods.base import DistillTask, Method
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.coresets import Coreset, Herding, KCenter, herding, k_center
+from ddbench.methods.observer import CheckpointObserver, class_features
 
 Make = Callable[..., DistillTask]
 CLASSES = ("a", "b")
@@ -230,6 +231,21 @@ def test_a_checkpoints_hash_is_noted_and_checked(make_task: Make, file_of: Any, 
         Herding(planned).prepare(task)
     with pytest.raises(ValidationError, match="there is no file"):
         params(Path("nowhere.pt"))
+
+
+def test_one_file_with_two_normalisations_has_no_artefact_in_common(
+    make_task: Make, memory_cache: Any, file_of: Any, random_images: Any
+) -> None:
+    task = make_task(random_images(CLASSES), CLASSES, cache=memory_cache)
+    task, file = dataclasses.replace(task, network=network), str(file_of())
+    seen = [
+        class_features(task, CheckpointObserver(task, Herding.Params(checkpoint=file, normalisation=name), 8), 0)
+        for name in ("half", "efficientnet-lite")
+    ]
+    pixels = task.train.read(task.train.of_class(0)).reshape(-1, 64).astype(np.float64)
+    for features, (mean, std) in zip(seen, [(127.5, 127.5), (127, 128)], strict=True):
+        expected = (pixels - mean) / std @ Planted().matrix.double().numpy()
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_checkpoint_of_something_else_is_refused(

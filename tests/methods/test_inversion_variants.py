@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from typing import Any
@@ -272,6 +273,19 @@ def test_too_few_images_to_start_from_are_named(make_task: Any, random_images: A
     assert "pool=300" in str(Inversion(of("fadrm")).supports(ImageNet1K, 100))
     assert Inversion(of("fadrm")).supports(ImageNet1K, 50) is None
     assert "1 channel" in str(Inversion(SRE2L).supports(Digits, 1))
+    small = InversionParams(stages=2, steps=2, stage_scale=0.01, normalisation="half")
+    assert "makes images of 0 px of the dataset's 8, fewer than 4; choose 0.5" in str(small.unsupported(Digits))
+    assert small.model_copy(update={"stage_scale": 0.5}).unsupported(Digits) is None
+
+
+def test_no_teacher_is_trained_where_images_are_too_few(make_task: Any, random_images: Any) -> None:
+    recipes: list[Any] = []
+    task = make_task(random_images(CLASSES, per_class=3), CLASSES, ipc=4)
+    # A batch of this cell's one class has images of all.
+    task = dataclasses.replace(task, trained_classifier=recipes.append, class_indices=())
+    with pytest.raises(UsageError, match="fewer than the 4 to start from"):
+        Inversion(InversionParams(start="median", normalisation="half")).prepare(task)
+    assert recipes == []
 
 
 # Parameters -----------------------------------------------------------------------------------------------------------
@@ -289,6 +303,7 @@ def test_too_few_images_to_start_from_are_named(make_task: Any, random_images: A
         ({"stages": 5, "stage_scale": 0.9}, "an even number of stages"),
         ({"committee": "pairs"}, "needs two teachers or more and a score of each, got 1 and 0"),
         ({"committee": "pairs", "network": "resnet18_bn+resnet50_bn", "committee_scores": "1+x"}, "expected numbers"),
+        ({"committee": "pairs", "network": "resnet18_bn+resnet50_bn", "committee_scores": "1+nan"}, "expected numbers"),
         ({"committee_scores": "1+2"}, "are for committee=pairs"),
         (
             {

@@ -251,6 +251,19 @@ def test_a_known_prior_that_is_absent_says_how_to_get_it() -> None:
         find_prior("dit-xl-2-256")
 
 
+def test_a_known_prior_that_lies_on_no_hub_is_not_said_to_be_downloaded() -> None:
+    with pytest.raises(UsageError, match=r"prior sit-xl-2-256 --from FILE --vae DIR` takes SiT-XL-2-256.pt") as caught:
+        find_prior("sit-xl-2-256")
+    assert "download" not in str(caught.value)
+
+
+def test_a_folder_without_a_pipeline_is_no_text_to_image_prior(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"a folder with model_index.json, unet/, vae/ and its text encoder"):
+        install("sd-1.5", tmp_path, None, None, say=quietly)
+
+
 def test_without_the_hub_one_message_says_what_to_copy(known_tiny: KnownPrior) -> None:
     said: list[str] = []
     with pytest.raises(UsageError) as caught:

@@ -157,13 +157,14 @@ class Folder:
         cost: Cost | None = None,
         guidance: dict[str, list[float]] | None = None,
         image_bytes: int | None = None,
+        prior_name: str = "digits-dit",
     ) -> str:
         """Write a finished or failed distill cell; returns the hash of its images."""
         label = label or spec.method.name
         cell = self.store.add(spec, Launch(label=label))
         images = images or sha(cell.id)
         ok = status == "ok"
-        prior = PriorRecord(name="digits-dit", sha256=spec.prior_sha256, trained_on="t") if spec.prior_sha256 else None
+        prior = PriorRecord(name=prior_name, sha256=spec.prior_sha256, trained_on="t") if spec.prior_sha256 else None
         result = DistillResult(
             cell=cell.id,
             status=status,

@@ -50,12 +50,14 @@ def _methods(cells: list[FieldCell]) -> list[str]:
 
 
 def _base(cell: FieldCell) -> str:
-    """A method's registered base name, or what of the printed name is the method."""
+    """A method's registered name, an ablation's that of its method, or what of the printed name is the method."""
     if cell.method:
         name = cell.method.partition("[")[0]
-        return (METHODS.entry(name).variant_of or name) if name in METHODS else name
-    near = [name for name in METHODS.unavailable if cell.paper.printed_as.lower().startswith(name)]
-    return max(near, key=len) if near else cell.paper.printed_as
+        if name not in METHODS:
+            return name
+        entry = METHODS.entry(name)
+        return (entry.variant_of if "ablation" in entry.tags else None) or name
+    return field.known_of(cell.paper.printed_as) or cell.paper.printed_as
 
 
 def _standing(name: str, members: list[FieldCell]) -> str:

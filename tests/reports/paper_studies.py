@@ -29,6 +29,7 @@ PAPERS = {
     "2506.23580": ("vlcp", "VLCP"),
     "2506.24125": ("fadrm", "FADRM"),
     "2510.17421": ("dap", "DAP"),
+    "2512.03844": ("coda", "CoDA"),
     "2602.23295": ("manifoldgd", "ManifoldGD"),
     "2603.13960": ("ims3", "IMS3"),
     "2605.03877": ("dmgd", "DMGD"),
@@ -53,22 +54,27 @@ def _study(arxiv: str, title: str, cells: list[FieldCell]) -> str:
         "# Written by tests/reports/paper_studies.py from reports/reference/paper_numbers.csv.",
         "runs:",
     ]
-    for (dataset, protocol, student), methods in _blocks(mine).items():
+    for (dataset, protocol, student, prior), methods in _blocks(mine).items():
         for ipcs, names in methods:
             what = f"methods: [{', '.join(names)}], datasets: [{dataset}]"
-            lines.append(f"  - {{{what}, ipc: [{', '.join(ipcs)}], protocol: {protocol}, student: {student}}}")
+            on = f", prior: {prior}" if prior else ""
+            lines.append(f"  - {{{what}, ipc: [{', '.join(ipcs)}], protocol: {protocol}, student: {student}{on}}}")
     return "\n".join(lines) + "\n"
 
 
-def _blocks(cells: list[FieldCell]) -> dict[tuple[str, str, str], list[tuple[list[str], list[str]]]]:
-    """(dataset, protocol, student) -> (IPCs, methods): as few runs as have these cells and no others."""
-    ipcs_of: dict[tuple[str, str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+Place = tuple[str, str, str, str]
+"""(dataset, protocol, student, prior or nothing)."""
+
+
+def _blocks(cells: list[FieldCell]) -> dict[Place, list[tuple[list[str], list[str]]]]:
+    """Place -> (IPCs, methods): as few runs as have these cells and no others."""
+    ipcs_of: dict[Place, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for cell in cells:
         method = cell.method or ""
         if cell.ipc == "full":  # the whole set is each IPC's companion
             continue
         protocol = protocol_here(method, cell.protocol, cell.paper.arxiv)
-        place = (cell.dataset, protocol, student_here(protocol, cell.student))
+        place = (cell.dataset, protocol, student_here(protocol, cell.student), cell.prior or "")
         ipcs_of[place][_quoted(method)].add(cell.ipc)
     found = {}
     for place, methods in sorted(ipcs_of.items()):

@@ -26,6 +26,16 @@ def test_the_page_of_the_field_is_written_from_the_numbers() -> None:
     assert page.read_text(encoding="utf-8") == written_by("field_document").document(), again
 
 
+def test_methods_have_lines_of_their_own_on_that_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "field.md").read_text(encoding="utf-8")
+    counts = {cells[1].strip(): int(cells[2]) for line in page.splitlines() if len(cells := line.split("|")) == 6
+              and cells[2].strip().isdigit()}  # fmt: skip
+    numbers = field.build([])
+    for name in ("sre2l", "cda", "cv-dd", "fadrm", "edc", "dit"):
+        assert counts[name] >= sum(cell.method == name for cell in numbers) > 0
+        assert counts[name] < 60, "variants that are methods are not added up"
+
+
 def test_the_studies_are_those_of_the_numbers() -> None:
     module = written_by("paper_studies")
     again = "write them again: python -P tests/reports/paper_studies.py"
@@ -50,6 +60,10 @@ def test_every_cell_of_a_paper_is_in_its_study() -> None:
         protocol = field.protocol_here(method, cell.protocol, cell.paper.arxiv)
         student = field.student_here(protocol, cell.student)
         assert (method, cell.dataset, cell.ipc, protocol, student) in planned
+
+
+def test_a_study_names_the_prior_of_its_numbers() -> None:
+    assert {RunSpec.model_validate({**options}).prior for options in find_study("paper-coda").runs} == {"sdxl"}
 
 
 def test_papers_are_listed() -> None:

@@ -155,10 +155,18 @@ def _folder_of(name: str) -> Path:
     if folder.is_dir():
         return folder
     if name in KNOWN:
+        known = KNOWN[name]
+        how = (
+            f"`bench prepare prior {name}` downloads it (about {known.size_gb} GB; {known.licence}); "
+            f"`bench prepare prior {name} --from DIR` takes files that you have."
+        )
+        if known.transformer is None:
+            how = (
+                f"`bench prepare prior {name} --from FILE --vae DIR` takes {known.released} ({known.licence}), and an "
+                "autoencoder."
+            )
         raise UsageError(
-            f"prior {name} is not installed. `bench prepare prior {name}` downloads it (about {KNOWN[name].size_gb} "
-            f"GB; {KNOWN[name].licence}); `bench prepare prior {name} --from DIR` takes files that you have. "
-            "Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
+            f"prior {name} is not installed. {how} Or name another prior with --prior NAME|FOLDER or $DDBENCH_PRIOR."
         )
     raise UsageError(
         f"there is no prior {name!r}; {did_you_mean(name, [*bundled, *installed, *KNOWN])} It is neither a bundled "

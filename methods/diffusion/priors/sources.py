@@ -104,6 +104,11 @@ def from_files(name: str, known: KnownPrior | None, source: Path, vae: Path | No
         raise UsageError(f"--from {source}: no such folder or file")
     if is_text_pipeline(source) and not (source / METADATA).exists():
         return of_pipeline(source, vae, known, said)
+    if known is not None and known.of_text and not (source / METADATA).exists():
+        raise UsageError(
+            f"--from {source}: expected a pipeline as the hub has {known.name}: "
+            f"a folder with {INDEX}, {UNET}/, {VAE}/ and its text encoder"
+        )
     if said.prompt is not None or said.negative is not None:
         raise UsageError(f"--prompt and --negative are for text-to-image pipelines, and {source} has no {INDEX} of one")
     transformer = _transformer_in(source)

@@ -124,6 +124,13 @@ def test_what_the_recipe_says_decides_the_weights(task: DistillTask, change: dic
     assert other.sha256 != task.trained_classifier(RECIPE).sha256
 
 
+def test_untrained_weights_are_told_apart_by_what_they_take(task: DistillTask) -> None:
+    untrained = RECIPE.model_copy(update={"epochs": 0})
+    others = [untrained.model_copy(update=change) for change in ({"mean": (0.4,)}, {"std": (0.3,)})]
+    names = {task.trained_classifier(recipe).sha256 for recipe in (untrained, *others)}
+    assert len(names) == 3
+
+
 def test_weights_are_kept_at_the_epochs_that_were_asked_for(task: DistillTask) -> None:
     recipe = RECIPE.model_copy(update={"keep_epochs": (0, 2), "schedule": "constant"})
     trained = task.trained_classifier(recipe)

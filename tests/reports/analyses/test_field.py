@@ -69,6 +69,20 @@ def test_evaluators_with_several_teachers_have_their_numbers() -> None:
     assert all(reason.startswith("the program of soft-bssl-5@1 has no learning rate for resnet") for reason in woof)
 
 
+def test_codas_numbers_are_of_sdxl_and_not_of_a_method_called_sd() -> None:
+    rows = {cell.paper.printed_as: cell for cell in field.build([]) if cell.paper.arxiv == "2512.03844"}
+    assert rows["SDXL unguided (gamma=0)"].how == (
+        "bench run -m 'coda[guidance_scale=0]' -d woof --ipc 10 --protocol hard-minimax-sgd --student resnet_ap10 "
+        "--prior sdxl"
+    )
+    assert rows["CoDA as released (ImageNet split)"].method == "coda-real", "its script trains on the real images"
+    assert (rows["CoDA (SDXL)"].method, rows["CoDA (SDXL)"].prior) == ("coda", "sdxl")
+    assert "--prior sdxl" in rows["SDXL guided, k-means on raw VAE latents"].how
+    assert field.known_of("SD") == "sd"
+    assert field.known_of("LDM + D4M") == "ldm"
+    assert field.known_of("SDXL unguided") is None
+
+
 def test_students_of_small_images_are_not_those_of_224_px() -> None:
     """Tiny-ImageNet's published students see 64 px, and every published evaluator here with their labels 224."""
     cells = [cell for cell in field.build([]) if cell.dataset == "tiny-imagenet"]

@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
+from ddbench.benchmark.core.result import PriorRecord
+from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.benchmark.planning.setting import resolve_protocol
+from ddbench.reports.analyses import field, reproduction
 from ddbench.reports.output import formats
-from ddbench.reports.results import rows
-from ddbench.reports.results.paper_numbers import FILE, all_published, published, published_cell
+from ddbench.reports.results import groups, rows
+from ddbench.reports.results.paper_numbers import (
+    FILE,
+    all_published,
+    made_as_published,
+    published,
+    published_cell,
+)
 from ddbench.reports.tables.leaderboard import build
 
 WOOF: dict[str, Any] = {"dataset": "woof", "split": "imagenet", "resolution": 256, "student": "resnet_ap10"}
@@ -147,6 +157,53 @@ def test_a_leaderboard_shows_them_beside_ours(tmp_path: Path, make_folder: Any) 
     assert "| paper |" in text
     assert re.search(rf"29\.4( ± \d\.\d)? \({re.escape(f'{best.mean - 29.4:+.1f}')}\)", text)
     assert "never ranked" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "prior", "same"),
+    [
+        ("mgd3", "dit-xl-2-256", True),
+        ("mgd3", "mine", True),  # the papers' prior may have another name
+        ("mgd3", "sd-1.5", False),
+        ("dit", "sit-xl-2-256", False),
+        ("d4m", "sd-1.5", True),  # its own paper's
+        ("d4m", "sdxl", False),
+        ("mgd3", "minimax(dit-xl-2-256)", False),
+        ("igd-minimax", "minimax(dit-xl-2-256)", True),
+        ("igd-minimax", "minimax(dit-xl-2-512)", False),
+        ("ims3", "ims3-im(dit-xl-2-256)", True),
+        ("ims3", "ims3-im[tuning_steps=20](dit-xl-2-256)", False),
+        ("ims3", "minimax(dit-xl-2-256)", False),
+        ("of a plugin", "mine", True),
+    ],
+)
+def test_numbers_of_another_prior_are_not_a_rows_own(method: str, prior: str, same: bool) -> None:
+    tuners = [MethodSpec(name="any", version=1, params={})] if "(" in prior else []
+    assert made_as_published(method, PriorRecord(name=prior, sha256="0", trained_on="t", tuned_by=tuners)) == same
+    assert made_as_published(method, None)
+
+
+def test_a_row_on_another_prior_has_none_beside_it(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-minimax-sgd")[1]
+    for name in ("dit-xl-2-256", "sd-1.5"):
+        made = {"prior": sha256(name.encode()).hexdigest(), "distill": {"prior_name": name}}
+        folder.method("mgd3", [[31.0, 32.0], [31.5, 32.5]], protocol=protocol, student="resnet_ap10", **made)
+    results = rows.read(folder.out)
+    papers = {row.prior.name: bool(row.papers) for row in build(results).tables[0].rows if row.prior is not None}
+    assert papers == {"dit-xl-2-256": True, "sd-1.5": False}
+    assert [cell.prior for cell in reproduction.build(groups.group(results)).cells] == ["dit-xl-2-256"]
+
+
+def test_a_field_of_another_prior_alone_is_not_run_here(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-minimax-sgd")[1]
+    made = {"prior": "5d" * 32, "distill": {"prior_name": "sd-1.5"}}
+    folder.method("mgd3", [[31.0]], protocol=protocol, student="resnet_ap10", **made)
+    tables = groups.group(rows.read(folder.out))
+    assert field.counts(field.build(tables))["run"] == 0
+    (unmatched,) = reproduction.build(tables).unmatched
+    assert "of another prior" in unmatched.reason
 
 
 def test_a_modified_protocol_has_none(tmp_path: Path, make_folder: Any) -> None:
