@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.near_names import did_you_mean
 
+MODIFIED, CIFAR = "_modified", "_cifar"
+"""How the names end of networks whose stem is for images of 32 or 64 px (`small_image_networks.py`)."""
+
 
 @dataclass(frozen=True)
 class NetworkName:
@@ -57,6 +60,31 @@ NETWORKS: tuple[NetworkName, ...] = (
         63,
         widths=False,
         too_small="its poolings would leave nothing",
+    ),
+    *(
+        NetworkName(
+            f"{network}{MODIFIED}",
+            f"torchvision's {called}, BatchNorm; 3×3 stem without pooling, for small images (RDED, DELT)",
+            16,
+            widths=False,
+        )
+        for network, called in (("resnet18", "ResNet-18"), ("resnet101", "ResNet-101"))
+    ),
+    *(
+        NetworkName(
+            f"{network}{CIFAR}",
+            f"torchvision's {called}, BatchNorm; 3×3 stem without pooling, PyTorch's initial values (CV-DD)",
+            16,
+            widths=False,
+        )
+        for network, called in (
+            ("resnet18", "ResNet-18"),
+            ("resnet50", "ResNet-50"),
+            ("resnet101", "ResNet-101"),
+            ("shufflenet_v2_x0_5", "ShuffleNetV2 of half the width"),
+            ("mobilenet_v2", "MobileNetV2 with more shortcuts"),
+            ("densenet121", "DenseNet-121"),
+        )
     ),
     NetworkName(
         "efficientnet_lite0",

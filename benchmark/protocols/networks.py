@@ -3,7 +3,8 @@
 "Instance norm" is `GroupNorm(C, C)`: one mean and variance per image and channel, with affine parameters, the same in
 training and evaluation. Sources: IDC (Kim et al., ICML 2022) and Minimax Diffusion (Gu et al., CVPR 2024) for
 `resnet_ap10` and the instance-norm `resnet18`; Dataset Condensation (Zhao et al., ICLR 2021) for `convnet*`;
-torchvision for `*_bn`, `shufflenet_v2_*`, `alexnet`, `mobilenet_v2`, `efficientnet_b0` and `densenet121`.
+torchvision for `*_bn`, `shufflenet_v2_*`, `alexnet`, `mobilenet_v2`, `efficientnet_b0` and `densenet121`; networks
+with another stem for small images are in `small_image_networks.py`.
 
 Shapes: B images, C channels, S side in pixels, K classes.
 """
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.protocols import network_names
+from ddbench.benchmark.protocols import network_names, small_image_networks
 
 
 def build(
@@ -62,7 +63,7 @@ def build(
     # value from `generator`, which PyTorch's constructors do not accept.
     with torch.device("meta"):
         network = _LAYOUTS[name](num_classes, image_size, in_channels, width)
-    return _initialise(network.to_empty(device="cpu"), generator)
+    return _initialise(name, network.to_empty(device="cpu"), generator)
 
 
 WITH_OWN_INITIALISATION = ("mobilenet_v2", "efficientnet_b0", "densenet121")
@@ -243,18 +244,20 @@ _LAYOUTS: dict[str, Callable[[int, int, int, int | None], nn.Module]] = {
     "shufflenet_v2_x1_0": _torchvision("shufflenet_v2_x1_0"),
     "shufflenet_v2_x0_5": _torchvision("shufflenet_v2_x0_5"),
     "alexnet": _torchvision("alexnet"),
+    **small_image_networks.LAYOUTS,
 }
 
 
-def _initialise(network: nn.Module, generator: torch.Generator | None) -> nn.Module:
+def _initialise(name: str, network: nn.Module, generator: torch.Generator | None) -> nn.Module:
     """Draw every parameter, in the order of `modules()`.
 
     Convolutions of ResNets: N(0, √(2 / (k² · out channels))), which is He's initialisation over the fan-out and what
-    torchvision's ResNets use. Everything else: what PyTorch's constructors do.
+    torchvision's ResNets use (`small_image_networks.has_he_values` has the exceptions). Everything else: what PyTorch's
+    constructors do.
     """
-    he_convolutions = isinstance(network, ResNet | torchvision.models.ResNet)
+    of_resnet = isinstance(network, ResNet | torchvision.models.ResNet)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and he_convolutions:
+        if isinstance(module, nn.Conv2d) and of_resnet and small_image_networks.has_he_values(name, network, module):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
