@@ -79,7 +79,7 @@ def train_teacher(
     assert isinstance(protocol.teacher, Teacher)
     console = Console()
     if source is not None:
-        card = teachers.take_over(declared, source, imagenet_1k=protocol.teacher.imagenet_1k)
+        card = teachers.take_over(declared, source, imagenet_1k=soft_rded.RESNET18_IMAGENET1K_V1)
         typer.echo(_what(card) if card else f"{TORCHVISION_FILE} is kept for runs on {dataset}")
         return
     if network is None and declared.class_ids == IMAGENET_1K:

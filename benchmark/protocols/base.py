@@ -225,8 +225,9 @@ class Teacher(Data):
 
     network: str
     temperature: float = Field(gt=0)
-    imagenet_1k: str
-    """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here."""
+    imagenet_1k: str | None = None
+    """SHA-256 of the file with the weights for ImageNet-1K; for other datasets a teacher is trained here. None: it is
+    trained here for all."""
     mode: Literal["train"] | None = None
     """`train`: its BatchNorm takes the statistics of what it sees, in the parts in which the student sees a batch.
     None: its running ones."""

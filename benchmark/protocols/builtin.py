@@ -125,6 +125,30 @@ ENTRIES: list[Entry] = [
         "soft labels, 224 px, 300 epochs in batches of 100, squared errors to four teachers (EDC)",
         tags=("paper",),
     ),
+    Entry(
+        "soft-rded-whole-64",
+        "ddbench.benchmark.protocols.definitions.soft_rded:WHOLE_64",
+        "soft labels, 64 px, 300 epochs in batches of 100; whole images (RDED on Tiny-ImageNet)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-delt-64",
+        "ddbench.benchmark.protocols.definitions.soft_delt:AT_64",
+        "soft labels, 64 px, 300 epochs in batches of 100; soft-delt for Tiny-ImageNet (DELT)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-bssl-5-64",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:FIVE_64",
+        "soft labels, 64 px, 300 epochs in batches of 16, soft-bssl-5 for Tiny-ImageNet (CV-DD)",
+        tags=("paper",),
+    ),
+    Entry(
+        "soft-bssl-1-cvdd-64",
+        "ddbench.benchmark.protocols.definitions.soft_bssl:ONE_BY_CVDD_64",
+        "soft labels, 64 px, 300 epochs in batches of 16, soft-bssl-1-cvdd for Tiny-ImageNet (SRe2L++)",
+        tags=("paper",),
+    ),
     *(
         Entry(
             name,
@@ -145,6 +169,8 @@ ENTRIES: list[Entry] = [
 ]
 
 UNAVAILABLE = {
+    "soft-sre2l-64": "evaluator of SRe2L's program for Tiny-ImageNet (zeyuanyin/tiny-imagenet): 100 epochs of SGD at "
+    "0.2 with a warm-up of five, the divergence times T², no CutMix; no protocol here has a warm-up or a T²",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
     "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert stopped at an "
     "epoch and learning rate of each IPC, where teachers here are trained to their end; the labels of such an expert "

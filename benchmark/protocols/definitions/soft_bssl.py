@@ -1,5 +1,5 @@
-"""soft-bssl-1@1, soft-bssl-4@1, soft-bssl-5@1, soft-bssl-1-cvdd@1: soft labels as the programs of FADRM (arXiv
-2506.24125) and CV-DD (arXiv 2501.07575) give them.
+"""soft-bssl-1@1, soft-bssl-4@1, soft-bssl-5@1, soft-bssl-1-cvdd@1, soft-bssl-5-64@1, soft-bssl-1-cvdd-64@1: soft labels
+as the programs of FADRM (arXiv 2506.24125) and CV-DD (arXiv 2501.07575) give them.
 
 Teachers are in training mode, so that their BatchNorm takes the statistics of the crops that they label
 ("batch-specific soft labels", CV-DD): they and the student see a batch in two halves. Both programs have a learning
@@ -11,6 +11,10 @@ rate and a stretch of the cosine for each dataset, student and IPC, and train in
 | soft-bssl-4 | FADRM+ | four, equal | FADRM's |
 | soft-bssl-5 | CV-DD | five, by their scores | CV-DD's |
 | soft-bssl-1-cvdd | SRe2L++, in CV-DD's table | ResNet-18 | CV-DD's |
+| soft-bssl-5-64 | CV-DD on Tiny-ImageNet | five, by their scores, with stems for small images | CV-DD's |
+| soft-bssl-1-cvdd-64 | SRe2L++ there | ResNet-18 with such a stem | CV-DD's |
+
+The last two train at 64 px, in batches of 16, and test images are seen as they are.
 
 On Nette, CV-DD's scripts label in batches of 10 and train students in batches of 16 at IPC 10 and 50, for which there
 are no labels then; here it is 10 throughout.
@@ -24,6 +28,7 @@ from ddbench.benchmark.protocols.base import CellRate, Protocol, Teacher
 from ddbench.benchmark.protocols.definitions.soft_fkd import FKD
 from ddbench.benchmark.protocols.definitions.soft_rded import RESNET18_IMAGENET1K_V1
 from ddbench.benchmark.protocols.lengths import LateLooks, LooksFromFirst
+from ddbench.benchmark.protocols.network_names import CIFAR
 from ddbench.benchmark.protocols.soft.committees import Committee, Member, Members
 from ddbench.benchmark.protocols.soft.torchvision_weights import TORCHVISION
 
@@ -49,6 +54,13 @@ _CVDD_RATES = {
     ("nette", "resnet101_bn"): ((1, 5e-4, 2), (10, 5e-4, 2), (50, 1e-3, 2)),
 }
 """As above, of CV-DD's program."""
+
+_CVDD_RATES_64 = {
+    ("tiny-imagenet", f"resnet18{CIFAR}"): ((1, 1e-3, 2), (10, 1e-3, 1), (50, 1e-3, 2)),
+    ("tiny-imagenet", f"resnet50{CIFAR}"): ((1, 1e-3, 1), (10, 1e-3, 1), (50, 1e-3, 1)),
+    ("tiny-imagenet", f"resnet101{CIFAR}"): ((1, 5e-4, 2), (10, 5e-4, 2), (50, 5e-4, 2)),
+}
+"""As above, for networks with a 3×3 stem."""
 
 
 def _rates(of: Mapping[tuple[str, str], Sequence[tuple[int, float, float]]]) -> tuple[CellRate, ...]:
@@ -137,5 +149,50 @@ ONE_BY_CVDD: Protocol = PROTOCOL.model_copy(
         "summary": "soft labels, 224 px, 300 epochs in batches of 10 or 16, soft-bssl-1 at CV-DD's rates (SRe2L++)",
         "rates": FIVE.rates,
         "looks": FIVE.looks,
+    }
+)
+
+_AT_64 = {
+    "image_size": 64,
+    "test_resize": None,
+    "students": (f"resnet18{CIFAR}", f"resnet50{CIFAR}", f"resnet101{CIFAR}"),
+    "rates": _rates(_CVDD_RATES_64),
+    "batch_size": 16,
+    "batch_size_beyond_100_classes": None,
+}
+FIVE_64: Protocol = FIVE.model_copy(
+    update={
+        "name": "soft-bssl-5-64",
+        "summary": "soft labels, 64 px, 300 epochs in batches of 16, soft-bssl-5 for Tiny-ImageNet (CV-DD)",
+        **_AT_64,
+        "teacher": Committee(
+            members=(
+                Members(
+                    dataset="tiny-imagenet",
+                    teachers=tuple(
+                        Member(network=f"{network}{CIFAR}", weight=score)
+                        for network, score in (
+                            ("resnet18", 46.5),
+                            ("resnet50", 28.3),
+                            ("shufflenet_v2_x0_5", 43.6),
+                            ("mobilenet_v2", 44.8),
+                            ("densenet121", 41.5),
+                        )
+                    ),
+                ),
+            ),
+            softmax_of_weights=10.0,
+            temperature=20.0,
+            mode="train",
+            stored_bits=16,
+        ),
+    }
+)
+ONE_BY_CVDD_64: Protocol = ONE_BY_CVDD.model_copy(
+    update={
+        "name": "soft-bssl-1-cvdd-64",
+        "summary": "soft labels, 64 px, 300 epochs in batches of 16, soft-bssl-1-cvdd for Tiny-ImageNet (SRe2L++)",
+        **_AT_64,
+        "teacher": Teacher(network=f"resnet18{CIFAR}", temperature=20.0, mode="train", stored_bits=16),
     }
 )

@@ -4,6 +4,10 @@ RDED's with RandAugment before crops of a quarter or more, and without the shuff
 It looks at the test set after epochs 1, 11, 21, … and the last. From 100 classes on a ResNet-101 trains in batches of
 half the size of the others'. As RDED's, it sends every mixed batch through the student a second time: the override
 `second_pass`.
+
+soft-delt-64@1 is that program on Tiny-ImageNet: what RDED's does there (`soft-rded-whole-64`) with these crops and
+looks. Its scripts are for ImageNet-1K alone; RandAugment and the crops of a quarter are theirs, as they are on all
+other datasets here.
 """
 
 from __future__ import annotations
@@ -27,5 +31,13 @@ PROTOCOL: Protocol = soft_rded.HALF.model_copy(
             rand_augment=RandAugment(config="rand-m6-n2-mstd1.0", fill=(124, 116, 104)),
         ),
         "looks": LooksFromFirst(every=10),
+    }
+)
+AT_64 = soft_rded.WHOLE_64.model_copy(
+    update={
+        "name": "soft-delt-64",
+        "summary": "soft labels, 64 px, 300 epochs in batches of 100; soft-delt for Tiny-ImageNet (DELT)",
+        "augmentation": PROTOCOL.augmentation,
+        "looks": PROTOCOL.looks,
     }
 )

@@ -1,6 +1,10 @@
 """soft-rded-shuffle@1, soft-rded-half@1, soft-rded-crop@1: soft labels as RDED's program gives them (Sun et al., CVPR
 2024). The three differ in the crops alone, since the programs that cite this evaluator do; so the crop is in the name.
 
+soft-rded-whole-64@1 is what that program does with Tiny-ImageNet: its scripts for it have a factor of 1, by which a
+crop has the whole image and nothing is shuffled; 100 images a step at every IPC; ResNets with a 3×3 stem for student
+and teacher; test images are brought to 64 // 7 · 8 = 72 px, then cropped.
+
 The original's extra forward pass, which moves BatchNorm's statistics twice a step, is the override `second_pass`.
 """
 
@@ -16,6 +20,7 @@ from ddbench.benchmark.protocols.base import (
     Teacher,
 )
 from ddbench.benchmark.protocols.lengths import BatchTable, EpochTable, LateLooks
+from ddbench.benchmark.protocols.network_names import MODIFIED
 
 RESNET18_IMAGENET1K_V1 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 """SHA-256 of torchvision's `resnet18-f37072fd.pth`. timm's ResNet-18 is trained otherwise and gives other labels."""
@@ -74,4 +79,16 @@ CROP = _protocol(
     "soft labels, 224 px, 300 epochs; crops of 8 % or more of whole images (D3HR)",
     shuffle=False,
     scale=(0.08, 1.0),
+)
+WHOLE_64 = HALF.model_copy(
+    update={
+        "name": "soft-rded-whole-64",
+        "summary": "soft labels, 64 px, 300 epochs in batches of 100; whole images (RDED on Tiny-ImageNet)",
+        "image_size": 64,
+        "test_resize": (9, 8),  # 72 for 64
+        "students": (f"resnet18{MODIFIED}", f"resnet101{MODIFIED}"),
+        "batch_size": 100,
+        "augmentation": Crop(shuffle=False, scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3), flip_probability=0.5),
+        "teacher": Teacher(network=f"resnet18{MODIFIED}", temperature=20.0),
+    }
 )

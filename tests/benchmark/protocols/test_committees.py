@@ -175,15 +175,22 @@ def kl(outputs: Tensor, labels: Tensor, own: Tensor) -> Tensor:
     return nn.KLDivLoss(reduction="batchmean")(F.log_softmax(outputs / 20, dim=1), F.softmax(labels / 20, dim=1))
 
 
-def test_soft_bssl_5_is_the_programs() -> None:
+@pytest.mark.parametrize(
+    ("published", "dataset", "scores"),
+    [
+        (soft_bssl.FIVE, "imagenet-1k", (56.4, 42.3, 52.5, 44.2, 40.6)),
+        (soft_bssl.FIVE_64, "tiny-imagenet", (46.5, 28.3, 43.6, 44.8, 41.5)),
+    ],
+    ids=["soft-bssl-5", "soft-bssl-5-64"],
+)
+def test_soft_bssl_5_is_the_programs(published: Protocol, dataset: str, scores: tuple[float, ...]) -> None:
     """Five weighted teachers in training mode, dropout and all, on the halves of a batch."""
-    scores = (56.4, 42.3, 52.5, 44.2, 40.6)
     five = [teacher(seed, dropout=0.3 * (seed == 3)) for seed in range(5)]
-    members = soft_bssl.FIVE.teachers_for("imagenet-1k", 10)
-    assert isinstance(soft_bssl.FIVE.teacher, Committee)
-    shares = soft_bssl.FIVE.teacher.shares(members)
-    protocol = changed(soft_bssl.FIVE)
-    ours = train(protocol, CommitteeOutput(five, shares))
+    members = published.teachers_for(dataset, 10)
+    assert isinstance(published.teacher, Committee)
+    shares = published.teacher.shares(members)
+    protocol = changed(published)
+    ours = train(protocol, CommitteeOutput(five, shares), student=published.default_student)
     assert all(network.training for network in five)
 
     w = np.array(scores) / 10

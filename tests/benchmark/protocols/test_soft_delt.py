@@ -20,7 +20,7 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.protocols import augmentation, base, networks
 from ddbench.benchmark.protocols.definitions import soft_rded
-from ddbench.benchmark.protocols.definitions.soft_delt import PROTOCOL
+from ddbench.benchmark.protocols.definitions.soft_delt import AT_64, PROTOCOL
 from ddbench.benchmark.protocols.rand_augment import RandAugment
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
 
@@ -29,7 +29,8 @@ CROP = PROTOCOL.augmentation
 assert isinstance(CROP, base.Crop)
 assert CROP.rand_augment is not None
 SETTINGS = CROP.rand_augment
-SMALL = PROTOCOL.with_overrides({"epochs": 3, "image_size": 16, "batch_size": 8})
+SHORT: dict[str, Any] = {"epochs": 3, "image_size": 16, "batch_size": 8}
+SMALL = PROTOCOL.with_overrides(SHORT)
 
 
 def pictures(n: int, side: int = 24) -> Tensor:
@@ -152,17 +153,18 @@ def teacher() -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def train(**given: Any) -> Any:
+def train(protocol: base.Protocol = SMALL, **given: Any) -> Any:
     images, labels = sets()
     return train_student(
-        SMALL, "convnet3", images, labels, images, labels, num_classes=10, ipc=2, seed=0, teacher=teacher(), **given
+        protocol, "convnet3", images, labels, images, labels, num_classes=10, ipc=2, seed=0, teacher=teacher(), **given
     )
 
 
-def test_a_training_equals_a_plain_loop() -> None:
+@pytest.mark.parametrize("published", [PROTOCOL, AT_64], ids=lambda p: p.name)
+def test_a_training_equals_a_plain_loop(published: base.Protocol) -> None:
     """timm by hand on each image, torchvision's crop and flip, the divergence from probabilities."""
-    reports: list[EpochReport] = []
-    train(on_epoch=reports.append)
+    small, reports = published.with_overrides(SHORT), list[EpochReport]()
+    train(small, on_epoch=reports.append)
 
     images, _ = sets()
     network = networks.build("convnet3", 10, 16, generator=seeds.stream(0, "student-init"))
@@ -178,7 +180,7 @@ def test_a_training_equals_a_plain_loop() -> None:
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / 6))
         order = torch.randperm(20, generator=seeds.stream(0, "shuffle", epoch))
-        rows = augmentation.build(SMALL, CPU).draw(20, 16, seeds.stream(0, "augment", epoch))
+        rows = augmentation.build(small, CPU).draw(20, 16, seeds.stream(0, "augment", epoch))
         cuts, total = seeds.stream(0, "cutmix", epoch), 0.0
         for start in (0, 8, 16):
             batch = order[start : start + 8]
