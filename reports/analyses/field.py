@@ -138,8 +138,9 @@ def student_here(protocol: str, student: str) -> str:
     """A student under its name here: evaluators of one family call ResNets with BatchNorm as others call
     theirs without."""
     known: Any = PROTOCOLS.load(protocol)
-    with_batchnorm = {printed: ours for ours, printed in STUDENTS.items()}.get(student, student)
-    return student if student in known.students else with_batchnorm
+    if student in known.students:
+        return student
+    return next((ours for ours in known.students if STUDENTS.get(ours) == student), student)
 
 
 def _why_not(

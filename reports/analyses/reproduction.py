@@ -20,11 +20,10 @@ from ddbench.reports.results import groups, rows
 from ddbench.reports.results.groups import DistilledSet
 from ddbench.reports.results.paper_numbers import (
     METHODS_PRINTED,
-    RESOLUTIONS,
-    SPLIT,
     PaperNumber,
     all_published,
     made_as_published,
+    place_of,
     published,
 )
 from ddbench.reports.statistics import crossed
@@ -193,10 +192,11 @@ def _unmatched(table: groups.Table, cells: dict[tuple[object, ...], Reproduced])
         return None
     if key.dataset not in {published_for[1] for published_for, _ in all_published()}:
         return Unmatched(table=title, reason=f"no paper that is known here has numbers for {key.dataset}")
-    if key.split != SPLIT:
-        return Unmatched(table=title, reason=f"papers use the split {SPLIT}, this is {key.split}")
-    if key.resolution not in RESOLUTIONS:
-        sides = " or ".join(map(str, RESOLUTIONS))
+    papers_split, papers_resolutions = place_of(key.dataset)
+    if key.split != papers_split:
+        return Unmatched(table=title, reason=f"papers use the split {papers_split}, this is {key.split}")
+    if key.resolution not in papers_resolutions:
+        sides = " or ".join(map(str, papers_resolutions))
         return Unmatched(table=title, reason=f"papers distill at {sides} px, this is {key.resolution} px")
     if table.modified_protocol:
         return Unmatched(table=title, reason="the protocol is modified")

@@ -23,10 +23,14 @@ SPLIT = "imagenet"
 """The papers' split: ImageNet's training images train, its validation images test."""
 RESOLUTIONS = (224, 256)
 """The sides in pixels at which they distill."""
+PLACES = {"tiny-imagenet": ("default", (64,))}
+"""Datasets whose published numbers are of another split and of other sides -> these."""
 SAME_IMAGES = {"random-first": "random"}
 """Our method -> the one whose published numbers are its own too: their programs keep the first images by file name and
 call them random."""
-STUDENTS = {f"{name}_bn": name for name in ("resnet18", "resnet50", "resnet101")}
+STUDENTS = {
+    f"{name}{form}": name for name in ("resnet18", "resnet50", "resnet101") for form in ("_bn", "_modified", "_cifar")
+}
 """Students with BatchNorm as the papers call them, whose evaluators train no other ResNets."""
 METHODS_PRINTED = {
     "ManifoldGD": "manifoldgd", "SRe2L": "sre2l", "SRe2L++": "sre2l-pp", "CDA": "cda", "FADRM": "fadrm",
@@ -40,6 +44,13 @@ PROTOCOLS_OF = {
 }  # fmt: skip
 """(method, evaluator as carried) -> the evaluator by name. Those called soft-bssl differ in their teachers and in whose
 program's learning rates they have."""
+PROTOCOLS_ON = {
+    "tiny-imagenet": {
+        "soft-rded": "soft-rded-whole-64", "soft-delt": "soft-delt-64", "soft-bssl-5": "soft-bssl-5-64",
+        "soft-bssl-1-cvdd": "soft-bssl-1-cvdd-64",
+    }
+}  # fmt: skip
+"""Dataset -> an evaluator's name -> the name of what its program does with images of that dataset's side."""
 OTHER_PRIORS = frozenset(KNOWN) - {"dit-xl-2-256"}
 """Priors that the published numbers of a name here were not made on."""
 OWN_PRIORS = {"d4m": "sd-1.5"}
@@ -117,6 +128,11 @@ def published_cell(
     return sorted(found, key=lambda pair: _trust(pair[1]))
 
 
+def place_of(dataset: str) -> tuple[str, tuple[int, ...]]:
+    """The split and the sides in pixels that a dataset's published numbers are of."""
+    return PLACES.get(dataset, (SPLIT, RESOLUTIONS))
+
+
 def key_of(
     method: str, *, dataset: str, split: str, resolution: int, ipc: int | None, student: str, protocol: str
 ) -> Key | None:
@@ -125,9 +141,11 @@ def key_of(
     Args:
         protocol: a registered name without version, unmodified.
     """
-    if split != SPLIT or resolution not in RESOLUTIONS:
+    papers_split, papers_resolutions = place_of(dataset)
+    if split != papers_split or resolution not in papers_resolutions:
         return None
-    family = "soft-rded" if protocol.startswith("soft-rded") else protocol
+    by_crops = protocol.startswith("soft-rded") and dataset not in PROTOCOLS_ON
+    family = "soft-rded" if by_crops else protocol
     return (
         SAME_IMAGES.get(method, method), dataset, "full" if ipc is None else str(ipc),
         STUDENTS.get(student, student), family,
@@ -155,6 +173,7 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
             dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
             method = row["method_id"] or METHODS_PRINTED.get(row["method_as_printed"], "")
             protocol = PROTOCOLS_OF.get((method, row["protocol"]), row["protocol"])
+            protocol = PROTOCOLS_ON.get(dataset, {}).get(protocol, protocol)
             key = (method, dataset, row["ipc"], row["student"], protocol)
             found.setdefault(key, []).append(number)
     return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}

@@ -57,6 +57,8 @@ def test_evaluators_with_several_teachers_have_their_numbers() -> None:
         ("soft-bssl-4", "fadrm-plus"): 26,
         ("soft-bssl-5", "cv-dd"): 18,
         ("soft-bssl-1-cvdd", "sre2l-pp"): 18,
+        ("soft-bssl-5-64", "cv-dd"): 9,
+        ("soft-bssl-1-cvdd-64", "sre2l-pp"): 9,
         ("soft-gvbsm", "g-vbsm"): 6,
         ("soft-edc", "edc"): 6,
     }
@@ -83,15 +85,34 @@ def test_codas_numbers_are_of_sdxl_and_not_of_a_method_called_sd() -> None:
     assert field.known_of("SDXL unguided") is None
 
 
-def test_students_of_small_images_are_not_those_of_224_px() -> None:
-    """Tiny-ImageNet's published students see 64 px, and every published evaluator here with their labels 224."""
+def test_tiny_imagenets_numbers_run_at_its_own_side() -> None:
+    """Its published students are networks for 64 px, and two of its numbers are of a program that is not here."""
     cells = [cell for cell in field.build([]) if cell.dataset == "tiny-imagenet"]
-    assert len(cells) == 30
-    assert {cell.standing for cell in cells} == {"cannot"}
-    reprinted = {cell.how for cell in cells if cell.protocol == "soft-rded"}
-    assert reprinted == {
-        "soft-rded-half@1 trains at 224 px, and the published students of tiny-imagenet are networks for its 64 px"
+    can = Counter((cell.protocol, cell.method) for cell in cells if cell.standing == "can be run")
+    assert can == {
+        ("soft-bssl-5-64", "cv-dd"): 9,
+        ("soft-bssl-1-cvdd-64", "sre2l-pp"): 9,
+        ("soft-delt-64", "delt"): 6,
+        ("soft-rded-whole-64", "sre2l"): 4,
     }
+    commands = {cell.how for cell in cells if cell.protocol == "soft-bssl-5-64" and cell.ipc == "10"}
+    assert commands == {
+        f"bench run -m cv-dd -d tiny-imagenet --ipc 10 --protocol soft-bssl-5-64 --student {student}"
+        for student in ("resnet18_cifar", "resnet50_cifar", "resnet101_cifar")
+    }
+    others = [cell for cell in cells if cell.standing == "cannot"]
+    assert [(cell.ipc, cell.student, cell.paper.value) for cell in others] == [
+        ("50", "resnet101", 42.5), ("50", "resnet18", 41.1),
+    ]  # fmt: skip
+    assert all("zeyuanyin/tiny-imagenet" in cell.how and "warm-up" in cell.how for cell in others)
+
+
+def test_students_of_small_images_are_not_those_of_224_px() -> None:
+    assert field._of_another_size(PROTOCOLS.load("soft-fkd"), "tiny-imagenet") == (
+        "soft-fkd@1 trains at 224 px, and the published students of tiny-imagenet are networks for its 64 px"
+    )
+    assert field._of_another_size(PROTOCOLS.load("soft-delt-64"), "tiny-imagenet") is None
+    assert field._of_another_size(PROTOCOLS.load("soft-fkd"), "woof") is None
 
 
 def test_what_was_run_shows_both_numbers(tmp_path: Path, make_folder: Any) -> None:

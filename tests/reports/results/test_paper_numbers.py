@@ -61,6 +61,32 @@ def test_another_resolution_has_no_published_numbers() -> None:
     assert not published("random", **{**WOOF, "resolution": 32}, ipc=10, protocol="hard-minimax-sgd")
 
 
+def test_tiny_imagenets_numbers_are_of_its_own_split_and_side() -> None:
+    """And of the students and evaluators for that side: a student of 224 px joins none."""
+    where: dict[str, Any] = {"dataset": "tiny-imagenet", "split": "default", "resolution": 64, "ipc": 10}
+    found = {
+        (method, protocol, student): published(method, **where, protocol=protocol, student=student)[0].value
+        for method, protocol, student in (
+            ("cv-dd", "soft-bssl-5-64", "resnet50_cifar"),
+            ("sre2l-pp", "soft-bssl-1-cvdd-64", "resnet18_cifar"),
+            ("delt", "soft-delt-64", "resnet101_modified"),
+            ("sre2l", "soft-rded-whole-64", "resnet18_modified"),
+        )
+    }
+    assert list(found.values()) == [43.8, 46.5, 42.8, 16.1]
+    given: dict[str, Any] = {**where, "protocol": "soft-delt-64", "student": "resnet18_modified"}
+    assert published("delt", **given)
+    for other in (
+        {"protocol": "soft-delt"},
+        {"protocol": "soft-rded-half"},
+        {"split": "imagenet"},
+        {"resolution": 224},
+    ):
+        assert not published("delt", **{**given, **other})
+        assert not published("sre2l", **{**given, "protocol": "soft-rded-whole-64", **other})
+    assert not published("sre2l", **{**where, "ipc": 50}, protocol="soft-rded-whole-64", student="resnet18_modified")
+
+
 def test_every_number_has_a_dataset_and_an_evaluator_that_are_here_or_a_reason() -> None:
     """`unknown` and an empty evaluator are what a source that does not say is carried as."""
     assert len(all_published()) > 900
@@ -106,6 +132,8 @@ CORRECTED = {
     ("mgd3", "woof", "10", "convnet6", "2505.18963"),  # its note says where it is reprinted
     ("random", "nette", "10", "resnet_ap10", "2605.03877"),  # the AdamW cell is another number
     ("full", "nette", "full", "resnet_ap10", "2605.03877"),  # its evaluator is not stated
+    ("", "tiny-imagenet", "50", "resnet18", "2306.13092"),  # SRe2L's own, and not by RDED's evaluator
+    ("", "tiny-imagenet", "50", "resnet101", "2306.13092"),  # the same
 }
 """Rows of the reference that are carried otherwise: method, dataset, IPC, student, source."""
 
