@@ -46,6 +46,22 @@ class TinyImageNet(WnidDataset):
     }
 
     method_defaults: ClassVar[Mapping[str, Mapping[str, Default]]] = {
+        "sre2l": {
+            "network": Default("resnet18_modified", "the form of SRe2L's, CDA's and DELT's programs for it"),
+            "jitter": Default(4 / 64, "4 pixels in SRe2L's, CDA's and CV-DD's programs for it"),
+        },
+        "sre2l-pp": {"network": Default("resnet18_cifar", "the form of CV-DD's program for it")},
+        "cv-dd": {
+            "network": Default(
+                "resnet18_cifar+resnet50_cifar+shufflenet_v2_x0_5_cifar+mobilenet_v2_cifar+densenet121_cifar",
+                "the five of CV-DD's program for it, for small images",
+            ),
+            "committee_scores": Default("46.5+28.3+43.6+44.8+41.5", "the accuracies that CV-DD's program has for it"),
+        },
+        "cda": {
+            "image_learning_rate": Default(0.4, "CDA's command for it"),
+            "statistics_weight": Default(0.05, "CDA's command for it"),
+        },
         "wmdd": {
             "statistics_weight": Default(500.0, "WMDD's readme for it; its script has 1"),
             "image_learning_rate": Default(0.1, "WMDD's script for it"),

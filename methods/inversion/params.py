@@ -13,7 +13,25 @@ from ddbench.methods.classifier import TIMM
 from ddbench.methods.observer_params import COMES_TRAINED, ObserverParams
 from ddbench.methods.pretrained import PRETRAINED
 
-WITH_BATCH_NORM = ("resnet18_bn", "resnet50_bn", "resnet101_bn", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5")
+FOR_SMALL_IMAGES = (
+    "resnet18_modified",
+    "resnet101_modified",
+    "resnet18_cifar",
+    "resnet50_cifar",
+    "resnet101_cifar",
+    "shufflenet_v2_x0_5_cifar",
+    "mobilenet_v2_cifar",
+    "densenet121_cifar",
+)
+"""Networks with a 3×3 stem without pooling, in the two forms that programs for Tiny-ImageNet have."""
+WITH_BATCH_NORM = (
+    "resnet18_bn",
+    "resnet50_bn",
+    "resnet101_bn",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5",
+    *FOR_SMALL_IMAGES,
+)
 WITHOUT = {"alexnet": 63}
 """Networks that have convolutions alone to match, and the least side in pixels of their images."""
 LEAST_SIDE = 4

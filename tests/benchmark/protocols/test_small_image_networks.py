@@ -25,6 +25,16 @@ COUNTS_OF_10_CLASSES = {
 }
 """Parameters of the networks for CIFAR-10 of the collection that CV-DD's program has its networks from."""
 
+GOLDEN = {
+    "resnet18_cifar": [4.126914, 3.276574, 1.250146, -0.900576, -2.059445],
+    "resnet50_cifar": [11.840104, -9.413076, 11.608671, -8.833676, 9.99776],
+    "resnet101_cifar": [0.880661, 1.086952, 0.968792, 1.014206, 1.063264],
+    "shufflenet_v2_x0_5_cifar": [1.023152, 1.257637, 0.724267, 1.169631, 1.039258],
+    "mobilenet_v2_cifar": [0.987977, 0.739694, 0.71399, 0.93506, 1.207198],
+    "densenet121_cifar": [0.9, -25.560033, 22.110319, 10.357877, -27.891737],
+}
+"""What the classes of CV-DD's program (Jiacheng8/CV-DD @24097e9, models/) give for the first image of the test."""
+
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -35,6 +45,26 @@ def test_they_have_as_many_parameters_as_the_published_ones(name: str) -> None:
     network = build(name, 10, 64)
     assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS_OF_10_CLASSES[name]
     assert not any(isinstance(module, nn.MaxPool2d | nn.ReLU6) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_outputs_are_those_of_the_released_classes(name: str) -> None:
+    """Of weights in closed form, in the order in which both have them, and with a batch's own statistics.
+
+    Its DenseNet puts new channels before the old ones and not behind: weights there are alike for all input channels.
+    """
+    network, alike = build(name, 5, 32).double().train(), name.startswith("densenet")
+    with torch.no_grad():
+        for place, values in enumerate(network.parameters()):
+            count = len(values) if alike else values.numel()
+            waves = torch.sin(torch.arange(count, dtype=torch.float64) * (1.3 + place % 7))
+            if values.ndim == 1:
+                values.copy_(torch.full_like(values, 0.9) if alike else 1 + 0.3 * waves)
+            else:
+                waves = waves.view(-1, *[1] * (values.ndim - 1)) if alike else waves.view_as(values)
+                values.copy_((waves / math.sqrt(values[0].numel())).expand_as(values))
+        images = torch.sin(torch.arange(2 * 3 * 32 * 32, dtype=torch.float64) ** 1.1).view(2, 3, 32, 32)
+        assert network(images)[0].tolist() == pytest.approx(GOLDEN[name], rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize(
