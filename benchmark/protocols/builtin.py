@@ -170,7 +170,8 @@ ENTRIES: list[Entry] = [
 
 UNAVAILABLE = {
     "soft-sre2l-64": "evaluator of SRe2L's program for Tiny-ImageNet (zeyuanyin/tiny-imagenet): 100 epochs of SGD at "
-    "0.2 with a warm-up of five, the divergence times T², no CutMix; no protocol here has a warm-up or a T²",
+    "0.2 with a warm-up of five, the divergence times T², no CutMix, the dataset's own mean and std; no protocol here "
+    "has a warm-up or a T², and teachers here take ImageNet's mean and std",
     "soft-cim": "evaluator of CIM: factor crops and DSA, MSE on outputs",
     "soft-nodistill": "evaluator of A Label is Worth a Thousand Images: one label an image, of an expert stopped at an "
     "epoch and learning rate of each IPC, where teachers here are trained to their end; the labels of such an expert "

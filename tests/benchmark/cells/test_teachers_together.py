@@ -28,6 +28,7 @@ from ddbench.benchmark.protocols.definitions import soft_bssl, soft_edc, soft_rd
 from ddbench.benchmark.protocols.soft.torchvision_weights import TORCHVISION
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet.subsets import ImageNet1K, Woof
+from ddbench.datasets.tiny_imagenet.dataset import TinyImageNet
 
 CPU = torch.device("cpu")
 PAIR = "convnet3+timm:resnet18"
@@ -150,10 +151,10 @@ def test_imagenets_teachers_are_torchvisions_files(tmp_path: Path, monkeypatch: 
 
 
 def test_who_is_missing_depends_on_dataset_and_ipc() -> None:
-    def missing(protocol: Protocol, dataset: type, split: str, ipc: int) -> set[str]:
+    def missing(protocol: Protocol, dataset: type, split: str, ipc: int, side: int = 224) -> set[str]:
         with pytest.raises(Problems) as absent:
-            teacher_files.find_all(protocol, dataset, split, 224, ipc)
-        named = re.findall(r"torchvision's [\w-]+ \(([\w.-]+)\)|: (\w+) at 224 px", str(absent.value))
+            teacher_files.find_all(protocol, dataset, split, side, ipc)
+        named = re.findall(rf"torchvision's [\w-]+ \(([\w.-]+)\)|: (\w+) at {side} px", str(absent.value))
         return {file or network for file, network in named}
 
     four = {"resnet18_bn", "shufflenet_v2_x1_0", "mobilenet_v2", "densenet121"}
@@ -161,6 +162,8 @@ def test_who_is_missing_depends_on_dataset_and_ipc() -> None:
     assert missing(soft_bssl.FOUR, ImageNet1K, "imagenet", 10) == {TORCHVISION[name].file for name in four}
     at_one = four - {"densenet121"} | {"alexnet"}
     assert missing(soft_bssl.FOUR, ImageNet1K, "imagenet", 1) == {TORCHVISION[name].file for name in at_one}
+    five = {"resnet18", "resnet50", "shufflenet_v2_x0_5", "mobilenet_v2", "densenet121"}
+    assert missing(soft_bssl.FIVE_64, TinyImageNet, "default", 10, 64) == {f"{name}_cifar" for name in five}
 
 
 def test_a_step_has_room_for_the_largest_teacher() -> None:
