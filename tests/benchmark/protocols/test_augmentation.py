@@ -290,13 +290,14 @@ def test_an_images_result_depends_on_its_row_alone(name: str) -> None:
     augment = augmentation.build(protocol, CPU, zca=zca)
     rows = augment.draw(7, 32, seeded(14))
     assert torch.equal(rows, augment.draw(7, 32, seeded(14)))
-    assert len(torch.unique(rows, dim=0)) >= 6, "each draws for itself; of a flip there are two"
+    different = 2 if name == "soft-rded-whole-64" else 6  # of a flip there are two, and that one has nothing else
+    assert len(torch.unique(rows, dim=0)) >= different, "each draws for itself"
     together = augment.apply(images, rows)
     assert together.shape == (7, 3, 32, 32)
     assert together.dtype == torch.float32
     alone = torch.cat([augment.apply(images[i : i + 1], rows[i : i + 1]) for i in range(7)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
-    assert len(torch.unique(augment.apply(images[:1].expand(7, -1, -1, -1), rows), dim=0)) >= 6
+    assert len(torch.unique(augment.apply(images[:1].expand(7, -1, -1, -1), rows), dim=0)) >= different
 
 
 def test_protocols_take_their_own_normalisation() -> None:
