@@ -17,7 +17,7 @@ HERE = (
     "model",
 )
 """Sections in the script's own process: a pretence reaches no other, nor what torch.compile traces."""
-SMALL = "--device cuda:0 --prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-images 8"
+SMALL = "--prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-images 8"
 STUDENT = "--student convnet3 --image-size 16 --epochs 1 --test-images 50"
 
 
@@ -39,7 +39,9 @@ def test_every_section_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pretend.gpu():
         script.main()
-    written = json.loads(out.read_text())["sections"]
+    file = json.loads(out.read_text())
+    assert file["asked"]["device"] == "cuda:0", "as a cell takes it: PyTorch puts no process on a GPU without a number"
+    written = file["sections"]
     broken = {name: of["traceback"] for name, of in written.items() if "traceback" in of}
     assert not broken
     assert tuple(written) == HERE

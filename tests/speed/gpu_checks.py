@@ -196,10 +196,12 @@ class Checks:
         found["passes"] = found["equal_sets"] and len(resumed) == 1 and all(cell["status"] == "ok" for cell in alone)
         if self.cuda:
             beside_another = found["beside_another"]["cells"].values()
-            found["passes"] &= all(
-                cell["energy_joules"] is not None and cell["exclusive_gpu"] is True for cell in alone
-            )
-            found["passes"] &= all(cell["exclusive_gpu"] is False for cell in beside_another)
+            found["passes"] &= all(cell["energy_joules"] is not None for cell in alone)
+            # Some containers show no process at all, not even a cell's own: who is alone is unknown there.
+            found["processes_are_shown"] = any(cell["exclusive_gpu"] is not None for cell in [*alone, *beside_another])
+            if found["processes_are_shown"]:
+                found["passes"] &= all(cell["exclusive_gpu"] is True for cell in alone)
+                found["passes"] &= all(cell["exclusive_gpu"] is False for cell in beside_another)
 
     def golden(self, found: Found, keep: Callable[[], None]) -> None:
         """Latents of the authors' released program, step by step, without TF32."""
@@ -253,7 +255,8 @@ class Checks:
             keep()
 
     def out_of_memory(self, found: Found, keep: Callable[[], None]) -> None:
-        """A cell in a process that may take 0.6 of the memory that it took when it could."""
+        """A cell in a process that may take 0.7 of the memory that its tensors took when they could: that cannot hold
+        them, however they lie in it."""
         given = {"methods": f"dmgd[greedy=false,steps={self.asked.steps}]", "datasets": "digits",
                  "ipc": self.asked.oom_batch // 10, "seeds": 0, "device": self.asked.device}  # fmt: skip
         plan, _, _ = plan_run(run_spec({}, given))
@@ -276,7 +279,7 @@ class Checks:
             pixels.append(np.stack(list(read_set(store.set_dir(made["sha256"]), Digits.class_ids, 1).pixels)))
             if self.cuda:
                 total = torch.cuda.get_device_properties(self.device).total_memory / 2**20
-                share = str(0.6 * made["gpu_peak_reserved_mib"] / total)
+                share = str(0.7 * made["gpu_peak_allocated_mib"] / total)
         one, other = pixels
         found["largest_difference_levels"] = int(np.abs(one.astype(int) - other).max())
         halved = bool(found["too_little"]["oom_batch_sizes"])
@@ -605,7 +608,8 @@ def kill_half_way(command: list[Any], out: Path, images: int = 40) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--device", default="cuda")
+    # A cell is told its GPU's number by the run, and section out_of_memory starts cells without one.
+    parser.add_argument("--device", type=lambda name: "cuda:0" if name == "cuda" else name, default="cuda")
     parser.add_argument("--minutes", type=float, default=8.0, help="a section that no longer fits is not begun")
     names = [section.name for section in SECTIONS]
     parser.add_argument("--sections", type=lambda text: text.split(","), default=names, help=",".join(names))
