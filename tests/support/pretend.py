@@ -312,6 +312,10 @@ def _place() -> str:
 def _pin_memory(tensor: torch.Tensor) -> torch.Tensor:
     if isinstance(tensor, OnGpu):
         raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+    if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise RuntimeError(  # PyTorch writes the pinned copy with the strides of what it copies
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
+        )
     pinned = tensor.clone()
     pinned.is_pretend_pinned = True  # type: ignore[attr-defined]
     return pinned
