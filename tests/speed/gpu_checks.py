@@ -13,6 +13,7 @@ random:tiny --student convnet3 --image-size 16 --epochs 1 --test-images 50 --ste
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import signal
@@ -56,7 +57,6 @@ from ddbench.methods.diffusion.network import DenoisingNetwork
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
-from ddbench.methods.diffusion.priors.random_prior import random_networks
 from ddbench.methods.diffusion.sampler import guided_prediction, label_pairs, sample
 from ddbench.methods.dmgd.method import DMGD
 
@@ -110,11 +110,23 @@ class Checks:
         names = [f"{wnid}/{wnid}_{i}.JPEG" for wnid in WOOF for i in range(PER_CLASS)]
         self.train = ArraySource(pixels, np.repeat(np.arange(len(WOOF)), PER_CLASS), names)
         self.cache = Kept()
+        self.drawn: Prior | None = None
 
     # Tools ------------------------------------------------------------------------------------------------------------
 
+    def on_the_cpu(self) -> Prior:
+        """The prior that all others are copies of: to draw random weights of full size takes a core ten seconds or
+        more, which would be as long, over all sections, as all that they measure."""
+        self.drawn = self.drawn or Prior.load(self.files)
+        return self.drawn
+
     def prior(self, precision: str) -> Prior:
-        return Prior.load(self.files, device=self.device, precision=precision)
+        drawn = self.on_the_cpu()
+        network, autoencoder = copy.deepcopy((drawn.network, drawn.autoencoder))
+        return Prior(
+            network, drawn.metadata, autoencoder=autoencoder, device=self.device, precision=precision,
+            sha256=drawn.sha256,
+        )  # fmt: skip
 
     def wait(self) -> None:
         if self.cuda:
@@ -482,13 +494,13 @@ class Checks:
 
     def prior_files(self, found: Found, keep: Callable[[], None]) -> None:
         """A prior's files: written, found (its SHA-256 is over all bytes), loaded, moved to the device."""
-        assert self.files.random is not None, "this section needs a prior random:NAME"
-        transformer, autoencoder = random_networks(self.files.random)
-        folder, metadata = self.scratch / "prior", self.files.metadata
+        drawn, folder = self.on_the_cpu(), self.scratch / "prior"
+        network = drawn.network
+        assert isinstance(network, DenoisingNetwork), "this section needs a prior random:NAME"
 
         def write() -> None:
-            DenoisingNetwork(transformer, metadata.freq_shift).save(folder, metadata, torch.float32)
-            autoencoder.save_pretrained(folder / "vae", safe_serialization=True)
+            network.save(folder, drawn.metadata, torch.float32)
+            drawn.autoencoder.save_pretrained(folder / "vae", safe_serialization=True)
 
         found["write_seconds"] = self.seconds(write)
         found["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
