@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
+from ddbench.benchmark.cells.classifiers import train_classifier
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.comparison import expect_close
@@ -26,6 +27,7 @@ from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.image_sets import read_set
+from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.priors.label_check import check_labels
@@ -84,6 +86,89 @@ def test_a_method_goes_on_after_a_kill(name: str, tmp_path: Path, monkeypatch: p
     counted.clear()
     expect_close(run("killed"), undisturbed, 1e-5, "resumed")
     assert 0 < len(counted) == times - 1, "it went on, and did not begin again"
+
+
+def test_a_recorded_training_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it has recorded."""
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0")
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8), np.arange(12) % 4
+    recipe = ClassifierRecipe(
+        network="convnet3", image_size=8, epochs=4, batch_size=4, augmentation="affine", mean=(0.5,), std=(0.5,),
+        records_dynamics=True,
+    )  # fmt: skip
+    epochs = list[int]()
+
+    def trained(file: Path, until: int = 4) -> Mapping[str, np.ndarray]:
+        def on_epoch(epoch: int, loss: float) -> None:
+            epochs.append(epoch)
+            if epoch > until:
+                raise Killed
+
+        with pretend.gpu():
+            return train_classifier(
+                recipe, ArraySource(pixels, labels, [""] * 12), withheld=np.array([], int), num_classes=4, device=CUDA,
+                on_epoch=on_epoch, checkpoint=file,
+            )  # fmt: skip
+
+    undisturbed = trained(tmp_path / "undisturbed.pt")
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed.pt", until=2)
+    resumed = trained(tmp_path / "killed.pt")
+    assert epochs == [1, 2, 3, 4, 1, 2, 3, 3, 4]
+    assert resumed.keys() == undisturbed.keys()
+    for name, array in undisturbed.items():
+        np.testing.assert_allclose(resumed[name], array, rtol=1e-5, atol=1e-6)
+
+
+FURTHER: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "covariance": ("d3hr", {"covariance": "full", "steps": 8, "groups": 20}, {}),
+    "euler": ("flow", {"sampler": "euler", "steps": 3}, {}),
+    "dopri5": ("flow", {"sampler": "dopri5"}, {}),
+    "chosen checkpoints": (
+        "igd",
+        {"network": "convnet3", "checkpoints": "cosine<0.9@1", "real_images": 4, "steps": 2},
+        {},
+    ),
+    "inversion in parts": ("sre2l", {"steps": 2, "epochs": 1}, {"batch_size": 3}),
+}
+"""What no registered name has as its default: a method, its parameters, and how it is run."""
+
+
+@pytest.mark.filterwarnings("error:t is not on the same device as y0")
+@pytest.mark.parametrize("what", FURTHER)
+def test_images_are_the_cpus(what: str, tmp_path: Path) -> None:
+    name, given, how = FURTHER[what]
+    planted = Planted()
+
+    def made(device: str) -> Images:
+        with subject_of(name, given, planted) as subject:
+            runs = SmallRuns(subject.method, subject.params, planted, tmp_path / device, device=device)
+            return runs.run(classes=(0, 7), **how)
+
+    expected = made("cpu")
+    with pretend.gpu():
+        on_gpu = made("cuda:0")
+    assert on_gpu.keys() == expected.keys()
+    # Near noise the flow of a prior of noise divides by a time of 0.006, and its images by float error.
+    apart = [np.abs(on_gpu[key].pixels.astype(int) - image.pixels) for key, image in expected.items()]
+    assert (np.stack(apart) > 1).mean() <= 0.01
+
+
+def test_a_prior_of_velocities_predicts_noise() -> None:
+    """For one time, and for a time of each image that lies on the GPU."""
+
+    def predicted(device: torch.device) -> list[torch.Tensor]:
+        known = Prior.load(find_prior("digits"))
+        prior = Prior(known.network, known.metadata.model_copy(update={"prediction": "velocity"}), device=device)
+        x = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8).to(device)
+        labels = prior.embed_labels(torch.tensor([0, 3]))
+        return [prior.predict(x, t, labels)[0].cpu() for t in (500, torch.tensor([20, 900]).to(device))]
+
+    expected = predicted(torch.device("cpu"))
+    with pretend.gpu():
+        found = predicted(CUDA)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_cell_goes_on_with_less_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
