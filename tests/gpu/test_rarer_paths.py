@@ -13,6 +13,7 @@ import torch
 
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
 from ddbench.benchmark.cells.classifiers import train_classifier
+from ddbench.benchmark.cells.pretrained import PretrainedClassifier
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.comparison import expect_close
@@ -21,12 +22,13 @@ from ddbench.benchmark.core.result import DistillResult
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
-from ddbench.benchmark.protocols.definitions import quick
+from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick
 from ddbench.benchmark.protocols.pixels import hold
 from ddbench.benchmark.protocols.trainer import train_student
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.image_sets import read_set
+from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
@@ -34,6 +36,7 @@ from ddbench.methods.diffusion.priors.label_check import check_labels
 from ddbench.methods.dm import matching
 from ddbench.methods.inversion import inverting
 from ddbench.methods.minimax import tune
+from ddbench.methods.pretrained import PRETRAINED
 from ddbench.reports.quality.features import InceptionFeatures
 
 CUDA = torch.device("cuda", 0)
@@ -244,3 +247,34 @@ def test_inceptions_features(tmp_path: Path) -> None:
     with pretend.gpu():
         made = features(CUDA)
     np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("student", ["mobilenet_v2", "shufflenet_v2_x0_5", "resnet18"])
+def test_further_students(student: str) -> None:
+    """Convolutions by channel, layers that draw, networks that torchvision initialises: that they train there."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (8, 32, 32, 3), np.uint8), np.arange(8) % 4
+    short = {"image_size": 32, "epochs": 1, "looks": 1, "batch_size": 4}
+    protocol = hard_minimax_sgd.PROTOCOL.with_overrides(short)
+    with pretend.gpu() as seen:
+        done = train_student(
+            protocol, student, pixels, labels, pixels, labels, num_classes=4, ipc=2, seed=0, device=CUDA
+        )
+    assert np.isfinite(done.curve[-1].train_loss)
+    assert seen.launches["aten._fused_sgd_.default"] == 2
+
+
+def test_a_classifier_that_comes_trained() -> None:
+    known = PRETRAINED["efficientnet_lite0"]
+    pytest.importorskip(known.file.partition("/")[0])
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def features(device: torch.device) -> torch.Tensor:
+        classifier = PretrainedClassifier(known.network, IMAGENET_1K[:10], 32, known.sha256, device)
+        with torch.no_grad():
+            return classifier.features(images.to(device)).cpu()
+
+    expected = features(torch.device("cpu"))
+    with pretend.gpu():
+        found = features(CUDA)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
