@@ -52,7 +52,7 @@ class Dynamics:
         pass. (B, K) logits."""
         p = logits.softmax(1)
         truth = F.one_hot(labels, p.shape[1]).bool()
-        own = p[truth]
+        own = p.gather(1, labels[:, None])[:, 0]
         margin = own - p.masked_fill(truth, -1).amax(1)
         if epoch <= self.early_epochs:
             self._sums["el2n"][batch] += (p - truth.float()).norm(dim=1)

@@ -194,9 +194,9 @@ class _Gpu:
         import torch
 
         self._torch, self._device = torch, device
-        self.reset_peaks()
         before = self._processes()
-        self.synchronize()  # which puts this process on the GPU
+        self.synchronize()  # which puts this process on the GPU; before, there is no allocator to ask for its peaks
+        self.reset_peaks()
         after = self._processes()
         # In a container NVML gives the host's process ids: this process is the one that has come since.
         self._own = after & {os.getpid()} or after - before

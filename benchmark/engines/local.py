@@ -148,4 +148,9 @@ def _gpus(jobs: int, device: str) -> list[Slot]:
 def _look() -> None:
     import torch
 
-    sys.exit(BAD_FORK if torch.cuda._is_in_bad_fork() else 0)
+    # PyTorch knows of its own calls; what another library did with the driver shows when the driver is asked to begin.
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        print(f"a forked process cannot use CUDA: {error}", file=sys.stderr, flush=True)
+        sys.exit(BAD_FORK)

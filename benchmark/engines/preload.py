@@ -1,8 +1,13 @@
 """Imported once by the fork server: what nearly every cell needs and takes seconds to import."""
 
+import os
 from unittest import mock
 
 import torch
+
+# POT imports every array framework that is installed, and these three look for GPUs of their own.
+for framework in ("CUPY", "JAX", "TENSORFLOW"):
+    os.environ.setdefault(f"POT_BACKEND_DISABLE_{framework}", "1")
 
 # Whoever asks CUDA for its devices spoils it for every fork of this process, and libraries ask while they are imported.
 with (

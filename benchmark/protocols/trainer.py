@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ddbench.benchmark.core import environment, seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_atomically
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.result import Look
 from ddbench.benchmark.core.spec import Compile
 from ddbench.benchmark.protocols import augmentation, networks
@@ -376,6 +377,8 @@ class _Checkpoint:
                     self.average.load_state_dict(state["average"])
                 return _Progress(**{**progress, "curve": [Look(**look) for look in progress["curve"]]})
         except Exception as error:
+            if memory_ran_out(error):  # on its way to the GPU: the file is whole
+                raise
             raise RunError(
                 f"checkpoint {self.file} cannot be read ({type(error).__name__}). "
                 "Delete it to train this student from the start."

@@ -73,7 +73,8 @@ def flow_ode(
         def derivative(t: Tensor, x: Tensor) -> Tensor:
             return torch.cat(velocity.halves(float(t), x[:half]))
 
-        reached: Tensor = odeint(derivative, start.repeat(2, 1, 1, 1), times, method=solver, atol=ATOL, rtol=RTOL)
+        there = times.to(start.device)
+        reached: Tensor = odeint(derivative, start.repeat(2, 1, 1, 1), there, method=solver, atol=ATOL, rtol=RTOL)
         return reached[-1, :half]
     x = start
     for n, (now, after) in enumerate(pairwise(times.tolist())):

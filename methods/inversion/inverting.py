@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_atomically
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.base import DistillTask
 from ddbench.methods.inversion import view
 from ddbench.methods.inversion.batches import Key
@@ -108,7 +109,7 @@ class BatchInversion:
             self._begin_stage(self._mixed(now.stage))
         (group,) = self.adam.param_groups
         group["lr"] = now.learning_rate
-        active = torch.tensor(now.active, device=self.task.device)
+        active = send(torch.tensor(now.active), self.task.device)
         seen = self._seen(self.images[active], self.step_number, now)
         leaf = seen.detach().requires_grad_()
         points = None if self.points is None else self.points[active]

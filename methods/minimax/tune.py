@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_file
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import Subset
 from ddbench.methods.base import DistillTask
@@ -259,8 +260,14 @@ class _Tuner:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A checkpoint, or None if there is none or a power cut has damaged it."""
+    """A checkpoint, or None if there is none or a power cut has damaged it.
+
+    Raises:
+        torch.OutOfMemoryError: it does not fit on the device, which says nothing of the file.
+    """
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if memory_ran_out(error):
+            raise
         return None

@@ -11,13 +11,15 @@ from typing import Any
 import pretend
 import pytest
 
+from ddbench.methods.diffusion import prior
+
 SCRIPT = Path(__file__).parents[1] / "speed" / "gpu_checks.py"
 HERE = (
     *("golden", "trainer", "precision", "student", "sampling", "guidance", "step", "autoencoder", "prior_files"),
     "model",
 )
 """Sections in the script's own process: a pretence reaches no other, nor what torch.compile traces."""
-SMALL = "--device cuda:0 --prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-images 8"
+SMALL = "--prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-images 8"
 STUDENT = "--student convnet3 --image-size 16 --epochs 1 --test-images 50"
 
 
@@ -37,9 +39,15 @@ def test_every_section_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "argv",
         ["gpu_checks.py", str(out), *SMALL.split(), *STUDENT.split(), "--minutes", "100", "--sections", ",".join(HERE)],
     )
+    drawn: list[str] = []
+    random_networks = prior.random_networks
+    monkeypatch.setattr(prior, "random_networks", lambda known: drawn.append(known.name) or random_networks(known))
     with pretend.gpu():
         script.main()
-    written = json.loads(out.read_text())["sections"]
+    assert drawn == ["tiny"], "once for all sections: of full size it takes as long as some of them"
+    file = json.loads(out.read_text())
+    assert file["asked"]["device"] == "cuda:0", "as a cell takes it: PyTorch puts no process on a GPU without a number"
+    written = file["sections"]
     broken = {name: of["traceback"] for name, of in written.items() if "traceback" in of}
     assert not broken
     assert tuple(written) == HERE

@@ -16,6 +16,7 @@ import pytest
 import torch
 from short_trainings import shortened, teacher_of
 
+from ddbench.benchmark.cells.classifiers import train_classifier
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.runs import SmallRuns
@@ -28,6 +29,7 @@ from ddbench.datasets import whitening
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.methods.base import ArtefactCache, DistillTask
+from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.d3hr.groups import best_group
 from ddbench.methods.diffusion.latents import Posterior, kept_latents
 from ddbench.methods.diffusion.noise import ImageKey, StreamNoise
@@ -48,6 +50,8 @@ WAITS = {
     "a refinement step of CaO2": 0,
     "a block of D3HR's groups": 0,
     "an iteration of DM": 0,
+    "a step that inverts a classifier": 0,
+    "a step of a training that is recorded": 0,
     "a batch of real images that is encoded": 0,
     "a step of training a prior, for the step before": 1,
     "a training step": 0,
@@ -159,6 +163,29 @@ def test_dm(distill: Any) -> None:
 
     run_once(run, 1)
     assert waits_of_one_more(run, 2, 6) == WAITS["an iteration of DM"]
+
+
+def test_sre2l(distill: Any) -> None:
+    def run(steps: int) -> None:
+        distill("sre2l", "shared", {"steps": steps, "epochs": 1})
+
+    run_once(run, 1)
+    assert waits_of_one_more(run, 2, 6) == WAITS["a step that inverts a classifier"]
+
+
+def test_a_recorded_training() -> None:
+    """Of a coreset's classifier, whose outputs are looked at in every step."""
+    recipe = ClassifierRecipe(
+        network="convnet3", image_size=8, epochs=1, batch_size=4, augmentation="none", mean=(0.5,), std=(0.5,),
+        records_dynamics=True,
+    )  # fmt: skip
+
+    def run(steps: int) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (4 * steps, 8, 8, 1), np.uint8)
+        images = ArraySource(pixels, np.arange(4 * steps) % 4, [""] * 4 * steps)
+        train_classifier(recipe, images, withheld=np.array([], int), num_classes=4, device=CUDA)
+
+    assert waits_of_one_more(run, 2, 6) == WAITS["a step of a training that is recorded"]
 
 
 class NothingKept(ArtefactCache):

@@ -114,6 +114,17 @@ def test_numbers_are_the_cpus_and_seen_on_the_gpu() -> None:
             x.pin_memory()
 
 
+def test_nothing_is_there_before_the_process_is_on_the_gpu() -> None:
+    """As in PyTorch, whose allocator refuses then; a process that has begun a tensor there is past it."""
+    with pretend.gpu():
+        with pytest.raises(RuntimeError, match="Invalid device argument"):
+            torch.cuda.reset_peak_memory_stats(CUDA)
+        with pytest.raises(ValueError, match="with a specified index"):
+            torch.cuda.set_device(torch.device("cuda"))
+        torch.zeros(1, device=CUDA)
+        torch.cuda.reset_peak_memory_stats(CUDA)
+
+
 def test_a_cell_that_mixes_devices_fails_and_says_where(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
     options = {"methods": "dit[steps=3]", "datasets": "digits", "ipc": 1, "seeds": 0, "device": "cpu"}

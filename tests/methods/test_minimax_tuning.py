@@ -418,6 +418,25 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(
     assert_same(found, tuned())
 
 
+@pytest.mark.usefixtures("checkpoints")
+def test_a_checkpoint_for_which_the_gpu_has_no_memory_is_not_forgotten(
+    tuned: Callable[..., Arrays], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a day of tuning would begin again without a word."""
+    scratch = tmp_path / "killed"
+    scratch.mkdir()
+    with pytest.raises(Killed):
+        tuned(changed={"scratch": scratch, "progress": killed_at(4)})
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        tuned(changed={"scratch": scratch})
+    assert (scratch / CHECKPOINT).exists()
+
+
 def test_a_breakdown_names_the_step(tuned: Callable[..., Arrays]) -> None:
     with pytest.raises(RunError, match=r"at step 2 of 6 the losses are \[.*(nan|inf).*Lower learning_rate"):
         tuned(learning_rate=1e30)

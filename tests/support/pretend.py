@@ -92,6 +92,8 @@ class Seen:
     views: Counter[str] = field(default_factory=Counter)
     float64: Counter[str] = field(default_factory=Counter)
     """Operations whose result is float64, with their place: slow on a GPU."""
+    is_initialised: bool = False
+    """Whether anything has put the process on the GPU yet: before that, PyTorch's allocator is not there."""
 
     def waits(self, where: str = "") -> int:
         """How often the host would have waited for the device, at places that begin with `where`."""
@@ -235,6 +237,7 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         _count_launch(func, out)
     if not on_gpu:
         return args[0] if func is aten.copy_.default else out
+    _initialise()
     wrapped = tree_map_only(torch.Tensor, lambda t: t if isinstance(t, OnGpu) else OnGpu(t), out)
     return _written_arguments(func, args, kwargs, wrapped)
 
@@ -309,6 +312,10 @@ def _place() -> str:
 def _pin_memory(tensor: torch.Tensor) -> torch.Tensor:
     if isinstance(tensor, OnGpu):
         raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+    if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise RuntimeError(  # PyTorch writes the pinned copy with the strides of what it copies
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
+        )
     pinned = tensor.clone()
     pinned.is_pretend_pinned = True  # type: ignore[attr-defined]
     return pinned
@@ -330,6 +337,30 @@ class _Event:
         _seen._note("SYNC", "event")
 
 
+def _initialise() -> None:
+    _seen.is_initialised = True
+
+
+def _set_device(device: Any) -> None:
+    _check_index(device)
+    _initialise()
+
+
+def _check_index(device: Any) -> None:
+    if not isinstance(device, int) and torch.device(device).index is None:
+        raise ValueError(f"Expected a torch.device with a specified index or an integer, but got:{device}")
+
+
+def _synchronize(device: Any = None) -> None:
+    _initialise()
+    _seen._note("SYNC", "cuda.synchronize")
+
+
+def _reset_peak_memory_stats(device: Any = None) -> None:
+    if not _seen.is_initialised:
+        raise RuntimeError("Invalid device argument ")
+
+
 class _Properties:
     """Of the device, as far as anything asks."""
 
@@ -343,23 +374,30 @@ def _cuda(memory: int) -> dict[str, Callable[..., Any]]:
     """What stands in for functions of `torch.cuda`."""
     random_state = torch.zeros(16, dtype=torch.uint8)
     properties = _Properties(memory)
+
+    def get_device_properties(device: Any = None) -> _Properties:
+        _initialise()
+        return properties
+
     return {
-        "_lazy_init": lambda: None,
+        "_lazy_init": _initialise,
+        "init": _initialise,
         "is_available": lambda: True,
-        "is_initialized": lambda: True,
+        "is_initialized": lambda: _seen.is_initialised,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
-        "set_device": lambda device: None,
+        "set_device": _set_device,
+        "set_per_process_memory_fraction": lambda fraction, device=0: _check_index(device),
         "current_stream": lambda device=None: None,
         "Event": _Event,
-        "synchronize": lambda device=None: _seen._note("SYNC", "cuda.synchronize"),
+        "synchronize": _synchronize,
         "is_current_stream_capturing": lambda: False,
         "mem_get_info": lambda device=None: (memory, memory),
         "empty_cache": lambda: None,
-        "reset_peak_memory_stats": lambda device=None: None,
+        "reset_peak_memory_stats": _reset_peak_memory_stats,
         "max_memory_allocated": lambda device=None: 0,
         "max_memory_reserved": lambda device=None: 0,
-        "get_device_properties": lambda device=None: properties,
+        "get_device_properties": get_device_properties,
         "get_device_name": lambda device=None: properties.name,
         "get_device_capability": lambda device=None: (properties.major, properties.minor),
         "is_bf16_supported": lambda *_, **__: True,

@@ -387,6 +387,22 @@ def test_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str) 
 
 
 @pytest.mark.usefixtures("saves_always")
+def test_a_checkpoint_for_which_the_gpu_has_no_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the cell would count as failed for good, and its file be deleted as told."""
+    file = tmp_path / "student.pt"
+    train(QUICK, "convnet3", checkpoint=file)
+
+    def full(optimiser: torch.optim.Optimizer, state: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(QUICK, "convnet3", checkpoint=file)
+
+
+@pytest.mark.usefixtures("saves_always")
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
 def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "student.pt"
