@@ -44,6 +44,11 @@ def test_first_goes_by_number_and_lexicographic_by_text(twelve: Path) -> None:
     assert numbers(twelve, None) == [list(range(12))] * 2
 
 
+def test_only_decimal_digits_are_numbers() -> None:
+    files = [Path(name) for name in ("10²3.png", "9²3.png", "11²3.png")]
+    assert SubsetOf(how="first", ipc=1).pick(files, "a") == [Path("9²3.png")]
+
+
 def test_random_is_a_draw_without_replacement_per_class_and_seed(twelve: Path) -> None:
     draws = [numbers(twelve, SubsetOf(how="random", ipc=6, seed=seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
