@@ -143,9 +143,20 @@ class RunSpec(BaseModel):
     @field_validator("ipc", "seeds", mode="before")
     @classmethod
     def _ranges(cls, value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and pandas, one number or several
         if isinstance(value, str | int):
             return integers(value)
-        return list(value) if isinstance(value, range) else value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(value, list | tuple | range | set | frozenset):
+            return value
+        # Each part as it would be alone: pydantic reads "0-2" as -2, and true as 1.
+        return [n for part in value for n in (integers(part) if isinstance(part, str | bool) else [part])]
+
+    @field_validator("repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"expected a number, got {value}")
+        return value
 
     @field_validator("ipc")
     @classmethod

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddbench.benchmark.core.errors import Problems, UsageError
@@ -60,6 +61,31 @@ def test_flags_win_over_the_study() -> None:
     study = {"methods": "dit", "datasets": "digits", "ipc": "1,10", "seeds": [0, 1]}
     spec = run_spec(study, {"ipc": "5"})
     assert (spec.ipc, spec.seeds) == ([5], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["0-2", 5], [0, 1, 2, 5]),
+        (["0-2", "5,7"], [0, 1, 2, 5, 7]),
+        (np.int64(3), [3]),
+        (np.arange(2), [0, 1]),
+        ([np.int64(3)], [3]),
+        ((1,), [1]),
+        (range(2), [0, 1]),
+    ],
+)
+def test_each_part_of_a_list_is_read_as_it_would_be_alone(given: Any, expected: list[int]) -> None:
+    assert run_spec({"methods": "dit", "datasets": "digits", "seeds": given}, {}).seeds == expected
+
+
+@pytest.mark.parametrize(
+    "field", ["ipc", "seeds", "repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout"]
+)
+def test_truth_values_are_no_numbers(field: str) -> None:
+    for value in (True, [True, False]) if field in ("ipc", "seeds") else (True, False):
+        with pytest.raises(UsageError, match=rf"^{field}: expected .*, got '?(True|False)"):
+            run_spec({"methods": "dit", "datasets": "digits", field: value}, {})
 
 
 def test_all_problems_are_told_at_once() -> None:
