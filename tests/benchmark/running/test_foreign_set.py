@@ -59,6 +59,15 @@ def test_what_is_left_out_is_counted_by_kind(digits: Path) -> None:
     ), planned.notes
 
 
+def test_what_is_said_of_nothing_is_refused(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits)  # an empty path is the folder that one stands in
+    for nothing in ("", "  "):
+        with pytest.raises(UsageError, match="--images is empty; expected a folder of images"):
+            plan(nothing, out=digits)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--labels logits: no soft labels come with .*; leave it out"):
+        plan(digits, labels="logits")
+
+
 def test_an_uneven_set_says_so(digits: Path) -> None:
     (digits / "4" / "00001.png").unlink()
     assert "classes have 1 to 2 images; the set counts as IPC 2" in plan(digits).notes
