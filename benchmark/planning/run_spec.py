@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.yaml_text import load_yaml
 
@@ -21,6 +22,8 @@ MOST_NUMBERS = 100_000
 """Most numbers of one range; a longer one is a slip of the keyboard, and would fill the memory."""
 MOST = 2**63 - 1
 """What a whole number may be: what tables' files and other programs hold."""
+MOST_SEED = MOST // STUDENTS_PER_SET - 1
+"""That of a set, whose students' seeds are so many times as large."""
 
 
 class RunSpec(BaseModel):
@@ -170,7 +173,7 @@ class RunSpec(BaseModel):
     def _natural(cls, value: list[int] | None) -> list[int] | None:
         if value is not None and min(value) < 0:
             raise ValueError(f"seeds start at 0, got {min(value)}")
-        return _at_most(value)
+        return _at_most(value, MOST_SEED)
 
     @field_validator("datasets")
     @classmethod
@@ -186,9 +189,9 @@ class RunSpec(BaseModel):
         return None if value is None else list(dict.fromkeys(value))
 
 
-def _at_most(numbers: list[int] | None) -> list[int] | None:
-    if numbers is not None and max(numbers) > MOST:
-        raise ValueError(f"expected numbers up to {MOST:,}, got {shortened(max(numbers))}")
+def _at_most(numbers: list[int] | None, most: int = MOST) -> list[int] | None:
+    if numbers is not None and max(numbers) > most:
+        raise ValueError(f"expected numbers up to {most:,}, got {shortened(max(numbers))}")
     return numbers
 
 

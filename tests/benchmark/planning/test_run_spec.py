@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ddbench.benchmark.core.errors import Problems, UsageError
@@ -103,6 +104,14 @@ def test_studies_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text(text)
         with pytest.raises(UsageError, match=message):
             read_study(tmp_path / "s.yaml")
+
+
+def test_seeds_whose_students_have_seeds_that_tables_hold() -> None:
+    largest = (2**63 - 1) // 1000 - 1
+    assert run_spec({"methods": "dit", "datasets": "digits", "seeds": largest}, {}).seeds == [largest]
+    pd.Series([largest * 1000 + 999], dtype="Int64")
+    with pytest.raises(UsageError, match="seeds: expected numbers up to 9,223,372,036,854,774, got"):
+        run_spec({"methods": "dit", "datasets": "digits", "seeds": largest + 1}, {})
 
 
 @pytest.mark.parametrize("field", ["ipc", "seeds", "repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size"])
