@@ -121,6 +121,26 @@ def test_sets_of_one_method_where_somebody_says_so(digits: Path, tmp_path: Path)
         plan(digits, same_method_as="mine", out=store.out)
 
 
+def test_sets_of_one_method_have_students_of_their_own(digits: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+
+    def seeds(*removed: str, **asked: object) -> list[int]:
+        for name in removed:
+            (digits / name).unlink()
+        planned = plan(digits, out=store.out, **asked)
+        for student in planned.plan.sets[0].students:
+            store.add(student, Launch(label="mine"))
+        return [student.seed for student in planned.plan.sets[0].students]
+
+    assert seeds(name="mine") == [0, 1, 2]
+    assert seeds(same_method_as="mine") == [0, 1, 2], "the set that is called so"
+    assert seeds("4/00001.png", same_method_as="mine") == [1000, 1001, 1002]
+    assert seeds(same_method_as="mine") == [1000, 1001, 1002], "asked again, it keeps its students"
+    assert seeds("5/00001.png", same_method_as="mine") == [2000, 2001, 2002]
+    assert seeds(same_method_as="mine", ipc=1, subset="first") == [0, 1, 2], "the method's first set of this IPC"
+    assert seeds(name="another") == [0, 1, 2], "of another method"
+
+
 def test_two_folders_of_one_name_are_two_sets(tmp_path: Path) -> None:
     root = shared_case("name-collision")
     found = [plan(root / name / "train", out=tmp_path) for name in ("methodA", "methodB")]
