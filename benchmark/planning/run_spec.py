@@ -151,8 +151,8 @@ class RunSpec(BaseModel):
             return integers(value)
         if not isinstance(value, list | tuple | range | set | frozenset):
             return value
-        # Each part as it would be alone: pydantic reads "0-2" as -2, and true as 1.
-        return [n for part in value for n in (integers(part) if isinstance(part, str | bool) else [part])]
+        # Each part as it would be alone: pydantic reads "0-2" as -2, and true as 1. Of words it says which they are.
+        return [n for part in value for n in (integers(part) if _says_numbers(part) else [part])]
 
     @field_validator("repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout", mode="before")
     @classmethod
@@ -187,6 +187,10 @@ class RunSpec(BaseModel):
     @classmethod
     def _once(cls, value: list[Any] | None) -> list[Any] | None:
         return None if value is None else list(dict.fromkeys(value))
+
+
+def _says_numbers(part: Any) -> bool:
+    return isinstance(part, bool) or (isinstance(part, str) and re.search(r"\d", part) is not None)
 
 
 def _at_most(numbers: list[int] | None, most: int = MOST) -> list[int] | None:
