@@ -234,7 +234,7 @@ def _run(spec: RunSpec, planned: Planned, reporter: Reporter, *, dry_run: bool, 
 
 
 def _reporter(progress: bool | None) -> Reporter:
-    console = Console()
+    console = Console(emoji=False)
     if progress is None:
         progress = console.is_terminal or console.is_jupyter
     return Reporter(console if progress else None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.planning.run_spec import integers, split_outside_brackets
@@ -139,17 +140,32 @@ def _read(runs: Path | str, **only: Unpack[Filters]) -> Results:
         raise UsageError(f"{unknown}: expected dataset, ipc, protocol or student")
     ipc = only.get("ipc")
     try:
-        ipcs = () if ipc is None else integers(ipc) if isinstance(ipc, int | str) else ipc
+        ipcs = () if ipc is None else _integers(ipc)
     except ValueError as error:
         raise UsageError(f"ipc: {error}") from error
     chosen = filters.Filters(
         datasets=_names(only.get("dataset")),
-        ipcs=tuple(ipcs),
+        ipcs=ipcs,
         protocols=_names(only.get("protocol")),
         students=_names(only.get("student")),
     )
     return chosen.apply(rows.read(Path(runs)))
 
 
+def _integers(given: Any) -> tuple[int, ...]:
+    """Raises ValueError if it is neither whole numbers, numpy's and pandas' too, nor text that lists some."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, str | int):
+        return tuple(integers(given))
+    parts = given if isinstance(given, Iterable) else [given]
+    found = [one for part in parts for one in (integers(part) if isinstance(part, str | bool) else [part])]
+    strange = [one for one in found if not isinstance(one, Real) or not float(one).is_integer()]
+    if strange:
+        raise ValueError(f"expected whole numbers like 10 or [1, 10], got {strange[0]!r}")
+    return tuple(map(int, found))
+
+
 def _names(names: Names) -> tuple[str, ...]:
-    return tuple(split_outside_brackets(names) if isinstance(names, str) else names or ())
+    if names is None:
+        return ()
+    return tuple(split_outside_brackets(names) if isinstance(names, str) else names)

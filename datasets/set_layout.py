@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.reading import AS_IT_IS, Reading
 from ddbench.benchmark.core.subsets import How, SubsetOf
@@ -27,21 +29,27 @@ def choose_subset(
 
     Raises:
         Problems: all that is wrong with the layout.
-        UsageError: fewer images than `ipc` of some class; more, without a word on which; `how` without `ipc`.
+        UsageError: fewer images than `ipc` of some class; more, without a word on which; `how` without `ipc`; values
+            that no subset has.
     """
     if ipc is None:
         if how is not None:
             raise UsageError(f"--subset {how}: of how many images? Say it with --ipc")
         return None
+    try:
+        asked = SubsetOf(how=how or "first", ipc=ipc, seed=seed if how == "random" else 0)
+    except ValidationError as error:
+        options = {"how": "--subset", "ipc": "--ipc", "seed": "--subset-seed"}
+        raise Problems([f"{options[str(e['loc'][0])]} {e['input']!r}: {e['msg']}" for e in error.errors()]) from error
     counts = [len(here) for here in layout_of(folder, class_ids, None, reading).files]
-    if max(counts) == ipc == min(counts):
+    if max(counts) == asked.ipc == min(counts):
         return None
-    if max(counts) > ipc and how is None:
+    if max(counts) > asked.ipc and how is None:
         raise UsageError(
-            f"{folder} holds up to {max(counts)} images of a class, more than --ipc {ipc}; say which count with "
+            f"{folder} holds up to {max(counts)} images of a class, more than --ipc {asked.ipc}; say which count with "
             "--subset first (by number), lexicographic (by file name as text, as published loaders do) or random"
         )
-    return SubsetOf(how=how or "first", ipc=ipc, seed=seed if how == "random" else 0)
+    return asked
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,9 @@ def _unmade(student: Item) -> bool:
 
 class _PilotReporter(ConsoleReporter):
     def __init__(self, pilot: Pilot) -> None:
-        super().__init__(Console(soft_wrap=True), Console(stderr=True, soft_wrap=True), quiet=True)
+        super().__init__(
+            Console(emoji=False, soft_wrap=True), Console(emoji=False, stderr=True, soft_wrap=True), quiet=True
+        )
         self.pilot = pilot
 
     def view(self, items: list[Item]) -> AbstractContextManager[Observer]:

@@ -46,7 +46,7 @@ def check(
     given = assignments(set_values or [])
     found = named(methods, given)
     planted, reports = Planted(), []
-    progress = Console(stderr=True, highlight=False)
+    progress = Console(emoji=False, stderr=True, highlight=False)
     for name, params in found:
         with _printing_aside():
             reports.append(check_method(name, params, planted))

@@ -51,7 +51,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     from ddbench.reports.results.rows import printable
 
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     lines = printable(message).splitlines() or ["failed without a message"]
     console.print(f"[bold red]error:[/] {escape(lines[0])}", highlight=False, soft_wrap=True)
     for line in lines[1:]:

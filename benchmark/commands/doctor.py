@@ -31,7 +31,7 @@ def doctor(
     from ddbench.benchmark.core.sharing.file_system import Verdict
 
     styles = {Verdict.GOOD: "green", Verdict.NOTE: "yellow", Verdict.BAD: "bold red"}
-    bad, console = 0, Console()
+    bad, console = 0, Console(emoji=False)
     for title, findings in _examined(runs):
         console.print(Text(title, "bold"))
         table = Table(box=None, show_header=False)

@@ -24,4 +24,4 @@ def env(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(captured, indent=1))
     else:
-        show_mapping(captured, Console())
+        show_mapping(captured, Console(emoji=False))

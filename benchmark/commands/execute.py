@@ -15,7 +15,7 @@ from ddbench.benchmark.running.run_plan import run_plan
 
 def reporter(*, errors_only: bool = False, quiet: bool = False) -> ConsoleReporter:
     """Whoever shows a run on the terminal; with `errors_only`, all of it on standard error; `quiet`, what it made."""
-    return ConsoleReporter(Console(stderr=errors_only), Console(stderr=True), quiet=quiet)
+    return ConsoleReporter(Console(emoji=False, stderr=errors_only), Console(emoji=False, stderr=True), quiet=quiet)
 
 
 def execute(

@@ -36,13 +36,13 @@ def list_(
     for file in plugin or []:
         load_plugin(file)
     if not_here:
-        _show_unavailable(kind, name, Console(), as_json=as_json)
+        _show_unavailable(kind, name, Console(emoji=False), as_json=as_json)
     elif as_json:
         print(json.dumps(rows(kind) if name is None else in_full(kind, name), indent=1, ensure_ascii=False))
     elif name is None:
-        _show(kind, Console())
+        _show(kind, Console(emoji=False))
     else:
-        _show_one(kind, name, Console())
+        _show_one(kind, name, Console(emoji=False))
 
 
 def _show(kind: str, console: Console) -> None:

@@ -45,6 +45,6 @@ class Shown:
 
 @contextmanager
 def shown(title: str) -> Iterator[Shown]:
-    found = Shown(title, Console(stderr=True))
+    found = Shown(title, Console(emoji=False, stderr=True))
     with found.bars:
         yield found

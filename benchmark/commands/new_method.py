@@ -30,7 +30,7 @@ def new_method(
 ) -> None:
     """Write a new method's plugin file, which runs as it is, and a test for it."""
     plugin, test = write(name, out)
-    Console().print(next_steps(name, plugin, test), markup=False, highlight=False, soft_wrap=True)
+    Console(emoji=False).print(next_steps(name, plugin, test), markup=False, highlight=False, soft_wrap=True)
 
 
 def write(name: str, out: Path | None) -> tuple[Path, Path]:

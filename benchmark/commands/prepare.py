@@ -130,7 +130,7 @@ def _prepare(name: str, split: str | None, source: Path | None, resolution: int 
         where = "" if source is None else f", and nothing is remembered: runs find its files by --data {source}"
         typer.echo(f"{name} needs no preparing{where}")
         return
-    with ShownProgress(Console()) as progress:
+    with ShownProgress(Console(emoji=False)) as progress:
         prepared = dataset.prepare(
             split, source, resolution, skip_corrupt=skip_corrupt, remember=True, progress=progress
         )

@@ -82,11 +82,11 @@ def show(found: Record, draw: Callable[[Any, Console], None], *, json: bool) -> 
 
 def progress() -> AbstractContextManager[Callable[[str, int, int], None]]:
     """Called with (what, done, total): a bar on a terminal; other output has results only."""
-    err = Console(stderr=True)
+    err = Console(emoji=False, stderr=True)
     return ShownProgress(err) if err.is_terminal else nullcontext(lambda what, done, total: None)
 
 
 def console() -> Console:
     """Standard output as it is now; wide where it is no terminal, so that files and pipes get whole tables."""
     terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if terminal else PIPE_WIDTH, highlight=False)
+    return Console(emoji=False, width=None if terminal else PIPE_WIDTH, highlight=False)

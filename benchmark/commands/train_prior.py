@@ -43,7 +43,7 @@ def train_prior(
     from ddbench.methods.diffusion.priors.training import PriorTraining
     from ddbench.methods.diffusion.priors.training import train_prior as train
 
-    console = Console()
+    console = Console(emoji=False)
     dataset = DATASETS.canonical(dataset)
     opened: Dataset = DATASETS.load(dataset)()
     settings = PriorTraining()

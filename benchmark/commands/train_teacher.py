@@ -77,7 +77,7 @@ def train_teacher(
     declared = DATASETS.load(dataset)
     protocol = soft_rded.HALF
     assert isinstance(protocol.teacher, Teacher)
-    console = Console()
+    console = Console(emoji=False)
     if source is not None:
         card = teachers.take_over(declared, source, imagenet_1k=soft_rded.RESNET18_IMAGENET1K_V1)
         typer.echo(_what(card) if card else f"{TORCHVISION_FILE} is kept for runs on {dataset}")

@@ -84,7 +84,7 @@ def tune(
         if as_json:
             print(json.dumps(asdict(found), indent=1, ensure_ascii=False))
         else:
-            _show(found, Console())
+            _show(found, Console(emoji=False))
 
     # With --json, standard output is for the answer alone.
     execute(spec, planned, reporter(errors_only=as_json), dry_run=dry_run, show=show)

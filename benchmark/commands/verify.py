@@ -40,7 +40,7 @@ def verify(
     """Count a dataset's images class by class, and compare numbers and names with the whole split."""
     for file in plugin or []:
         load_plugin(file)
-    if not _verify(DATASETS.canonical(dataset), split, source, Console()):
+    if not _verify(DATASETS.canonical(dataset), split, source, Console(emoji=False)):
         raise typer.Exit(1)
 
 

@@ -49,4 +49,4 @@ class SubsetOf(Model):
 def _by_numbers(path: Path) -> list[tuple[int, int, str]]:
     """Digits compare as numbers, all else as text."""
     parts = re.findall(r"\d+|\D+", path.name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -108,6 +108,7 @@ def plan_foreign(
     with_test_images: bool = False,
     test_images: int | None = None,
     same_method_as: str | None = None,
+    group: int = 0,
 ) -> Planned:
     """Plan students for a distilled set made elsewhere, or for a subset of it.
 
@@ -121,6 +122,7 @@ def plan_foreign(
         with_test_images: whether it is taken although test images may be among its own, and never ranked.
         test_images: how many were found.
         same_method_as: image hash of the first set of the same method.
+        group: of the students' seeds: sets of one method have students of their own, as sets of several seeds do.
     """
     label += "" if subset is None or same_method_as is not None else subset.label
     setting = replace(setting, ipc=(ipc,), assumed=tuple(one for one in setting.assumed if not one.startswith("IPC ")))
@@ -144,7 +146,7 @@ def plan_foreign(
         label=label,
         spec=None,
         launch=launch,
-        students=_students(setting, foreign, ipc, setting.set_seeds, launch.device),
+        students=_students(setting, foreign, ipc, (group,), launch.device),
         protocol_label=setting.protocol_spec.label,
     )
     return Planned(Plan(sets=(planned,)), [setting], [])

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import Compile, Precision, Scalar
 from ddbench.benchmark.core.yaml_text import load_yaml
 
@@ -21,6 +22,8 @@ MOST_NUMBERS = 100_000
 """Most numbers of one range; a longer one is a slip of the keyboard, and would fill the memory."""
 MOST = 2**63 - 1
 """What a whole number may be: what tables' files and other programs hold."""
+MOST_SEED = MOST // STUDENTS_PER_SET - 1
+"""That of a set, whose students' seeds are so many times as large."""
 
 
 class RunSpec(BaseModel):
@@ -143,9 +146,20 @@ class RunSpec(BaseModel):
     @field_validator("ipc", "seeds", mode="before")
     @classmethod
     def _ranges(cls, value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and pandas, one number or several
         if isinstance(value, str | int):
             return integers(value)
-        return list(value) if isinstance(value, range) else value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(value, list | tuple | range | set | frozenset):
+            return value
+        # Each part as it would be alone: pydantic reads "0-2" as -2, and true as 1. Of words it says which they are.
+        return [n for part in value for n in (integers(part) if _says_numbers(part) else [part])]
+
+    @field_validator("repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"expected a number, got {value}")
+        return value
 
     @field_validator("ipc")
     @classmethod
@@ -159,7 +173,7 @@ class RunSpec(BaseModel):
     def _natural(cls, value: list[int] | None) -> list[int] | None:
         if value is not None and min(value) < 0:
             raise ValueError(f"seeds start at 0, got {min(value)}")
-        return _at_most(value)
+        return _at_most(value, MOST_SEED)
 
     @field_validator("datasets")
     @classmethod
@@ -175,9 +189,13 @@ class RunSpec(BaseModel):
         return None if value is None else list(dict.fromkeys(value))
 
 
-def _at_most(numbers: list[int] | None) -> list[int] | None:
-    if numbers is not None and max(numbers) > MOST:
-        raise ValueError(f"expected numbers up to {MOST:,}, got {shortened(max(numbers))}")
+def _says_numbers(part: Any) -> bool:
+    return isinstance(part, bool) or (isinstance(part, str) and re.search(r"\d", part) is not None)
+
+
+def _at_most(numbers: list[int] | None, most: int = MOST) -> list[int] | None:
+    if numbers is not None and max(numbers) > most:
+        raise ValueError(f"expected numbers up to {most:,}, got {shortened(max(numbers))}")
     return numbers
 
 

@@ -80,6 +80,8 @@ def brought(
     Raises:
         UsageError: nothing there, or what must be said of it.
     """
+    if not images.strip():  # which as a path is the folder that one stands in
+        raise UsageError("--images is empty; expected a folder of images, a file of tensors, or hf:OWNER/NAME")
     path, source, notes = Path(images).expanduser(), SetSource(address=images), list[str]()
     name = path.resolve().name if path.is_dir() else "/".join(path.resolve().parts[-2:])  # images_best.pt says little
     if images.startswith(hub.PREFIX):
@@ -185,6 +187,8 @@ def own_labels(
                 f"protocol {protocol.label} trains with the set's own soft labels, and {given.name} has none; expected "
                 "a file .pt or .npy beside each image, or labels.pt for all, or (N, K) labels in a file of tensors"
             )
+        if kind is not None:
+            raise UsageError(f"--labels {kind}: no soft labels come with {given.name}; leave it out")
         return None
     source = "in the file of tensors" if beside is None else beside.source
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ddbench.benchmark.core.near_names import did_you_mean
 from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.result import SoftLabelsRecord
+from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
 from ddbench.benchmark.core.spec import EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import How
@@ -110,11 +112,14 @@ def plan_images(
         if leaked and not allow_test_images:
             raise refusal(leaked, len(prints), declared(), setting.spec.split)
         founder = None if same_method_as is None else _founder(Store(spec.out), same_method_as, setting.spec.name)
+        place = setting.spec.name, found.ipc
+        group = 0 if founder is None else _group(Store(spec.out), founder, found.sha256, *place)
         planned = plan_foreign(
             spec, setting, folder, found.sha256, found.ipc, name or same_method_as or given.name,
             subset=chosen, reading=reading, source=given.source, soft_labels=soft,
             with_test_images=allow_test_images, test_images=len(leaked) if allow_test_images and not dry_run else None,
             same_method_as=None if founder == found.sha256 else founder,
+            group=group,
         )  # fmt: skip
     if allow_test_images:
         among = (
@@ -146,13 +151,8 @@ def _founder(store: Store, name: str, dataset: str) -> str:
         UsageError: the results folder has no such set, or several of different methods.
     """
     known: dict[str, set[str]] = {}
-    for cell in store.cell_dirs():
-        try:
-            spec, label = cell.spec(), cell.launch().label
-        except (RunError, OSError, ValueError):  # reports list what cannot be read
-            continue
-        if isinstance(spec, EvaluateSpec) and isinstance(spec.images, ForeignImages) and spec.dataset.name == dataset:
-            known.setdefault(label, set()).add(spec.images.same_method_as or spec.images.image_set_sha256)
+    for _, images, label in _foreign(store, dataset):
+        known.setdefault(label, set()).add(images.same_method_as or images.image_set_sha256)
     found = known.get(name, set())
     if len(found) == 1:
         return found.pop()
@@ -165,6 +165,30 @@ def _founder(store: Store, name: str, dataset: str) -> str:
     raise UsageError(
         f"--same-method-as {name}: no set made elsewhere is called so in {store.out}; {did_you_mean(name, known)}"
     )
+
+
+def _group(store: Store, founder: str, sha256: str, dataset: str, ipc: int) -> int:
+    """The number of a set among those of its method and IPC, by which its students' seeds differ from those of the
+    others: a seed's luck that all of a row's sets share would be in no interval. One that has students keeps theirs.
+    """
+    groups: dict[str, int] = {}
+    for spec, images, _ in _foreign(store, dataset):
+        if founder in (images.image_set_sha256, images.same_method_as) and spec.ipc == ipc:
+            first = groups.get(images.image_set_sha256, spec.seed // STUDENTS_PER_SET)
+            groups[images.image_set_sha256] = min(first, spec.seed // STUDENTS_PER_SET)
+    others = {group for known, group in groups.items() if known != sha256}
+    return groups.get(sha256, next(number for number in itertools.count() if number not in others))
+
+
+def _foreign(store: Store, dataset: str) -> Iterator[tuple[EvaluateSpec, ForeignImages, str]]:
+    """(specification, its images, name) of each student of a set made elsewhere in a results folder."""
+    for cell in store.cell_dirs():
+        try:
+            spec, label = cell.spec(), cell.launch().label
+        except (RunError, OSError, ValueError):  # reports list what cannot be read
+            continue
+        if isinstance(spec, EvaluateSpec) and isinstance(spec.images, ForeignImages) and spec.dataset.name == dataset:
+            yield spec, spec.images, label
 
 
 def _of_labels(soft: SoftLabelsRecord, protocol: Protocol) -> str:

@@ -163,7 +163,7 @@ class NotebookView(LiveView):
         self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
-        page = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
+        page = Console(emoji=False, file=io.StringIO(), record=True, width=120, force_jupyter=False)
         page.print(self.render())
         text = page.export_text(clear=False)
         return {"text/plain": text, "text/html": page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")}

@@ -74,7 +74,7 @@ def merge(
         RunError: something in it is wrong; nothing is merged. Or another process is writing to the folder.
     """
     if not bundle.is_file():
-        raise UsageError(f"{bundle}: no such file")
+        raise UsageError(f"{bundle}: {'no regular file' if bundle.exists() else 'no such file'}; expected a bundle")
     with _staging(store) as folder:
         index, staged = unpack(bundle, folder, limits), Store(folder)
         _read_texts(bundle, staged, index)

@@ -11,7 +11,7 @@ import errno
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,12 +19,16 @@ from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import check_free, whole_folder
 from ddbench.benchmark.core.spec import digest
 from ddbench.datasets.cache import cache_dir
+from ddbench.datasets.foreign.tensors import SUFFIXES, tensor_file
 
 PREFIX = "hf:"
 EXPECTED = "expected hf:OWNER/NAME, with @revision and :path behind it where they are meant"
 NUMBERS = ("class_id", "label")
 """Columns of parquet files that hold a class number."""
+SPLITS = re.compile(r"(train|test|validation|valid|val|dev)(?=[-_.])")
+"""How the name of a parquet file begins that says which split it is of (`train-00000-of-00002.parquet`)."""
 ROWS = 256
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 KINDS = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
 """How an image file begins, and its ending."""
 
@@ -110,18 +114,50 @@ def fetch(address: Address) -> Fetched:
     """
     snapshot, online = _snapshot(address)
     found = snapshot / address.path if address.path else snapshot
-    if not found.exists():
+    tables = _tables(snapshot, address)
+    if not tables and not found.exists():
         raise UsageError(f"{address}: there is no {address.path} in it; it holds {_some(snapshot)}")
     commit = snapshot.name
     unpacked = cache_dir() / "hub-sets" / digest([address.repo, commit, address.path])[:16]
-    if found.suffix == ".zip":
-        found = _unpacked(unpacked, _zip_members(found))
-    elif found.is_dir() and (tables := [*sorted(found.glob("*.parquet")), *sorted(found.glob("data/*.parquet"))]):
+    if tables:
         found = _unpacked(unpacked, _parquet_images(tables))
+    elif found.suffix.lower() == ".zip":
+        found = _unpacked(unpacked, _zip_members(found))
+    elif found.is_dir() and not any(entry.is_dir() for entry in found.iterdir()):
+        archives = sorted(entry for entry in found.iterdir() if entry.suffix.lower() == ".zip")
+        if archives and tensor_file(found) is None:
+            path = f"{address.path}/{archives[0].name}" if address.path else archives[0].name
+            raise UsageError(f"{address} holds {_some(found)}; name the archive, such as {replace(address, path=path)}")
     note = f"{address.repo} at commit {commit}"
     if not online:
         note += "; the hub was not asked: these are the files that lie in its cache on this machine"
     return Fetched(found, commit, note)
+
+
+def _tables(snapshot: Path, address: Address) -> list[Path]:
+    """The parquet files that an address means; none where it means something else.
+
+    Raises:
+        UsageError: of several splits, or none where a path asks for some.
+    """
+    path = address.path
+    if path is not None and path.endswith(".parquet"):
+        tables = sorted(snapshot.glob(path))
+        if not tables:
+            raise UsageError(f"{address}: there is no {path} in it; it holds {_some(snapshot)}")
+        return tables
+    folder = snapshot / path if path else snapshot
+    tables = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))]
+    splits = {said[1] if (said := SPLITS.match(table.name)) else "": table for table in tables}
+    if len(splits) > 1:
+        names = ", ".join(table.relative_to(snapshot).as_posix() for table in splits.values())
+        split, table = max(splits.items(), key=lambda one: one[0] == "train")
+        path = (table.relative_to(snapshot).parent / f"{split}*.parquet").as_posix()
+        raise UsageError(
+            f"{address} holds parquet files of several splits ({names}), of which one is the distilled set; say which, "
+            f"such as {replace(address, path=path)}"
+        )
+    return tables
 
 
 def _snapshot(address: Address) -> tuple[Path, bool]:
@@ -156,12 +192,25 @@ def _unpacked(target: Path, files: Iterator[tuple[str, bytes]]) -> Path:
         with whole_folder(target, existing="keep") as folder:
             for name, data in files:
                 check_free(folder, len(data), "unpacking a set of the hub")
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(data)
-    inside = list(target.iterdir())
-    # An archive's one folder is the set, if it holds folders itself.
-    one = inside[0] if len(inside) == 1 else None
-    return one if one is not None and one.is_dir() and any(entry.is_dir() for entry in one.iterdir()) else target
+                try:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(data)
+                except OSError as error:
+                    if error.errno not in OF_A_NAME:
+                        raise
+                    raise UsageError(
+                        f"the archive's file {name[:100]!r} cannot be unpacked beside the others: {error.strerror}"
+                    ) from error
+    return _innermost(target)
+
+
+def _innermost(folder: Path) -> Path:
+    """An archive's one folder is the set, if it holds folders itself and none but notes lie beside it."""
+    inside = list(folder.iterdir())
+    folders = [entry for entry in inside if entry.is_dir()]
+    if len(folders) != 1 or any(entry.suffix.lower() in SUFFIXES for entry in inside):
+        return folder
+    return _innermost(folders[0]) if any(entry.is_dir() for entry in folders[0].iterdir()) else folder
 
 
 def _zip_members(file: Path) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from ddbench.datasets.float_images import LABELS as CLASSES
 from ddbench.datasets.float_images import FloatImages
 from ddbench.datasets.foreign.class_folders import LABELS as FOLDERS
 from ddbench.datasets.foreign.class_order import class_order
-from ddbench.datasets.foreign.tensors import LABELS, SOFT, SUFFIXES, load
+from ddbench.datasets.foreign.tensors import LABELS, SOFT, SUFFIXES, load, numbers
 
 Kind = Literal["probabilities", "logits"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -144,7 +144,7 @@ def read_beside(
             )
         # Row i is the i-th image when classes come in the order of the columns.
         position = np.argsort(np.argsort(np.argsort(indices)[labels], kind="stable"))
-        found.append(content[position])
+        found.append(numbers(content, str(path))[position])
     if any(other.shape != found[0].shape or not np.allclose(other, found[0], atol=1e-6) for other in found[1:]):
         raise UsageError(f"soft labels contradict each other: {beside.source}; leave one of them")
     values = found[0][:, np.argsort(indices)]
@@ -214,7 +214,7 @@ def _unwrapped(content: Any) -> Any:
 def _row(content: Any, path: Path, n_classes: int) -> np.ndarray:
     row = _unwrapped(content)
     if isinstance(row, np.ndarray) and row.size == n_classes and max(row.shape) == n_classes:
-        return row.reshape(n_classes)
+        return numbers(row, str(path)).reshape(n_classes)
     got = f"an array of shape {row.shape}" if isinstance(row, np.ndarray) else type(row).__name__
     raise UsageError(f"{path}: expected one soft label of {n_classes} values, got {got}")
 

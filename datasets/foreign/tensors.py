@@ -236,7 +236,18 @@ def _array(value: Any, what: str) -> np.ndarray:
         value = np.array(value)
     if not isinstance(value, np.ndarray):
         raise UsageError(f"{what}: expected one array of labels, got {type(value).__name__}")
-    return value
+    return numbers(value, what)
+
+
+def numbers(labels: np.ndarray, what: str) -> np.ndarray:
+    """The same array; raises UsageError if its values are no real numbers, as names of classes are none."""
+    if labels.dtype.kind not in "biuf":
+        first = f", such as {labels.flat[0].item()!r}" if labels.size else ""
+        raise UsageError(
+            f"{what}: expected numbers, of classes (N,) or soft labels (N, K), got {labels.dtype} of shape "
+            f"{labels.shape}{first}"
+        )
+    return labels
 
 
 def _scalar(value: Any) -> float | None:
@@ -258,7 +269,7 @@ def _choose(sets: Sequence[_Raw], file: Path, set_index: int | None) -> _Raw:
             f"{file} holds {len(sets)} sets (repetitions), each of which is a set of its own; say which with "
             f"--set-index 0 … {len(sets) - 1}"
         )
-    if set_index is not None and set_index >= len(sets):
+    if set_index is not None and not 0 <= set_index < len(sets):
         raise UsageError(f"--set-index {set_index}: {file} holds {len(sets)}, numbered from 0")
     chosen = sets[set_index or 0]
     if len(sets) > 1:
@@ -293,6 +304,11 @@ def _pixels(
     if images.shape[3] != channels:
         raise UsageError(f"{where}: its images have {images.shape[3]} channels, the dataset's {channels}")
     if images.dtype == np.uint8:
+        if images.max() <= 1:  # a student trains on black without complaint
+            raise UsageError(
+                f"{where}: its uint8 values go from {images.min()} to {images.max()}, which is black of 0…255; if "
+                "floats in 0…1 were cast, save the floats, or 255 times their values"
+            )
         if text is not None:
             normalising.parse(text, channels)
         return np.ascontiguousarray(images), "uint8 pixels, which no normalisation was done to"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -87,8 +86,8 @@ def build_site(
         UsageError: `out` is no results folder, no cell passes the filters, `to` holds something else, or a margin that
             is not positive.
     """
-    if not 0 < margin < math.inf:
-        raise UsageError(f"--margin {margin}: expected points above 0")
+    if not 0 < margin <= 100:
+        raise UsageError(f"--margin {margin}: expected points above 0, up to 100")
     before = _written_before(to)
     results = filters.apply(rows.read(out, follow_links=False))
     with rows.kept():

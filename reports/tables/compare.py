@@ -6,7 +6,6 @@ within a margin, and the smallest difference that so many sets and test images c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -106,8 +105,8 @@ def compare_methods(results: rows.Results, methods: Sequence[str], margin: float
     """
     if len(set(methods)) < 2:
         raise UsageError(f"expected two or more different methods, got {', '.join(methods) or 'none'}")
-    if not 0 < margin < math.inf:
-        raise UsageError(f"--margin {margin}: expected points above 0")
+    if not 0 < margin <= 100:
+        raise UsageError(f"--margin {margin}: expected points above 0, up to 100")
     grouped = groups.group(results)
     known = {row.label for table in grouped for row in table.rows}
     unknown = [name for name in methods if name not in known]

@@ -37,7 +37,7 @@ def settings_of(members: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _facts(row: Row, prior_names: dict[str, str]) -> dict[str, str | None]:
     key, method = row.key, row.method
-    prior, precision = key.prior_sha256, f"sampled in {key.precision}"
+    prior, precision = key.prior_sha256, key.precision and f"sampled in {key.precision}"
     return {
         "prior": None if prior is None else f"prior {prior_names.get(prior, 'unknown')} ({prior[:8]})",
         "precision": None if prior is None else precision,

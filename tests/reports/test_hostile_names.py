@@ -13,6 +13,7 @@ import pytest
 from shifted_looks import look, record
 
 from ddbench.benchmark.commands import cli
+from ddbench.benchmark.commands.execute import reporter
 from ddbench.benchmark.core.spec import ProtocolSpec, ShiftedSpec
 from ddbench.reports.results.rows import printable, read, shown
 
@@ -50,6 +51,46 @@ def runs(make_folder: Callable[..., Any], tmp_path: Path) -> Path:
     (folder.out / "cells" / f"stray{ESCAPES}" / "result.json").write_text("{")
     (folder.out / "plans" / f"stray{ESCAPES}.json").write_text("{")
     return Path(folder.out)
+
+
+@pytest.mark.parametrize("words", ["leaderboard", "leaderboard --mean-rank", "status", "compare :smile: a:fire:b"])
+def test_words_between_colons_are_shown_as_they_are(
+    make_folder: Callable[..., Any],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_folder(tmp_path / "runs")
+    for method in (":smile:", "a:fire:b"):
+        for seed in (0, 1):
+            spec = folder.distill_spec(method, seed=seed)
+            images = folder.distill(spec, method)
+            evaluate = folder.evaluate_spec(spec, seed=1000 * seed)
+            folder.student(evaluate, method, 40 + seed, images=images, made_by=spec)
+    monkeypatch.setattr("sys.argv", ["bench", *words.split(), "--runs", str(folder.out)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    said = capfd.readouterr().out
+    assert ":smile:" in said
+    assert "a:fire:b" in said
+    assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in said
+    assert "\N{FIRE}" not in said
+
+
+def test_what_is_refused_and_what_a_run_says_is_shown_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "eval", "--images", "hf:x", "-d", "digits"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    reporter().say("done train a:fire:b")
+    reporter().warn("of a:fire:b")
+    said = capfd.readouterr()
+    assert said.err.startswith("error: hf:x: expected hf:OWNER/NAME")
+    assert "done train a:fire:b" in said.out
+    assert "of a:fire:b" in said.err
 
 
 def unprintable(text: str) -> set[str]:

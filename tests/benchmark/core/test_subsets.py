@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,25 @@ def test_first_goes_by_number_and_lexicographic_by_text(twelve: Path) -> None:
     assert numbers(twelve, SubsetOf(how="first", ipc=4)) == [[0, 1, 2, 3]] * 2
     assert numbers(twelve, SubsetOf(how="lexicographic", ipc=4)) == [[0, 1, 10, 11]] * 2
     assert numbers(twelve, None) == [list(range(12))] * 2
+
+
+@pytest.mark.parametrize(
+    ("ipc", "how", "seed", "problem"),
+    [
+        (0, "first", 0, "--ipc 0: Input should be greater than or equal to 1"),
+        (1.5, "first", 0, "--ipc 1.5: Input should be a valid integer"),
+        (1, "frist", 0, "--subset 'frist': Input should be 'first'"),
+        (1, "random", -1, "--subset-seed -1: Input should be greater than or equal to 0"),
+    ],
+)
+def test_values_that_no_subset_has(twelve: Path, ipc: Any, how: Any, seed: int, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        choose_subset(twelve, CLASSES, ipc, how, seed)
+
+
+def test_only_decimal_digits_are_numbers() -> None:
+    files = [Path(name) for name in ("10²3.png", "9²3.png", "11²3.png")]
+    assert SubsetOf(how="first", ipc=1).pick(files, "a") == [Path("9²3.png")]
 
 
 def test_random_is_a_draw_without_replacement_per_class_and_seed(twelve: Path) -> None:

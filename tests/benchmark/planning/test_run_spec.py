@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ddbench.benchmark.core.errors import Problems, UsageError
@@ -62,6 +64,31 @@ def test_flags_win_over_the_study() -> None:
     assert (spec.ipc, spec.seeds) == ([5], [0, 1])
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["0-2", 5], [0, 1, 2, 5]),
+        (["0-2", "5,7"], [0, 1, 2, 5, 7]),
+        (np.int64(3), [3]),
+        (np.arange(2), [0, 1]),
+        ([np.int64(3)], [3]),
+        ((1,), [1]),
+        (range(2), [0, 1]),
+    ],
+)
+def test_each_part_of_a_list_is_read_as_it_would_be_alone(given: Any, expected: list[int]) -> None:
+    assert run_spec({"methods": "dit", "datasets": "digits", "seeds": given}, {}).seeds == expected
+
+
+@pytest.mark.parametrize(
+    "field", ["ipc", "seeds", "repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout"]
+)
+def test_truth_values_are_no_numbers(field: str) -> None:
+    for value in (True, [True, False]) if field in ("ipc", "seeds") else (True, False):
+        with pytest.raises(UsageError, match=rf"^{field}: expected .*, got '?(True|False)"):
+            run_spec({"methods": "dit", "datasets": "digits", field: value}, {})
+
+
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(Problems) as error:
         run_spec({"methodz": "dit"}, {"datasets": "digits", "ipc": "0", "repeats": 0, "device": "tpu"})
@@ -77,6 +104,14 @@ def test_studies_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text(text)
         with pytest.raises(UsageError, match=message):
             read_study(tmp_path / "s.yaml")
+
+
+def test_seeds_whose_students_have_seeds_that_tables_hold() -> None:
+    largest = (2**63 - 1) // 1000 - 1
+    assert run_spec({"methods": "dit", "datasets": "digits", "seeds": largest}, {}).seeds == [largest]
+    pd.Series([largest * 1000 + 999], dtype="Int64")
+    with pytest.raises(UsageError, match="seeds: expected numbers up to 9,223,372,036,854,774, got"):
+        run_spec({"methods": "dit", "datasets": "digits", "seeds": largest + 1}, {})
 
 
 @pytest.mark.parametrize("field", ["ipc", "seeds", "repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size"])

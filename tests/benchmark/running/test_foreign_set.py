@@ -59,6 +59,15 @@ def test_what_is_left_out_is_counted_by_kind(digits: Path) -> None:
     ), planned.notes
 
 
+def test_what_is_said_of_nothing_is_refused(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits)  # an empty path is the folder that one stands in
+    for nothing in ("", "  "):
+        with pytest.raises(UsageError, match="--images is empty; expected a folder of images"):
+            plan(nothing, out=digits)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--labels logits: no soft labels come with .*; leave it out"):
+        plan(digits, labels="logits")
+
+
 def test_an_uneven_set_says_so(digits: Path) -> None:
     (digits / "4" / "00001.png").unlink()
     assert "classes have 1 to 2 images; the set counts as IPC 2" in plan(digits).notes
@@ -110,6 +119,26 @@ def test_sets_of_one_method_where_somebody_says_so(digits: Path, tmp_path: Path)
     store.add(spec.model_copy(update={"images": ForeignImages(image_set_sha256="99" * 32)}), Launch(label="mine"))
     with pytest.raises(UsageError, match="2 sets in .* are called so and are not of one method .*99999999"):
         plan(digits, same_method_as="mine", out=store.out)
+
+
+def test_sets_of_one_method_have_students_of_their_own(digits: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+
+    def seeds(*removed: str, **asked: object) -> list[int]:
+        for name in removed:
+            (digits / name).unlink()
+        planned = plan(digits, out=store.out, **asked)
+        for student in planned.plan.sets[0].students:
+            store.add(student, Launch(label="mine"))
+        return [student.seed for student in planned.plan.sets[0].students]
+
+    assert seeds(name="mine") == [0, 1, 2]
+    assert seeds(same_method_as="mine") == [0, 1, 2], "the set that is called so"
+    assert seeds("4/00001.png", same_method_as="mine") == [1000, 1001, 1002]
+    assert seeds(same_method_as="mine") == [1000, 1001, 1002], "asked again, it keeps its students"
+    assert seeds("5/00001.png", same_method_as="mine") == [2000, 2001, 2002]
+    assert seeds(same_method_as="mine", ipc=1, subset="first") == [0, 1, 2], "the method's first set of this IPC"
+    assert seeds(name="another") == [0, 1, 2], "of another method"
 
 
 def test_two_folders_of_one_name_are_two_sets(tmp_path: Path) -> None:

@@ -137,6 +137,12 @@ def test_no_bundle_at_all(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "x.tar.zst", "not a bundle")
 
 
+def test_what_is_no_file(tmp_path: Path) -> None:
+    refused(tmp_path / "x.tar.zst", "no such file; expected a bundle")
+    (tmp_path / "x.tar.zst").mkdir()
+    refused(tmp_path / "x.tar.zst", "no regular file; expected a bundle")
+
+
 def test_half_a_bundle(members: Files, pack: Callable[..., Path]) -> None:
     path = pack(members)
     for part in (0.3, 0.6, 0.95):

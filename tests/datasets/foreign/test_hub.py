@@ -110,6 +110,54 @@ def test_an_archive_is_unpacked_and_a_hostile_one_refused(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("outside.jpg"))
 
 
+def parquet(file: Path, values: list[int]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"image": [jpeg(value) for value in values], "label": list(range(len(values)))}
+    pyarrow.parquet.write_table(pyarrow.table(rows), file)
+
+
+def values_of(folder: Path) -> list[int]:
+    files = [file for inner in sorted(folder.iterdir()) for file in list_images(inner).files]
+    return [int(np.asarray(Image.open(file)).mean().round()) for file in files]
+
+
+def test_splits_of_parquet_files_are_never_put_together(tmp_path: Path) -> None:
+    snapshot = repository(tmp_path)
+    parquet(snapshot / "data" / "train-00000-of-00002.parquet", [10, 20])
+    parquet(snapshot / "data" / "train-00001-of-00002.parquet", [30, 40])
+    assert values_of(fetch(parse("hf:someone/set")).folder) == [10, 30, 20, 40]
+    parquet(snapshot / "data" / "test-00000-of-00001.parquet", [50, 60])
+    several = r"several splits \(data/test.*, data/train.*\).* such as hf:someone/set:data/train\*\.parquet$"
+    with pytest.raises(UsageError, match=several):
+        fetch(parse("hf:someone/set"))
+    assert values_of(fetch(parse("hf:someone/set:data/train*.parquet")).folder) == [10, 30, 20, 40]
+    assert values_of(fetch(parse("hf:someone/set:data/test-00000-of-00001.parquet")).folder) == [50, 60]
+    with pytest.raises(UsageError, match="there is no data/none.parquet in it; it holds data"):
+        fetch(parse("hf:someone/set:data/none.parquet"))
+
+
+def test_an_archive_is_named_or_asked_for(tmp_path: Path) -> None:
+    snapshot = repository(tmp_path)
+    (snapshot / "README.md").write_text("x")
+    with zipfile.ZipFile(snapshot / "set.ZIP", "w") as archive:
+        archive.writestr("top/README.md", "x")
+        archive.writestr("top/inner/0/0.jpg", jpeg(1))
+        archive.writestr("notes.txt", "x")
+    with pytest.raises(UsageError, match=r"holds README.md, set.ZIP; name the archive, such as hf:someone/set:set.ZIP"):
+        fetch(parse("hf:someone/set"))
+    assert fetch(parse("hf:someone/set:set.ZIP")).folder.name == "inner"
+
+
+@pytest.mark.parametrize("name", ["0/" + "n" * 300 + ".png", "0", "1/0.jpg/x.jpg"])
+def test_names_that_cannot_be_unpacked(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(repository(tmp_path) / "set.zip", "w") as archive:
+        for file in ("0/0.jpg", "1/0.jpg", name):
+            archive.writestr(file, jpeg(1))
+    with pytest.raises(UsageError, match="cannot be unpacked beside the others: ") as error:
+        fetch(parse("hf:someone/set:set.zip"))
+    assert len(str(error.value)) < 300
+
+
 def test_what_is_known_of_published_sets() -> None:
     sets = published_sets()
     assert len({one.name for one in sets}) == len(sets)

@@ -108,6 +108,19 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize("strange", [np.full((6, 3), "x"), VALUES.astype(complex)])
+def test_labels_that_are_no_numbers(tmp_path: Path, strange: np.ndarray) -> None:
+    images = folder_of(tmp_path)
+    np.save(tmp_path / "labels.npy", strange)
+    with pytest.raises(UsageError, match=r"labels\.npy: expected numbers, of classes .* got (<U1|complex128)"):
+        read(tmp_path)
+    (tmp_path / "labels.npy").unlink()
+    for image, row in zip(images, strange, strict=True):
+        np.save(image.with_suffix(".npy"), row)
+    with pytest.raises(UsageError, match=r"0\.npy: expected numbers, of classes"):
+        read(tmp_path)
+
+
 def test_the_shared_case_agrees_with_itself() -> None:
     folder = shared_case("set-soft-labels-beside")
     images = [path for class_id in NETTE for path in image_files(folder / class_id)]

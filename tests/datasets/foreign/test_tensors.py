@@ -126,6 +126,8 @@ def test_a_file_of_several_sets_asks_which(tmp_path: Path) -> None:
     assert np.array_equal(read(file, set_index=1).pixels, read(file, set_index=0).pixels[[1, 0, 3, 2, 5, 4]])
     with pytest.raises(UsageError, match="--set-index 2: .* holds 2"):
         read(file, set_index=2)
+    with pytest.raises(UsageError, match="--set-index -1: .* holds 2, numbered from 0"):
+        read(file, set_index=-1)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,26 @@ def test_images_that_are_not_what_is_said(tmp_path: Path, values: torch.Tensor, 
 def test_labels_that_are_none(tmp_path: Path, labels: torch.Tensor, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         read(pt(tmp_path / "set.pt", (VALUES, labels)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [
+        (np.array(["a", "b", "c", "a", "b", "c"]), r"got <U1 of shape \(6,\), such as 'a'"),
+        (np.full((6, 3), "x"), r"got <U1 of shape \(6, 3\), such as 'x'"),
+        (np.eye(3)[LABELS].astype(complex), r"got complex128 of shape \(6, 3\)"),
+    ],
+)
+def test_labels_that_are_no_numbers(tmp_path: Path, labels: np.ndarray, got: str) -> None:
+    file = npz(tmp_path / "set.npz", images=VALUES.numpy(), labels=labels)
+    with pytest.raises(UsageError, match=rf"labels: expected numbers, of classes .*{got}"):
+        read(file)
+
+
+def test_floats_that_were_cast_to_8_bits_are_no_pixels(tmp_path: Path) -> None:
+    black = (PIXELS / 255).astype(np.uint8)
+    with pytest.raises(UsageError, match=r"its uint8 values go from 0 to 1, which is black of 0…255"):
+        read(npz(tmp_path / "set.npz", images=black, labels=LABELS), None)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def test_what_cannot_be_compared_is_said(folder: Any) -> None:
         compare_methods(found, ["dmgd", "dmgd"], 1.0)
     with pytest.raises(UsageError, match="--margin 0"):
         compare_methods(found, ["dmgd", "dit"], 0.0)
+    for beyond in (100.5, 1e308, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="expected points above 0, up to 100"):
+            compare_methods(found, ["dmgd", "dit"], beyond)
 
 
 def test_the_command_prints_verdicts_and_power(folder: Any) -> None:

@@ -100,6 +100,14 @@ def test_versions_and_parameters_are_told_apart_under_one_name(folder: Any) -> N
     assert all(mark[1].startswith("parameters ") for mark in marks)
 
 
+def test_a_set_made_elsewhere_called_as_a_method_has_no_precision(folder: Any) -> None:
+    folder.method("random", [[70.0]])
+    folder.student(folder.evaluate_spec("ab" * 32), "random", 50.0, images="ab" * 32)
+    marks = {found.acc_last.mean: found.qualifiers for found in table(folder).rows}
+    assert marks[50.0] == ["images made elsewhere (abababab)"]
+    assert "sampled in fp32" in marks[70.0]
+
+
 def test_one_method_under_two_names_is_one_row(folder: Any) -> None:
     folder.method("dmgd[sm=false]", [[80.0]], seeds=[0], params={"sm": False})
     spec = folder.distill_spec("dmgd", seed=1, params={"sm": False})
