@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ddbench.benchmark.check.check import subject_of
 from ddbench.benchmark.check.checks import CHECKS
@@ -181,6 +182,17 @@ def test_the_engine_distills_without_showing_a_test_image(
 
 def closure(function: Any) -> list[Any]:
     return list(inspect.getclosurevars(function).nonlocals.values())
+
+
+@every_method
+def test_a_truth_value_is_no_number(name: str) -> None:
+    params = METHODS.load(name).Params
+    for key, default in params().model_dump().items():
+        if isinstance(default, bool):
+            assert getattr(params.model_validate({key: default}), key) is default
+        elif isinstance(default, int | float):
+            with pytest.raises(ValidationError, match="expected no truth value, got true"):
+                params.model_validate({key: True})
 
 
 @over(lambda method: method.needs_prior)
