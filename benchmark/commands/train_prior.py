@@ -22,6 +22,10 @@ def train_prior(
     out: Annotated[Path, typer.Option("--out", help="Folder for the prior; must not exist.")],
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, batches and noise.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Training steps.", show_default="the recipe's")] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option("--resolution", min=1, help="Side of its images in pixels.", show_default="the dataset's"),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder or archive with the dataset's files, if it needs any.")
     ] = None,
@@ -51,7 +55,7 @@ def train_prior(
         if steps < 1:
             raise UsageError(f"--steps {steps}: expected at least 1")
         settings = replace(settings, steps=steps)
-    split = opened.load(opened.splits[0], data, opened.resolution)
+    split = opened.load(opened.splits[0], data, opened.resolution if resolution is None else resolution)
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         shown = bar.add_task("train", total=settings.steps, loss="")

@@ -12,6 +12,7 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Regist
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
 from ddbench.reports.results.paper_numbers import (
+    OWN_PRIORS,
     RESOLUTIONS,
     STUDENTS,
     Key,
@@ -38,6 +39,8 @@ ON_OTHER_PRIORS = {
 }
 """(paper, what it prints) -> what runs it here, on which prior. Shown with its command, and joined with nothing: by
 their priors published numbers are not told apart."""
+OWN_NUMBERS = {("2407.15138", "d4m"): OWN_PRIORS["d4m"]}
+"""(paper, method) -> the prior of its authors, where others print that method on the dataset's own (`DiT + D4M`)."""
 
 
 class FieldCell(Record):
@@ -97,6 +100,8 @@ def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> 
     method, prior = name or selector_of(number), None
     if method is None:
         method, prior = ON_OTHER_PRIORS.get((number.arxiv, number.printed_as), (None, None))
+    elif (number.arxiv, method) in OWN_NUMBERS:
+        prior = OWN_NUMBERS[number.arxiv, method]
     why = _why_not(method, number, dataset, ipc, student, protocol)
     # A row without a name has the key of all of its cell's: what ran under a name is not it.
     run = here.get(key) if name else None

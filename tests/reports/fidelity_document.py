@@ -22,7 +22,7 @@ parameter to run the other form: `bench run --method 'dmgd[ot_gradient=envelope]
 *checked*: **golden**, outputs of the released program on the same inputs are reproduced; **equation**, held to a second
 implementation or a closed form by the test named; **reading**, paper or program were read and nothing was run against
 them. Programs without a licence were read for facts; no code was copied. To run one beside ours on the same classes,
-`external` has a recipe for each ([external-recipes.md](external-recipes.md)).
+`external` has recipes for five of them ([external-recipes.md](external-recipes.md)).
 
 Numbers of ours against the papers' are in `bench report` (page "reproduction"). Variants (`dmgd-dm`, `igd-minimax`, …)
 are their base method with the parameters that `bench list methods NAME` shows.

@@ -12,10 +12,10 @@ FEWEST = 5
 """Published numbers of a method, from which on it has a line of its own."""
 HEAD = """# The field
 
-Which methods papers of 2024 to 2026 print beside their own, and where each stands here. The numbers are the carried
+Which methods papers of 2023 to 2026 print beside their own, and where each stands here. The numbers are the carried
 ones (`reports/reference/paper_numbers.csv`), {cells} accuracies of {papers} papers: {can} can be run with one command,
 {cannot} cannot, and the site's page "Field" (`bench report`) shows every one of them with its command or its reason.
-`bench list studies` has a study for each paper.
+`bench list studies` has a study for each paper with numbers that can be run.
 
 This page is written from data by `python -P tests/reports/field_document.py > docs/field.md`; a test holds that.
 """

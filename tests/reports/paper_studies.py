@@ -16,8 +16,10 @@ FOLDER = Path(__file__).parents[2] / "benchmark" / "studies"
 PAPERS = {
     "2306.13092": ("sre2l", "SRe2L"),
     "2311.15529": ("minimax", "Minimax Diffusion"),
+    "2311.17950": ("g-vbsm", "G-VBSM"),
     "2311.18838": ("cda", "CDA"),
     "2312.03526": ("rded", "RDED"),
+    "2404.13733": ("edc", "EDC"),
     "2406.10485": ("label-worth", "A Label is Worth a Thousand Images"),
     "2407.15138": ("d4m", "D4M"),
     "2409.17612": ("dwa", "DWA"),

@@ -62,8 +62,19 @@ def test_every_cell_of_a_paper_is_in_its_study() -> None:
         assert (method, cell.dataset, cell.ipc, protocol, student) in planned
 
 
+def test_every_paper_with_numbers_that_can_be_run_has_a_study() -> None:
+    sources = {line for path in written_by("paper_studies").FOLDER.glob("paper-*.yaml")
+               for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("source:")}  # fmt: skip
+    papers = {cell.paper.arxiv for cell in field.build([]) if cell.paper.arxiv and cell.standing != "cannot"}
+    assert [paper for paper in papers if not any(f"arXiv {paper}," in line for line in sources)] == []
+
+
 def test_a_study_names_the_prior_of_its_numbers() -> None:
     assert {RunSpec.model_validate({**options}).prior for options in find_study("paper-coda").runs} == {"sdxl"}
+    d4m = [RunSpec.model_validate({**options}) for options in find_study("paper-d4m").runs]
+    assert {(*spec.methods, spec.prior) for spec in d4m} == {("d4m", "sd-1.5"), ("sre2l", None)}, "D4M's own prior"
+    of_others = [cell for cell in field.build([]) if cell.paper.printed_as == "DiT + D4M"]
+    assert {(cell.method, cell.prior) for cell in of_others} == {("d4m", None)}
 
 
 def test_papers_are_listed() -> None:
