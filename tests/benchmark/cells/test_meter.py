@@ -3,8 +3,10 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pretend
@@ -12,15 +14,26 @@ import pynvml
 import pytest
 import torch
 
+from ddbench.benchmark.cells import evaluate
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.core.result import Cost, mean_guidance
-from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.protocols.trainer import EpochReport
 
 CPU = torch.device("cpu")
+
+
+def cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, list[CellDir]]:
+    """A results folder with a set of `random` and a student of it, neither begun."""
+    monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
+    asked = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0", "repeats": 1, "device": "cpu"}
+    store, plan = Store(folder), plan_run(run_spec({}, asked))[0]
+    store.create()
+    return store, [store.add(spec, planned.launch) for planned, spec in plan.cells()]
 
 
 def cost(meter: Meter) -> Cost:
@@ -249,3 +262,19 @@ def test_a_resumed_cells_host_memory_is_the_highest_of_its_attempts(tmp_path: Pa
 def test_mean_guidance() -> None:
     per_image = {(0, 0): {"ot": 1.0}, (1, 0): {"ot": 3.0}, (0, 1): {"ot": 0.5}, (1, 1): {"ot": 0.5, "other": 2.0}}
     assert mean_guidance(per_image.items()) == {"ot": [2.0, 0.5], "other": [2.0]}
+
+
+def test_a_student_killed_between_two_looks_has_spent_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it trained is in its checkpoint, of each minute, whenever the next look is."""
+    _, (made, student) = cells(tmp_path, monkeypatch)
+    assert run_cell(made.path) == EXIT_OK
+
+    def killed_after_an_epoch(*_: Any, on_epoch: Callable[[EpochReport], None], **__: Any) -> None:
+        time.sleep(0.02)
+        on_epoch(EpochReport(1, 300, 2.0, None))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "SAVE_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr(evaluate, "train_student", killed_after_an_epoch)
+    run_cell(student.path)
+    assert json.loads((student.path / "spent.json").read_text())["seconds"]["train"] >= 0.02
