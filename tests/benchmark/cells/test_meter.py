@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,3 +279,20 @@ def test_a_student_killed_between_two_looks_has_spent_its_time(tmp_path: Path, m
     monkeypatch.setattr(evaluate, "train_student", killed_after_an_epoch)
     run_cell(student.path)
     assert json.loads((student.path / "spent.json").read_text())["seconds"]["train"] >= 0.02
+
+
+def test_a_set_that_was_lost_is_made_anew_and_its_cost_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its finished cell's work was freed: what is done again is not to be added to what the old result tells."""
+    store, (cell, _) = cells(tmp_path, monkeypatch)
+    assert run_cell(cell.path) == EXIT_OK
+    spent = json.loads((cell.path / "spent.json").read_text())
+    (cell.path / "spent.json").write_text(json.dumps(spent | {"seconds": {"distill": 1000.0}}))
+    shutil.rmtree(store.sets)
+    assert run_cell(cell.path) == EXIT_OK
+    result = cell.result()
+    assert result is not None
+    assert result.cost is not None
+    assert result.cost.seconds < 500
+    assert result.cost.attempts == 1
