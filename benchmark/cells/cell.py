@@ -142,7 +142,7 @@ def _run(
         if isinstance(spec, DistillSpec):
             # `fp32` on a GPU means what the papers' samplers ran: TF32 products. A protocol sets its own flags.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    meter = Meter(device, cell.path / SPENT, forked=forked)
+    meter = Meter(device, cell.path / SPENT, forked=forked, cells_at_once=launch.cells_at_once)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # after the meter has seen who else is there
     progress = Progress(cell.path / "progress.json")

@@ -146,7 +146,6 @@ def distill(
     cost = meter.cost(
         batch_size=plan.batch_size,
         threads=plan.threads,
-        cells_at_once=launch.cells_at_once,
         oom_batch_sizes=plan.oom_batch_sizes,
     )
     if shards:

@@ -106,7 +106,6 @@ def evaluate(
     cost = meter.cost(
         batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
         threads=plan.threads,
-        cells_at_once=launch.cells_at_once,
         oom_batch_sizes=outcome.oom_batch_sizes,
     )
     meter.save()

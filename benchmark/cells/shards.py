@@ -89,7 +89,7 @@ def merged_cost(merging: Cost, shards: Sequence[Cost], made: Collection[str]) ->
             "batch_size": min(cost.batch_size for cost in shards),
             "oom_batch_sizes": sorted({size for cost in costs for size in cost.oom_batch_sizes}, reverse=True),
             "cells_at_once": max(cost.cells_at_once for cost in costs),
-            "exclusive_gpu": None if None in alone else all(alone),
+            "exclusive_gpu": False if False in alone else None if None in alone else True,
             "measured": {
                 name: max(cost.measured[name] for cost in costs if name in cost.measured)
                 for name in sorted({name for cost in costs for name in cost.measured})

@@ -224,9 +224,69 @@ def test_who_else_is_on_the_gpu(
     with pretend.gpu():
         meter = Meter(torch.device("cuda:0"), tmp_path / "spent.json")
         assert cost(meter).exclusive_gpu is alone
-        # A neighbour of the same run may come and go between the two looks.
-        shared = meter.cost(batch_size=1, threads=1, cells_at_once=3)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What NVML says: the processes on the GPU, and the energy it has used in all, mJ (None: not told)."""
+    told: dict[str, Any] = {"processes": [MINE], "energy": 0}
+
+    def energy(_: object) -> int:
+        if told["energy"] is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return int(told["energy"])
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", energy)
+    monkeypatch.setattr(
+        pynvml,
+        "nvmlDeviceGetComputeRunningProcesses",
+        lambda handle: [SimpleNamespace(pid=pid) for pid in told["processes"]],
+    )
+    return told
+
+
+def on_gpu(record: Path, cells_at_once: int = 1) -> Meter:
+    return Meter(torch.device("cuda:0"), record, cells_at_once=cells_at_once)
+
+
+def test_cells_of_one_run_share_its_gpu(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    """A neighbour of the same run may come and go between two looks."""
+    with pretend.gpu():
+        shared = cost(on_gpu(tmp_path / "spent.json", cells_at_once=3))
     assert (shared.exclusive_gpu, shared.cells_at_once) == (False, 3)
+
+
+def test_a_cost_is_a_shared_ones_where_one_attempt_shared_the_gpu(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    """Costs of shared GPUs are left out of tables: the seconds of all attempts are in it."""
+    with pretend.gpu():
+        on_gpu(tmp_path / "four.json", cells_at_once=4).save()  # and killed
+        resumed = cost(on_gpu(tmp_path / "four.json"))
+        assert (resumed.exclusive_gpu, resumed.cells_at_once) == (False, 4)
+
+        nvml["processes"] = [MINE, 7]
+        on_gpu(tmp_path / "stranger.json").save()
+        nvml["processes"] = [MINE]
+        assert cost(on_gpu(tmp_path / "stranger.json")).exclusive_gpu is False
+
+        on_gpu(tmp_path / "alone.json").save()
+        assert cost(on_gpu(tmp_path / "alone.json")).exclusive_gpu is True
+
+
+def test_energy_is_that_of_all_attempts_or_not_known(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    with pretend.gpu():
+        first = on_gpu(tmp_path / "both.json")
+        nvml["energy"] = 5000
+        first.save()
+        second = on_gpu(tmp_path / "both.json")
+        nvml["energy"] = 7000
+        assert cost(second).energy_joules == 7.0
+
+        nvml["energy"] = None
+        on_gpu(tmp_path / "one.json").save()
+        nvml["energy"] = 7000
+        assert cost(on_gpu(tmp_path / "one.json")).energy_joules is None
 
 
 def test_a_cell_is_measured_before_it_is_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
