@@ -168,14 +168,15 @@ def _run(
 def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
     """What the first attempt chose, or a choice now.
 
-    A cell for which not even one image at a time left memory chooses anew: what took the memory may be gone.
+    A cell for which not even one image at a time left memory chooses its batch anew: what took the memory may be gone.
     """
-    path = cell.path / "plan.json"
+    path, compile = cell.path / "plan.json", launch.compile
     if path.exists():
         plan = CellPlan.model_validate_json(path.read_bytes())
         if 1 not in plan.oom_batch_sizes:
             return plan
-    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads, compile=launch.compile)
+        compile = plan.compile  # images may be there that were made so
+    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads, compile=compile)
     write_json(path, plan.model_dump(mode="json"))
     return plan
 

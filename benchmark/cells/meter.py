@@ -46,6 +46,8 @@ class Meter:
         self._peaks_mib: dict[str, float] = {}
         self.recorded: dict[str, Any] = {}
         """What the method recorded of its run."""
+        self.arithmetic: dict[str, Any] = {}
+        """What made the prior's network faster that sampled, in any attempt (`priors.CompiledDenoiser`)."""
         self.attempts = 1
         with contextlib.suppress(OSError, ValueError, KeyError):
             earlier = json.loads(record.read_bytes())
@@ -53,6 +55,7 @@ class Meter:
             self._cached = {name: (str(a), float(s)) for name, (a, s) in earlier["cached"].items()}
             self._made = set(earlier["made"])
             self.recorded = dict(earlier.get("recorded", {}))
+            self.arithmetic = dict(earlier.get("arithmetic", {}))
             self._begun = {name: float(s) for name, s in earlier.get("begun", {}).items()}
             self._energy_before = None if earlier["energy_joules"] is None else float(earlier["energy_joules"])
             # Whatever shared the device with one attempt slowed what this cell took in all.
@@ -159,6 +162,7 @@ class Meter:
                 "cached": self._cached,
                 "made": sorted(self._made),
                 "recorded": self.recorded,
+                "arithmetic": self.arithmetic,
                 "begun": self._begun,
                 "energy_joules": self._energy_joules(),
                 "peaks_mib": self._highest_mib(),
