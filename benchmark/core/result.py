@@ -75,8 +75,8 @@ class Cost(Record):
     threads: int
     """CPU threads that the cell computed with."""
     cells_at_once: int = 1
-    """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU, the most
-    of any attempt; this one is counted."""
+    """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU, the
+    most of any attempt; this one is counted."""
     exclusive_gpu: bool | None
     """Whether the run had no other cell on the GPU, and nobody else a process when the cell began and when it ended, in
     each attempt; None on a CPU, or where NVML does not tell."""
