@@ -18,7 +18,7 @@ from types import FrameType
 from ddbench.benchmark.cells.failures import lost_too_often, write_failure_held
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
-from ddbench.benchmark.cells.tidy import tidy
+from ddbench.benchmark.cells.tidy import is_tidy, tidy
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
@@ -35,6 +35,8 @@ from ddbench.benchmark.core.store import OUTSIDE_CAUSES, RESULT, CellDir, CellPl
 DEFAULT_BATCH_SIZE = 32
 """Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where
 GPU memory runs out, the cell goes on with half of it."""
+SPENT = "spent.json"
+"""File in a cell's directory: what its attempts have spent so far."""
 EXIT_OK, EXIT_FAILED, EXIT_TERMINATED = 0, 1, 143
 EXIT_ELSEWHERE, EXIT_CHANGED = 4, 5
 """Nothing was done: another process is at the cell, or has just given it another result than was to be replaced."""
@@ -68,7 +70,12 @@ def run_cell(path: Path, *, forked: bool = False, launch: Launch | None = None) 
 def _attempt(cell: CellDir, lease: Lease, launch: Launch, *, forked: bool) -> int:
     """Run a cell under its lease."""
     spec, store, lost = cell.spec(), Store(cell.path.parent.parent), cell.attempts.lost()
-    for of_an_earlier_one in (RESULT, PROVENANCE):
+    # What a finished cell has spent stands in its result. Its work was freed, and is all done again where its set has
+    # gone, or is another one: counted on, its cost would be told twice.
+    earlier = cell.result()
+    begins_anew = earlier is not None and earlier.status == "ok" and is_tidy(cell)
+    spent = (SPENT,) if begins_anew else ()
+    for of_an_earlier_one in (*spent, RESULT, PROVENANCE):
         (cell.path / of_an_earlier_one).unlink(missing_ok=True)
     cell.sweep()
     if lost >= MOST_ATTEMPTS:
@@ -135,7 +142,7 @@ def _run(
         if isinstance(spec, DistillSpec):
             # `fp32` on a GPU means what the papers' samplers ran: TF32 products. A protocol sets its own flags.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    meter = Meter(device, cell.path / "spent.json", forked=forked)
+    meter = Meter(device, cell.path / SPENT, forked=forked, cells_at_once=launch.cells_at_once)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # after the meter has seen who else is there
     progress = Progress(cell.path / "progress.json")
@@ -161,14 +168,15 @@ def _run(
 def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
     """What the first attempt chose, or a choice now.
 
-    A cell for which not even one image at a time left memory chooses anew: what took the memory may be gone.
+    A cell for which not even one image at a time left memory chooses its batch anew: what took the memory may be gone.
     """
-    path = cell.path / "plan.json"
+    path, compile = cell.path / "plan.json", launch.compile
     if path.exists():
         plan = CellPlan.model_validate_json(path.read_bytes())
         if 1 not in plan.oom_batch_sizes:
             return plan
-    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads, compile=launch.compile)
+        compile = plan.compile  # images may be there that were made so
+    plan = CellPlan(batch_size=launch.batch_size or DEFAULT_BATCH_SIZE, threads=launch.threads, compile=compile)
     write_json(path, plan.model_dump(mode="json"))
     return plan
 

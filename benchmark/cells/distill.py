@@ -20,7 +20,14 @@ from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
 from ddbench.benchmark.cells.priors import CompiledDenoiser, load_prior, pays, planned_prior
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
-from ddbench.benchmark.cells.shards import artefacts_made, finished_shards, merged_cost, merged_records, shard_record
+from ddbench.benchmark.cells.shards import (
+    artefacts_made,
+    finished_shards,
+    merged_arithmetic,
+    merged_cost,
+    merged_records,
+    shard_record,
+)
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
@@ -96,7 +103,7 @@ def distill(
             adopted=[shard.path / "rounds" for shard, _ in shards],
             threads=plan.threads,
         )
-    prior, denoiser = planned_prior(spec, launch), CompiledDenoiser()
+    prior, denoiser = planned_prior(spec, launch), CompiledDenoiser(meter.arithmetic, meter.save)
     method_class: type[Method] = METHODS.load(spec.method.name)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())
@@ -143,20 +150,21 @@ def distill(
             with contextlib.suppress(OSError):  # for people; some file systems have no links
                 link.symlink_to(f"../../sets/{target.name}")
     meter.save()
+    arithmetic = denoiser.arithmetic
     cost = meter.cost(
         batch_size=plan.batch_size,
         threads=plan.threads,
-        cells_at_once=launch.cells_at_once,
         oom_batch_sizes=plan.oom_batch_sizes,
     )
     if shards:
+        arithmetic = merged_arithmetic(arithmetic, [result for _, result in shards])
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)
     return DistillResult(
         **identity(cell, spec, launch),
         status="ok",
         dataset=record,
-        environment=denoiser.arithmetic and {"determinism": (environment.determinism() or {}) | denoiser.arithmetic},
+        environment=arithmetic and {"determinism": (environment.determinism() or {}) | arithmetic},
         prior=None
         if prior is None
         else PriorRecord(

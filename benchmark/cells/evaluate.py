@@ -15,7 +15,7 @@ from ddbench.benchmark.cells import shifted, teachers
 from ddbench.benchmark.cells.artefacts import save_array
 from ddbench.benchmark.cells.distill import open_split
 from ddbench.benchmark.cells.failures import identity
-from ddbench.benchmark.cells.meter import MIB, Meter
+from ddbench.benchmark.cells.meter import MIB, SAVE_SECONDS, Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError
@@ -71,7 +71,9 @@ def evaluate(
         progress.update(epoch=report.epoch, epochs=report.epochs)
         if report.accuracy is not None:
             progress.update(accuracy=report.accuracy, looked_at_epoch=report.epoch)
-            meter.save()
+        # Not with the looks alone, which may lie an hour apart: a checkpoint of each minute keeps what was trained, and
+        # a cell that goes on from it would tell of less time than it took.
+        meter.save(at_most_every_seconds=SAVE_SECONDS)
 
     with meter.phase("train"), _telling(step_mib):
         outcome = train_student(
@@ -104,7 +106,6 @@ def evaluate(
     cost = meter.cost(
         batch_size=protocol.batch_size_for(len(dataset.class_ids), spec.ipc, spec.student),
         threads=plan.threads,
-        cells_at_once=launch.cells_at_once,
         oom_batch_sizes=outcome.oom_batch_sizes,
     )
     meter.save()

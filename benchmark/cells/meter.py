@@ -30,19 +30,24 @@ class Meter:
         device: the cell's torch device; a GPU that this process has not used yet, or its neighbours cannot be told.
         record: file that keeps what earlier attempts spent; written by `save`.
         forked: the process comes from a warm parent; its peak memory leaves out what it was born with.
+        cells_at_once: cells that may run side by side on this one's CPU or GPU, itself counted.
     """
 
-    def __init__(self, device: Any, record: Path, *, forked: bool = False) -> None:
+    def __init__(self, device: Any, record: Path, *, forked: bool = False, cells_at_once: int = 1) -> None:
         self.record = record
         self._seconds: dict[str, float] = {}
         self._cached: dict[str, tuple[str, float]] = {}
         self._made: set[str] = set()
         self._begun: dict[str, float] = {}
         self._measured: dict[str, float] = {}
-        self._energy_before = 0.0
+        self._energy_before: float | None = 0.0
+        self._cells_at_once = cells_at_once
+        self._alone_before: bool | None = True
         self._peaks_mib: dict[str, float] = {}
         self.recorded: dict[str, Any] = {}
         """What the method recorded of its run."""
+        self.arithmetic: dict[str, Any] = {}
+        """What made the prior's network faster that sampled, in any attempt (`priors.CompiledDenoiser`)."""
         self.attempts = 1
         with contextlib.suppress(OSError, ValueError, KeyError):
             earlier = json.loads(record.read_bytes())
@@ -50,8 +55,12 @@ class Meter:
             self._cached = {name: (str(a), float(s)) for name, (a, s) in earlier["cached"].items()}
             self._made = set(earlier["made"])
             self.recorded = dict(earlier.get("recorded", {}))
+            self.arithmetic = dict(earlier.get("arithmetic", {}))
             self._begun = {name: float(s) for name, s in earlier.get("begun", {}).items()}
-            self._energy_before = float(earlier["energy_joules"])
+            self._energy_before = None if earlier["energy_joules"] is None else float(earlier["energy_joules"])
+            # Whatever shared the device with one attempt slowed what this cell took in all.
+            self._cells_at_once = max(cells_at_once, int(earlier.get("cells_at_once", 1)))
+            self._alone_before = earlier.get("exclusive_gpu", True)
             self._peaks_mib = {name: float(mib) for name, mib in earlier.get("peaks_mib", {}).items()}
             self.attempts = int(earlier["attempts"]) + 1
         self._open: list[tuple[str, float]] = []
@@ -125,7 +134,17 @@ class Meter:
 
     def _energy_joules(self) -> float | None:
         used = None if self._gpu is None else self._gpu.energy_joules()
-        return None if used is None else used + self._energy_before
+        # Where an attempt's is not known, the others' would be too little.
+        return None if used is None or self._energy_before is None else used + self._energy_before
+
+    def _alone(self) -> bool | None:
+        """Whether no other process was on the GPU in any attempt."""
+        if self._gpu is None:
+            return None
+        if self._cells_at_once > 1 or self._alone_before is False:
+            return False
+        alone = self._gpu.exclusive()
+        return alone if alone is False or self._alone_before else None
 
     def save(self, *, at_most_every_seconds: float = 0.0) -> None:
         """Keep what has been spent so far, so that a killed attempt is not forgotten."""
@@ -143,16 +162,17 @@ class Meter:
                 "cached": self._cached,
                 "made": sorted(self._made),
                 "recorded": self.recorded,
+                "arithmetic": self.arithmetic,
                 "begun": self._begun,
-                "energy_joules": self._energy_joules() or 0.0,
+                "energy_joules": self._energy_joules(),
                 "peaks_mib": self._highest_mib(),
                 "attempts": self.attempts,
+                "cells_at_once": self._cells_at_once,
+                "exclusive_gpu": self._alone(),
             },
         )
 
-    def cost(
-        self, *, batch_size: int, threads: int, cells_at_once: int = 1, oom_batch_sizes: Sequence[int] = ()
-    ) -> Cost:
+    def cost(self, *, batch_size: int, threads: int, oom_batch_sizes: Sequence[int] = ()) -> Cost:
         phases = [Phase(name=name, seconds=round(seconds, 4)) for name, seconds in self._seconds.items()]
         phases += [
             Phase(name=name, seconds=0.0, cached_from=artefact, cold_seconds=round(cold, 4))
@@ -173,8 +193,8 @@ class Meter:
             batch_size=batch_size,
             oom_batch_sizes=list(oom_batch_sizes),
             threads=threads,
-            cells_at_once=cells_at_once,
-            exclusive_gpu=None if self._gpu is None else cells_at_once == 1 and self._gpu.exclusive(),
+            cells_at_once=self._cells_at_once,
+            exclusive_gpu=self._alone(),
             attempts=self.attempts,
             measured=self._measured,
         )

@@ -73,16 +73,22 @@ def load_prior(named: NamedPrior, task: DistillTask, faster: Callable[[Prior], N
 class CompiledDenoiser:
     """What makes a prior's network faster, and what a result says of it."""
 
-    def __init__(self) -> None:
-        self._compiled = False
-        self._problem: str | None = None
+    def __init__(self, arithmetic: dict[str, Any] | None = None, keep: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            arithmetic: what earlier attempts at the set noted, which this one adds to.
+            keep: writes it down, before any image is sampled so.
+        """
+        self.arithmetic = {} if arithmetic is None else arithmetic
+        """As a student's: `compiled`, and `not_compiled` with the reason where it should have been and is not. Both,
+        where one attempt could and another could not: the set has images of each."""
+        self._keep = keep
 
-    @property
-    def arithmetic(self) -> dict[str, Any]:
-        """As a student's: `compiled`, and `not_compiled` with the reason where it should have been and is not."""
-        if self._problem is not None:
-            return {"compiled": [], "not_compiled": self._problem}
-        return {"compiled": ["denoiser"]} if self._compiled else {}
+    def _is_not(self, problem: str) -> None:
+        print(f"the prior's network is not compiled: {problem}", flush=True)
+        self.arithmetic.setdefault("compiled", [])
+        self.arithmetic["not_compiled"] = problem
+        self._keep()
 
     def __call__(self, network: Denoiser, x: Tensor, conditioning: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The network compiled for any number of rows above one, if it says of `x` what the network itself says; else
@@ -103,15 +109,14 @@ class CompiledDenoiser:
                 torch._dynamo.mark_dynamic(given, 0)  # one code for all batches
             own, other = network(*shown).double(), compiled(*shown).double()
         except Exception as error:  # compilers raise anything, and without one the network does as well
-            self._problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            print(f"the prior's network is not compiled: {self._problem}", flush=True)
+            self._is_not(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
             return network
         differs = float((other - own).norm() / own.norm().clamp(min=1e-30))
         if not differs <= TOLERANCE:
-            self._problem = f"the compiled network's output differs by {differs:.2g}"
-            print(f"the prior's network is not compiled: {self._problem}", flush=True)
+            self._is_not(f"the compiled network's output differs by {differs:.2g}")
             return network
-        self._compiled = True
+        self.arithmetic["compiled"] = ["denoiser"]
+        self._keep()
         return compiled
 
 

@@ -89,7 +89,7 @@ def merged_cost(merging: Cost, shards: Sequence[Cost], made: Collection[str]) ->
             "batch_size": min(cost.batch_size for cost in shards),
             "oom_batch_sizes": sorted({size for cost in costs for size in cost.oom_batch_sizes}, reverse=True),
             "cells_at_once": max(cost.cells_at_once for cost in costs),
-            "exclusive_gpu": None if None in alone else all(alone),
+            "exclusive_gpu": False if False in alone else None if None in alone else True,
             "measured": {
                 name: max(cost.measured[name] for cost in costs if name in cost.measured)
                 for name in sorted({name for cost in costs for name in cost.measured})
@@ -105,6 +105,24 @@ def merged_records(recorded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name, value in records.items():
             found.setdefault(name, []).append(value)
     return {name: some[0] if all(value == some[0] for value in some) else some for name, some in found.items()}
+
+
+def merged_arithmetic(merging: Mapping[str, Any], shards: Sequence[DistillResult]) -> dict[str, Any]:
+    """What made the prior's network faster in the cells that sampled a set: as `priors.CompiledDenoiser` notes it.
+
+    Args:
+        merging: of the cell that merged the shards, which samples what they lack.
+    """
+    flags: list[Mapping[str, Any]] = [(result.environment or {}).get("determinism") or {} for result in shards]
+    told = [*flags, merging]
+    problems = [one["not_compiled"] for one in told if "not_compiled" in one]
+    compiled = sorted({name for one in told for name in one.get("compiled", ())})
+    without = sum(not one.get("compiled") for one in flags)
+    if compiled and without and not problems:
+        problems = [f"{without} of {len(shards)} shards were begun without"]
+    return ({"compiled": compiled} if compiled or problems else {}) | (
+        {"not_compiled": problems[0]} if problems else {}
+    )
 
 
 def _highest(values: Iterable[float | None]) -> float | None:

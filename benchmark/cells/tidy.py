@@ -24,6 +24,11 @@ def tidy(cell: CellDir, spec: DistillSpec | EvaluateSpec, shards: Iterable[CellD
             shutil.rmtree(owner.path / ROUNDS, ignore_errors=True)
 
 
+def is_tidy(cell: CellDir) -> bool:
+    """Whether nothing is left of what an attempt could go on with."""
+    return not any((cell.path / name).exists() for name in (CHECKPOINT, ROUNDS))
+
+
 def tidy_after_kill(
     cell: CellDir, spec: DistillSpec | EvaluateSpec, shards: Sequence[CellDir], *, done: bool, alone: bool
 ) -> None:

@@ -66,7 +66,7 @@ class Cost(Record):
     gpu_seconds: float | None
     """Wall-clock of a cell on a GPU, which it occupies all that time; None on a CPU."""
     energy_joules: float | None
-    """GPU energy by NVML; None on a CPU or where NVML does not tell."""
+    """GPU energy by NVML, of all attempts; None on a CPU or where NVML does not tell of one of them."""
     batch_size: int
     """Batch size at the end; of several shards, the smallest; a student's is its protocol's."""
     oom_batch_sizes: list[int] = []
@@ -75,11 +75,11 @@ class Cost(Record):
     threads: int
     """CPU threads that the cell computed with."""
     cells_at_once: int = 1
-    """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU; this
-    one is counted."""
+    """Cells that the run may have had side by side on this one's CPU, each with its own threads, or on its GPU, the
+    most of any attempt; this one is counted."""
     exclusive_gpu: bool | None
-    """Whether the run had no other cell on the GPU, and nobody else a process when the cell began and when it ended;
-    None on a CPU, or where NVML does not tell."""
+    """Whether the run had no other cell on the GPU, and nobody else a process when the cell began and when it ended, in
+    each attempt; None on a CPU, or where NVML does not tell."""
     attempts: int
     """Starts of this cell until it finished; the times include those of earlier attempts."""
     measured: dict[str, float] = {}

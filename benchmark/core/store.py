@@ -403,12 +403,17 @@ class Store:
         return lock(self.out / "plan.lease", waiting=waiting)
 
     def at_work(self, run: str) -> AbstractContextManager[None]:
-        """Held by a run of that name for its whole life. Any number may be at work at once: they share the cells."""
+        """Held by a run of that name for its whole life, entered while it is `planning`. Any number may be at work at
+        once: they share the cells."""
         return at_work(self.out / AT_WORK, run)
 
-    def runs_at_work(self) -> list[AtWork]:
-        """The runs that are at work here, on this machine or another."""
-        return runs_at_work(self.out / AT_WORK)
+    def runs_at_work(self, *, sweep: bool = False) -> list[AtWork]:
+        """The runs that are at work here, on this machine or another.
+
+        Args:
+            sweep: remove what killed ones left; only while `planning`.
+        """
+        return runs_at_work(self.out / AT_WORK, sweep=sweep)
 
     def cell(self, cell: str) -> CellDir:
         return CellDir(self.cells / cell)

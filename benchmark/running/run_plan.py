@@ -169,7 +169,7 @@ class _Run:
         """What of the plan is there already; and be at work from then on."""
         run, runner = uuid4().hex[:12], self.runner
         with self.store.planning(self._waiting):
-            others = self.store.runs_at_work()
+            others = self.store.runs_at_work(sweep=True)
             if others and self.spec.reuse == "never":
                 raise RunError(
                     f"another run ({others[0].holder.name}) is at work in {self.store.out}, and --reuse never would "

@@ -506,6 +506,8 @@ class Runner:
 
     def _ended_without_result(self, live: _Running, status: int) -> None:
         item = live.item
+        if status < 0:  # else it gave its lease back itself, and that may be another run's by now
+            self._believe_ended(live)
         if live.timed_out:
             write_failure(item.cell, "timeout", f"took longer than the --timeout of {self.timeout_seconds:g} s")
         elif self.interrupted or status == EXIT_TERMINATED:
@@ -517,12 +519,15 @@ class Runner:
                 return
         self._finish(item)
 
+    def _believe_ended(self, live: _Running) -> None:
+        """Of a process that was seen to end on another machine, nobody need wait until its lease stood still."""
+        if live.slot.node is not None and live.handle.lost is None:
+            live.item.cell.believe_ended(live.slot.node)
+
     def _given_up(self, live: _Running, why: str) -> bool:
         """Note that a cell's process was killed. Unless that happened too often, it may start again, here or elsewhere:
         what it had committed is kept."""
         item = live.item
-        if live.slot.node is not None and live.handle.lost is None:
-            item.cell.believe_ended(live.slot.node)
         try:
             with item.cell.lock():
                 item.cell.attempts.end(Cause.LOST)

@@ -31,7 +31,7 @@ from ddbench.benchmark.transfer.proof import Proof, prove
 from ddbench.benchmark.transfer.unpack import LIMITS, Limits, unpack
 
 STAGING = ".ddbench-merging-"
-"""How the folder begins in which a bundle is looked at, beside the results folder."""
+"""How the folder begins in which a bundle is looked at, in the results folder or where that is to be."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ def merge(
         else:
             store.create()
             with store.planning():
-                for run in store.runs_at_work():
+                for run in store.runs_at_work(sweep=True):
                     raise RunError(
                         f"a run ({run.holder.name}) is at work in {store.out}: wait for it or stop it, then merge. "
                         f"If it is gone with its machine, remove {run.folder}."
@@ -103,8 +103,9 @@ def merge(
 @contextmanager
 def _staging(store: Store) -> Iterator[Path]:
     """An empty folder on the disk of the results folder, that is gone afterwards, whatever happens."""
-    there = store.out.absolute().parent
-    while not there.exists():
+    # In the folder itself where there is one: what lies beside it, or beside a link to it, may be another disk.
+    there = store.out.absolute()
+    while not there.is_dir():
         there = there.parent
     for old in there.glob(f"{STAGING}*"):
         if not is_locked(old / "lease"):  # of a merge that was killed

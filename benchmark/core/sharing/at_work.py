@@ -21,15 +21,20 @@ class AtWork:
     """Of its lease."""
 
 
-def runs_at_work(folder: Path) -> list[AtWork]:
-    """The runs that are at work. What those of this machine left that were killed is removed."""
+def runs_at_work(folder: Path, *, sweep: bool = False) -> list[AtWork]:
+    """The runs that are at work.
+
+    Args:
+        sweep: remove what those of this machine left that were killed. Only under a lock under which runs begin: a
+            folder in which no lease lies yet may be that of a run that is just taking its own.
+    """
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         holder = holder_of(path)
-        if holder is None:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        if holder is not None:
             found.append(AtWork(holder, path))
+        elif sweep:
+            shutil.rmtree(path, ignore_errors=True)
     return found
 
 

@@ -67,9 +67,12 @@ class Lease:
             OSError: the folder's parent is not there, or cannot be written to.
         """
         self.folder.mkdir(exist_ok=True)
-        if holder_of(self.folder) is not None:
+        # The number after the one that was judged, of one look: had another process taken that meanwhile, a second look
+        # would give the number after its own, and both would hold the lease.
+        number, holder = _judged(self.folder)
+        if holder is not None:
             return False
-        self.number, self.holder = _newest(self.folder)[0] + 1, this_process()
+        self.number, self.holder = number + 1, this_process()
         self._text = self.holder.model_dump_json().encode() + b"\n"
         if not create_whole(self._file, self._text + _count(0)):
             return False
@@ -137,13 +140,18 @@ class Lease:
 def holder_of(folder: Path) -> Holder | None:
     """The living holder of a lease, as far as can be told; None if there is none. Of another machine's, the first look
     begins to watch it."""
+    try:
+        return _judged(folder)[1]
+    except PermissionError:
+        return None  # on a copy that cannot even be read nothing runs
+
+
+def _judged(folder: Path) -> tuple[int, Holder | None]:
+    """(highest number, its living holder as far as can be told)"""
     while True:
-        try:
-            number, free = _newest(folder)
-        except PermissionError:
-            return None  # on a copy that cannot even be read nothing runs
+        number, free = _newest(folder)
         if free:
-            return None
+            return number, None
         file = folder / f"{number:06d}"
         try:
             text = file.read_bytes()
@@ -152,7 +160,7 @@ def holder_of(folder: Path) -> Holder | None:
                 continue  # given back or taken over in between
             text = b""  # a client that remembers the file's absence; it is there
         holder = _holder(text)
-        return None if _is_dead(holder, (folder, number), text) else holder
+        return number, None if _is_dead(holder, (folder, number), text) else holder
 
 
 def stood_still(folder: Path) -> str | None:

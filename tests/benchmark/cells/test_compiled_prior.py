@@ -114,6 +114,64 @@ def test_a_cell_goes_on_as_it_was_begun_whatever_the_next_command_says(
     assert said(run(cell)) == {"compiled": ["denoiser"]}
 
 
+def test_a_cell_that_was_killed_after_its_last_image_says_how_they_were_made(
+    tmp_path: Path, compiler: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler("eager")
+    cell = planned(tmp_path, "always")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ddbench.benchmark.cells.distill.store_set", killed)
+        assert cells.run_cell(cell.path) == cells.EXIT_TERMINATED
+    assert said(run(cell)) == {"compiled": ["denoiser"]}
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        (("always", "always"), {"compiled": ["denoiser"]}),
+        (("always", "never"), {"compiled": ["denoiser"], "not_compiled": "1 of 2 shards were begun without"}),
+        (("never", "never"), {}),
+    ],
+)
+def test_a_set_of_shards_says_how_they_were_made(
+    tmp_path: Path, compiler: Callable[[Any], None], choices: tuple[Compile, Compile], told: dict[str, Any]
+) -> None:
+    compiler("eager")
+    asked = {"methods": "dmgd[steps=4]", "datasets": "digits", "ipc": 1, "seeds": 0, "device": "cpu", "shards": 2}
+    plan, _, _ = plan_run(run_spec({}, asked))
+    store = Store(tmp_path)
+    store.create()
+    launch = plan.sets[0].launch
+    one, other, whole = (spec for _, spec in plan.cells() if isinstance(spec, DistillSpec))
+    shards = [
+        store.add(spec, launch.model_copy(update={"compile": choice}))
+        for spec, choice in zip((one, other), choices, strict=True)
+    ]
+    for shard in shards:
+        run(shard)
+    merged = store.add(whole, launch.model_copy(update={"shards": tuple(shard.id for shard in shards)}))
+    assert said(run(merged)) == told
+
+
+def test_a_batch_that_is_chosen_anew_leaves_the_choice_of_a_compiler(tmp_path: Path) -> None:
+    """Where not one image fitted: those that are there were sampled by the first choice."""
+    cell = planned(tmp_path, "always")
+    first = cells._cell_plan(cell, cell.launch())
+    (cell.path / "plan.json").write_text(first.model_copy(update={"oom_batch_sizes": (2, 1)}).model_dump_json())
+    again = cells._cell_plan(cell, cell.launch().model_copy(update={"compile": "never"}))
+    assert (again.compile, again.oom_batch_sizes) == ("always", ())
+
+
+def test_a_cell_that_was_begun_before_there_was_a_choice_goes_on_without_a_compiler(tmp_path: Path) -> None:
+    cell = planned(tmp_path, "always")
+    (cell.path / "plan.json").write_text('{"batch_size": 4, "threads": 1}')
+    assert cells._cell_plan(cell, cell.launch()).compile == "never"
+
+
 def test_what_pays_is_counted_for_the_whole_set(
     tmp_path: Path, digits_prior: Prior, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pretend
@@ -12,15 +15,26 @@ import pynvml
 import pytest
 import torch
 
+from ddbench.benchmark.cells import evaluate
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.core.result import Cost, mean_guidance
-from ddbench.benchmark.core.store import Store
+from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
+from ddbench.benchmark.protocols.trainer import EpochReport
 
 CPU = torch.device("cpu")
+
+
+def cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, list[CellDir]]:
+    """A results folder with a set of `random` and a student of it, neither begun."""
+    monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
+    asked = {"methods": "random", "datasets": "digits", "ipc": "1", "seeds": "0", "repeats": 1, "device": "cpu"}
+    store, plan = Store(folder), plan_run(run_spec({}, asked))[0]
+    store.create()
+    return store, [store.add(spec, planned.launch) for planned, spec in plan.cells()]
 
 
 def cost(meter: Meter) -> Cost:
@@ -210,9 +224,69 @@ def test_who_else_is_on_the_gpu(
     with pretend.gpu():
         meter = Meter(torch.device("cuda:0"), tmp_path / "spent.json")
         assert cost(meter).exclusive_gpu is alone
-        # A neighbour of the same run may come and go between the two looks.
-        shared = meter.cost(batch_size=1, threads=1, cells_at_once=3)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What NVML says: the processes on the GPU, and the energy it has used in all, mJ (None: not told)."""
+    told: dict[str, Any] = {"processes": [MINE], "energy": 0}
+
+    def energy(_: object) -> int:
+        if told["energy"] is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return int(told["energy"])
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", energy)
+    monkeypatch.setattr(
+        pynvml,
+        "nvmlDeviceGetComputeRunningProcesses",
+        lambda handle: [SimpleNamespace(pid=pid) for pid in told["processes"]],
+    )
+    return told
+
+
+def on_gpu(record: Path, cells_at_once: int = 1) -> Meter:
+    return Meter(torch.device("cuda:0"), record, cells_at_once=cells_at_once)
+
+
+def test_cells_of_one_run_share_its_gpu(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    """A neighbour of the same run may come and go between two looks."""
+    with pretend.gpu():
+        shared = cost(on_gpu(tmp_path / "spent.json", cells_at_once=3))
     assert (shared.exclusive_gpu, shared.cells_at_once) == (False, 3)
+
+
+def test_a_cost_is_a_shared_ones_where_one_attempt_shared_the_gpu(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    """Costs of shared GPUs are left out of tables: the seconds of all attempts are in it."""
+    with pretend.gpu():
+        on_gpu(tmp_path / "four.json", cells_at_once=4).save()  # and killed
+        resumed = cost(on_gpu(tmp_path / "four.json"))
+        assert (resumed.exclusive_gpu, resumed.cells_at_once) == (False, 4)
+
+        nvml["processes"] = [MINE, 7]
+        on_gpu(tmp_path / "stranger.json").save()
+        nvml["processes"] = [MINE]
+        assert cost(on_gpu(tmp_path / "stranger.json")).exclusive_gpu is False
+
+        on_gpu(tmp_path / "alone.json").save()
+        assert cost(on_gpu(tmp_path / "alone.json")).exclusive_gpu is True
+
+
+def test_energy_is_that_of_all_attempts_or_not_known(tmp_path: Path, nvml: dict[str, Any]) -> None:
+    with pretend.gpu():
+        first = on_gpu(tmp_path / "both.json")
+        nvml["energy"] = 5000
+        first.save()
+        second = on_gpu(tmp_path / "both.json")
+        nvml["energy"] = 7000
+        assert cost(second).energy_joules == 7.0
+
+        nvml["energy"] = None
+        on_gpu(tmp_path / "one.json").save()
+        nvml["energy"] = 7000
+        assert cost(on_gpu(tmp_path / "one.json")).energy_joules is None
 
 
 def test_a_cell_is_measured_before_it_is_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,3 +323,36 @@ def test_a_resumed_cells_host_memory_is_the_highest_of_its_attempts(tmp_path: Pa
 def test_mean_guidance() -> None:
     per_image = {(0, 0): {"ot": 1.0}, (1, 0): {"ot": 3.0}, (0, 1): {"ot": 0.5}, (1, 1): {"ot": 0.5, "other": 2.0}}
     assert mean_guidance(per_image.items()) == {"ot": [2.0, 0.5], "other": [2.0]}
+
+
+def test_a_student_killed_between_two_looks_has_spent_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it trained is in its checkpoint, of each minute, whenever the next look is."""
+    _, (made, student) = cells(tmp_path, monkeypatch)
+    assert run_cell(made.path) == EXIT_OK
+
+    def killed_after_an_epoch(*_: Any, on_epoch: Callable[[EpochReport], None], **__: Any) -> None:
+        time.sleep(0.02)
+        on_epoch(EpochReport(1, 300, 2.0, None))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "SAVE_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr(evaluate, "train_student", killed_after_an_epoch)
+    run_cell(student.path)
+    assert json.loads((student.path / "spent.json").read_text())["seconds"]["train"] >= 0.02
+
+
+def test_a_set_that_was_lost_is_made_anew_and_its_cost_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its finished cell's work was freed: what is done again is not to be added to what the old result tells."""
+    store, (cell, _) = cells(tmp_path, monkeypatch)
+    assert run_cell(cell.path) == EXIT_OK
+    spent = json.loads((cell.path / "spent.json").read_text())
+    (cell.path / "spent.json").write_text(json.dumps(spent | {"seconds": {"distill": 1000.0}}))
+    shutil.rmtree(store.sets)
+    assert run_cell(cell.path) == EXIT_OK
+    result = cell.result()
+    assert result is not None
+    assert result.cost is not None
+    assert result.cost.seconds < 500
+    assert result.cost.attempts == 1

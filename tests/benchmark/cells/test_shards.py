@@ -308,6 +308,10 @@ def test_what_shards_cost_adds_up() -> None:
     assert merged.exclusive_gpu is True
     shared = merged_cost(merging, [one, two.model_copy(update={"exclusive_gpu": False, "energy_joules": None})], set())
     assert shared.exclusive_gpu is False
+    # Of the third nothing is known; that one shared its GPU is.
+    unknown = merging.model_copy(update={"exclusive_gpu": None})
+    assert merged_cost(unknown, [one, two.model_copy(update={"exclusive_gpu": False})], set()).exclusive_gpu is False
+    assert merged_cost(unknown, [one, two], set()).exclusive_gpu is None
     assert shared.energy_joules is None, "a sum of what is known would be too little"
 
 

@@ -152,6 +152,16 @@ def test_runs_at_work_are_seen_while_they_are(store: Store) -> None:
     assert store.runs_at_work() == []
 
 
+def test_who_only_looks_leaves_a_run_its_folder_that_takes_its_lease_just_now(store: Store) -> None:
+    """`bench status` and `bench doctor` look at any moment: between a run's making its folder and its lease, too."""
+    folder = store.out / "at-work" / "one"
+    folder.mkdir(parents=True)
+    assert store.runs_at_work() == []
+    assert folder.is_dir()
+    assert store.runs_at_work(sweep=True) == []
+    assert not folder.exists()
+
+
 def test_a_cell_that_is_being_made_is_not_put_aside(store: Store, cell: CellDir) -> None:
     with cell.lock(), pytest.raises(Busy, match="is running"):
         store.put_aside(cell, "ab" * 32)

@@ -12,6 +12,7 @@ from ddbench.benchmark.core.sharing import lease as lease_module
 from ddbench.benchmark.core.sharing.holder import Holder
 from ddbench.benchmark.core.sharing.lease import Lease, believe_dead, believe_ended, holder_of, stood_still
 from ddbench.benchmark.core.store import LEASE, CellDir, Launch, Store
+from ddbench.benchmark.engines.base import Handle, Slot
 from ddbench.benchmark.running import runner as runner_module
 from ddbench.benchmark.running.runner import Fate, Observer, Runner
 
@@ -95,3 +96,31 @@ def test_what_was_seen_to_end_on_its_machine_need_not_stand_still(tmp_path: Path
     hold_elsewhere(cell, count=8)
     assert holder_of(file.parent) == ELSEWHERE, "it moves after all"
     believe_ended(tmp_path / "none", ELSEWHERE.host)
+
+
+class Killed(Handle):
+    """A process of another machine that did not stop when it was asked to."""
+
+    def exit_status(self) -> int | None:
+        return -9
+
+    def terminate(self) -> None:
+        raise AssertionError
+
+    kill = terminate
+
+
+def test_a_cell_that_was_killed_elsewhere_after_its_time_has_timed_out(tmp_path: Path) -> None:
+    """Its lease has not been given back, and its machine is not this one."""
+    store = Store(tmp_path)
+    store.create()
+    runner = Runner(store, pilot.plan(1, 1), pilot.Forks(0.0, None), timeout_seconds=1.0)
+    runner.settle()
+    item = runner.items[0]
+    store.add(item.spec, item.planned.launch)
+    hold_elsewhere(item.cell)
+    live = runner_module._Running(item, Killed(), Slot(0, "cpu", node=ELSEWHERE.host), timed_out=True)
+    assert runner._ended(live)
+    assert item.result is not None, item.reason
+    assert item.result.status == "timeout"
+    assert item.cell.attempts.lost() == 0

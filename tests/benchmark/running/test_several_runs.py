@@ -115,7 +115,7 @@ def test_a_killed_run_and_its_cell_are_taken_over_at_once_on_one_machine(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(out) == {State.OK: 2}
     assert len(list((out / "at-work").iterdir())) == 1, "of the run that was killed"
-    assert Store(out).runs_at_work() == []
+    assert Store(out).runs_at_work(sweep=True) == []
     assert not list((out / "at-work").iterdir())
 
 

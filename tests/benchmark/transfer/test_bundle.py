@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,23 @@ def test_from_one_folder_to_another(runs: Path, tmp_path: Path) -> None:
     code, said = command(merge_app, file, "--runs", other)
     assert (code, "here already: 6 cells" in said) == (0, True)
     assert not list(tmp_path.glob(".ddbench-*"))
+
+
+SHM = Path("/dev/shm")
+
+
+@pytest.mark.skipif(not os.access(SHM, os.W_OK), reason="needs a second file system")
+def test_into_a_folder_that_lies_on_another_disk_than_its_link(runs: Path, tmp_path: Path) -> None:
+    """As home folders have on clusters: `runs` is a link into scratch."""
+    bundle, link = tmp_path / "b.tar.zst", tmp_path / "linked"
+    assert command(bundle_app, "--runs", runs, "--out", bundle)[0] == 0
+    with TemporaryDirectory(dir=SHM) as scratch:
+        Store(Path(scratch)).create()
+        link.symlink_to(scratch)
+        status, said = command(merge_app, bundle, "--runs", link)
+        assert status == 0, said
+        assert sorted(p.name for p in (link / "cells").iterdir()) == sorted(p.name for p in (runs / "cells").iterdir())
+        assert not [p.name for folder in (tmp_path, link) for p in folder.glob(".ddbench-*")]
 
 
 def test_equal_results_make_equal_files(runs: Path, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_an_old_list_of_names_gives_no_lease(tmp_path: Path, monkeypatch: pytest
     folder, newest = tmp_path / "lease", module._newest
     folder.mkdir()
     (folder / "000007.free").touch()
-    seen = iter([(5, True), (5, True)])
+    seen = iter([(5, True)])
     monkeypatch.setattr(module, "_newest", lambda path: next(seen, None) or newest(path))
     assert not Lease(folder).take()
     assert names(folder) == ["000007.free"]
@@ -257,3 +257,23 @@ def test_a_taker_whose_file_the_winner_sweeps_has_lost_and_nothing_more(
     assert winner.mine()
     winner.release()
     assert Lease(folder).take()
+
+
+def test_who_judged_it_free_before_another_took_it_has_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look and the next, another process may do anything: its number is not to be counted on from."""
+    folder, newest = tmp_path / "lease", module._newest
+    slow, quick = Lease(folder), Lease(folder)
+    won: list[bool] = []
+
+    def look(path: Path) -> tuple[int, bool]:
+        seen = newest(path)
+        if not won:
+            won.append(False)  # the other one's own looks
+            won[0] = quick.take()
+        return seen
+
+    monkeypatch.setattr(module, "_newest", look)
+    assert not slow.take()
+    assert won == [True]
+    assert quick.mine()
+    quick.release()
