@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +160,9 @@ def test_an_error_belongs_to_the_class_that_has_it() -> None:
 def test_phases_of_a_cold_and_a_cached_cell(task: DistillTask) -> None:
     """Both phases are seen; what a later cell finds has the seconds that it took, summed over classes."""
     params = DMGD.Params(support_points=3)
+    begun = time.perf_counter()
     first = class_supports(task, params, task.class_indices)
+    took = time.perf_counter() - begun
     cold = {phase.name: phase.seconds for phase in cost_of(task).phases}
     assert set(cold) == {"latents", "support"}
     later = DiskArtefacts(task.cache.root, Meter(torch.device("cpu"), task.scratch / "later.json"))  # type: ignore[attr-defined]
@@ -169,6 +172,9 @@ def test_phases_of_a_cold_and_a_cached_cell(task: DistillTask) -> None:
     for name in ("latents", "support"):
         cached = [phase.cold_seconds or 0 for phase in cost.phases if phase.name == name]
         assert len(cached) == 3
-        assert 0 < sum(cached) <= cold[name] + 1e-3
+        # Classes are worked out beside one another, by threads: together they may have taken longer than the phase.
+        assert all(0 < seconds <= took for seconds in cached)
+        if name == "latents":
+            assert sum(cached) <= cold[name] + 1e-3
     for c in task.class_indices:
         np.testing.assert_array_equal(first[c]["points"], second[c]["points"])
