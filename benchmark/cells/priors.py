@@ -134,7 +134,7 @@ def pays(choice: Compile, spec: DistillSpec, n_classes: int, prior: Prior) -> bo
         return False
     params, network = spec.method.params, prior.network
     steps = params.get("steps", STEPS)
-    evaluations = (1 if params.get("cfg_scale") == 1 else 2) * (int(steps) if isinstance(steps, int) else STEPS)
+    evaluations = (1 if params.get("cfg_scale") == 1 else 2) * (steps if isinstance(steps, int) else STEPS)
     time = network.embed_time(torch.zeros(1, device=prior.device))
     label = prior.embed_labels(torch.tensor([prior.null_label]))
     with FlopCounterMode(display=False) as counted, torch.no_grad():

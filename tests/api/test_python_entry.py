@@ -171,7 +171,7 @@ def test_tables_are_those_of_the_command_line(finished: Path) -> None:
     with pytest.raises(ddbench.UsageError, match="matches these filters"):
         ddbench.results(finished, ipc=[2, 3])
     with pytest.raises(ddbench.UsageError, match=r"ipc: expected whole numbers like 10 or \[1, 10\], got nan"):
-        ddbench.results(finished, ipc=float("nan"))  # type: ignore[arg-type]
+        ddbench.results(finished, ipc=float("nan"))  # type: ignore[arg-type]  # what is refused
     for ipc in (students["ipc"].unique()[0], students["ipc"].unique(), 1.0, ["1"]):  # as data frames have them
         assert len(ddbench.results(finished, ipc=ipc, dataset=students["dataset"].unique())) == 2
     with pytest.raises(ddbench.UsageError, match="methd: expected dataset, ipc, protocol or student"):

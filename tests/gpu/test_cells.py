@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,7 @@ from ddbench.methods.diffusion.priors.files import find_prior
 CLASSES = ("n02096294", "n02093754")
 
 
-@pytest.fixture(autouse=True)
-def this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Cells set handlers and threads of their process, which here is the tests' own."""
-    monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("this_process")
 
 
 def run_here(out: Path, device: str) -> tuple[DistillResult, EvaluateResult]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,7 @@ from ddbench.reports.quality.features import InceptionFeatures
 CUDA = torch.device("cuda", 0)
 
 
-@pytest.fixture(autouse=True)
-def this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Cells set handlers and threads of their process, which here is the tests' own."""
-    monkeypatch.setattr("ddbench.benchmark.cells.cell.signal.signal", lambda *_: None)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("this_process")
 
 
 class Killed(BaseException):

@@ -53,6 +53,15 @@ def look(
     write_json(folder.store.cell(result.cell).path / "result.json", changed.model_dump(mode="json"))
 
 
+def with_looks(folder: Any) -> Any:
+    """The folder with two sets of `random` and of `herding`, a student of each looked at in fog and frost."""
+    look(folder, "random", 0, 60, foggy(60, (50, 30), (40, 20)))  # mean 35, drop 25
+    look(folder, "random", 1, 70, foggy(70, (60, 40), (50, 30)))  # mean 45, drop 25
+    look(folder, "herding", 0, 80, foggy(80, (60, 40), (50, 30)))  # mean 45, drop 35
+    look(folder, "herding", 1, 82, foggy(82, (62, 42), (52, 28)))  # mean 46, drop 36
+    return folder
+
+
 def foggy(clean: float, frost: tuple[float, float], fog: tuple[float, float], **more: Any) -> dict[ShiftedSpec, Any]:
     looks = {"frost/1": frost[0], "frost/5": frost[1], "fog/1": fog[0], "fog/5": fog[1]}
     return {FOG: record(FOG, clean, looks, **more)}

@@ -22,7 +22,7 @@ are no labels then; here it is 10 throughout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ddbench.benchmark.protocols.base import CellRate, Protocol, Teacher
 from ddbench.benchmark.protocols.definitions.soft_fkd import FKD
@@ -78,6 +78,11 @@ def _members(**weights: float) -> tuple[Member, ...]:
     )
 
 
+def _by_scores(members: Iterable[Members]) -> Committee:
+    """CV-DD's: a teacher's share is the softmax of its score / 10."""
+    return Committee(members=tuple(members), softmax_of_weights=10.0, temperature=20.0, mode="train", stored_bits=16)
+
+
 _EQUAL = {"resnet18_bn": 1.0, "shufflenet_v2_x1_0": 1.0, "mobilenet_v2": 1.0}
 
 PROTOCOL: Protocol = FKD.model_copy(
@@ -118,27 +123,21 @@ FIVE: Protocol = PROTOCOL.model_copy(
         "name": "soft-bssl-5",
         "summary": "soft labels, 224 px, 300 epochs in batches of 10 or 16, five teachers in training mode (CV-DD)",
         "rates": _rates(_CVDD_RATES),
-        "teacher": Committee(
-            members=tuple(
-                Members(
-                    dataset=dataset,
-                    teachers=_members(
-                        resnet18_bn=scores[0],
-                        resnet50_bn=scores[1],
-                        shufflenet_v2_x1_0=scores[2],
-                        mobilenet_v2=scores[3],
-                        densenet121=scores[4],
-                    ),
-                )
-                for dataset, scores in (
-                    ("imagenet-1k", (56.4, 42.3, 52.5, 44.2, 40.6)),
-                    ("nette", (62.4, 52.0, 57.2, 54.0, 60.8)),
-                )
-            ),
-            softmax_of_weights=10.0,
-            temperature=20.0,
-            mode="train",
-            stored_bits=16,
+        "teacher": _by_scores(
+            Members(
+                dataset=dataset,
+                teachers=_members(
+                    resnet18_bn=scores[0],
+                    resnet50_bn=scores[1],
+                    shufflenet_v2_x1_0=scores[2],
+                    mobilenet_v2=scores[3],
+                    densenet121=scores[4],
+                ),
+            )
+            for dataset, scores in (
+                ("imagenet-1k", (56.4, 42.3, 52.5, 44.2, 40.6)),
+                ("nette", (62.4, 52.0, 57.2, 54.0, 60.8)),
+            )
         ),
         "looks": LooksFromFirst(every=10),
     }
@@ -165,8 +164,8 @@ FIVE_64: Protocol = FIVE.model_copy(
         "name": "soft-bssl-5-64",
         "summary": "soft labels, 64 px, 300 epochs in batches of 16, soft-bssl-5 for Tiny-ImageNet (CV-DD)",
         **_AT_64,
-        "teacher": Committee(
-            members=(
+        "teacher": _by_scores(
+            [
                 Members(
                     dataset="tiny-imagenet",
                     teachers=tuple(
@@ -179,12 +178,8 @@ FIVE_64: Protocol = FIVE.model_copy(
                             ("densenet121", 41.5),
                         )
                     ),
-                ),
-            ),
-            softmax_of_weights=10.0,
-            temperature=20.0,
-            mode="train",
-            stored_bits=16,
+                )
+            ]
         ),
     }
 )

@@ -238,10 +238,11 @@ def test_code_does_not_depend_on_the_batch_that_comes_first(
     monkeypatch.setattr(priors, "compile_network", compile_network)
     for rows in (2, 7, 20, 31):
         shown.clear()
-        digits_prior.compiler, digits_prior._compiled = CompiledDenoiser(), None
+        prior = digits_prior.with_network(digits_prior.network, "the same")
+        prior.compiler = CompiledDenoiser()
         with torch.no_grad():
-            labels = digits_prior.embed_labels(torch.zeros(rows, dtype=torch.long))
-            digits_prior.predict(torch.zeros(rows, *digits_prior.latent_shape), 9, labels)
+            labels = prior.embed_labels(torch.zeros(rows, dtype=torch.long))
+            prior.predict(torch.zeros(rows, *prior.latent_shape), 9, labels)
         assert shown == [(priors.ROWS, priors.ROWS), (rows, rows)]
 
 

@@ -59,6 +59,13 @@ def test_a_step_at_224_px_takes_what_was_computed_by_hand(name: str, computed: f
     assert any(resident(FREE, found, 0, 0)), "24 GB are enough"
 
 
+def allocations(seen: profile) -> list[int]:
+    """Bytes of each allocation, in order; below 0 of what is given back."""
+    assert seen.profiler is not None
+    events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]  # None until the block has ended
+    return [event.nbytes() for event in events if event.name() == "[memory]"]
+
+
 @pytest.mark.parametrize("name", ["convnet3", "resnet_ap10", "resnet18_bn"])
 def test_the_count_is_what_a_cpu_allocates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = student(name, 32)
@@ -71,10 +78,8 @@ def test_the_count_is_what_a_cpu_allocates(name: str, monkeypatch: pytest.Monkey
     plain = torch.backends.mkldnn.flags(enabled=False)
     with plain, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         network(images).sum().backward()
-    events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
-    for event in events:
-        if event.name() == "[memory]":
-            taken.append(taken[-1] + event.nbytes())
+    for nbytes in allocations(seen):
+        taken.append(taken[-1] + nbytes)
     assert found == pytest.approx(max(taken), rel=0.01)
 
 
@@ -104,8 +109,7 @@ def test_a_running_mean_is_what_the_count_says() -> None:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         kept = RunningMean(network, 0.99)
         kept.after_step(1, 1)
-    events: Any = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
-    assert averaged - alone == sum(event.nbytes() for event in events if event.name() == "[memory]")
+    assert averaged - alone == sum(allocations(seen))
 
 
 @pytest.mark.parametrize(("protocol", "kept"), [(QUICK, 0), (SOFT_EDC, 1)])

@@ -63,7 +63,7 @@ def test_what_is_said_of_nothing_is_refused(digits: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(digits)  # an empty path is the folder that one stands in
     for nothing in ("", "  "):
         with pytest.raises(UsageError, match="--images is empty; expected a folder of images"):
-            plan(nothing, out=digits)  # type: ignore[arg-type]
+            plan(nothing, out=digits)  # type: ignore[arg-type]  # text, as --images gives it
     with pytest.raises(UsageError, match="--labels logits: no soft labels come with .*; leave it out"):
         plan(digits, labels="logits")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from shifted_looks import FOG, V2, foggy, look, record
+from shifted_looks import FOG, V2, foggy, look, record, with_looks
 from typer.testing import CliRunner
 
 from ddbench.benchmark.commands.robust import robust_app
@@ -22,11 +22,7 @@ from ddbench.reports.robustness.frames import robustness_frame
 
 @pytest.fixture
 def filled(folder: Any) -> Any:
-    look(folder, "random", 0, 60, foggy(60, (50, 30), (40, 20)))  # mean 35, drop 25
-    look(folder, "random", 1, 70, foggy(70, (60, 40), (50, 30)))  # mean 45, drop 25
-    look(folder, "herding", 0, 80, foggy(80, (60, 40), (50, 30)))  # mean 45, drop 35
-    look(folder, "herding", 1, 82, foggy(82, (62, 42), (52, 28)))  # mean 46, drop 36
-    return folder
+    return with_looks(folder)
 
 
 def test_means_drops_and_the_drop_beside_randoms(filled: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shifted_looks import FOG, V2, foggy, look, record
+from shifted_looks import FOG, V2, foggy, look, record, with_looks
 
 from ddbench.benchmark.core.spec import ShiftedSpec, cell_id
 from ddbench.benchmark.core.store import Launch
@@ -62,11 +62,7 @@ def build(folder: Any, to: Path, **options: Any) -> Path:
 
 @pytest.fixture
 def filled(folder: Any) -> Any:
-    look(folder, "random", 0, 60, foggy(60, (50, 30), (40, 20)))  # mean 35, drop 25
-    look(folder, "random", 1, 70, foggy(70, (60, 40), (50, 30)))  # mean 45, drop 25
-    look(folder, "herding", 0, 80, foggy(80, (60, 40), (50, 30)))  # mean 45, drop 35
-    look(folder, "herding", 1, 82, foggy(82, (62, 42), (52, 28)))  # mean 46, drop 36
-    return folder
+    return with_looks(folder)
 
 
 def test_the_numbers_of_known_results(filled: Any, tmp_path: Path) -> None:
