@@ -95,6 +95,18 @@ class Cosine(Data):
         return [initial * (1 + math.cos(math.pi * epoch / whole)) / 2 for epoch in range(epochs)]
 
 
+class Linear(Data):
+    """The learning rate falls along a line, by epoch: 1 − e / ηE of the initial one in epoch e = 0, 1, … of E."""
+
+    kind: Literal["linear"] = "linear"
+    stretch: float = Field(ge=1)
+    """η: at 1 it ends at 0, at 2 at half."""
+
+    def learning_rates(self, initial: float, epochs: int) -> list[float]:
+        """The learning rate of each of the `epochs` epochs."""
+        return [initial * (1 - epoch / (epochs * self.stretch)) for epoch in range(epochs)]
+
+
 class CellRate(Data):
     """The initial learning rate, and how far the cosine is stretched, of one student on one dataset at one IPC."""
 
@@ -329,7 +341,7 @@ class Protocol(Data):
     weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a running mean of the student's parameters, which moves after every step and is tested in their place,
     with BatchNorm's running statistics the student's own. None: the student itself is tested."""
-    schedule: MultiStep | HalfCosine | Cosine = MultiStep()
+    schedule: MultiStep | HalfCosine | Cosine | Linear = MultiStep()
     epochs: EpochTable | Updates
     augmentation: Augmentation | None
     """What is drawn for every training image. None: they are normalised and no more."""

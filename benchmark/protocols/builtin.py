@@ -126,6 +126,12 @@ ENTRIES: list[Entry] = [
         tags=("paper",),
     ),
     Entry(
+        "soft-edc-linear",
+        "ddbench.benchmark.protocols.definitions.soft_edc:LINEAR",
+        "soft labels, 224 px, soft-edc at the learning rates that EDC's program runs: a line to half (EDC)",
+        tags=("paper",),
+    ),
+    Entry(
         "soft-rded-whole-64",
         "ddbench.benchmark.protocols.definitions.soft_rded:WHOLE_64",
         "soft labels, 64 px, 300 epochs in batches of 100; whole images (RDED on Tiny-ImageNet)",

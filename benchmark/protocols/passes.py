@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ddbench.benchmark.protocols.base import Cosine, HalfCosine, MultiStep, Protocol
+from ddbench.benchmark.protocols.base import Cosine, HalfCosine, Linear, MultiStep, Protocol
 from ddbench.benchmark.protocols.epoch import Streams, batches_of_epoch
 from ddbench.benchmark.protocols.lengths import Updates
 
@@ -22,7 +22,7 @@ class Passes:
     epochs: int
     batch_size: int
     learning_rate: float
-    schedule: MultiStep | HalfCosine | Cosine
+    schedule: MultiStep | HalfCosine | Cosine | Linear
     streams: Streams
 
     @cached_property

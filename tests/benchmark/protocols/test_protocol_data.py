@@ -46,6 +46,7 @@ PUBLISHED = {
     "soft-bssl-1-cvdd-64@1": "b82152bc34a838e0c6ea8c24793c300e69ef274c9af2f8f86a2f355972b0f091",
     "soft-gvbsm@1": "6c81ebd25c6a0e0bddc0212814bb4150367db933ca7428e7616cd4f20da0eea4",
     "soft-edc@1": "82ffdc7a125665f4f102d161363d2d0a37448a5bd2fa43346eba4308d3de5d6a",
+    "soft-edc-linear@1": "4feba1154ae349f704bb3ac34bb4e12231525398402bd4a08a86a7747952693b",
     "soft-budget-3k@1": "d53f83d572fcb4f27b859f6acd359f2d051c8222bd52cbd535bbe1a8bb3ad8f0",
     "soft-budget@1": "51fb2f11226cf7d8095d238c89e3096010a2a7730bb300f2336468ebce5b533b",
     "soft-budget-190k@1": "99a89038a5987f3eb43e9cea6f7a728d58684de4e817619c0cd3b199091ecaae",
