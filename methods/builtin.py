@@ -380,10 +380,10 @@ ENTRIES: list[Entry] = [
     ),
     _inversion(
         "edc",
-        "shuffled collages optimised as in G-VBSM, to statistics of all images and of their classes (NeurIPS 2024)",
+        "drawn collages optimised as in G-VBSM, to statistics of all images and of their classes (NeurIPS 2024)",
         **GENERALISED,
         network=f"{FOUR}+alexnet",
-        start="collages-shuffled",
+        start="collages-drawn",
         batch=20,
         steps=1000,
         image_learning_rate=0.05,

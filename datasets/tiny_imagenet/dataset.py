@@ -62,6 +62,31 @@ class TinyImageNet(WnidDataset):
             "image_learning_rate": Default(0.4, "CDA's command for it"),
             "statistics_weight": Default(0.05, "CDA's command for it"),
         },
+        "fadrm": {
+            "network": Default("resnet18_cifar", "the form of FADRM's program for it"),
+            "image_learning_rate": Default(0.01, "FADRM's script for it"),
+            "steps": Default(1000, "FADRM's script for it"),
+            "stages": Default(2, "FADRM's script for it"),
+            "stage_scale": Default(1.0, "64 px in all stages of FADRM's script for it"),
+        },
+        "fadrm-plus": {
+            "network": Default(
+                "resnet18_cifar+shufflenet_v2_x0_5_cifar+densenet121_cifar+mobilenet_v2_cifar",
+                "the four of FADRM's scripts for it, for small images; its script for IPC 1 leaves DenseNet out",
+            ),
+            "stage_scale": Default(1.0, "64 px in all stages of FADRM's scripts for it"),
+        },
+        "dwa": {
+            "image_learning_rate": Default(0.1, "DWA's script for it"),
+            "batch": Default(200, "DWA's script for it"),
+            "variance_weight": Default(11.0, "DWA's script for it"),
+            "ascent_steps": Default(12, "DWA's script for it"),
+            "ascent_size": Default(0.015 / 12, "DWA's script for it"),
+        },
+        "lpld": {
+            "image_learning_rate": Default(0.1, "LPLD's script for it"),
+            "statistics_weight": Default(0.05, "LPLD's script for it"),
+        },
         "wmdd": {
             "statistics_weight": Default(500.0, "WMDD's readme for it; its script has 1"),
             "image_learning_rate": Default(0.1, "WMDD's script for it"),

@@ -1,4 +1,5 @@
-"""Parameters of the coresets that a training run scores. Defaults are those of CCS's program for ImageNet-1K."""
+"""Parameters of the coresets that a training run scores. Defaults are those of CCS's program for ImageNet-1K, but its
+weight decay, augmentation and last learning rate (docs/fidelity.md)."""
 
 from __future__ import annotations
 

@@ -77,11 +77,10 @@ class InversionParams(ObserverParams):
         str, Field(description="With pairs: the two teachers at IPC 1, joined by +, if not those of the best scores.")
     ] = ""
     start: Annotated[
-        Literal["noise", "collages", "collages-shuffled", "median", "real"],
+        Literal["noise", "collages", "collages-drawn", "median", "real"],
         Field(
-            description="Images to start from: N(0, 1); RDED's collages; random ones of those, drawn with repeats, "
-            "mirrored and their crops shuffled (EDC); real images of median probability under the teacher; or random "
-            "real images."
+            description="Images to start from: N(0, 1); RDED's collages; random ones of those, drawn with repeats and "
+            "mirrored or not (EDC); real images of median probability under the teacher; or random real images."
         ),
     ] = "noise"
     order: Annotated[
@@ -248,7 +247,7 @@ class InversionParams(ObserverParams):
 
     @property
     def starts_from_collages(self) -> bool:
-        return self.start in ("collages", "collages-shuffled")
+        return self.start in ("collages", "collages-drawn")
 
     @property
     def looks_at_real_statistics(self) -> bool:

@@ -83,8 +83,8 @@ class Starts:
                 return torch.randn(self.channels, self.side, self.side, generator=stream).to(task.device)
             case "collages":
                 pixels = self._collage(class_index, image_index)
-            case "collages-shuffled":
-                pixels = self._shuffled_collage(class_index, image_index)
+            case "collages-drawn":
+                pixels = self._drawn_collage(class_index, image_index)
             case "median":
                 pixels = task.train.read([self._chosen(class_index, self._medians)[image_index]])
             case "real":
@@ -97,15 +97,14 @@ class Starts:
         own = {name: best[name][: self.ipc * self.factor**2][image_index :: self.ipc] for name in ("images", "boxes")}
         return collages(self.task.train, own, 1, self.factor, self.side, self.task.device)
 
-    def _shuffled_collage(self, class_index: int, image_index: int) -> np.ndarray:
-        """(1, S, S, C) uint8: one of the class's collages, whichever the image's number, mirrored or not, and its crops
-        in another order."""
+    def _drawn_collage(self, class_index: int, image_index: int) -> np.ndarray:
+        """(1, S, S, C) uint8: one of the class's collages, whichever the image's number, mirrored or not. (EDC's
+        program shuffles its crops, and then puts the unshuffled ones together.)"""
         stream = self.task.stream("inversion collages", self.task.class_ids[class_index], image_index)
         drawn = int(torch.randint(self.ipc, (), generator=stream))
         mirrored = self.params.flip and bool(torch.rand((), generator=stream) < 0.5)
-        order = torch.randperm(self.factor**2, generator=stream)
-        collage = torch.from_numpy(self._collage(class_index, drawn)[0])
-        return _shuffled(collage.flip(1) if mirrored else collage, self.factor, order).numpy()[None]
+        collage = self._collage(class_index, drawn)
+        return np.ascontiguousarray(collage[:, :, ::-1]) if mirrored else collage
 
     def _chosen(self, class_index: int, choose: Callable[[int], np.ndarray]) -> np.ndarray:
         if class_index not in self._of_class:
@@ -143,12 +142,6 @@ class Starts:
             "device": task.device.type,
         }
         return task.cache.arrays("probabilities", key, make)["probabilities"]
-
-
-def _shuffled(collage: Tensor, factor: int, order: Tensor) -> Tensor:
-    """(S, S, C) whose piece i, of factor × factor row by row, is piece `order`[i] of the one given."""
-    pieces = collage.unflatten(1, (factor, -1)).unflatten(0, (factor, -1)).transpose(1, 2).flatten(0, 1)[order]
-    return pieces.unflatten(0, (factor, factor)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def around_the_middle(count: int, wanted: int) -> np.ndarray:

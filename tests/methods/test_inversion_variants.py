@@ -23,6 +23,7 @@ from ddbench.benchmark.protocols import networks
 from ddbench.datasets.base import ArraySource
 from ddbench.datasets.digits import Digits
 from ddbench.datasets.imagenet.subsets import ImageNet1K, Nette
+from ddbench.datasets.tiny_imagenet.dataset import TinyImageNet
 from ddbench.methods.inversion import starts
 from ddbench.methods.inversion.batches import batches
 from ddbench.methods.inversion.method import Inversion
@@ -339,6 +340,20 @@ def test_variants_are_the_papers() -> None:
     assert starts.RDEDParams().pool == SRE2L.pool == 300
 
 
+def test_on_tiny_imagenet_a_program_s_own_script_for_it_counts() -> None:
+    fadrm, plus, dwa, lpld = (of(name, TinyImageNet) for name in ("fadrm", "fadrm-plus", "dwa", "lpld"))
+    assert [Schedule(fadrm, 1, [0]).at(step).stage for step in (0, 499, 500, 999)] == [0, 0, 1, 1]
+    assert (fadrm.steps, fadrm.image_learning_rate, fadrm.network) == (1000, 0.01, "resnet18_cifar")
+    assert (plus.steps, plus.stages, plus.image_learning_rate) == (2000, 4, 0.25)
+    assert {one.rsplit("_", 1)[1] for one in plus.teachers} == {"cifar"}, "networks for small images"
+    for p in (fadrm, plus):
+        assert {Schedule(p, 1, [0]).side(stage, 64) for stage in range(p.stages)} == {64}
+    assert dwa.ascent_steps * dwa.ascent_size == pytest.approx(0.015)
+    assert (dwa.ascent_steps, dwa.variance_weight, dwa.batch, dwa.image_learning_rate) == (12, 11, 200, 0.1)
+    assert (lpld.image_learning_rate, lpld.statistics_weight) == (0.1, 0.05)
+    assert {p.jitter * 64 for p in (fadrm, plus, dwa, lpld)} == {4}
+
+
 def test_variants_with_more_statistics_are_the_papers() -> None:
     ours = {entry.name: dict(entry.overrides) for entry in METHODS if entry.name in ("g-vbsm", "edc", "lpld")}
     assert ours["lpld"] == {
@@ -351,6 +366,6 @@ def test_variants_with_more_statistics_are_the_papers() -> None:
     }  # fmt: skip
     assert ours["edc"] == {
         "network": f"{four}+alexnet", "order": "within", "batch": 20, "steps": 1000, "image_learning_rate": 0.05,
-        "min_scale": 0.5, "jitter": 0.0, "start": "collages-shuffled", "statistics_weight": 0.1,
+        "min_scale": 0.5, "jitter": 0.0, "start": "collages-drawn", "statistics_weight": 0.1,
         "convolution_statistics": True, "statistics_momentum": 0.8, "class_statistics_share": 0.5,
     }  # fmt: skip

@@ -46,6 +46,8 @@ class Fidelity(Record):
     source: str
     test: str
     """The file that holds the checks other than by reading."""
+    golden: str | None = None
+    """The file that reproduces the program's outputs, if it is another."""
     differences: list[Difference]
 
 
@@ -58,7 +60,8 @@ def document() -> str:
 
 
 def _section(one: Fidelity) -> str:
-    lines = ["", f"## {one.method}", f"{one.source}. Checks: `{one.test}`.", ""]
+    golden = f"; golden cases: `{one.golden}`" if one.golden else ""
+    lines = ["", f"## {one.method}", f"{one.source}. Checks: `{one.test}`{golden}.", ""]
     lines += ["| what | paper | program | here | checked |", "|:--|:--|:--|:--|:--|"]
     fields: dict[str, Any] = METHODS.load(one.method).Params.model_fields
     overrides = METHODS.entry(one.method).overrides

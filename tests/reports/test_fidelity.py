@@ -39,6 +39,7 @@ def test_every_method_of_a_paper_has_its_entry() -> None:
 @pytest.mark.parametrize("one", document.entries(), ids=lambda one: one.method)
 def test_what_an_entry_names_is_there(one: object) -> None:
     assert (ROOT / one.test).is_file()  # type: ignore[attr-defined]
+    assert one.golden is None or (ROOT / one.golden).is_file()  # type: ignore[attr-defined]
     parameters = METHODS.load(one.method).Params.model_fields  # type: ignore[attr-defined]
     for difference in one.differences:  # type: ignore[attr-defined]
         assert (difference.parameter is None) == (difference.here is not None), difference.what
