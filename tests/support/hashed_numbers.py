@@ -1,6 +1,6 @@
-"""Numbers, and a tiny DiT made of them, that any program on any machine can have without a file: hashes of their places.
+"""Numbers, and a tiny DiT made of them, that any program on any machine has without a file: hashes of their places.
 
-Golden cases of `test_sampler_goldens.py` are of these inputs, so that only what the released programs gave is stored.
+The golden cases of `test_program_goldens.py` are of these inputs: only what the released programs gave is stored.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def spread(name: str, *shape: int) -> Tensor:
 
 
 def dit_weights() -> dict[str, Tensor]:
-    """By the original's names. Every layer counts, and what comes out is near to the noise that went in, as of a trained
-    network: of one that predicts anything, chains soon leave float32 under guidance."""
+    """By the original's names. Every layer counts, and what comes out is near to the noise that went in, as of a
+    trained network: of one that predicts anything, chains soon leave float32 under guidance."""
     shapes: dict[str, tuple[int, ...]] = {
         "x_embedder.proj.weight": (WIDTH, CHANNELS, PATCH, PATCH),
         "x_embedder.proj.bias": (WIDTH,),
