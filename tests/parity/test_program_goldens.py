@@ -22,6 +22,7 @@ from ddbench.methods.base import DistillTask
 from ddbench.methods.cao2 import refinement
 from ddbench.methods.cao2.params import CaO2Params
 from ddbench.methods.cao2.selection import select
+from ddbench.methods.coda.sampling import sample_pulled
 from ddbench.methods.d3hr.groups import group_scores
 from ddbench.methods.diffusion.ddim import ddim_levels, walk
 from ddbench.methods.diffusion.guidance import Guidance, Step
@@ -265,6 +266,28 @@ def test_influence(expected: Expected, prior: Prior, monkeypatch: Any) -> None:
     assert (both[[-1]] - expected["sampler.deviation"][[-1]]).abs().max() > 0.1, "it counts"
     strong = chain(prior, [influence(prior, 300.0)])  # its first step alone: errors of rounding grow fast at that scale
     agree(strong[[4]], expected["sampler.influence_strong"])
+
+
+# CoDA -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "scale"), [(0.9, 0.05), (1.0, 0.1), (0.5, 0.05)])
+def test_pulled_sampling(share: float, scale: float, expected: Expected, prior: Prior, monkeypatch: Any) -> None:
+    """On SDXL's noise schedule."""
+    schedule = NoiseScheduleMetadata(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    monkeypatch.setattr(prior, "metadata", prior.metadata.model_copy(update={"schedule": schedule}))
+    found = sample_pulled(
+        prior,
+        IMAGE,
+        MODE,
+        Draws(),
+        steps=25,
+        cfg_scale=5.0,
+        guidance_scale=scale,
+        guided_from=15.0,
+        guided_share=share,
+    )
+    agree(found.latents, expected[f"coda.{share}"])
 
 
 # D3HR -----------------------------------------------------------------------------------------------------------------
