@@ -17,12 +17,16 @@ from ddbench.methods.diffusion.ahead import begun_ahead
 
 BLOCK_NUMBERS = 1 << 22
 """Numbers drawn at once: it bounds memory, and belongs to what determines a draw."""
+NO_SPREAD = 1e-20
+"""Below it a group's standard deviation at one place is 0, and what is standardised by it too."""
 
 
 def group_scores(groups: Tensor, mean: Tensor, std: Tensor, skew_weight: float) -> Tensor:
-    """‖mean of the group - μ‖ + ‖std of the group - σ‖ + λ·‖skewness of each vector across its D numbers‖: (G,).
+    """‖mean of the group - μ‖ + ‖std of the group - σ‖ + λ·‖skewness of each vector‖: (G,).
 
-    The standard deviation is the unbiased one; a group of one vector has none, and its term is left out.
+    A vector's skewness is that across its D numbers, each of them standardised by the group's mean and standard
+    deviation at its place. Standard deviations are the unbiased ones; a group of one vector has none, and the terms
+    that need it are left out.
 
     Args:
         groups: (G, n, D).
@@ -30,14 +34,16 @@ def group_scores(groups: Tensor, mean: Tensor, std: Tensor, skew_weight: float) 
         std: (D,) σ.
         skew_weight: λ.
     """
-    means, n = groups.mean(1, keepdim=True), groups.shape[1]
+    means, n, numbers = groups.mean(1, keepdim=True), groups.shape[1], groups.shape[2]
     score = (means[:, 0] - mean).norm(dim=-1)
-    if n > 1:  # torch.std over this axis takes many times as long
-        score += (((groups - means).square().sum(1) / (n - 1)).sqrt() - std).norm(dim=-1)
-    centred = groups - groups.mean(-1, keepdim=True)
-    squares = centred.square()
-    skew = (squares * centred).mean(-1) / squares.mean(-1) ** 1.5
-    return score + skew_weight * skew.norm(dim=-1)
+    if n == 1:
+        return score
+    centred = groups - means
+    spread = (centred.square().sum(1) / (n - 1)).sqrt()  # torch.std over this axis takes many times as long
+    score += (spread - std).norm(dim=-1)
+    standardised = centred / spread.clamp_min(NO_SPREAD)[:, None]
+    cubes = (standardised.square() * standardised).sum(-1)
+    return score + skew_weight * numbers / ((numbers - 1) * (numbers - 2)) * cubes.norm(dim=-1)
 
 
 def best_group(

@@ -38,6 +38,7 @@ def class_group(task: DistillTask, prior: Prior, params: D3HRParams, class_index
 
     key = _statistics_key(task, prior, params, class_index)
     key |= {"seed": task.seed, "size": size, "groups": params.groups, "skew_weight": params.skew_weight}
+    key |= {"skewness": "standardised in the group"}  # groups from before were chosen by another
     return task.cache.arrays("groups", key, make)["group"].reshape(size, *prior.latent_shape)
 
 

@@ -30,7 +30,7 @@ class D3HR(Method):
     """
 
     name = "d3hr"
-    version = 1
+    version = 2
     cost_class = CostClass.TRAINING_FREE
     needs_prior = True
     reads_latents = True

@@ -134,8 +134,12 @@ def test_a_breakdown_names_step_and_class() -> None:
 
 
 def scores(group: np.ndarray, mean: np.ndarray, std: np.ndarray, weight: float) -> float:
-    total = np.linalg.norm(group.mean(0) - mean) + weight * np.linalg.norm(stats.skew(group, axis=1))
-    return total + (np.linalg.norm(group.std(0, ddof=1) - std) if len(group) > 1 else 0)
+    total = np.linalg.norm(group.mean(0) - mean)
+    if len(group) == 1:
+        return total
+    numbers = group.shape[1]
+    skewness = (stats.zscore(group, axis=0, ddof=1) ** 3).sum(1) * numbers / ((numbers - 1) * (numbers - 2))
+    return total + np.linalg.norm(group.std(0, ddof=1) - std) + weight * np.linalg.norm(skewness)
 
 
 @pytest.mark.parametrize("size", [1, 2, 10])
@@ -143,6 +147,17 @@ def test_scores_are_those_of_scipy(size: int) -> None:
     drawn, mean, std = normal(20, size, 48).exp(), normal(48, seed=1), normal(48, seed=2).abs()
     expected = [scores(group, mean.numpy(), std.numpy(), 0.5) for group in drawn.double().numpy()]
     np.testing.assert_allclose(group_scores(drawn, mean, std, 0.5).numpy(), expected, rtol=1e-4)
+
+
+def test_a_place_without_spread_has_no_skewness() -> None:
+    drawn, mean, std = normal(4, 3, 16).exp(), normal(16, seed=1), normal(16, seed=2).abs()
+    drawn[:, :, 5] = -1
+    for score, group in zip(group_scores(drawn, mean, std, 0.5).numpy(), drawn.double().numpy(), strict=True):
+        varied = np.delete(group, 5, axis=1)
+        cubes = (stats.zscore(varied, axis=0, ddof=1) ** 3).sum(1)
+        rest = np.linalg.norm(group.mean(0) - mean.numpy()) + np.linalg.norm(group.std(0, ddof=1) - std.numpy())
+        rest += 0.5 * 16 / (15 * 14) * np.linalg.norm(cubes)
+        assert score == pytest.approx(rest, rel=1e-4)
 
 
 @pytest.mark.parametrize(("count", "weight"), [(1, 0.5), (37, 0.5), (37, 10.0)])

@@ -19,10 +19,11 @@ How faithful each method is to its paper and to the program that its authors rel
 between the two and what is done here, the parameter that holds it with its default, and how it was checked. Set the
 parameter to run the other form: `bench run --method 'dmgd[ot_gradient=envelope]'`.
 
-*checked*: **golden**, outputs of the released program on the same inputs are reproduced; **equation**, held to a second
-implementation or a closed form by the test named; **reading**, paper or program were read and nothing was run against
-them. Programs without a licence were read for facts; no code was copied. To run one beside ours on the same classes,
-`external` has recipes for five of them ([external-recipes.md](external-recipes.md)).
+*checked*: **golden**, outputs of the released program on the same inputs are reproduced, by the test named or by
+`tests/parity/test_program_goldens.py`; **equation**, held to a second implementation or a closed form by the test
+named; **reading**, paper or program were read and no test runs against them. Programs without a licence were read for
+facts; no code was copied. To run one beside ours on the same classes, `external` has recipes for five of them
+([external-recipes.md](external-recipes.md)).
 
 Numbers of ours against the papers' are in `bench report` (page "reproduction"). Variants (`dmgd-dm`, `igd-minimax`, …)
 are their base method with the parameters that `bench list methods NAME` shows.
