@@ -1,4 +1,4 @@
-"""An author edits the file of a method while and after it runs: no set, and no artefact, is of another text than it says."""
+"""An author edits a method's file while it runs and after: no set, and no artefact, is of another text than it says."""
 
 from __future__ import annotations
 
