@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, digest
 from ddbench.benchmark.core.store import DATASET, CellDir, CellPlan, Launch, Store
 from ddbench.datasets.base import Dataset, ImageSource, Resize, SplitData
 from ddbench.datasets.image_sets import set_sha256, store_set
-from ddbench.methods.base import CostClass, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 
 if TYPE_CHECKING:
     from ddbench.benchmark.planning.prior_names import NamedPrior
@@ -291,7 +292,10 @@ def _make_images(method: Method, task: DistillTask, rounds: Rounds, meter: Meter
     with meter.phase("prepare"):
         method.prepare(task)
     with meter.phase("distill"):
-        for images in method.distill(task):
+        made: Iterable[list[DistilledImage]] | None = method.distill(task)
+        if made is None:
+            raise RunError(f"distill of {method.name} gave nothing back; expected it to yield rounds of images")
+        for images in made:
             with meter.phase("write"):
                 rounds.commit(images)
                 meter.save(at_most_every_seconds=SAVE_SECONDS)
