@@ -12,7 +12,6 @@ from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.methods.base import DistilledImage
 
-
 GREY = np.zeros((4, 4, 1), np.uint8)
 
 
