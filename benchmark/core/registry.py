@@ -319,6 +319,7 @@ def load_plugin(file: Path) -> str:
     Raises:
         UsageError: no such file, an error while importing it, nothing in it to register, or a name already taken.
     """
+    file = file.expanduser()
     if not file.is_file():
         raise UsageError(f"--plugin {file}: no such file")
     text, place = file.read_bytes(), file.resolve()
