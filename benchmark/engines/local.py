@@ -102,7 +102,7 @@ def _start(process: ForkServerProcess | SpawnProcess) -> None:
 
 def _begin_anew() -> None:
     """In a fork of this process, whose server is its parent's child: multiprocessing would wait for it in vain."""
-    STARTING._at_fork_reinit()  # type: ignore[attr-defined]
+    STARTING._at_fork_reinit()
     server: Any = forkserver._forkserver  # type: ignore[attr-defined]
     if server._forkserver_alive_fd is not None:
         os.close(server._forkserver_alive_fd)
