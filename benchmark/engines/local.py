@@ -102,8 +102,8 @@ def _start(process: ForkServerProcess | SpawnProcess) -> None:
 
 def _begin_anew() -> None:
     """In a fork of this process, whose server is its parent's child: multiprocessing would wait for it in vain."""
-    STARTING._at_fork_reinit()
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    STARTING._at_fork_reinit()  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     if server._forkserver_alive_fd is not None:
         os.close(server._forkserver_alive_fd)
     server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
