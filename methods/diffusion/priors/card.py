@@ -44,7 +44,7 @@ class PriorQuality:
 
     by_cfg_scale: tuple[SampleQuality, ...]
     classifier_accuracy: float
-    """Accuracy of the classifier in that measure, by cross-validation on the training split in `n_folds` stratified folds."""
+    """Accuracy of the classifier in that measure, cross-validated on the training split in `n_folds` parts."""
     validation_nearest: float | None
     """Distance as in `SampleQuality.nearest`, of the real validation images to the rest of the training split: samples
     that lie much closer are copies. None where the split has no validation part."""
@@ -134,8 +134,8 @@ def quality_table(quality: PriorQuality) -> str:
     )
     notes = [
         f"Label agreement: how often a classifier of real images, {CLASSIFIER}, gives a sample the label it was drawn "
-        "for. It learnt from the real training split, its own accuracy in cross-validation (five folds at most) there is "
-        f"{100 * quality.classifier_accuracy:.1f} %.",
+        "for. It learnt from the real training split, where its own accuracy in cross-validation (at most five-fold) "
+        f"is {100 * quality.classifier_accuracy:.1f} %.",
         "Spread: variance within a class over that of the real training images.",
         f"Nearest: median distance to the nearest real training image, pixels in [0, 1]{nearest}.",
     ]
