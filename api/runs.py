@@ -125,7 +125,7 @@ def run(
         RunError: the run as a whole failed.
         KeyboardInterrupt: it was interrupted; the same call goes on where it stopped.
     """
-    file = None if config is None else Path(config)
+    file = None if config is None else Path(config).expanduser()
     return _run(*plan_request(options, study=study, config=file), _reporter(progress), dry_run=dry_run, check=check)
 
 
@@ -151,7 +151,7 @@ def distill(
     Raises:
         UsageError, CellsFailed, RunError, KeyboardInterrupt: as `run`.
     """
-    file = None if config is None else Path(config)
+    file = None if config is None else Path(config).expanduser()
     request = plan_request(options, study=study, config=file, students=False)
     return _run(*request, _reporter(progress), dry_run=dry_run, check=check)
 

@@ -56,17 +56,17 @@ class Params(BaseModel):
     @classmethod
     def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1 and 1.0: `ot_scale: yes` in a study would be a run of its own.
-        if isinstance(value, bool) and bool not in _types_in(cls.model_fields[str(info.field_name)].annotation):
+        if isinstance(value, bool) and bool not in types_in(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError(f"expected no truth value, got {str(value).lower()}")
         return value
 
 
-def _types_in(annotation: Any) -> set[Any]:
+def types_in(annotation: Any) -> set[Any]:
     """The types of a union or of a literal's values, or the one."""
     if get_origin(annotation) is Literal:
         return set(map(type, get_args(annotation)))
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType, Annotated) else ()
-    return set().union(*map(_types_in, parts)) if parts else {annotation}
+    return set().union(*map(types_in, parts)) if parts else {annotation}
 
 
 NOTED = {"noted": True}

@@ -20,7 +20,7 @@ from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.tidy import is_tidy, tidy
 from ddbench.benchmark.core import environment
-from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import ChangedMeanwhile, RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.gpu_errors import is_busy, memory_ran_out
 from ddbench.benchmark.core.provenance import PROVENANCE
@@ -184,7 +184,7 @@ def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:
 def _diagnose(error: BaseException, spec: DistillSpec | EvaluateSpec) -> tuple[Status, str, bool]:
     """(status, reason, whether the cause lies outside the cell)."""
     if isinstance(error, RunError | UsageError):
-        return "failed", str(error), False
+        return "failed", str(error), isinstance(error, ChangedMeanwhile)
     first_line = str(error).partition("\n")[0]
     if memory_ran_out(error) or isinstance(error, MemoryError):
         said = f"out of memory: {first_line or 'host memory'}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,16 @@ from ddbench.benchmark.cells.shards import (
     shard_record,
 )
 from ddbench.benchmark.core import environment
-from ddbench.benchmark.core.errors import RunError, UsageError
+from ddbench.benchmark.core.errors import ChangedMeanwhile, RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.gpu_errors import memory_ran_out
-from ddbench.benchmark.core.registry import DATASETS, METHODS
+from ddbench.benchmark.core.registry import DATASETS, METHODS, plugin_sha256
 from ddbench.benchmark.core.result import DatasetRecord, DistillResult, PriorRecord, mean_guidance
 from ddbench.benchmark.core.spec import DatasetSpec, DistillSpec, digest
 from ddbench.benchmark.core.store import DATASET, CellDir, CellPlan, Launch, Store
 from ddbench.datasets.base import Dataset, ImageSource, Resize, SplitData
 from ddbench.datasets.image_sets import set_sha256, store_set
-from ddbench.methods.base import CostClass, DistillTask, Method
+from ddbench.methods.base import CostClass, DistilledImage, DistillTask, Method
 
 if TYPE_CHECKING:
     from ddbench.benchmark.planning.prior_names import NamedPrior
@@ -104,7 +105,7 @@ def distill(
             threads=plan.threads,
         )
     prior, denoiser = planned_prior(spec, launch), CompiledDenoiser(meter.arithmetic, meter.save)
-    method_class: type[Method] = METHODS.load(spec.method.name)
+    method_class = _method(spec)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())
 
@@ -184,6 +185,23 @@ def distill(
         cost_class=str(CostClass.FINE_TUNES if prior is not None and prior.tunings else method_class.cost_class),
         cost=cost,
     )
+
+
+def _method(spec: DistillSpec) -> type[Method]:
+    """The method's class, which is the one that was planned with.
+
+    Raises:
+        ChangedMeanwhile: its plugin file was edited since.
+    """
+    method: type[Method] = METHODS.load(spec.method.name)
+    planned, loaded = spec.method.source_sha256, plugin_sha256(method)
+    if planned != loaded:
+        raise ChangedMeanwhile(
+            f"the file of {spec.method.name} has changed since this run was planned: expected SHA-256 "
+            f"{str(planned)[:8]}, found {str(loaded)[:8]}. Its sets would be others than their row says: run the same "
+            "command again, which plans with the file as it is now, and edit a copy while a run is at work."
+        )
+    return method
 
 
 def make_task(
@@ -274,7 +292,10 @@ def _make_images(method: Method, task: DistillTask, rounds: Rounds, meter: Meter
     with meter.phase("prepare"):
         method.prepare(task)
     with meter.phase("distill"):
-        for images in method.distill(task):
+        made: Iterable[list[DistilledImage]] | None = method.distill(task)
+        if made is None:
+            raise RunError(f"distill of {method.name} gave nothing back; expected it to yield rounds of images")
+        for images in made:
             with meter.phase("write"):
                 rounds.commit(images)
                 meter.save(at_most_every_seconds=SAVE_SECONDS)

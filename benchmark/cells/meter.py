@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddbench.benchmark.core.environment import ask_nvml
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
 
@@ -99,8 +102,18 @@ class Meter:
         return spent - self._begun.setdefault(artefact, spent)
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a fact about the run, across attempts."""
-        self.recorded[name] = value
+        """Keep a fact about the run, across attempts.
+
+        Raises:
+            RunError: it is no plain JSON data: at once, and not when the last image is made.
+        """
+        try:
+            self.recorded[name] = json.loads(json.dumps(value, allow_nan=False, default=_python_number))
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"the method recorded {name!r}: expected finite numbers, text, truth values, None, and lists and "
+                f"mappings of them: {error}"
+            ) from error
 
     def made(self, artefact: str) -> None:
         """Note that this cell made an artefact; its cost is in the phase that made it."""
@@ -249,3 +262,10 @@ class _Gpu:
             "allocated": cuda.max_memory_allocated(self._device) / MIB,
             "reserved": cuda.max_memory_reserved(self._device) / MIB,
         }
+
+
+def _python_number(value: Any) -> Any:
+    """NumPy's numbers as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"got a {type(value).__name__}")

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import operator
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +83,14 @@ class Rounds(Mapping[Key, DistilledImage]):
                 shutil.rmtree(path)
         self._next = max((int(path.name) for path in folder.iterdir()), default=-1) + 1
 
-    def commit(self, images: list[DistilledImage]) -> None:
+    def commit(self, images: Iterable[DistilledImage]) -> None:
         """Check a round and make it visible, before it returns: what a method yielded is on disk when it goes on.
 
         Raises:
             RunError: an image outside the grid, one that was already committed, or pixels of the wrong kind: a defect
                 of the method, named as such.
         """
+        images = [_plain(image) for image in _listed(images)]
         for image in images:
             self._check(image)
         if len({(i.class_index, i.image_index) for i in images}) != len(images):
@@ -205,6 +208,43 @@ class Rounds(Mapping[Key, DistilledImage]):
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
+
+
+def _listed(images: object) -> list[DistilledImage]:
+    """A round as a list.
+
+    Raises:
+        RunError: it is none, or something else is in it.
+    """
+    found = list(images) if isinstance(images, Iterable) else None
+    if found is None or not all(isinstance(image, DistilledImage) for image in found):
+        inside = "" if found is None else " of " + ", ".join(sorted({type(image).__name__ for image in found}))
+        raise RunError(
+            f"the method yielded a {type(images).__name__}{inside}; expected rounds: lists of DistilledImage, of all "
+            "images that are finished together"
+        )
+    return found
+
+
+def _plain(image: DistilledImage) -> DistilledImage:
+    """The image with Python's own numbers for NumPy's and torch's, which a marker cannot hold.
+
+    Raises:
+        RunError: an index that is no whole number, pixels that are no array, or path KL that is no number.
+    """
+    try:
+        class_index, image_index = operator.index(image.class_index), operator.index(image.image_index)
+        nats = {str(term): float(value) for term, value in image.guidance_nats.items()}
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"the method yielded an image with class index {image.class_index!r}, image index {image.image_index!r} "
+            f"and path KL {image.guidance_nats!r}; expected whole numbers, and a number for each term ({error})"
+        ) from error
+    if not isinstance(image.pixels, np.ndarray):
+        raise RunError(f"the method yielded pixels that are a {type(image.pixels).__name__}; expected a NumPy array")
+    if not all(map(math.isfinite, nats.values())):
+        raise RunError(f"the method yielded an image with path KL {nats}; expected finite numbers of nats")
+    return replace(image, class_index=class_index, image_index=image_index, guidance_nats=nats)
 
 
 def _encoded(image: DistilledImage) -> tuple[DistilledImage, bytes, str, str]:

@@ -53,7 +53,7 @@ def submit(
     from ddbench.benchmark.cluster.submit import submit as queue
     from ddbench.benchmark.core.errors import UsageError
 
-    out = Path(said("out", given, config, study, "runs"))
+    out = Path(said("out", given, config, study, "runs")).expanduser()
     if init:
         path = site or out / EXAMPLE.name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ddbench.benchmark.commands.options import Plugins
 from ddbench.benchmark.core.errors import RunError, UsageError
-from ddbench.benchmark.core.registry import DATASETS
+from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.datasets.base import Dataset
 
 train_prior_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +30,7 @@ def train_prior(
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder or archive with the dataset's files, if it needs any.")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train a small pixel-space prior on a dataset's training images, by the recipe of the bundled one.
 
@@ -48,6 +50,8 @@ def train_prior(
     from ddbench.methods.diffusion.priors.training import train_prior as train
 
     console = Console(emoji=False)
+    for file in plugin or []:
+        load_plugin(file)
     dataset = DATASETS.canonical(dataset)
     opened: Dataset = DATASETS.load(dataset)()
     settings = PriorTraining()

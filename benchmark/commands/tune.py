@@ -75,7 +75,8 @@ def tune(
         raise UsageError(f"{method}: name the method alone; what is to be tried is given with --param")
     choices = [tuning.Choice.parse(text) for text in param]
     name = DATASETS.canonical(dataset).removesuffix(SUFFIX) + SUFFIX
-    tried = tuning.settings(choices, trials, trial_seed, tuning.usual_values(method, name))
+    usual, fractions = tuning.usual_values(method, name), tuning.fractions(method)
+    tried = tuning.settings(choices, trials, trial_seed, usual, fractions)
     spec = run_spec({}, {**given, "methods": tuning.selectors(method, name, tried), "datasets": [name]})
     planned = plan_run(spec)
 

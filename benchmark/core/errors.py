@@ -14,6 +14,10 @@ class RunError(Exception):
     """What was asked for failed while it ran: exit code 1. The message says what to mend."""
 
 
+class ChangedMeanwhile(RunError):
+    """What was planned with is another by now. Nothing is wrong with the cell: the next run tries it again."""
+
+
 class Problems(UsageError):
     """Several usage problems found in one pass, reported together."""
 

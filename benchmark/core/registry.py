@@ -42,6 +42,8 @@ class Entry:
     prior_tuned_by: str | None = None
     """The method that tunes the run's prior before this one gets it (`minimax`); not inherited by variants."""
     origin: str = "built-in"
+    module: str = ""
+    """Of what a plugin file defines, the module that it was imported as."""
 
     def __str__(self) -> str:
         what = f"variant of {self.variant_of} with {dict(self.overrides)}" if self.variant_of else self.target
@@ -171,13 +173,23 @@ class Registry(Generic[T]):
             if mine:
                 summary = getattr(value, "summary", "") or (value.__doc__ or "").strip().partition("\n")[0]
                 tags = (str(value.cost_class),) if hasattr(value, "cost_class") else ()
-                self.register(Entry(value.name, f"{module.__name__}:{attribute}", summary, tags=tags, origin=origin))
+                target = f"{module.__name__}:{attribute}"
+                self.register(Entry(value.name, target, summary, tags=tags, origin=origin, module=module.__name__))
                 found += 1
         for entry in getattr(module, "ENTRIES", []):
             if entry.variant_of in self.entries():
-                self.register(replace(entry, origin=origin))
+                self.register(replace(entry, origin=origin, module=module.__name__))
                 found += 1
         return found
+
+    def drop(self, module: str | None) -> None:
+        """Forget what a plugin's module has registered."""
+        if module is not None:
+            self.restore({name: entry for name, entry in self.entries().items() if entry.module != module})
+
+    def restore(self, entries: dict[str, Entry]) -> None:
+        """Have these entries and no others."""
+        self._entries = entries
 
 
 def _check_complete(found: type, base: type, what: str) -> None:
@@ -277,38 +289,80 @@ def plugin_module(file: Path, sha256: str) -> str:
     return f"ddbench_plugin_{file.stem}_{sha256[:8]}"
 
 
+_PLUGIN_TEXTS: dict[str, str] = {}
+"""Module of a plugin file -> SHA-256 of the text that was run, whatever the file says by now."""
+_PLUGINS_IN_FORCE: dict[Path, str] = {}
+"""Plugin file -> the module of it whose names are registered."""
+
+
+def source_sha256(module: str) -> str | None:
+    """SHA-256 of the file that a module outside ddbench was loaded from; None for ddbench's own, and without a file."""
+    if module in _PLUGIN_TEXTS:
+        return _PLUGIN_TEXTS[module]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] == "ddbench" or file is None or not Path(file).is_file():
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def plugin_sha256(method: type) -> str | None:
+    """SHA-256 of the plugin file that a class comes from, as it was loaded; None for an installed one."""
+    return _PLUGIN_TEXTS.get(method.__module__)
+
+
 def load_plugin(file: Path) -> str:
     """Import a plugin file and register the methods, datasets and protocols it defines.
 
-    Nothing is loaded that the user did not name. Returns the SHA-256 of the file's text, which goes into results.
+    Nothing is loaded that the user did not name. A file that was edited since this process loaded it takes the place
+    of what it was. Returns the SHA-256 of the file's text, which goes into results.
 
     Raises:
         UsageError: no such file, an error while importing it, nothing in it to register, or a name already taken.
     """
+    file = file.expanduser()
     if not file.is_file():
         raise UsageError(f"--plugin {file}: no such file")
-    text = file.read_bytes()
+    text, place = file.read_bytes(), file.resolve()
     digest = hashlib.sha256(text).hexdigest()
     module_name = plugin_module(file, digest)
-    if module_name in sys.modules:
+    if module_name in _PLUGINS_IN_FORCE.values():
         return digest
+    module = sys.modules.get(module_name) or _plugin(file, module_name, text)
+    _PLUGIN_TEXTS[module_name] = digest
+    registries = (METHODS, DATASETS, PROTOCOLS)
+    before = [dict(registry.entries()) for registry in registries]
+    try:
+        for registry in registries:
+            registry.drop(_PLUGINS_IN_FORCE.get(place))
+        found = sum(registry.adopt(module, origin=f"plugin {file.name}") for registry in registries)
+        if not found:
+            raise UsageError(
+                f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) "
+                "with a `name` in it, found none"
+            )
+    except Exception as error:
+        for registry, entries in zip(registries, before, strict=True):
+            registry.restore(entries)
+        raise error if isinstance(error, UsageError) else _not_imported(file, error) from error
+    _PLUGINS_IN_FORCE[place] = module_name
+    return digest
+
+
+def _plugin(file: Path, module_name: str, text: bytes) -> ModuleType:
+    """The module that a plugin's text makes."""
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"--plugin {file}: expected a Python file ending in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
-        found = sum(registry.adopt(module, origin=f"plugin {file.name}") for registry in (METHODS, DATASETS, PROTOCOLS))
-    except UsageError:
-        del sys.modules[module_name]
-        raise
+        # The text that was hashed: the file may be edited just now, and compiled files go by its seconds and size.
+        exec(compile(text, str(file), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        raise UsageError(f"--plugin {file}: importing it failed: {_one_line(error)}") from error
-    if not found:
-        raise UsageError(
-            f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) with a "
-            "`name` in it, found none"
-        )
-    return digest
+        raise error if isinstance(error, UsageError) else _not_imported(file, error) from error
+    return module
+
+
+def _not_imported(file: Path, error: BaseException) -> UsageError:
+    return UsageError(f"--plugin {file}: importing it failed: {_one_line(error)}")

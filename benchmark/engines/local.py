@@ -9,9 +9,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ddbench.benchmark.cells.cell import child_main
 from ddbench.benchmark.core.errors import RunError, UsageError
@@ -50,6 +52,11 @@ class LocalEngine(Engine):
         self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("forkserver")
 
     def open(self, *, jobs: int, device: str, needs: Needs | None = None) -> list[Slot]:
+        if multiprocessing.current_process().daemon:
+            raise UsageError(
+                "a worker of multiprocessing.Pool may start no processes, and each cell is one: call it from a thread, "
+                "a concurrent.futures.ProcessPoolExecutor or the program itself"
+            )
         # OpenMP's idle threads spin by default; beside any other work on a small machine that makes a cell of two
         # threads up to fifteen times slower. The server and the cells inherit this.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -91,6 +98,19 @@ def _start(process: ForkServerProcess | SpawnProcess) -> None:
             "the process that cells are forked from ended while it started one; its machine may have had no memory "
             "left. Run the same command again: it goes on"
         ) from error
+
+
+def _begin_anew() -> None:
+    """In a fork of this process, whose server is its parent's child: multiprocessing would wait for it in vain."""
+    STARTING._at_fork_reinit()  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+    server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+    server._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextlib.contextmanager

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ddbench.benchmark.core.errors import Collector
 from ddbench.benchmark.core.near_names import did_you_mean
-from ddbench.benchmark.core.registry import METHODS, Entry
+from ddbench.benchmark.core.registry import METHODS, Entry, plugin_sha256
 from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets
 from ddbench.benchmark.planning import parameters
 from ddbench.benchmark.planning.run_spec import describe, parse_selector
@@ -96,7 +93,7 @@ def contestants(
         except Exception as error:  # a plugin's own validators may raise anything
             problems.add(f"{name}: checking its parameters failed: {type(error).__name__}: {error}")
             continue
-        spec = MethodSpec(name=method.name, version=method.version, params=params, source_sha256=_plugin_source(method))
+        spec = MethodSpec(name=method.name, version=method.version, params=params, source_sha256=plugin_sha256(method))
         label = _label(name, own, params, method, dataset)
         found.append(Contestant(label, method, spec, entry.prior_tuned_by))
     problems.raise_any()
@@ -117,11 +114,3 @@ def _label(
             return entry.name
     base = resolved(here)
     return name + brackets({key: params.get(key) for key in own if params.get(key) != base.get(key)})
-
-
-def _plugin_source(method: type[Method]) -> str | None:
-    """SHA-256 of the plugin file that a method comes from; None for an installed one."""
-    module = sys.modules[method.__module__]
-    if not method.__module__.startswith("ddbench_plugin_") or module.__file__ is None:
-        return None
-    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()

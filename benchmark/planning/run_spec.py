@@ -135,6 +135,17 @@ class RunSpec(BaseModel):
     def _one_path(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Path) else value
 
+    @field_validator("data", "out", mode="after")
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        # Shells leave `--out=~/runs` as it is, and Python and YAML know no shell: a folder called ~ would be made.
+        return None if value is None else value.expanduser()
+
+    @field_validator("plugins", "test_data", mode="after")
+    @classmethod
+    def _all_at_home(cls, value: list[Path]) -> list[Path]:
+        return [path.expanduser() for path in value]
+
     @field_validator("set", mode="before")
     @classmethod
     def _one_value(cls, value: Any) -> Any:

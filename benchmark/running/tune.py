@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,12 @@ from ddbench.benchmark.planning.contestants import contestants, load_method
 from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.run_spec import describe, scalar
+from ddbench.methods.base import types_in
 
 CLEARLY = 2.0
 """Standard errors by which a trial must beat the defaults to be preferred."""
+DRAWS = 100
+"""Times as many values are drawn as are wanted, at most: a short range has no more than it has."""
 RANGE = re.compile(r"\s*([^\s.:]\S*?)\.\.([^\s:]+?)(:log)?\s*")
 
 
@@ -75,23 +78,34 @@ class Choice:
         return round(value) if self.whole else float(f"{value:.4g}")
 
 
-def settings(choices: Sequence[Choice], trials: int, seed: int, usual: Mapping[str, Scalar]) -> list[dict[str, Scalar]]:
+def settings(
+    choices: Sequence[Choice],
+    trials: int,
+    seed: int,
+    usual: Mapping[str, Scalar],
+    fractions: Collection[str] = (),
+) -> list[dict[str, Scalar]]:
     """What is tried: the defaults (an empty mapping) first, then other values, `trials` in all.
 
-    Lists alone are tried in full. With a range, values are spread by a scrambled Halton sequence.
+    Lists alone are tried in full. With a range, values are spread by a scrambled Halton sequence; none is tried twice.
 
     Args:
         usual: the defaults, which are not tried twice.
+        fractions: parameters that take fractions, also from a range between whole numbers.
 
     Raises:
         UsageError: fewer trials than the lists have combinations, with the defaults.
     """
+
+    def is_usual(values: Mapping[str, Scalar]) -> bool:
+        return all(usual.get(name) == value for name, value in values.items())
+
     if all(choice.values for choice in choices):
         grid = [
             dict(zip([choice.name for choice in choices], values, strict=True))
             for values in itertools.product(*(choice.values for choice in choices))
         ]
-        grid = [values for values in grid if any(usual.get(name) != value for name, value in values.items())]
+        grid = [values for values in grid if not is_usual(values)]
         if len(grid) + 1 > trials:
             raise UsageError(
                 f"{len(grid)} combinations and the defaults are {len(grid) + 1} trials, more than --trials {trials}; "
@@ -100,9 +114,23 @@ def settings(choices: Sequence[Choice], trials: int, seed: int, usual: Mapping[s
         return [{}, *grid]
     from scipy.stats import qmc
 
-    points = qmc.Halton(len(choices), rng=np.random.default_rng(sklearn_seed(seed, "tuning"))).random(trials - 1)
-    drawn = [{c.name: c.at(float(u)) for c, u in zip(choices, point, strict=True)} for point in points]
-    return [{}, *{brackets(values): values for values in drawn}.values()]
+    drawing = [replace(choice, whole=choice.whole and choice.name not in fractions) for choice in choices]
+    sequence = qmc.Halton(len(choices), rng=np.random.default_rng(sklearn_seed(seed, "tuning")))
+    found: dict[str, dict[str, Scalar]] = {}
+    for _ in range(DRAWS):
+        for point in sequence.random(trials - 1):
+            values = {c.name: c.at(float(u)) for c, u in zip(drawing, point, strict=True)}
+            if len(found) < trials - 1 and not is_usual(values):
+                found.setdefault(brackets(values), values)
+        if len(found) == trials - 1:
+            break
+    return [{}, *found.values()]
+
+
+def fractions(method: str) -> set[str]:
+    """The parameters of a method that take fractions."""
+    fields = load_method(method).Params.model_fields
+    return {name for name, field in fields.items() if float in types_in(field.annotation)}
 
 
 def usual_values(method: str, dataset: str) -> dict[str, Scalar]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ddbench.benchmark.core.registry import DATASETS
+from ddbench.reports.output.columns import Column
+from ddbench.reports.output.formats import Fitted, folded, too_narrow
 from ddbench.reports.output.number_text import p_value, signed_interval
-from ddbench.reports.output.terminal import hanging, ruled
+from ddbench.reports.output.terminal import hanging, print_table
 from ddbench.reports.statistics.crossed import ALPHA
 from ddbench.reports.tables.compare import Line, Report
 
 COLOURS = {"equivalent": "cyan", "not told apart": "dim", "not tested": "dim"}
+VERDICT_WIDTH = len("not told apart")
+"""Characters of a verdict; one that names a method is folded."""
 CLASSES = 3
 """The most classes named in each direction."""
 
@@ -25,34 +27,40 @@ def print_terminal(report: Report, console: Console) -> None:
     for title in dict.fromkeys(line.table for line in report.lines):
         lines = [line for line in report.lines if line.table == title]
         console.print(Text(title, style="bold"))
-        console.print(_table(lines))
-        for note in dict.fromkeys(note for line in lines for note in _notes(line)):
+        fitted = Fitted.to(console.width, _columns(), lines, [_pair(line) for line in lines])
+        print_table(fitted.drawn(lines, _style), console)
+        notes = [note for line in lines for note in _notes(line)]
+        for note in dict.fromkeys([*notes, *too_narrow(fitted.dropped, "--json")]):
             console.print(hanging(note, style="dim"))
         console.print()
     _tally(report, console)
 
 
-def _table(lines: Sequence[Line]) -> Table:
-    drawn = ruled()
-    drawn.add_column("first − second", overflow="fold", min_width=20)
-    for header in ("acc %", "difference", "95 % interval", "p", "p (Holm)", "p equivalent"):
-        drawn.add_column(header, justify="right", no_wrap=True)
-    drawn.add_column("verdict", overflow="fold")
-    for line in lines:
-        found = line.comparison
-        drawn.add_row(
-            Text(f"{line.a} − {line.b}"),
-            f"{line.accuracy[0]:.2f} − {line.accuracy[1]:.2f}",
-            f"{found.difference:+.2f}",
-            signed_interval(found.low, found.high),
-            *(p_value(value) for value in (found.p_value, line.p_holm, line.p_equivalent)),
-            Text(line.verdict, style=COLOURS.get(line.verdict, "bold")),
-        )
-    return drawn
+def _columns() -> list[Column[Line]]:
+    return [
+        Column("pair", "first − second", _pair, left=True, folds=True),
+        Column("accuracy", "acc %", lambda line: f"{line.accuracy[0]:.2f} − {line.accuracy[1]:.2f}"),
+        Column("difference", "difference", lambda line: f"{line.comparison.difference:+.2f}"),
+        Column(
+            "interval", "95 % interval", lambda line: signed_interval(line.comparison.low, line.comparison.high), keep=1
+        ),
+        Column("p", "p", lambda line: p_value(line.comparison.p_value), keep=4),
+        Column("holm", "p (Holm)", lambda line: p_value(line.p_holm), keep=2),
+        Column("equivalent", "p equivalent", lambda line: p_value(line.p_equivalent), keep=3),
+        Column("verdict", "verdict", lambda line: folded(line.verdict, VERDICT_WIDTH), left=True),
+    ]
+
+
+def _pair(line: Line) -> str:
+    return f"{line.a} − {line.b}"
+
+
+def _style(line: Line) -> str:
+    return COLOURS.get(line.verdict, "bold")
 
 
 def _notes(line: Line) -> list[str]:
-    name, found = f"{line.a} − {line.b}", line.comparison
+    name, found = _pair(line), line.comparison
     notes = [f"{name}: {found.basis}."]
     if any(line.sets_left_out):
         few = " and ".join(f"{count} of {who}" for who, count in zip((line.a, line.b), line.sets_left_out, strict=True))

@@ -86,17 +86,18 @@ class Fitted(Generic[Shown]):
         return table
 
 
-def too_narrow(dropped: Sequence[str]) -> list[str]:
+def too_narrow(dropped: Sequence[str], instead: str = "--format csv") -> list[str]:
     """The note on columns that a terminal has no room for."""
     if not dropped:
         return []
-    return [f"Too narrow for: {', '.join(dropped)}. A wider terminal or --format csv shows them."]
+    return [f"Too narrow for: {', '.join(dropped)}. A wider terminal or {instead} shows them."]
 
 
 def _width(rows: Sequence[Shown], shown: Sequence[Column[Shown]]) -> int:
     """Width of the table without the names of its methods: as rich would measure it, cell by cell."""
     texts = ([column.header, *(column.cell(row) for row in rows)] for column in shown if not column.folds)
-    return sum(max(map(cell_len, column)) for column in texts) + len(BETWEEN) * (len(shown) - 1)
+    widths = (max(cell_len(line) for text in column for line in text.split("\n")) for column in texts)
+    return sum(widths) + len(BETWEEN) * (len(shown) - 1)
 
 
 def folded(name: str, room: int) -> str:

@@ -62,7 +62,7 @@ def bold_note(tied: int, *, per_column: bool = False) -> str:
     if tied > 1:
         said = "up to " if per_column else ""
         text += (
-            rf" They are marked by their means alone: {said}for {tied} methods a two-sided 5\,\% test finds none "
+            rf" They are marked by their means alone: for {said}{tied} methods a two-sided 5\,\% test finds none "
             "better."
         )
     return text

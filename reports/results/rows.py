@@ -199,7 +199,7 @@ def read(out: Path, *, follow_links: bool = True) -> Results:
         UsageError: `out` is not a results folder.
     """
     with nothing_collected():
-        return _read(out, follow_links=follow_links)
+        return _read(out.expanduser(), follow_links=follow_links)
 
 
 @contextmanager

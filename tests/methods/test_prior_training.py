@@ -15,6 +15,7 @@ from ddbench.datasets.digits import Digits
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors import training as module
+from ddbench.methods.diffusion.priors.card import n_folds
 from ddbench.methods.diffusion.priors.files import find_prior
 from ddbench.methods.diffusion.priors.training import PriorTraining, denoising_error, load_pixels, train_prior
 
@@ -176,3 +177,9 @@ def test_digits_with_the_default_recipe_reads_no_test_image(tmp_path):
     )
     assert report.images == 977
     assert (tmp_path / "p" / WEIGHTS).stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(("counts", "folds"), [((9, 5), 5), ((25, 3, 12), 3), ((1, 8), 2), ((3, 3), 3)])
+def test_small_classes_are_judged_in_as_many_folds_as_they_have_images(counts: tuple[int, ...], folds: int) -> None:
+    """Classes of three images each ended in scikit-learn's traceback, once the prior was trained."""
+    assert n_folds(np.repeat(range(len(counts)), counts)) == folds

@@ -44,7 +44,7 @@ class PriorQuality:
 
     by_cfg_scale: tuple[SampleQuality, ...]
     classifier_accuracy: float
-    """Accuracy of the classifier in that measure, by five-fold stratified cross-validation on the training split."""
+    """Accuracy of the classifier in that measure, cross-validated on the training split in `n_folds` parts."""
     validation_nearest: float | None
     """Distance as in `SampleQuality.nearest`, of the real validation images to the rest of the training split: samples
     that lie much closer are copies. None where the split has no validation part."""
@@ -69,7 +69,8 @@ def measure_prior(
     from sklearn.svm import SVC
 
     real, labels = _vectors(split.train), split.train.labels
-    folds = StratifiedKFold(5, shuffle=True, random_state=seeds.sklearn_seed(seed, "prior card", "folds"))
+    seeded = seeds.sklearn_seed(seed, "prior card", "folds")
+    folds = StratifiedKFold(n_folds(labels), shuffle=True, random_state=seeded)
     accuracy = float(cross_val_score(SVC(C=10, gamma="scale"), real, labels, cv=folds).mean())
     classifier = SVC(C=10, gamma="scale").fit(real, labels)
     real_spread = _spread(real, labels)
@@ -106,6 +107,11 @@ def measure_prior(
     )
 
 
+def n_folds(labels: np.ndarray) -> int:
+    """Five, or as many as the smallest class has images, and two at least."""
+    return max(2, min(5, int(np.unique(labels, return_counts=True)[1].min())))
+
+
 def _vectors(source: ImageSource) -> np.ndarray:
     """(N, H·W·C) float64 in [0, 1]."""
     return source.read(np.arange(len(source))).reshape(len(source), -1) / 255.0
@@ -128,8 +134,8 @@ def quality_table(quality: PriorQuality) -> str:
     )
     notes = [
         f"Label agreement: how often a classifier of real images, {CLASSIFIER}, gives a sample the label it was drawn "
-        "for. It learnt from the real training split, where its own accuracy in five-fold cross-validation is "
-        f"{100 * quality.classifier_accuracy:.1f} %.",
+        "for. It learnt from the real training split, where its own accuracy in cross-validation (at most five-fold) "
+        f"is {100 * quality.classifier_accuracy:.1f} %.",
         "Spread: variance within a class over that of the real training images.",
         f"Nearest: median distance to the nearest real training image, pixels in [0, 1]{nearest}.",
     ]

@@ -19,6 +19,7 @@ from ddbench.benchmark.cells import evaluate
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
 from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.result import Cost, mean_guidance
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
@@ -79,6 +80,18 @@ def test_earlier_attempts_count(tmp_path: Path) -> None:
         pass
     assert cost(second).attempts == 2
     assert seconds(second)["train"] >= round(spent, 4)
+
+
+def test_what_a_method_records_is_plain_data_or_refused_at_once(tmp_path: Path) -> None:
+    """At the end of the cell, where it was written down, all its work was lost."""
+    meter = Meter(CPU, tmp_path / "spent.json")
+    meter.note("loss", {"last": np.float32(0.5), "all": [np.int64(1), 2.0], "by": None})
+    assert meter.recorded == {"loss": {"last": 0.5, "all": [1, 2.0], "by": None}}
+    for value in (float("nan"), np.float64("inf"), object(), np.zeros(2), {"a": {1, 2}}):
+        with pytest.raises(RunError, match=r"recorded 'loss': expected finite numbers"):
+            meter.note("loss", value)
+    meter.save()
+    assert Meter(CPU, tmp_path / "spent.json").recorded == meter.recorded
 
 
 def test_artefacts_are_made_once_and_tell_their_original_cost(tmp_path: Path) -> None:

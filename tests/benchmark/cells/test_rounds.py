@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ddbench.benchmark.cells import rounds as rounds_module
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.core.errors import RunError
 from ddbench.methods.base import DistilledImage
+
+GREY = np.zeros((4, 4, 1), np.uint8)
 
 
 def image(class_index: int, image_index: int, *, latent: bool = True) -> DistilledImage:
@@ -102,6 +105,12 @@ def test_a_damaged_round_is_thrown_away_and_the_others_stay(tmp_path: Path, dama
         ([DistilledImage(0, 0, np.zeros((4, 4), np.uint8))], r"expected \(H, W, 1\) uint8"),
         ([DistilledImage(0, 0, np.zeros((4, 4, 3), np.uint8))], r"shape \(4, 4, 3\)"),
         ([DistilledImage(0, 0, np.zeros((4, 4, 1), np.float32))], "type float32"),
+        ([DistilledImage(0, 0, torch.zeros(4, 4, 1, dtype=torch.uint8))], "are a Tensor; expected a NumPy array"),
+        ([DistilledImage(0.0, 0, GREY)], "class index 0.0.*expected whole numbers"),
+        ([DistilledImage(0, 0, GREY, None, {"pull": float("nan")})], "path KL .*nan.*expected finite numbers"),
+        ([DistilledImage(0, 0, GREY, None, {"pull": np.zeros(2)})], "a number for each term"),
+        (image(0, 0), "yielded a DistilledImage; expected rounds: lists of DistilledImage"),
+        ([(0, 0, GREY)], "yielded a list of tuple; expected rounds"),
     ],
 )
 def test_what_a_method_may_not_yield(tmp_path: Path, images: list[DistilledImage], message: str) -> None:
@@ -109,6 +118,16 @@ def test_what_a_method_may_not_yield(tmp_path: Path, images: list[DistilledImage
     with pytest.raises(RunError, match=message):
         rounds.commit(images)
     assert len(open_rounds(tmp_path)) == 0
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
+    """`np.arange(ipc)` is how many would count, and it could not be written down."""
+    rounds = open_rounds(tmp_path)
+    nats = {"pull": np.float32(0.5), "push": torch.tensor(0.25)}
+    rounds.commit([DistilledImage(np.int64(1), torch.tensor(2), GREY, None, nats)])  # type: ignore[arg-type]
+    again = open_rounds(tmp_path)
+    assert set(rounds) == set(again) == {(1, 2)}
+    assert again[1, 2].guidance_nats == {"pull": 0.5, "push": 0.25}
 
 
 def test_an_image_is_not_made_twice(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry: lazy targets, duplicates, suggestions, broken plugins."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.registry import DATASETS, ENGINES, METHODS, PROTOCOLS, Entry, Registry, load_plugin
+from ddbench.benchmark.core.registry import (
+    DATASETS,
+    ENGINES,
+    METHODS,
+    PROTOCOLS,
+    Entry,
+    Registry,
+    load_plugin,
+    plugin_sha256,
+)
 
 PLUGIN = '''
 from ddbench.benchmark.core.registry import Entry
@@ -76,6 +86,29 @@ def test_a_plugin_file_registers_its_methods_and_variants(methods: Registry, tmp
     assert methods.load("mine-variant") is methods.load("mine")
     assert methods.entry("mine").origin == "plugin mine.py"
     assert load_plugin(file) == digest, "loading it again registers nothing twice"
+
+
+def test_an_edited_plugin_file_takes_the_place_of_what_it_was(methods: Registry, tmp_path: Path) -> None:
+    """In a notebook one process sees the file before and after; so it does when the edit is taken back, or is broken.
+    The texts are of one length and written within a second, which is all that compiled files go by."""
+    file = tmp_path / "edited.py"
+    before, after = (PLUGIN.format(name="Mine", registered="edited") + f"VALUE = {value}\n" for value in (1, 2))
+
+    def loaded(text: str) -> int:
+        file.write_text(text)
+        digest = load_plugin(file)
+        method = methods.load("edited")
+        assert digest == hashlib.sha256(text.encode()).hexdigest() == plugin_sha256(method)
+        assert methods.load("edited-variant") is method
+        return int(vars(sys.modules[method.__module__])["VALUE"])
+
+    assert [loaded(text) for text in (before, after, before, after)] == [1, 2, 1, 2]
+    for broken in ("1 +", PLUGIN.format(name="Mine", registered="dmgd"), "x = 1"):
+        file.write_text(broken)
+        with pytest.raises(UsageError):
+            load_plugin(file)
+        assert vars(sys.modules[methods.load("edited").__module__])["VALUE"] == 2, "what was loaded stays"
+    assert not (tmp_path / "__pycache__").exists()
 
 
 @pytest.mark.parametrize(

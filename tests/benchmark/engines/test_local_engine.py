@@ -134,3 +134,36 @@ def test_a_temporary_folder_of_a_long_name(writable: bool, tmp_path: Path) -> No
     else:
         assert "TMPDIR is" in ran.stderr
         assert "expected at most 70: export TMPDIR=/short/folder" in ran.stderr
+
+
+FORKED = """
+import multiprocessing, os
+from ddbench.benchmark.engines import local
+
+engine = local.LocalEngine()
+
+def started():
+    process = engine._context.Process(target=os.getpid)
+    local._start(process)
+    process.join()
+    return process.exitcode
+
+before = started()
+child = os.fork()
+if not child:
+    os._exit(10 + started())
+print(before, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), started())
+multiprocessing.current_process()._config["daemon"] = True  # as in a worker of multiprocessing.Pool
+try:
+    engine.open(jobs=1, device="cpu")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_fork_of_a_program_that_has_run_cells_starts_a_server_of_its_own() -> None:
+    """As the workers of a ProcessPoolExecutor are: multiprocessing waits there for a child that is the parent's."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120)
+    numbers, refused = done.stdout.splitlines()
+    assert numbers == "0 10 0", done.stderr
+    assert "multiprocessing.Pool may start no processes" in refused

@@ -124,3 +124,14 @@ def test_numbers_beyond_reason_are_a_short_line(field: str, value: Any) -> None:
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{field}: ")
     assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    "asked", [{"out": "~/runs"}, {"data": "~/runs"}, {"plugins": "~/runs"}, {"test_data": ["~/runs"]}]
+)
+def test_a_tilde_is_the_home_folder(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells do not see it in `--out=~/runs`, nor in Python and YAML: results went to a folder called `~`."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    ((name, _),) = asked.items()
+    found = getattr(run_spec({}, {"methods": "random", "datasets": "digits", **asked}), name)
+    assert found in (Path("/home/somebody/runs"), [Path("/home/somebody/runs")])

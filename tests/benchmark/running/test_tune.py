@@ -169,6 +169,23 @@ def test_ranges_fill_the_budget_and_stay_inside() -> None:
     assert tune.settings(choices, 40, 1, {}) != found
 
 
+def test_a_range_between_whole_numbers_has_fractions_where_the_parameter_does() -> None:
+    """The example of the README: of CFG scales from 1 to 8 not the eight whole ones alone."""
+    fractions = tune.fractions("dit")
+    assert "cfg_scale" in fractions
+    assert "steps" not in fractions
+    found = tune.settings([Choice.parse("cfg_scale=1..8"), Choice.parse("steps=10..50")], 20, 0, {}, fractions)[1:]
+    assert sum(float(values["cfg_scale"]) % 1 != 0 for values in found) >= 18  # type: ignore[arg-type]
+    assert all(isinstance(values["steps"], int) for values in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_range_spends_the_whole_budget_and_tries_nothing_twice(seed: int) -> None:
+    found = tune.settings([Choice.parse("a=0..5")], 6, seed, {"a": 1.0})
+    assert sorted(values["a"] for values in found[1:]) == [0, 2, 3, 4, 5]  # type: ignore[type-var]
+    assert len(tune.settings([Choice.parse("a=0..5")], 9, seed, {"a": 1.0})) == 6, "there are no more"
+
+
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 50), st.integers(1, 50), st.booleans())
 def test_values_lie_in_their_range(u: float, low: int, span: int, log: bool) -> None:
     value = Choice("x", (), float(low), float(low + span), whole=True, log=log).at(u)

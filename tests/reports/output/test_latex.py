@@ -114,6 +114,13 @@ def test_ties_are_said_where_bold_might_mislead(folder: Any) -> None:
     assert r"for 2 methods a two-sided 5\,\% test finds none better" in latex.tables(build(rows.read(folder.out)))
 
 
+def test_ties_over_columns_are_said_in_a_sentence(folder: Any) -> None:
+    folder.method("dmgd", [[80.0], [82.0]])
+    folder.method("dit", [[79.0], [82.0]])
+    text = wide(build(rows.read(folder.out)))
+    assert r"alone: for up to 2 methods a two-sided 5\,\% test finds none better" in text
+
+
 def test_the_caption_says_what_was_run(board: Leaderboard) -> None:
     caption = re.findall(r"\\caption\{(.*)\}\n", latex.tables(board))[1]
     for said in ("digits (default split), 10 images per class", "quick@1", "convnet3 at 8 px", "500 test images"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ddbench.benchmark.commands.compare import compare_app
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.reports.output import compare_text
 from ddbench.reports.results import rows
 from ddbench.reports.tables.compare import Line, compare_methods
 
@@ -111,3 +114,25 @@ def test_with_unequal_seeds_the_numbers_add_up_and_say_what_is_left_out(folder: 
     assert np.mean([one.difference for one in line.classes]) == pytest.approx(line.comparison.difference)
     printed = CliRunner().invoke(compare_app, ["dmgd", "dit", "--runs", str(folder.out)]).output
     assert "left out, since the other has no set of their seeds: 1 of dmgd and 0 of dit" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 100, 120, 160])
+@pytest.mark.parametrize("name", ["dmgd[ot_scale=0.05,semantic_window=0.75]", "dmgd"])
+def test_on_a_narrow_terminal_names_numbers_and_verdicts_stay(folder: Any, width: int, name: str) -> None:
+    """At 80 columns neither the methods nor the verdict could be seen, and numbers were cut."""
+    folder.method(name, [students(0.25) for _ in range(4)])
+    folder.method("mgd3-minimax", [students(0.0) for _ in range(4)])
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    report = compare_methods(rows.read(folder.out), [name, "mgd3-minimax"], 1.0)
+    compare_text.print_terminal(report, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    table = shown[: shown.index("\n- ")]
+    assert "…" not in table.replace(" … ", "")
+    assert max(map(len, table.splitlines())) <= width
+    rule = next(number for number, text in enumerate(table.splitlines()) if text.startswith("──"))
+    below = "".join(text.split("   ")[0].strip() for text in table.splitlines()[rule + 1 :])
+    assert below.replace(" ", "") == f"{name}−mgd3-minimax".replace(" ", "")
+    (line,) = report.lines
+    assert f"{line.comparison.difference:+.2f}" in table
+    assert "better" in table
+    assert ("Too narrow for: " in shown) == ("p equivalent" not in table)
