@@ -331,10 +331,12 @@ class CellDir:
         if not self.path.exists():
             return
         with self.lock():
+            self.require_lease()
             (self.path / RESULT).unlink(missing_ok=True)  # first: what is half cleared has none
             for entry in self.path.iterdir():
                 if entry.name in WHAT_IT_IS:
                     continue
+                self.require_lease()
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
@@ -440,6 +442,7 @@ class Store:
         with cell.lock() as lease:
             if target.exists():
                 shutil.rmtree(target)  # of the same cell on the same images
+            lease.require()
             cell.path.rename(target)
             lease.moved(target / LEASE)
 
