@@ -49,8 +49,11 @@ class DiskArtefacts:
             if found is None:
                 return None
             arrays, noted = found
-            if not made:  # else this cell was taken for dead, and spent its seconds all the same
-                self.meter.cached(kind, name, float(noted["seconds"]))
+            environments = noted.get("environments", ())
+            if made:  # by this cell, which was taken for dead and spent its seconds all the same; what is used is this
+                self.meter.environments.add("artefacts", name, environments)
+            else:
+                self.meter.cached(kind, name, float(noted["seconds"]), environments)
             self.meter.measure(noted.get("measured", {}))
             return arrays
 
@@ -87,6 +90,7 @@ class DiskArtefacts:
             "arrays": sorted(arrays),
             "seconds": round(took, 6),
             "measured": more.measured,
+            "environments": self.meter.environments.of_artefact(resumed=spent_before > 0),
         }
         return arrays, noted
 

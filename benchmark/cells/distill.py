@@ -157,6 +157,8 @@ def distill(
         oom_batch_sizes=plan.oom_batch_sizes,
     )
     if shards:
+        for shard, result in shards:
+            meter.environments.add("shards", shard.id, result.environments)
         arithmetic = merged_arithmetic(arithmetic, [result for _, result in shards])
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)

@@ -7,10 +7,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddbench.benchmark.cells.environments import Environments
 from ddbench.benchmark.core.environment import ask_nvml
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
@@ -49,6 +50,8 @@ class Meter:
         self.arithmetic: dict[str, Any] = {}
         """What made the prior's network faster that sampled, in any attempt (`priors.CompiledDenoiser`)."""
         self.attempts = 1
+        self.environments = Environments()
+        """In which the attempts ran, and what else the cell used was made."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             earlier = json.loads(record.read_bytes())
             self._seconds = {name: float(s) for name, s in earlier["seconds"].items()}
@@ -62,6 +65,7 @@ class Meter:
             self._cells_at_once = max(cells_at_once, int(earlier.get("cells_at_once", 1)))
             self._alone_before = earlier.get("exclusive_gpu", True)
             self._peaks_mib = {name: float(mib) for name, mib in earlier.get("peaks_mib", {}).items()}
+            self.environments = Environments(earlier.get("environments") or ())
             self.attempts = int(earlier["attempts"]) + 1
         self._open: list[tuple[str, float]] = []
         self._saved = -math.inf
@@ -108,11 +112,14 @@ class Meter:
         self._made.add(artefact)
         self.save(at_most_every_seconds=SAVE_SECONDS)
 
-    def cached(self, phase: str, artefact: str, cold_seconds: float) -> None:
-        """Note that a part of `phase` was served from an artefact that once took `cold_seconds` to make."""
+    def cached(
+        self, phase: str, artefact: str, cold_seconds: float, environments: Iterable[dict[str, Any]] = ()
+    ) -> None:
+        """Note that a part of `phase` was served from an artefact that once took `cold_seconds` to make, and where."""
         # What an earlier attempt of this very cell made is not a saving.
         if artefact not in self._made:
             self._cached[artefact] = (phase, cold_seconds)
+            self.environments.add("artefacts", artefact, environments)
 
     def measure(self, numbers: Mapping[str, float]) -> None:
         """Note numbers that belong to the artefacts in use; of each the largest is shown."""
@@ -163,6 +170,7 @@ class Meter:
                 "made": sorted(self._made),
                 "recorded": self.recorded,
                 "arithmetic": self.arithmetic,
+                "environments": self.environments.noted(),
                 "begun": self._begun,
                 "energy_joules": self._energy_joules(),
                 "peaks_mib": self._highest_mib(),

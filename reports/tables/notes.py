@@ -13,6 +13,8 @@ from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
 MIXED_HARDWARE = "Mixed hardware, do not compare times across it."
+MOST_PARTS = 4
+"""Parts of a row's cells from another environment that are told one by one."""
 FEW = 3
 """Sets below which a method is seldom seen to be noisier than its table."""
 
@@ -178,6 +180,12 @@ def _origin_notes(table: TableView) -> list[str]:
             which = "; ".join(f"{', '.join(names)} with {version}" for version, names in names_of.items())
             found.append(f"Mixed versions of {package}, which may round or do a step otherwise: {which}.")
     for name, origin in origins:
+        if origin.mixed:
+            more = f"; and {len(origin.mixed) - MOST_PARTS} more" if len(origin.mixed) > MOST_PARTS else ""
+            found.append(
+                f"{name}: not made in one environment, so no run can make it again bit for bit: "
+                f"{'; '.join(origin.mixed[:MOST_PARTS])}{more}."
+            )
         if origin.unverified:
             by = f" by {', '.join(origin.by)}" if origin.by else ""
             found.append(f"{name}: from others{by}, not all of it recomputed here: {'; '.join(origin.unverified)}.")
