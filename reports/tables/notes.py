@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 from ddbench.benchmark.core.errors import UsageError
@@ -78,7 +79,8 @@ def legend(table: TableView) -> list[str]:
     if any(row.papers for row in table.rows):
         found.append(
             "paper: its best look at the test set, and ours minus it; never ranked. i: the paper does not say (all of) "
-            "its evaluator; s: read at second hand; +n: n further published numbers (--format json)."
+            "its evaluator; s: read at second hand; o: printed by another paper than the method's own; +n: n further "
+            "published numbers (--format json)."
         )
     if any(row.whole_set for row in table.rows):
         found.append("ref: trained on the whole training set, not ranked.")
@@ -115,6 +117,11 @@ def _row_notes(table: TableView) -> list[str]:
         if row.images_per_class is not None and row.images_per_class[0] < row.images_per_class[1]:
             few, most = row.images_per_class
             found.append(f"{row.name}: its classes have {few} to {most} images.")
+        if shared := sorted(_shared_seeds(row)):
+            found.append(
+                f"{row.name}: several of its sets have students of the same seeds ({extent(shared)}), whose luck they "
+                "share: its interval is too narrow."
+            )
         if row.label_bytes is not None:
             found.append(f"{row.name}: {row.label_bytes:,} bytes of soft labels come with its images.")
         if row.done < row.expected:
@@ -123,6 +130,12 @@ def _row_notes(table: TableView) -> list[str]:
             why = f" ({reasons})" if reasons else ""
             found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
+
+
+def _shared_seeds(row: RowView) -> set[int]:
+    """Students' seeds that more than one of a row's sets has; results of several folders may have been merged."""
+    counts = Counter(seed for made in row.sets for seed in set(made.evaluate_seeds))
+    return {seed for seed, count in counts.items() if count > 1}
 
 
 def _label_cost_note(table: TableView) -> list[str]:
