@@ -17,7 +17,7 @@ from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.classifiers import with_classifiers
 from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
-from ddbench.benchmark.cells.priors import CompiledDenoiser, load_prior, pays, planned_prior
+from ddbench.benchmark.cells.priors import CompiledDenoiser, check_unseen, load_prior, pays, planned_prior
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import (
@@ -104,6 +104,8 @@ def distill(
             threads=plan.threads,
         )
     prior, denoiser = planned_prior(spec, launch), CompiledDenoiser(meter.arithmetic, meter.save)
+    if prior is not None:
+        check_unseen(prior, spec.dataset, split.test)
     method_class: type[Method] = METHODS.load(spec.method.name)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())

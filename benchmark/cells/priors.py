@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
-from ddbench.benchmark.core.spec import Compile, DistillSpec
+from ddbench.benchmark.core.spec import Compile, DatasetSpec, DistillSpec
 from ddbench.benchmark.core.store import Launch
 from ddbench.benchmark.planning.prior_names import NamedPrior, name_prior
+from ddbench.benchmark.planning.run_prior import names_of, trained_on_tested
 from ddbench.benchmark.protocols.compiled import TOLERANCE, compile_network
+from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask, Method
 
 if TYPE_CHECKING:
@@ -52,6 +54,14 @@ def planned_prior(spec: DistillSpec, launch: Launch) -> NamedPrior | None:
             f"expected SHA-256 {spec.prior_sha256}, found {prior.sha256}. Plan the run again."
         )
     return prior
+
+
+def check_unseen(prior: NamedPrior, spec: DatasetSpec, test: ImageSource) -> None:
+    """Raises UsageError if a prior was trained on images that students are tested on, as far as it says on which."""
+    seen = prior.files.metadata.trained_on_of(names_of(spec.name), test.names)
+    if seen:
+        said = f" ({len(seen)} of {len(test)}, such as {seen[0]})"
+        raise UsageError(trained_on_tested(prior.name, spec, said))
 
 
 def load_prior(named: NamedPrior, task: DistillTask, faster: Callable[[Prior], None] = lambda prior: None) -> Prior:
