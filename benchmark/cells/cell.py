@@ -162,7 +162,7 @@ def _run(
 
         result = evaluate(cell, spec, launch, plan, store, meter, progress)
     progress.flush()
-    seen |= result.environment or {}  # a student's flags are its protocol's, which held while it trained
+    seen = seen | (result.environment or {})  # a student's flags are its protocol's, which held while it trained
     write_json(cell.path / "environment.json", seen)
     others = meter.environments.others()
     told = {"environment": seen, "other_environments": others, "plugins": plugins, "finished_at": utc_now()}

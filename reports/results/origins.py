@@ -87,7 +87,11 @@ def _mixed(own: Mapping[str, Any], others: Iterable[OtherEnvironment]) -> list[s
 
 
 def _parts(other: OtherEnvironment) -> str:
-    named = {"attempt": other.attempts, "shard": other.shards, "artefact": other.artefacts}
+    named: dict[str, Sequence[int | str]] = {
+        "attempt": other.attempts,
+        "shard": other.shards,
+        "artefact": other.artefacts,
+    }
     return ", ".join(
         f"{what}{'' if len(names) == 1 else 's'} {', '.join(map(str, names))}"
         if len(names) <= MOST_NAMES
