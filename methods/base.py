@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.core.truth_values import NoTruthValues
+from ddbench.benchmark.core.spec import NoTruthValues
 
 if TYPE_CHECKING:
     import torch

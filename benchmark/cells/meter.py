@@ -1,4 +1,5 @@
-"""What a cell costs: wall-clock by phase, peak memory of host and GPU, energy. Earlier attempts are counted in."""
+"""What a cell costs: wall-clock by phase, peak memory of host and GPU, energy; and in which environments. Earlier
+attempts are counted in."""
 
 from __future__ import annotations
 
@@ -9,16 +10,19 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ddbench.benchmark.cells.environments import Environments
-from ddbench.benchmark.core.environment import ask_nvml
+from ddbench.benchmark.core.environment import ask_nvml, deciding, differences
 from ddbench.benchmark.core.files import write_json
-from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
+from ddbench.benchmark.core.result import Cost, OtherEnvironment, Phase, cold_seconds
+from ddbench.benchmark.core.spec import digest
 
 MIB = 1024 * 1024
 SAVE_SECONDS = 2.0
 """Seconds between two saves of what a cell has spent, where it has spent it on many small things."""
+
+
+Part = Literal["attempts", "shards", "artefacts"]
 
 
 class Meter:
@@ -206,6 +210,58 @@ class Meter:
             attempts=self.attempts,
             measured=self._measured,
         )
+
+
+class Environments:
+    """Which environments had a hand in a cell: of its attempts, of its set's shards, of the artefacts that it found.
+    Those that are alike count as one.
+
+    Args:
+        noted: of earlier attempts, as `noted` gave them.
+    """
+
+    def __init__(self, noted: Iterable[Mapping[str, Any]] = ()) -> None:
+        found = map(OtherEnvironment.model_validate, noted)
+        self._found = {_key(one.environment): one for one in found}
+        self.present: dict[str, Any] | None = None
+        """That of this attempt."""
+
+    def begin(self, attempt: int, environment: dict[str, Any]) -> list[str]:
+        """Note where this attempt runs; returns in what the last one's environment was another."""
+        last = max((one for one in self._found.values() if one.attempts), key=lambda o: o.attempts[-1], default=None)
+        self.present = environment
+        self.add("attempts", attempt, [environment])
+        return [] if last is None else differences(environment, last.environment)
+
+    def add(self, part: Part, name: Any, environments: Iterable[dict[str, Any]]) -> None:
+        """Note in which environments a part of the work was done."""
+        for environment in environments:
+            one = self._found.setdefault(_key(environment), OtherEnvironment(environment=environment))
+            if name not in (names := getattr(one, part)):
+                names.append(name)
+
+    def of_artefact(self, *, resumed: bool) -> list[dict[str, Any]]:
+        """In which an artefact is made now: in this attempt's, from artefacts of others perhaps.
+
+        Args:
+            resumed: an earlier attempt had begun it.
+        """
+        found = [one.environment for one in self._found.values() if one.artefacts or (resumed and one.attempts)]
+        present = [] if self.present is None else [self.present]
+        return present + [one for one in found if not present or _key(one) != _key(present[0])]
+
+    def others(self) -> list[OtherEnvironment]:
+        """All but this attempt's."""
+        own = None if self.present is None else _key(self.present)
+        return [one for key, one in self._found.items() if key != own]
+
+    def noted(self) -> list[dict[str, Any]]:
+        """For the next attempt."""
+        return [one.model_dump(mode="json") for one in self._found.values()]
+
+
+def _key(environment: Mapping[str, Any]) -> str:
+    return digest(deciding(environment))
 
 
 def _status_mib(field: str) -> float:

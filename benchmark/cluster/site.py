@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.files import read_regular
-from ddbench.benchmark.core.truth_values import NoTruthValues
+from ddbench.benchmark.core.spec import NoTruthValues
 from ddbench.benchmark.core.yaml_text import load_yaml
 from ddbench.benchmark.planning.run_spec import describe
 

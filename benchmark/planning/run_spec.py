@@ -12,8 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
-from ddbench.benchmark.core.spec import Compile, Precision, Scalar
-from ddbench.benchmark.core.truth_values import NoTruthValues
+from ddbench.benchmark.core.spec import Compile, NoTruthValues, Precision, Scalar
 from ddbench.benchmark.core.yaml_text import load_yaml
 
 Reuse = Literal["missing", "never", "only-cache"]

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Registry
 from ddbench.benchmark.core.result import Record
-from ddbench.methods.diffusion.priors.catalogue import KNOWN
 from ddbench.reports.results import groups
 from ddbench.reports.results.paper_numbers import (
     CROPS_OF_PAPER,
+    KNOWN_PRIORS,
     PAPERS_PRIOR,
     RESOLUTIONS,
     STUDENTS,
@@ -164,7 +164,7 @@ def _why_not(
         return _unavailable(METHODS, method)
     if number.because is not None:
         return number.because
-    if number.prior not in KNOWN:
+    if number.prior not in KNOWN_PRIORS:
         return f"it was made on {number.prior}"
     if dataset not in DATASETS:
         return _unavailable(DATASETS, dataset)

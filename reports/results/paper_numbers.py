@@ -63,7 +63,8 @@ OWN_PAPERS = {
 """Method -> its own paper, where others print numbers of it: reprints, and runs of their own that are not always it."""
 PAPERS_PRIOR = "dit-xl-2-256"
 """The prior that published numbers were made on where `made_otherwise.yaml` has no other one."""
-OTHER_PRIORS = frozenset(KNOWN) - {PAPERS_PRIOR}
+KNOWN_PRIORS = frozenset(KNOWN)
+OTHER_PRIORS = KNOWN_PRIORS - {PAPERS_PRIOR}
 CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-shuffle", "2505.18399": "soft-rded-crop"}
 """How the evaluator called `soft-rded` crops in papers whose programs are known: CaO2's, RDED's, D3HR's."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}

@@ -16,8 +16,7 @@ from rich.console import Console
 from ddbench.benchmark.cells import cell as cell_module
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.cell import EXIT_OK, EXIT_TERMINATED, run_cell
-from ddbench.benchmark.cells.environments import Environments
-from ddbench.benchmark.cells.meter import Meter
+from ddbench.benchmark.cells.meter import Environments, Meter
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.core import environment
 from ddbench.benchmark.core.result import DistillResult, OtherEnvironment

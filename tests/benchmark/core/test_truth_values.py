@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from ddbench.benchmark.cluster.site import Site
-from ddbench.benchmark.core.truth_values import NoTruthValues
+from ddbench.benchmark.core.spec import NoTruthValues
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.methods.base import Params
 
