@@ -37,10 +37,10 @@ def remember_source(dataset: str, split: str, path: Path) -> None:
     """Note where a dataset's split was found, for runs that do not say."""
     file = _sources_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with lock(file.with_suffix(".lease")):
+    with lock(file.with_suffix(".lease")) as lease:
         known = read_json(file)
         known[dataset] = {**known.get(dataset, {}), split: str(path)}
-        write_json(file, known)
+        write_json(file, known, lease=lease.folder)
 
 
 def remembered_sources(dataset: str, split: str) -> list[Path]:

@@ -30,6 +30,7 @@ import numpy as np
 
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.sharing.holder import own_name
+from ddbench.benchmark.core.sharing.lease import require_mine, swept_once_lost
 from ddbench.datasets.base import ImageSource, Resize
 
 if TYPE_CHECKING:
@@ -110,17 +111,21 @@ class DecodedCache:
     def bytes_of(self, part: Part) -> int:
         return part.count * self.image_size**2 * 3
 
-    def decode(self, parts: Sequence[Part], done: Callable[[int], None]) -> dict[Path, str]:
+    def decode(
+        self, parts: Sequence[Part], done: Callable[[int], None], *, lease: Path | None = None
+    ) -> dict[Path, str]:
         """Decode parts, in their order; one with files that are no whole 8-bit images is not kept.
 
         Args:
             done: called with the number of images decoded since the last call.
+            lease: folder of the lease that the caller holds on the source's cache.
 
         Returns:
             file -> what is wrong with it.
 
         Raises:
             OSError: a file that cannot be read, or a full disk.
+            LeaseLost: the lease is another's by now.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for abandoned in self.folder.glob(".*.npy.*.tmp"):  # other files here may be in the making
@@ -129,12 +134,14 @@ class DecodedCache:
         threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS))
         try:
             for part in parts:
-                corrupt |= self._decode(part, threads, done)
+                corrupt |= self._decode(part, threads, done, lease)
         finally:
             threads.shutdown(cancel_futures=True)
         return corrupt
 
-    def _decode(self, part: Part, threads: ThreadPoolExecutor, done: Callable[[int], None]) -> dict[Path, str]:
+    def _decode(
+        self, part: Part, threads: ThreadPoolExecutor, done: Callable[[int], None], lease: Path | None
+    ) -> dict[Path, str]:
         target = self.folder / f"{part.name}.npy"
         partial = target.with_name(f".{target.name}.{own_name()}.tmp")
         files, corrupt = part.files(), dict[Path, str]()
@@ -160,9 +167,12 @@ class DecodedCache:
                     wait(work)
                 os.fsync(out.fileno())
             if not corrupt:
-                with partial.open("rb") as written:
+                with swept_once_lost(lease), partial.open("rb") as written:
                     sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-                partial.replace(target)
+                with swept_once_lost(lease):
+                    if lease is not None:
+                        require_mine(lease)
+                    partial.replace(target)
                 write_json(
                     self.folder / f"{part.name}.json",
                     {
@@ -172,6 +182,7 @@ class DecodedCache:
                         "median_shorter_side": int(np.median(sides)) if len(files) else self.image_size,
                         "sha256": sha256,
                     },
+                    lease=lease,
                 )
         finally:
             partial.unlink(missing_ok=True)

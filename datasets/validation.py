@@ -36,8 +36,8 @@ def validation_of(whole: type[Dataset]) -> type[Dataset]:
                 opened,
                 train=Subset(opened.train, _rest(opened)),
                 test=Subset(opened.train, opened.validation),
-                split_hash=_derived(opened.split_hash),
-                content_hash=_derived(opened.content_hash),
+                split_hash=of_validation(opened.split_hash),
+                content_hash=of_validation(opened.content_hash),
                 validation=np.empty(0, np.int64),
                 warning="; ".join(filter(None, (WARNING, opened.warning))),
             )
@@ -47,11 +47,11 @@ def validation_of(whole: type[Dataset]) -> type[Dataset]:
             return whole().train_counts(split, data_dir)
 
         def split_hash(self, split: str, data_dir: Path | None) -> str:
-            return _derived(whole().split_hash(split, data_dir))
+            return of_validation(whole().split_hash(split, data_dir))
 
         def content_hash(self, split: str, data_dir: Path | None, resolution: int) -> str | None:
             found = whole().content_hash(split, data_dir, resolution)
-            return None if found is None else _derived(found)
+            return None if found is None else of_validation(found)
 
         def train_at(
             self,
@@ -89,7 +89,8 @@ def _rest(opened: SplitData) -> np.ndarray:
     return np.setdiff1d(np.arange(len(opened.train)), opened.validation)
 
 
-def _derived(sha256: str) -> str:
+def of_validation(sha256: str) -> str:
+    """The split or content hash of a validation part, from that of its dataset."""
     return hashlib.sha256(f"{sha256}{SUFFIX}".encode()).hexdigest()
 
 

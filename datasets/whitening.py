@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ddbench.benchmark.core.files import write_atomically
-from ddbench.benchmark.core.sharing.locks import lock
+from ddbench.benchmark.core.sharing.locks import made_once
 from ddbench.benchmark.core.spec import digest
 from ddbench.datasets.base import ImageSource
 from ddbench.datasets.cache import cache_dir
@@ -91,14 +91,15 @@ def of_dataset(
     key = {"content": content_hash, "images": len(train), "image_size": image_size, "channels": channels}
     file = cache_dir() / "whitening" / f"zca-{digest({**key, 'epsilon': epsilon})[:16]}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with lock(file.with_suffix(".lease")):  # a set's students need the same
-        known = _read(file)
-        if known is None:
-            known = fit(train, epsilon, prepare)
-            buffer = io.BytesIO()
-            np.savez(buffer, mean=known.mean, matrix=known.matrix)
-            write_atomically(file, buffer.getvalue())
-    return known
+    lease = file.with_suffix(".lease")
+
+    def make() -> Zca:
+        made, buffer = fit(train, epsilon, prepare), io.BytesIO()
+        np.savez(buffer, mean=made.mean, matrix=made.matrix)
+        write_atomically(file, buffer.getvalue(), lease=lease)
+        return made
+
+    return made_once(lease, lambda: _read(file), make)  # a set's students need the same
 
 
 def _read(file: Path) -> Zca | None:

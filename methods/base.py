@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 from ddbench.benchmark.core import seeds
+from ddbench.benchmark.core.spec import NoTruthValues
 
 if TYPE_CHECKING:
     import torch
@@ -46,27 +46,11 @@ class RealImages(StrEnum):
     ALL = "all"
 
 
-class Params(BaseModel):
+class Params(NoTruthValues):
     """Base of every method's parameters: unknown names are errors, defaults are the paper's, numbers are finite and no
     truth values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1 and 1.0: `ot_scale: yes` in a study would be a run of its own.
-        if isinstance(value, bool) and bool not in types_in(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"expected no truth value, got {str(value).lower()}")
-        return value
-
-
-def types_in(annotation: Any) -> set[Any]:
-    """The types of a union or of a literal's values, or the one."""
-    if get_origin(annotation) is Literal:
-        return set(map(type, get_args(annotation)))
-    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType, Annotated) else ()
-    return set().union(*map(types_in, parts)) if parts else {annotation}
 
 
 NOTED = {"noted": True}

@@ -148,6 +148,8 @@ def _run(
     progress = Progress(cell.path / "progress.json")
     progress.update(pid=os.getpid())
     seen = environment.capture(launch.device)
+    if changed := meter.environments.begin(meter.attempts, seen):
+        print(f"goes on in another environment than the last attempt's: {'; '.join(changed)}", flush=True)
     write_json(cell.path / "environment.json", seen)
     meter.save()
     result: DistillResult | EvaluateResult
@@ -160,9 +162,11 @@ def _run(
 
         result = evaluate(cell, spec, launch, plan, store, meter, progress)
     progress.flush()
-    seen |= result.environment or {}  # a student's flags are its protocol's, which held while it trained
+    seen = seen | (result.environment or {})  # a student's flags are its protocol's, which held while it trained
     write_json(cell.path / "environment.json", seen)
-    return result.model_copy(update={"environment": seen, "plugins": plugins, "finished_at": utc_now()})
+    others = meter.environments.others()
+    told = {"environment": seen, "other_environments": others, "plugins": plugins, "finished_at": utc_now()}
+    return result.model_copy(update=told)
 
 
 def _cell_plan(cell: CellDir, launch: Launch) -> CellPlan:

@@ -18,7 +18,7 @@ from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.classifiers import with_classifiers
 from ddbench.benchmark.cells.failures import identity
 from ddbench.benchmark.cells.meter import SAVE_SECONDS, Meter
-from ddbench.benchmark.cells.priors import CompiledDenoiser, load_prior, pays, planned_prior
+from ddbench.benchmark.cells.priors import CompiledDenoiser, check_unseen, load_prior, pays, planned_prior
 from ddbench.benchmark.cells.progress import Progress
 from ddbench.benchmark.cells.rounds import Rounds
 from ddbench.benchmark.cells.shards import (
@@ -105,6 +105,8 @@ def distill(
             threads=plan.threads,
         )
     prior, denoiser = planned_prior(spec, launch), CompiledDenoiser(meter.arithmetic, meter.save)
+    if prior is not None:
+        check_unseen(prior, spec.dataset, split.test)
     method_class = _method(spec)
     counts = {c: len(split.train.of_class(c)) if spec.ipc is None else spec.ipc for c in classes}
     total = sum(counts.values())
@@ -158,6 +160,8 @@ def distill(
         oom_batch_sizes=plan.oom_batch_sizes,
     )
     if shards:
+        for shard, result in shards:
+            meter.environments.add("shards", shard.id, result.environments)
         arithmetic = merged_arithmetic(arithmetic, [result for _, result in shards])
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)

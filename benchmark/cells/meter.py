@@ -1,4 +1,5 @@
-"""What a cell costs: wall-clock by phase, peak memory of host and GPU, energy. Earlier attempts are counted in."""
+"""What a cell costs: wall-clock by phase, peak memory of host and GPU, energy; and in which environments. Earlier
+attempts are counted in."""
 
 from __future__ import annotations
 
@@ -7,20 +8,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ddbench.benchmark.core.environment import ask_nvml
+from ddbench.benchmark.core.environment import ask_nvml, deciding, differences
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import write_json
-from ddbench.benchmark.core.result import Cost, Phase, cold_seconds
+from ddbench.benchmark.core.result import Cost, OtherEnvironment, Phase, cold_seconds
+from ddbench.benchmark.core.spec import digest
 
 MIB = 1024 * 1024
 SAVE_SECONDS = 2.0
 """Seconds between two saves of what a cell has spent, where it has spent it on many small things."""
+
+
+Part = Literal["attempts", "shards", "artefacts"]
 
 
 class Meter:
@@ -52,6 +57,8 @@ class Meter:
         self.arithmetic: dict[str, Any] = {}
         """What made the prior's network faster that sampled, in any attempt (`priors.CompiledDenoiser`)."""
         self.attempts = 1
+        self.environments = Environments()
+        """In which the attempts ran, and what else the cell used was made."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             earlier = json.loads(record.read_bytes())
             self._seconds = {name: float(s) for name, s in earlier["seconds"].items()}
@@ -65,6 +72,7 @@ class Meter:
             self._cells_at_once = max(cells_at_once, int(earlier.get("cells_at_once", 1)))
             self._alone_before = earlier.get("exclusive_gpu", True)
             self._peaks_mib = {name: float(mib) for name, mib in earlier.get("peaks_mib", {}).items()}
+            self.environments = Environments(earlier.get("environments") or ())
             self.attempts = int(earlier["attempts"]) + 1
         self._open: list[tuple[str, float]] = []
         self._saved = -math.inf
@@ -121,11 +129,14 @@ class Meter:
         self._made.add(artefact)
         self.save(at_most_every_seconds=SAVE_SECONDS)
 
-    def cached(self, phase: str, artefact: str, cold_seconds: float) -> None:
-        """Note that a part of `phase` was served from an artefact that once took `cold_seconds` to make."""
+    def cached(
+        self, phase: str, artefact: str, cold_seconds: float, environments: Iterable[dict[str, Any]] = ()
+    ) -> None:
+        """Note that a part of `phase` was served from an artefact that once took `cold_seconds` to make, and where."""
         # What an earlier attempt of this very cell made is not a saving.
         if artefact not in self._made:
             self._cached[artefact] = (phase, cold_seconds)
+            self.environments.add("artefacts", artefact, environments)
 
     def measure(self, numbers: Mapping[str, float]) -> None:
         """Note numbers that belong to the artefacts in use; of each the largest is shown."""
@@ -176,6 +187,7 @@ class Meter:
                 "made": sorted(self._made),
                 "recorded": self.recorded,
                 "arithmetic": self.arithmetic,
+                "environments": self.environments.noted(),
                 "begun": self._begun,
                 "energy_joules": self._energy_joules(),
                 "peaks_mib": self._highest_mib(),
@@ -211,6 +223,58 @@ class Meter:
             attempts=self.attempts,
             measured=self._measured,
         )
+
+
+class Environments:
+    """Which environments had a hand in a cell: of its attempts, of its set's shards, of the artefacts that it found.
+    Those that are alike count as one.
+
+    Args:
+        noted: of earlier attempts, as `noted` gave them.
+    """
+
+    def __init__(self, noted: Iterable[Mapping[str, Any]] = ()) -> None:
+        found = map(OtherEnvironment.model_validate, noted)
+        self._found = {_key(one.environment): one for one in found}
+        self.present: dict[str, Any] | None = None
+        """That of this attempt."""
+
+    def begin(self, attempt: int, environment: dict[str, Any]) -> list[str]:
+        """Note where this attempt runs; returns in what the last one's environment was another."""
+        last = max((one for one in self._found.values() if one.attempts), key=lambda o: o.attempts[-1], default=None)
+        self.present = environment
+        self.add("attempts", attempt, [environment])
+        return [] if last is None else differences(environment, last.environment)
+
+    def add(self, part: Part, name: Any, environments: Iterable[dict[str, Any]]) -> None:
+        """Note in which environments a part of the work was done."""
+        for environment in environments:
+            one = self._found.setdefault(_key(environment), OtherEnvironment(environment=environment))
+            if name not in (names := getattr(one, part)):
+                names.append(name)
+
+    def of_artefact(self, *, resumed: bool) -> list[dict[str, Any]]:
+        """In which an artefact is made now: in this attempt's, from artefacts of others perhaps.
+
+        Args:
+            resumed: an earlier attempt had begun it.
+        """
+        found = [one.environment for one in self._found.values() if one.artefacts or (resumed and one.attempts)]
+        present = [] if self.present is None else [self.present]
+        return present + [one for one in found if not present or _key(one) != _key(present[0])]
+
+    def others(self) -> list[OtherEnvironment]:
+        """All but this attempt's."""
+        own = None if self.present is None else _key(self.present)
+        return [one for key, one in self._found.items() if key != own]
+
+    def noted(self) -> list[dict[str, Any]]:
+        """For the next attempt."""
+        return [one.model_dump(mode="json") for one in self._found.values()]
+
+
+def _key(environment: Mapping[str, Any]) -> str:
+    return digest(deciding(environment))
 
 
 def _status_mib(field: str) -> float:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddbench.benchmark.core.errors import RunError
+from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
-from ddbench.benchmark.core.spec import Compile, DistillSpec
+from ddbench.benchmark.core.spec import Compile, DatasetSpec, DistillSpec
 from ddbench.benchmark.core.store import Launch
 from ddbench.benchmark.planning.prior_names import NamedPrior, name_prior
+from ddbench.benchmark.planning.run_prior import names_of, trained_on_tested
 from ddbench.benchmark.protocols.compiled import TOLERANCE, compile_network
+from ddbench.datasets.base import ImageSource
 from ddbench.methods.base import DistillTask, Method
 
 if TYPE_CHECKING:
@@ -51,6 +54,14 @@ def planned_prior(spec: DistillSpec, launch: Launch) -> NamedPrior | None:
             f"expected SHA-256 {spec.prior_sha256}, found {prior.sha256}. Plan the run again."
         )
     return prior
+
+
+def check_unseen(prior: NamedPrior, spec: DatasetSpec, test: ImageSource) -> None:
+    """Raises UsageError if a prior was trained on images that students are tested on, as far as it says on which."""
+    seen = prior.files.metadata.trained_on_of(names_of(spec.name), test.names)
+    if seen:
+        said = f" ({len(seen)} of {len(test)}, such as {seen[0]})"
+        raise UsageError(trained_on_tested(prior.name, spec, said))
 
 
 def load_prior(named: NamedPrior, task: DistillTask, faster: Callable[[Prior], None] = lambda prior: None) -> Prior:
@@ -137,6 +148,7 @@ def pays(choice: Compile, spec: DistillSpec, n_classes: int, prior: Prior) -> bo
     evaluations = (1 if params.get("cfg_scale") == 1 else 2) * (steps if isinstance(steps, int) else STEPS)
     time = network.embed_time(torch.zeros(1, device=prior.device))
     label = prior.embed_labels(torch.tensor([prior.null_label]))
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
+    # Attention as products of matrices: of a CPU's own kernel for it PyTorch's counter knows nothing.
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         network(torch.zeros(1, *prior.latent_shape, device=prior.device), network.conditioning(time, label))
     return (spec.ipc or 1) * n_classes * evaluations * counted.get_total_flops() >= WORTH_FLOPS

@@ -17,6 +17,7 @@ CHECKPOINT, SCRATCH, ROUNDS = "checkpoint.pt", "scratch", "rounds"
 def tidy(cell: CellDir, spec: DistillSpec | EvaluateSpec, shards: Iterable[CellDir]) -> None:
     """Free what a finished cell no longer needs, under its lease. A set's files are links to the same data, in the
     rounds of its shards too; a shard's rounds are what the set is merged from, so they stay until it is."""
+    cell.require_lease()  # else these are what another process goes on with
     (cell.path / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(cell.path / SCRATCH, ignore_errors=True)
     if _is_whole(spec):

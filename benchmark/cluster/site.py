@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.files import read_regular
+from ddbench.benchmark.core.spec import NoTruthValues
 from ddbench.benchmark.core.yaml_text import load_yaml
 from ddbench.benchmark.planning.run_spec import describe
 
@@ -46,7 +47,7 @@ def seconds_of(time: str) -> int:
     return sum(part * unit for part, unit in zip(parts, scale, strict=False))
 
 
-class _Strict(BaseModel):
+class _Strict(NoTruthValues):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -87,13 +88,13 @@ class Stages(_Strict):
 class Site(_Strict):
     """A cluster, as its user describes it."""
 
-    options: list[str] = []
+    options: list[str] = Field(default=[])
     """Of sbatch, for every pilot, as they are."""
-    setup: list[str] = []
+    setup: list[str] = Field(default=[])
     """Shell lines before the pilot."""
     command: str | None = None
     """Shell words that stand for `bench`; None: this interpreter's."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default={})
     stages: Stages = Stages()
     warning_seconds: int = Field(default=180, ge=1, le=24 * 3600)
     idle_minutes: float = Field(default=5, gt=0, le=24 * 60)

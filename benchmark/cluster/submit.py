@@ -16,6 +16,7 @@ from ddbench.benchmark.cluster.site import STAGES, Site, Stage
 from ddbench.benchmark.core.errors import Problems, RunError, UsageError
 from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.result import utc_now
+from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.benchmark.core.spec import digest
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.engines.base import Engine
@@ -181,6 +182,7 @@ def _adopt(wanted: Wanted) -> None:
     Raises:
         CallFailed: the scheduler does not tell; nothing may be submitted then.
     """
+    wanted.active, wanted.held = {}, {}
     earlier = of_key(wanted.spec.out, wanted.request.key)
     stage_of = {array.array: (array.stage, one) for one in earlier for array in one.arrays()}
     if not stage_of:
@@ -202,9 +204,17 @@ def submit(wanted: Wanted) -> list[Array]:
     store, done = Store(wanted.spec.out), list[Array]()
     store.create()
     wanted.planned.plan.save(store)  # so that `bench status` knows what was asked for before any pilot starts
-    _release(wanted)
-    if not any(wanted.missing(stage) for stage in STAGES):
-        return done
+    (wanted.spec.out / JOBS).mkdir(exist_ok=True)
+    with lock(wanted.spec.out / JOBS / "submit.lease"):
+        _adopt(wanted)  # the same command may have queued them since this one looked
+        _release(wanted)
+        if any(wanted.missing(stage) for stage in STAGES):
+            _queue(wanted, done)
+    return done
+
+
+def _queue(wanted: Wanted, done: list[Array]) -> None:
+    """Queue the missing pilots; `done` gets each array that the scheduler has taken."""
     submission = _new(wanted)
     try:
         for stage in STAGES:
@@ -227,12 +237,10 @@ def submit(wanted: Wanted) -> list[Array]:
         taken = ", ".join(f"{array.array} ({array.tasks} of {array.stage})" for array in done)
         said = f"queued before that, and kept: {taken}; " if taken else ""
         raise slurm.CallFailed(f"{error}\n{said}the same command submits what is missing") from None
-    return done
 
 
 def _new(wanted: Wanted) -> Submission:
     out = wanted.spec.out.resolve()
-    (out / JOBS).mkdir(exist_ok=True)
     number = max((int(one.folder.name) for one in submissions(out)), default=0) + 1
     submission, request = Submission(out / JOBS / str(number)), wanted.request
     if request.config is not None:  # as it is now: pilots of one request run one plan

@@ -152,9 +152,10 @@ def _measure(
     folder = folder_of(store)
     folder.mkdir(exist_ok=True)
     advice = f" is measuring in {store.out}; wait for it"
-    with lock_or_refuse(folder / ".lease", "another `bench quality`", advice):
+    with lock_or_refuse(folder / ".lease", "another `bench quality`", advice) as lease:
         for images, per_class, todo_sets in waiting:
             problems += _measure_dataset(store, images(), todo_sets, asked, per_class, data, device)
+        lease.require()
         shutil.rmtree(folder / ".scratch", ignore_errors=True)
     return spaces, problems
 

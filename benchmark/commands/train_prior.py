@@ -23,6 +23,9 @@ def train_prior(
     out: Annotated[Path, typer.Option("--out", help="Folder for the prior; must not exist.")],
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, batches and noise.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Training steps.", show_default="the recipe's")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split of the dataset.", show_default="the dataset's first")
+    ] = None,
     resolution: Annotated[
         int | None,
         typer.Option("--resolution", min=1, help="Side of its images in pixels.", show_default="the dataset's"),
@@ -34,7 +37,8 @@ def train_prior(
 ) -> None:
     """Train a small pixel-space prior on a dataset's training images, by the recipe of the bundled one.
 
-    Its folder gets a model card that says how well a classifier recognises its samples.
+    The split's validation images are left out, so that methods can be tuned on them (`bench tune`). Its folder gets a
+    model card that says how well a classifier recognises its samples.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,7 @@ def train_prior(
     import torch
 
     from ddbench.benchmark.core.environment import cpu_model
+    from ddbench.benchmark.planning.run_prior import names_of
     from ddbench.methods.diffusion.priors.card import quality_table, write_card
     from ddbench.methods.diffusion.priors.training import PriorTraining
     from ddbench.methods.diffusion.priors.training import train_prior as train
@@ -59,23 +64,27 @@ def train_prior(
         if steps < 1:
             raise UsageError(f"--steps {steps}: expected at least 1")
         settings = replace(settings, steps=steps)
-    split = opened.load(opened.splits[0], data, opened.resolution if resolution is None else resolution)
+    chosen = opened.splits[0] if split is None else split
+    if chosen not in opened.splits:
+        raise UsageError(f"--split {chosen}: {dataset} has {' and '.join(opened.splits)}")
+    images = opened.load(chosen, data, opened.resolution if resolution is None else resolution)
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         shown = bar.add_task("train", total=settings.steps, loss="")
         report = train(
-            split,
+            images,
             opened.class_ids,
             settings,
             out,
             seed=seed,
-            trained_on=f"{dataset}, split {split.name}",
+            trained_on=f"{dataset}, split {images.name}",
+            names_of=names_of(dataset),
             on_step=lambda done, _, loss: bar.update(shown, completed=done, loss=f"loss {loss:.4f}"),
         )
     with console.status("measuring") as status:
         quality = write_card(
             out,
-            split,
+            images,
             opened.class_ids,
             report,
             title=f"{dataset.capitalize()} prior",

@@ -41,6 +41,50 @@ def capture(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def deciding(captured: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an environment decides which sums are done and how they are rounded: two that agree in it are alike,
+    however much memory their machines have and whichever of equal GPUs did the work."""
+    parts: dict[str, Any] = {
+        key: captured.get(key) for key in ("python", "platform", "versions", "source", "variables")
+    }
+    flags, hardware = _mapping(captured.get("determinism")), _mapping(captured.get("hardware"))
+    parts["determinism"] = {key: value for key, value in flags.items() if key not in ("compiled", "not_compiled")}
+    device, _, index = str(captured.get("device", "cpu")).partition(":")
+    gpus = hardware.get("gpus")
+    first = int(index) if index.isdecimal() else 0
+    used = gpus[first : first + 1] if device == "cuda" and isinstance(gpus, list) else []
+    return {**parts, "device": device, "cpu": hardware.get("cpu"), "gpu": _mapping(used[0] if used else None)}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What of one environment is otherwise in the other, for people: `torch 2.8.0, not 2.9.1`."""
+    a, b = _told(one), _told(other)
+    told = [f"{what} {a.get(what)}, not {b.get(what)}" for what in {**a, **b} if a.get(what) != b.get(what)]
+    set_here, set_there = (_mapping(of.get("variables")) for of in (one, other))  # whose values are not for everybody
+    return told + [f"{name} set otherwise" for name in VARIABLES if set_here.get(name) != set_there.get(name)]
+
+
+def _told(captured: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides -> its value, by names that people know."""
+    parts = deciding(captured)
+    versions, source, gpu = (_mapping(parts[key]) for key in ("versions", "source", "gpu"))
+    commit = f"{str(source.get('commit'))[:10]}{' with changes' if source.get('dirty') else ''}"
+    return {
+        **{package: versions.get(package) for package in PACKAGES},
+        "source": commit if source.get("commit") else None,
+        "GPU": gpu.get("name"),
+        "driver": gpu.get("driver"),
+        "CPU": parts["cpu"],
+        **{key: parts[key] for key in ("python", "platform", "device")},
+        **parts["determinism"],
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What a file says that anybody may have written; empty where it is no object."""
+    return value if isinstance(value, Mapping) else {}
+
+
 @functools.cache
 def versions() -> Mapping[str, str | None]:
     """Package -> its version, of those that may change a result; as they were when this process, or the one that it was

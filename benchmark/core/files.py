@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.sharing.holder import own_name
+from ddbench.benchmark.core.sharing.lease import require_mine, swept_once_lost
 
 Existing = Literal["keep", "replace", "refuse"]
 """What `whole_folder` does where its target is there already when the new folder is whole."""
@@ -53,15 +54,25 @@ def read_regular(path: Path | str) -> bytes:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file under a temporary name that is flushed to the disk, then renamed: readers see all of it or none."""
+def whole_file(path: Path, *, lease: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file under a temporary name that is flushed to the disk, then renamed: readers see all of it or none.
+
+    Args:
+        lease: folder of a lease that the caller holds on the file.
+
+    Raises:
+        LeaseLost: it is another's by now; the file there stays.
+    """
     temporary = path.with_name(f".{path.name}.{own_name()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        with swept_once_lost(lease):
+            if lease is not None:
+                require_mine(lease)
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
@@ -69,9 +80,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file whole or not at all."""
-    with whole_file(path) as file:
+def write_atomically(path: Path, data: bytes | str, *, lease: Path | None = None) -> None:
+    """Write a file whole or not at all; `lease` as `whole_file`."""
+    with whole_file(path, lease=lease) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
@@ -103,41 +114,53 @@ def write_unless(path: Path, value: Any, stays: Callable[[], bool]) -> bool:
     return True
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all.
+def write_json(path: Path, value: Any, *, lease: Path | None = None) -> None:
+    """Write a value as indented JSON, whole or not at all; `lease` as `whole_file`.
 
     Raises:
         ValueError: NaN or an infinity in it, which JSON has not.
     """
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", lease=lease)
 
 
 @contextlib.contextmanager
 def whole_folder(
-    target: Path, *, existing: Existing, locked: bool = False, flushed: bool = True, made_in: Path | None = None
+    target: Path,
+    *,
+    existing: Existing,
+    lease: Path | None = None,
+    flushed: bool = True,
+    made_in: Path | None = None,
 ) -> Iterator[Path]:
     """A folder that appears whole or not at all: fill the one that this gives, and it takes the target's name.
 
     Args:
         existing: `keep` the folder that another process has finished meanwhile and drop this one, `replace` it, or
             `refuse` to touch it, with an OSError.
-        locked: the caller holds a lock on the target: what killed attempts have left is then removed.
+        lease: folder of a lease that the caller holds on the target: what killed attempts have left is then removed,
+            and the folder gets its name only while the lease is still the caller's.
         flushed: its files are on the disk before it appears, so that a power cut leaves none of them empty.
         made_in: a folder that the caller holds a lock on and sweeps (`remove_strays`), where it lies on the target's
             disk: what a killed attempt leaves in it does not stay. None: beside the target.
+
+    Raises:
+        LeaseLost: the lease is another's by now; the folder there stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     of_one_disk = made_in is not None and made_in.stat().st_dev == target.parent.stat().st_dev
     place = made_in if made_in is not None and of_one_disk else target.parent
     temporary = place / f".{target.name}.{own_name()}.tmp"
-    if locked:
+    if lease is not None:
         remove_strays(target.parent, of=target.name)
     temporary.mkdir()
     try:
-        yield temporary
-        if flushed:
-            _flush(temporary)
-        _give_name(temporary, target, existing)
+        with swept_once_lost(lease):
+            yield temporary
+            if flushed:
+                _flush(temporary)
+            if lease is not None:
+                require_mine(lease)
+            _give_name(temporary, target, existing)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

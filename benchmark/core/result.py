@@ -246,6 +246,19 @@ class ShiftedRecord(Record):
     """Wall-clock of the looks; no part of the cell's cost."""
 
 
+class OtherEnvironment(Record):
+    """An environment besides the result's own that had a hand in its numbers: those that are alike stand together."""
+
+    attempts: list[int] = []
+    """Attempts at the cell that ran in it, counted from 1: the cell went on with what they left, and its cost has
+    theirs."""
+    shards: list[str] = []
+    """Cells of shards that ran in it, or went on from one that had."""
+    artefacts: list[str] = []
+    """Artefacts that were made in it; the cell found them."""
+    environment: dict[str, Any]
+
+
 class Result(Record):
     """Common to both kinds of cell, finished or failed."""
 
@@ -271,10 +284,20 @@ class Result(Record):
     """SHA-256 of the distilled set, over decoded pixels, class id and index."""
     cost: Cost | None = None
     environment: dict[str, Any] | None = None
+    """In which the cell ended."""
+    other_environments: list[OtherEnvironment] = Field(default_factory=list, exclude_if=lambda others: not others)
+    """Those that it differs from and that had a hand as well; empty where there was one, and in results of before this
+    was noted."""
     finished_at: str | None = None
     """When the cell ended, UTC, ISO 8601: `2026-11-29T12:00:00Z`."""
     plugins: dict[str, str] = {}
     """File name -> SHA-256 of the plugin files that were loaded."""
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """All that had a hand in it, its own first."""
+        own = [] if self.environment is None else [self.environment]
+        return [*own, *(other.environment for other in self.other_environments)]
 
 
 class ShardRecord(Record):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 SPEC_VERSION: Literal[1] = 1
 """Raised when the meaning of a field changes; old cells keep their ids and are no longer reused."""
@@ -44,6 +45,26 @@ def brackets(values: Mapping[str, Scalar]) -> str:
 
 def _text(value: Scalar) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+class NoTruthValues(BaseModel):
+    """Base of what people fill in: a truth value is an error in every field that has no place for one. Without it
+    `ot_scale: yes` in a study would be a run of its own, and `gpus: yes` one GPU."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and bool not in types_in(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"expected no truth value, got {str(value).lower()}")
+        return value
+
+
+def types_in(annotation: Any) -> set[Any]:
+    """The types of a union or of a literal's values, or the one."""
+    if get_origin(annotation) is Literal:
+        return set(map(type, get_args(annotation)))
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType, Annotated) else ()
+    return set().union(*map(types_in, parts)) if parts else {annotation}
 
 
 class Model(BaseModel):

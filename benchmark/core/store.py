@@ -4,6 +4,7 @@
     <out>/sets/<sha>/   <class id>/<00000>.png manifest.json      distilled sets, named by their images; of floats:
                         images.npy labels.npy manifest.json
     <out>/artefacts/    what cells share: latents, support points
+    <out>/student-seeds/    <of>/<number>: which set's students have the seeds of that number, among sets of one method
     <out>/plans/        what was asked for, so that completed/expected is known
     <out>/at-work/      the runs that are at it; plan.lease/: the one that is planning
     <out>/superseded/   <id>.<content hash>/: cells that were run on other images than the dataset has now
@@ -331,10 +332,12 @@ class CellDir:
         if not self.path.exists():
             return
         with self.lock():
+            self.require_lease()
             (self.path / RESULT).unlink(missing_ok=True)  # first: what is half cleared has none
             for entry in self.path.iterdir():
                 if entry.name in WHAT_IT_IS:
                     continue
+                self.require_lease()
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
@@ -440,6 +443,7 @@ class Store:
         with cell.lock() as lease:
             if target.exists():
                 shutil.rmtree(target)  # of the same cell on the same images
+            lease.require()
             cell.path.rename(target)
             lease.moved(target / LEASE)
 
@@ -454,6 +458,14 @@ class Store:
         with os.scandir(self.cells) as entries:  # which knows of most entries what they are
             names = sorted(entry.name for entry in entries if entry.is_dir())
         return [CellDir(self.cells / name) for name in names]
+
+    def student_seeds(self, dataset: str, ipc: int, founder: str) -> Path:
+        """Where sets made elsewhere that are of one method claim the numbers of their students' seeds.
+
+        Args:
+            founder: image hash of the first of them.
+        """
+        return self.out / "student-seeds" / f"{dataset}-{ipc}-{founder[:16]}"
 
     def set_dir(self, image_set_sha256: str) -> Path:
         """Where a distilled set lies: 16 hexadecimal digits of its hash name it."""

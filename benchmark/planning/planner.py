@@ -146,6 +146,7 @@ def plan_run(
                 images_at |= dict.fromkeys(_images_at(contestant, setting, named))
             for planned in planned_sets(contestant, setting, run, named, device, students=students):
                 sets.setdefault(planned.id, planned)
+        notes += [] if prior.note is None else [prior.note]
         if unavailable is None or any(p.spec and p.spec.dataset.name == name for p in sets.values()):
             assumed = (*setting.assumed, why_prior) if why_prior and prior.image_size else setting.assumed
             settings.append(

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ddbench.benchmark.core.errors import Collector, UsageError
+from ddbench.benchmark.core.registry import DATASETS, whole_of
 from ddbench.benchmark.core.spec import DatasetSpec
 from ddbench.benchmark.planning.contestants import Contestant, load_method
 from ddbench.benchmark.planning.prior_names import NamedPrior, name_prior
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.setting import Setting
 from ddbench.datasets.base import Dataset
+from ddbench.datasets.validation import is_tuning
 from ddbench.methods.diffusion.priors.files import PriorFiles, bundled_priors
+from ddbench.methods.diffusion.priors.metadata import PriorMetadata
 
 PRIOR_VARIABLE = "DDBENCH_PRIOR"
 
@@ -57,6 +60,8 @@ class RunPrior:
         self.name, self.setting, self.run, self.used_keys = name, setting, run, used_keys
         self._found: NamedPrior | None = None
         self._problem: str | None = None
+        self.note: str | None = None
+        """What people are to be told of it; None where nothing is."""
 
     @property
     def image_size(self) -> int | None:
@@ -96,6 +101,14 @@ class RunPrior:
             except UsageError as error:
                 self._problem = str(error)
                 raise
+            if (
+                is_tuning(dataset.name)
+                and _saw_tested_images(found.files.metadata, dataset(), self.setting.spec, self.run.data) is None
+            ):
+                self.note = (
+                    f"prior {found.name} may have seen the validation images of {whole_of(dataset.name)} (trained on "
+                    f"{found.trained_on}): what is chosen by them is chosen on images that it knows"
+                )
             self._found = found
         return self._found
 
@@ -118,9 +131,37 @@ def check_prior(prior: PriorFiles, dataset: Dataset, spec: DatasetSpec, data: Pa
             f"prior {prior.name} makes images of {metadata.resolution} px, the run asks for {spec.resolution} px; "
             f"choose another prior or --resolution {metadata.resolution}"
         )
-    if metadata.saw_test_images(dataset.split_hash(spec.split, data)):
-        problems.add(
-            f"prior {prior.name} was trained on test images of {dataset.name}, split {spec.split}: its results would "
-            "mean nothing; choose a prior that saw the training part only"
-        )
+    if _saw_tested_images(metadata, dataset, spec, data):
+        problems.add(trained_on_tested(prior.name, spec))
     problems.raise_any()
+
+
+def names_of(dataset: str) -> str:
+    """The datasets in which the name of one of its images is that image: all of ILSVRC's together, else it alone."""
+    whole: type[Dataset] = DATASETS.load(str(whole_of(dataset)))
+    return whole.name if whole.test_names is Dataset.test_names else "ILSVRC"
+
+
+def trained_on_tested(prior: str, spec: DatasetSpec, said: str = "") -> str:
+    """What is to be said of a prior that students would be tested against.
+
+    Args:
+        said: which of the images, where they were counted.
+    """
+    what = "validation" if is_tuning(spec.name) else "test"
+    return (
+        f"prior {prior} was trained on {what} images of {whole_of(spec.name)}, split {spec.split}{said}: "
+        "its results would mean nothing; choose a prior that saw the training part only, or train one "
+        f"(`bench train-prior --dataset {whole_of(spec.name)} --split {spec.split}`)"
+    )
+
+
+def _saw_tested_images(metadata: PriorMetadata, dataset: Dataset, spec: DatasetSpec, data: Path | None) -> bool | None:
+    """Whether a prior was trained on the images that students are tested on, by the splits that its metadata names;
+    None where it does not say. Cells compare image by image, where it says which it was trained on."""
+    split_hash = dataset.split_hash(spec.split, data)
+    if (saw := metadata.saw_test_images(split_hash)) is not None or not is_tuning(spec.name):
+        return saw
+    whole = DATASETS.load(str(whole_of(spec.name)))().split_hash(spec.split, data)
+    withheld = metadata.training.get("withhold_validation")
+    return not withheld if whole in metadata.train_split_hashes and isinstance(withheld, bool) else None

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from ddbench.benchmark.core.errors import Problems, UsageError
 from ddbench.benchmark.core.registry import DATASETS
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
-from ddbench.benchmark.core.spec import Compile, Precision, Scalar
+from ddbench.benchmark.core.spec import Compile, NoTruthValues, Precision, Scalar
 from ddbench.benchmark.core.yaml_text import load_yaml
 
 Reuse = Literal["missing", "never", "only-cache"]
@@ -26,7 +26,7 @@ MOST_SEED = MOST // STUDENTS_PER_SET - 1
 """That of a set, whose students' seeds are so many times as large."""
 
 
-class RunSpec(BaseModel):
+class RunSpec(NoTruthValues):
     """A run: which methods on which datasets, how often, and how. None means: the dataset's declared headline.
 
     The one declaration of these options: for the command line (commands/options.py), studies and Python.
@@ -164,13 +164,6 @@ class RunSpec(BaseModel):
             return value
         # Each part as it would be alone: pydantic reads "0-2" as -2, and true as 1. Of words it says which they are.
         return [n for part in value for n in (integers(part) if _says_numbers(part) else [part])]
-
-    @field_validator("repeats", "resolution", "jobs", "per_gpu", "shards", "batch_size", "timeout", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError(f"expected a number, got {value}")
-        return value
 
     @field_validator("ipc")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
@@ -16,6 +15,7 @@ from ddbench.benchmark.core.reading import Reading
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.benchmark.core.result import SoftLabelsRecord
 from ddbench.benchmark.core.seeds import STUDENTS_PER_SET
+from ddbench.benchmark.core.sharing.claims import claim, free_number
 from ddbench.benchmark.core.spec import EvaluateSpec, ForeignImages
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.core.subsets import How
@@ -112,8 +112,8 @@ def plan_images(
         if leaked and not allow_test_images:
             raise refusal(leaked, len(prints), declared(), setting.spec.split)
         founder = None if same_method_as is None else _founder(Store(spec.out), same_method_as, setting.spec.name)
-        place = setting.spec.name, found.ipc
-        group = 0 if founder is None else _group(Store(spec.out), founder, found.sha256, *place)
+        place, look_only = (setting.spec.name, found.ipc), dry_run or spec.reuse == "only-cache"
+        group = 0 if founder is None else _group(Store(spec.out), founder, found.sha256, *place, look_only=look_only)
         planned = plan_foreign(
             spec, setting, folder, found.sha256, found.ipc, name or same_method_as or given.name,
             subset=chosen, reading=reading, source=given.source, soft_labels=soft,
@@ -167,17 +167,23 @@ def _founder(store: Store, name: str, dataset: str) -> str:
     )
 
 
-def _group(store: Store, founder: str, sha256: str, dataset: str, ipc: int) -> int:
+def _group(store: Store, founder: str, sha256: str, dataset: str, ipc: int, *, look_only: bool) -> int:
     """The number of a set among those of its method and IPC, by which its students' seeds differ from those of the
-    others: a seed's luck that all of a row's sets share would be in no interval. One that has students keeps theirs.
-    """
+    others: a seed's luck that all of a row's sets share would be in no interval. One that has students keeps theirs;
+    another one's is claimed, since its students are written down later, and two sets may be on their way at once."""
     groups: dict[str, int] = {}
     for spec, images, _ in _foreign(store, dataset):
         if founder in (images.image_set_sha256, images.same_method_as) and spec.ipc == ipc:
             first = groups.get(images.image_set_sha256, spec.seed // STUDENTS_PER_SET)
             groups[images.image_set_sha256] = min(first, spec.seed // STUDENTS_PER_SET)
     others = {group for known, group in groups.items() if known != sha256}
-    return groups.get(sha256, next(number for number in itertools.count() if number not in others))
+    if sha256 in groups:
+        return groups[sha256]
+    claims = store.student_seeds(dataset, ipc, founder)
+    if look_only:
+        return free_number(claims, sha256, others)
+    claims.parent.mkdir(exist_ok=True)
+    return claim(claims, sha256, others)
 
 
 def _foreign(store: Store, dataset: str) -> Iterator[tuple[EvaluateSpec, ForeignImages, str]]:

@@ -138,8 +138,13 @@ def _measured(cell: CellDir, shared: Container[str]) -> tuple[Key, int | None, f
     growing = sum(phase.seconds for phase in phases if not sets_up(phase.name))
     if not amount or not growing:
         return None
-    found = result.environment or {}
-    model = device_model(str(found.get("device", "cpu")), found.get("hardware"))
+    # Of seconds on several machines nobody knows which were whose; those of artefacts are not counted here.
+    others = [one.environment for one in result.other_environments if one.attempts or one.shards]
+    ran_in = [result.environment or {}, *others]
+    models = {device_model(str(one.get("device", "cpu")), one.get("hardware")) for one in ran_in}
+    if len(models) > 1:
+        return None
+    (model,) = models
     return key(spec, model, result.cost.threads), spec.ipc, once, growing / amount
 
 

@@ -168,7 +168,7 @@ class _Run:
     def _decide(self, stack: ExitStack) -> None:
         """What of the plan is there already; and be at work from then on."""
         run, runner = uuid4().hex[:12], self.runner
-        with self.store.planning(self._waiting):
+        with self.store.planning(self._waiting) as lease:
             others = self.store.runs_at_work(sweep=True)
             if others and self.spec.reuse == "never":
                 raise RunError(
@@ -181,15 +181,18 @@ class _Run:
                 runner.shuffle(run)
                 names = ", ".join(other.holder.name for other in others)
                 self._say(f"sharing the cells with who else is at work in {self.store.out}: {names}")
+            lease.require()  # another may have begun to run what is about to be put aside or cleared
             if any(stale := runner.put_aside_stale()):
                 self._say(
                     f"the images of a dataset have changed: {stale[0]} cells that were run on others are put aside in "
                     f"{self.store.superseded}, and {stale[1]} of its present images are back"
                 )
+            lease.require()
             runner.settle()
             if failed := sum(item.fate is Fate.FAILED for item in runner.items):
                 cells = "1 cell that" if failed == 1 else f"{failed} cells that"
                 self._say(f"not run again without --retry-failed: {cells} failed in an earlier run")
+            lease.require()
             if not others:
                 self._tidy()
 

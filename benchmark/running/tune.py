@@ -20,13 +20,12 @@ from ddbench.benchmark.core.errors import Collector, UsageError
 from ddbench.benchmark.core.registry import DATASETS, METHODS
 from ddbench.benchmark.core.result import EvaluateResult
 from ddbench.benchmark.core.seeds import sklearn_seed
-from ddbench.benchmark.core.spec import DistillSpec, Scalar, brackets, cell_id
+from ddbench.benchmark.core.spec import DistillSpec, Scalar, brackets, cell_id, types_in
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.planning.contestants import contestants, load_method
 from ddbench.benchmark.planning.parameters import in_order
 from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.run_spec import describe, scalar
-from ddbench.methods.base import types_in
 
 CLEARLY = 2.0
 """Standard errors by which a trial must beat the defaults to be preferred."""

@@ -19,6 +19,7 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.provenance import PROVENANCE, Origin, Provenance, provenance_of
 from ddbench.benchmark.core.result import EvaluateResult, Result
+from ddbench.benchmark.core.sharing.lease import Lease
 from ddbench.benchmark.core.sharing.locks import is_locked, lock
 from ddbench.benchmark.core.spec import DistillSpec, digest
 from ddbench.benchmark.core.store import CellDir, Store
@@ -87,16 +88,16 @@ def merge(
         origin = Origin(bundle=bundle.name, sha256=file_sha256(bundle), by=index.by, made_at=index.made_at)
         merged = Merged(bundle, origin, proof=proof)
         if dry_run:
-            _take_over(staged, store, merged, dry_run=True)
+            _take_over(staged, store, merged, dry_run=True, lease=None)
         else:
             store.create()
-            with store.planning():
+            with store.planning() as lease:
                 for run in store.runs_at_work(sweep=True):
                     raise RunError(
                         f"a run ({run.holder.name}) is at work in {store.out}: wait for it or stop it, then merge. "
                         f"If it is gone with its machine, remove {run.folder}."
                     )
-                _take_over(staged, store, merged, dry_run=False)
+                _take_over(staged, store, merged, dry_run=False, lease=lease)
     return merged
 
 
@@ -189,7 +190,7 @@ def _strays(staged: Store, cells: list[CellDir]) -> Iterator[str]:
             yield f"cells/{cell.id}/predictions.npy: its result names none"
 
 
-def _take_over(staged: Store, store: Store, merged: Merged, *, dry_run: bool) -> None:
+def _take_over(staged: Store, store: Store, merged: Merged, *, dry_run: bool, lease: Lease | None) -> None:
     """What cells need comes before them, and plans last: whoever stops it in between has whole cells."""
     _labels(staged, store, dry_run=dry_run)
     for folder in sorted(staged.sets.iterdir()) if staged.sets.is_dir() else ():
@@ -199,6 +200,8 @@ def _take_over(staged: Store, store: Store, merged: Merged, *, dry_run: bool) ->
                 folder.rename(store.sets / folder.name)
     # By name: sets come before students.
     for cell in staged.cell_dirs():
+        if lease is not None:
+            lease.require()  # a run may be at these cells by now
         _cell(cell, store, merged, dry_run=dry_run)
     for path in sorted(staged.plans.glob("*.json")) if staged.plans.is_dir() and not dry_run else ():
         if not (store.plans / path.name).exists():

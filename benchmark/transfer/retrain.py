@@ -161,6 +161,8 @@ def _judge(student: _Student, again: EvaluateResult, students: Sequence[_Student
 
 
 def _same_machine(before: EvaluateResult, again: EvaluateResult) -> bool:
+    if before.other_environments:
+        return False  # the twin runs in one
     a, b = before.environment or {}, again.environment or {}
     threads = [None if result.cost is None else result.cost.threads for result in (before, again)]
     return all(a.get(key) == b.get(key) for key in SAME_MACHINE) and threads[0] == threads[1]

@@ -63,7 +63,7 @@ class ArchiveSource(Source):
         return self._unpacked
 
     def _unpack(self, target: Path) -> None:
-        with whole_folder(target, existing="keep", locked=True) as partial, _reading(self.path) as archive:
+        with whole_folder(target, existing="keep", lease=self.decoding) as partial, _reading(self.path) as archive:
             for member, *_ in _image_members(archive):
                 check_free(partial, member.size, f"unpacking {self.path}")
                 archive.extract(member, partial, filter="data")

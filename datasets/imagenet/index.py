@@ -18,7 +18,7 @@ import numpy as np
 
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.files import whole_folder, write_json
-from ddbench.benchmark.core.sharing.locks import lock
+from ddbench.benchmark.core.sharing.locks import made_once
 from ddbench.datasets.imagenet.sources import Found, Source
 
 FORMAT = 3
@@ -61,12 +61,17 @@ def read_index(source: Source, dataset: str, class_ids: Sequence[str]) -> Index:
     """
     folder = source.cache / "index" / dataset
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock(folder.with_suffix(".lease")):
+
+    def find() -> Index | None:
         found = _load(folder, class_ids)
-        if found is None or not source.unchanged(found.stamps):
-            found = _make(source, class_ids)
-            _save(folder, found, class_ids)
-    return found
+        return found if found is not None and source.unchanged(found.stamps) else None
+
+    def make() -> Index:
+        made = _make(source, class_ids)
+        _save(folder, made, class_ids)
+        return made
+
+    return made_once(folder.with_suffix(".lease"), find, make)
 
 
 def _make(source: Source, class_ids: Sequence[str]) -> Index:
@@ -110,7 +115,7 @@ def _load(folder: Path, class_ids: Sequence[str]) -> Index | None:
 
 
 def _save(folder: Path, index: Index, class_ids: Sequence[str]) -> None:
-    with whole_folder(folder, existing="replace", locked=True) as partial:
+    with whole_folder(folder, existing="replace", lease=folder.with_suffix(".lease")) as partial:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", getattr(index, name), allow_pickle=False)
         noted = {

@@ -14,7 +14,8 @@ import numpy as np
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import check_free, write_json
-from ddbench.benchmark.core.sharing.locks import lock
+from ddbench.benchmark.core.sharing.lease import Lease
+from ddbench.benchmark.core.sharing.locks import giving_way, lock
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
@@ -181,8 +182,8 @@ class OpenedSplit:
         def missing() -> list[Part]:
             return [part.part for part in wanted.values() if cache.find(part.part) is None]
 
-        if missing():
-            with self._lock(progress):
+        while missing():
+            with self._lock(progress) as lease, giving_way(lease):
                 corrupt = self._decode(missing(), cache, progress)  # another process may have decoded some meanwhile
                 if corrupt:
                     self._leave_out(corrupt, skip_corrupt=False)
@@ -194,18 +195,17 @@ class OpenedSplit:
         Raises:
             RunError: corrupt images that are not to be skipped, or too little free disk.
         """
-        if not self._missing_parts(resolution):
-            return 0
-        with self._lock(progress):
-            opened, decoded = self, 0
-            # With the corrupt ones left out, their classes are decoded again; nothing else is.
-            while missing := opened._missing_parts(resolution):
-                corrupt = opened._decode(missing, opened._cache(resolution), progress)
-                decoded += sum(part.count for part in missing)
-                if corrupt:
-                    opened._leave_out(corrupt, skip_corrupt=skip_corrupt)
-                    opened = replace(self, skipped=read_skipped(self.source))
-            return decoded
+        opened, decoded = self, 0
+        while opened._missing_parts(resolution):
+            with self._lock(progress) as lease, giving_way(lease):
+                # With the corrupt ones left out, their classes are decoded again; nothing else is.
+                while missing := opened._missing_parts(resolution):
+                    corrupt = opened._decode(missing, opened._cache(resolution), progress)
+                    decoded += sum(part.count for part in missing)
+                    if corrupt:
+                        opened._leave_out(corrupt, skip_corrupt=skip_corrupt)
+                        opened = replace(self, skipped=read_skipped(self.source))
+        return decoded
 
     def _decode(self, missing: Sequence[Part], cache: DecodedCache, progress: Progress) -> dict[str, str]:
         """Returns location -> what is wrong, of the images that are no whole images."""
@@ -223,7 +223,7 @@ class OpenedSplit:
             progress(what, done, total)
 
         progress(what, 0, total)
-        corrupt = cache.decode(missing, advance)
+        corrupt = cache.decode(missing, advance, lease=self.source.decoding)
         return {str(file.relative_to(root)): why for file, why in corrupt.items()}
 
     def _leave_out(self, corrupt: Mapping[str, str], *, skip_corrupt: bool) -> None:
@@ -244,15 +244,15 @@ class OpenedSplit:
         if any(os.fsencode(location) in of_test for location in corrupt):
             raise RunError(f"{said}Some are test images. A test set is never made smaller: get these files again.")
         noted = {place: [why, self.source.file_stamp(place)] for place, why in {**self.skipped, **corrupt}.items()}
-        write_json(self.source.cache / SKIPPED, noted)
+        write_json(self.source.cache / SKIPPED, noted, lease=self.source.decoding)
 
-    def _lock(self, progress: Progress) -> AbstractContextManager[object]:
+    def _lock(self, progress: Progress) -> AbstractContextManager[Lease]:
         def waiting() -> AbstractContextManager[object]:
             progress("waiting for another process that decodes this source", 0, 0)
             return nullcontext()
 
         self.source.cache.mkdir(parents=True, exist_ok=True)
-        return lock(self.source.cache / "decode.lease", waiting=waiting)
+        return lock(self.source.decoding, waiting=waiting)
 
     def _cache(self, resolution: int, resize: Resize = "bilinear") -> DecodedCache:
         return DecodedCache(self.source.cache / "decoded", resolution, resize)

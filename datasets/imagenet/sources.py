@@ -66,6 +66,11 @@ class Source(ABC):
         key = hashlib.sha256(self._identity().encode()).hexdigest()[:12]
         return cache_dir() / "datasets" / f"{self.path.name or 'root'}-{key}"
 
+    @property
+    def decoding(self) -> Path:
+        """The lease of whoever unpacks or decodes it."""
+        return self.cache / "decode.lease"
+
     @abstractmethod
     def list_images(self, class_ids: Sequence[str]) -> Listing:
         """The images of these classes, in no particular order.

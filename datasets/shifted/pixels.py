@@ -14,7 +14,7 @@ import numpy as np
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.files import check_free, whole_file, write_json
-from ddbench.benchmark.core.sharing.locks import lock
+from ddbench.benchmark.core.sharing.locks import giving_way, lock
 from ddbench.datasets.base import ImageSource
 from ddbench.datasets.cache import cache_dir, read_json
 from ddbench.datasets.decoded_cache import PREPROCESSING, fit_image, identity
@@ -134,16 +134,16 @@ def _kept(
         progress("waiting for another process that makes these test images", 0, 0)
         return nullcontext()
 
-    if missing():
+    while missing():
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder.with_suffix(".lease"), waiting=waiting):
+        with lock(folder.with_suffix(".lease"), waiting=waiting) as lease, giving_way(lease):
             left = missing()
             total, done = sum(len(labels[condition]) for condition in left), 0
             check_free(folder, total * image_size**2 * 3, what)
             for condition in left:
                 progress(what, done, total)
                 digest = hashlib.sha256(labels[condition].tobytes())
-                with whole_file(stems[condition].with_suffix(".npy")) as out:
+                with whole_file(stems[condition].with_suffix(".npy"), lease=lease.folder) as out:
                     shape = (len(labels[condition]), image_size, image_size, 3)
                     np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
                     for block in blocks(condition):
@@ -151,7 +151,8 @@ def _kept(
                         digest.update(block.tobytes())
                         done += len(block)
                         progress(what, done, total)
-                write_json(stems[condition].with_suffix(".json"), {"key": dict(key), "sha256": digest.hexdigest()})
+                noted = {"key": dict(key), "sha256": digest.hexdigest()}
+                write_json(stems[condition].with_suffix(".json"), noted, lease=lease.folder)
     return {
         condition: ShiftedImages(
             np.load(stem.with_suffix(".npy"), mmap_mode="r"),

@@ -42,7 +42,7 @@ class TinyArchive(ArchiveSource):
             return None if PLACE in self._members(archive) else NO_LIST
 
     def _unpack(self, target: Path) -> None:
-        with whole_folder(target, existing="keep", locked=True) as partial, _reading(self.path) as archive:
+        with whole_folder(target, existing="keep", lease=self.decoding) as partial, _reading(self.path) as archive:
             images = {place: member for place, member in self._members(archive).items() if place_of(place) is not None}
             check_free(partial, sum(member.file_size for member in images.values()), f"unpacking {self.path}")
             for place, member in images.items():

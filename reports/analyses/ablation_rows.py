@@ -16,7 +16,7 @@ from ddbench.benchmark.core.spec import MethodSpec, Scalar, brackets, canonical_
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.analyses.where import where
 from ddbench.reports.results import groups, rows, settings
-from ddbench.reports.results.paper_numbers import PaperNumber, made_as_published, published_cell
+from ddbench.reports.results.paper_numbers import PaperNumber, published_cell, stands_beside
 from ddbench.reports.results.settings import Params
 from ddbench.reports.statistics.crossed import Difference, SetScore, difference_of
 from ddbench.reports.tables.leaderboard import pooled_over
@@ -53,9 +53,9 @@ class AblationTable:
         self.store = store
         self.where = where(table)
         self.papers: list[tuple[str, Params, PaperNumber]] = []
+        self._protocol = table.rows[0].cells[0].spec.protocol.name
         if not self.where.modified_protocol:
-            protocol = table.rows[0].cells[0].spec.protocol.name
-            for name, number in published_cell(**key.conditions(protocol)):
+            for name, number in published_cell(**key.conditions(self._protocol)):
                 if (setting := settings.setting_of(name, number, key.dataset)) is not None:
                     self.papers.append((*setting, number))
         self._scores: dict[int, list[SetScore]] = {}
@@ -84,10 +84,11 @@ class AblationTable:
         return difference_of(self.scores(a), self.scores(b), self.where.n_test, between)
 
     def published(self, member: Member) -> list[tuple[Params, PaperNumber]]:
-        """Of this member's method on the papers' prior, untuned."""
-        if member.tuned or not made_as_published(member.name, member.row.prior):
+        """Of this member's method on the prior of each number, untuned."""
+        if member.tuned:
             return []
-        return [(params, number) for name, params, number in self.papers if name == member.name]
+        beside = partial(stands_beside, method=member.name, prior=member.row.prior, protocol=self._protocol)
+        return [(params, number) for name, params, number in self.papers if name == member.name and beside(number)]
 
 
 def families(table: groups.Table) -> list[list[Member]]:

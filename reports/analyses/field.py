@@ -12,35 +12,33 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Regist
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
 from ddbench.reports.results.paper_numbers import (
-    OWN_PRIORS,
+    CROPS_OF_PAPER,
+    KNOWN_PRIORS,
+    PAPERS_PRIOR,
     RESOLUTIONS,
     STUDENTS,
     Key,
     PaperNumber,
     all_published,
     key_of,
-    made_as_published,
+    stands_beside,
 )
 from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
 Standing = Literal["run", "can be run", "cannot"]
-CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-shuffle", "2505.18399": "soft-rded-crop"}
-"""How the evaluator called `soft-rded` crops in papers whose programs are known: CaO2's, RDED's, D3HR's."""
 CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
 """How collages are cropped elsewhere; for all others the form for whole images is offered."""
 CROPS = "soft-rded-half"
 TEXT_TO_IMAGE = {"SDXL": "sdxl", "(SD)": "sd-1.5"}
 """What printed names say of the prior -> its name here."""
-ON_OTHER_PRIORS = {
-    ("2512.03844", "CoDA (SDXL)"): ("coda", "sdxl"),
-    ("2512.03844", "CoDA as released (ImageNet split)"): ("coda-real", "sdxl"),
-    ("2512.03844", "SDXL unguided (gamma=0)"): ("coda[guidance_scale=0]", "sdxl"),
+PRINTED_HERE = {
+    ("2512.03844", "CoDA (SDXL)"): "coda",
+    ("2512.03844", "CoDA as released (ImageNet split)"): "coda-real",
+    ("2512.03844", "SDXL unguided (gamma=0)"): "coda[guidance_scale=0]",
 }
-"""(paper, what it prints) -> what runs it here, on which prior. Shown with its command, and joined with nothing: by
-their priors published numbers are not told apart."""
-OWN_NUMBERS = {("2407.15138", "d4m"): OWN_PRIORS["d4m"]}
-"""(paper, method) -> the prior of its authors, where others print that method on the dataset's own (`DiT + D4M`)."""
+"""(paper, what it prints) -> what runs it here. Shown with its command, and joined with nothing: its rows are carried
+without a method."""
 
 
 class FieldCell(Record):
@@ -81,30 +79,38 @@ def counts(cells: Sequence[FieldCell]) -> dict[Standing, int]:
     return {"run": found["run"], "can be run": found["can be run"], "cannot": found["cannot"]}
 
 
-def _run_here(tables: Sequence[groups.Table]) -> dict[Key, tuple[str, float]]:
-    """Published cell -> the table that has it, and the best look, mean over sets."""
-    found: dict[Key, tuple[str, float]] = {}
+Here = dict[Key, list[tuple[groups.Table, groups.Row]]]
+"""Published cell -> the finished rows that have its conditions, on whatever prior."""
+
+
+def _run_here(tables: Sequence[groups.Table]) -> Here:
+    found: Here = {}
     for table in tables:
         for row in table.rows:
             spec = row.cells[0].spec
-            if spec.protocol.overrides or not row.finished or not made_as_published(row.label, row.prior):
+            if spec.protocol.overrides or not row.finished:
                 continue
             key = key_of(row.label, **table.key.conditions(spec.protocol.name, whole_set=row.whole_set))
             if key is not None:
-                found.setdefault(key, (table.title, crossed.summary(row.accuracies("acc_best")).mean))
+                found.setdefault(key, []).append((table, row))
     return found
 
 
-def _cell(key: Key, number: PaperNumber, here: dict[Key, tuple[str, float]]) -> FieldCell:
+def _run(number: PaperNumber, rows: Sequence[tuple[groups.Table, groups.Row]]) -> tuple[str, float] | None:
+    """The table that has a row of a published number, and its best look, mean over sets."""
+    for table, row in rows:
+        if stands_beside(number, row.label, row.prior, row.cells[0].spec.protocol.name):
+            return table.title, crossed.summary(row.accuracies("acc_best")).mean
+    return None
+
+
+def _cell(key: Key, number: PaperNumber, here: Here) -> FieldCell:
     name, dataset, ipc, student, protocol = key
-    method, prior = name or selector_of(number), None
-    if method is None:
-        method, prior = ON_OTHER_PRIORS.get((number.arxiv, number.printed_as), (None, None))
-    elif (number.arxiv, method) in OWN_NUMBERS:
-        prior = OWN_NUMBERS[number.arxiv, method]
+    method = name or selector_of(number) or PRINTED_HERE.get((number.arxiv, number.printed_as))
+    prior = number.prior if method is not None and number.prior != PAPERS_PRIOR else None
     why = _why_not(method, number, dataset, ipc, student, protocol)
     # A row without a name has the key of all of its cell's: what ran under a name is not it.
-    run = here.get(key) if name else None
+    run = _run(number, here.get(key, ())) if name else None
     standing: Standing = "run" if run else "cannot" if why else "can be run"
     return FieldCell(
         method=method,
@@ -156,6 +162,10 @@ def _why_not(
         return _of_unknown(number.printed_as)
     if method.partition("[")[0] not in METHODS:
         return _unavailable(METHODS, method)
+    if number.because is not None:
+        return number.because
+    if number.prior not in KNOWN_PRIORS:
+        return f"it was made on {number.prior}"
     if dataset not in DATASETS:
         return _unavailable(DATASETS, dataset)
     if protocol in ("", "unknown"):
@@ -196,9 +206,7 @@ def _of_unknown(printed_as: str) -> str:
         return f"{near}: {METHODS.unavailable[near]}"
     for mark, prior in TEXT_TO_IMAGE.items():
         if mark in printed_as:
-            return (
-                f"made on a text-to-image prior (--prior {prior}); by their priors published numbers are not told apart"
-            )
+            return f"made on a text-to-image prior (--prior {prior}) under a setting that has no name here"
     return "the setting of this row has no name here"
 
 

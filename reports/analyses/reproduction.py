@@ -22,9 +22,9 @@ from ddbench.reports.results.paper_numbers import (
     METHODS_PRINTED,
     PaperNumber,
     all_published,
-    made_as_published,
     place_of,
     published,
+    published_beside,
 )
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import Summary
@@ -202,7 +202,8 @@ def _unmatched(table: groups.Table, cells: dict[tuple[object, ...], Reproduced])
         return Unmatched(table=title, reason="the protocol is modified")
     conditions = [key.conditions(row.cells[0].spec.protocol.name, whole_set=row.whole_set) for row in members]
     if any(published(row.label, **where) for row, where in zip(members, conditions, strict=True)):
-        return Unmatched(table=title, reason="the published numbers of its methods are of another prior")
+        reason = "the published numbers of its methods are of another prior, or of another evaluator than printed"
+        return Unmatched(table=title, reason=reason)
     return Unmatched(table=title, reason="no paper that is known here has one of its methods under these conditions")
 
 
@@ -214,10 +215,10 @@ def contradictions() -> list[Contradiction]:
 
 def _reproduced(table: groups.Table, row: groups.Row) -> Reproduced | None:
     spec, key = row.cells[0].spec, table.key
-    if spec.protocol.overrides or not made_as_published(row.label, row.prior):
+    if spec.protocol.overrides:
         return None
     ipc = None if row.whole_set else key.ipc
-    papers = published(row.label, **key.conditions(spec.protocol.name, whole_set=row.whole_set))
+    papers = published_beside(row.label, row.prior, **key.conditions(spec.protocol.name, whole_set=row.whole_set))
     if not papers:
         return None
     best = crossed.summary(row.accuracies("acc_best"))

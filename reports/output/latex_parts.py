@@ -15,7 +15,7 @@ HEAD = r"% Made by `bench leaderboard`. In the preamble: \usepackage{booktabs}"
 NONE = "--"
 PAPER = (
     "Paper: its best look at the test set, not to be compared with the last epoch and never ranked; i: it does not say "
-    "(all of) its evaluator; s: read at second hand."
+    "(all of) its evaluator; s: read at second hand; o: printed by another paper than the method's own."
 )
 LONG_NAME = 26
 """Longest name in a plain column, characters; longer ones get a column of fixed width and are broken."""

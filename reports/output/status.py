@@ -19,6 +19,7 @@ from ddbench.benchmark.core.result import Record
 from ddbench.benchmark.core.store import CellDir, State
 from ddbench.reports.output.number_text import NONE, seconds
 from ddbench.reports.output.terminal import hanging, left_out, print_table, ruled
+from ddbench.reports.results.origins import mixed, mixed_so_far
 from ddbench.reports.results.rows import (
     BLOCKED,
     FAILURES,
@@ -35,6 +36,8 @@ MOST_CELLS = 200
 """Cells of which each has a line of its own, unless all are asked for; of more, those that are as they should be are
 counted by row of the table."""
 AS_THEY_SHOULD_BE = (State.OK, State.ABSENT)
+MOST_TITLES = 5
+"""Cells with the same to say of their environments that are named one by one."""
 MOST_TASKS = 40
 """Tasks of a cluster's queue that are shown one by one."""
 UNFINISHED = (State.RUNNING, State.INTERRUPTED, State.PREEMPTED, State.LOST)
@@ -92,6 +95,9 @@ class CellStatus(Record):
     """When that attempt began by that machine's clock, UTC, ISO 8601."""
     progress: dict[str, Any]
     """The last note of a cell that is running or was interrupted."""
+    mixed: list[str]
+    """Which parts of it were made in another environment than that in which it ended, or was tried last, and what
+    differs."""
     reason: str | None
 
 
@@ -130,7 +136,7 @@ def _place(members: list[DistillCell | EvaluateCell]) -> tuple[Any, ...]:
 
 def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
     folder = results.store.cell(cell.id)
-    attempts, seconds = _spent(cell, folder)
+    attempts, seconds, in_others = _spent(cell, folder)
     holder = folder.holder() if cell.state == State.RUNNING else None
     distill, student = (cell, None) if isinstance(cell, DistillCell) else (cell.distill, cell)
     return CellStatus(
@@ -158,19 +164,22 @@ def _status(results: Results, cell: DistillCell | EvaluateCell) -> CellStatus:
         host=None if holder is None else printable(holder.host),
         job=None if holder is None or holder.job is None else printable(holder.job),
         since=None if holder is None else printable(holder.since),
+        mixed=in_others,
         reason=cell.why,
     )
 
 
-def _spent(cell: DistillCell | EvaluateCell, folder: CellDir) -> tuple[int | None, float | None]:
-    """(attempts, seconds): from the result, else from what the cell's process noted while it ran."""
+def _spent(cell: DistillCell | EvaluateCell, folder: CellDir) -> tuple[int | None, float | None, list[str]]:
+    """(attempts, seconds, parts made in other environments): from the result, else from what the cell's process noted
+    while it ran."""
     if cell.result is not None and cell.result.cost is not None:
-        return cell.result.cost.attempts, cell.result.cost.seconds
+        return cell.result.cost.attempts, cell.result.cost.seconds, mixed(cell.result)
     try:
         noted = json.loads(read_regular(folder.path / "spent.json"))
-        return int(noted["attempts"]), float(sum(noted["seconds"].values()))
+        so_far = mixed_so_far(noted.get("environments", ()))
+        return int(noted["attempts"]), float(sum(noted["seconds"].values())), so_far
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, None
+        return None, None, []
 
 
 def _images_folder(folder: CellDir) -> str | None:
@@ -206,6 +215,9 @@ def print_terminal(status: Status, console: Console, *, every_cell: bool = False
     for (state, reason), cells in _failures(status).items():
         who = "; ".join(f"{_title(cell)} ({cell.cell})" for cell in cells)
         console.print(hanging(f"{state}: {who}\n{reason}", style=STYLES.get(state, "")))
+    for (name, parts), cells in _mixed(status).items():
+        which = "; ".join(map(_title, cells)) if len(cells) <= MOST_TITLES else f"{len(cells):,} cells of {name}"
+        console.print(hanging(f"not made in one environment: {which}\n{'; '.join(parts)}", style="yellow"))
     if status.problems:
         console.print(left_out(status.problems))
     for name, place in dict.fromkeys((_name(cell), cell.images_folder) for cell in status.cells):
@@ -311,6 +323,15 @@ def _failures(status: Status) -> dict[tuple[str, str], list[CellStatus]]:
     for cell in status.cells:
         if cell.reason and cell.state != BLOCKED:
             found.setdefault((cell.state, cell.reason), []).append(cell)
+    return found
+
+
+def _mixed(status: Status) -> dict[tuple[str, tuple[str, ...]], list[CellStatus]]:
+    """(name, parts made in other environments) -> the cells."""
+    found: dict[tuple[str, tuple[str, ...]], list[CellStatus]] = {}
+    for cell in status.cells:
+        if cell.mixed:
+            found.setdefault((_name(cell), tuple(cell.mixed)), []).append(cell)
     return found
 
 

@@ -181,7 +181,7 @@ def _students(results: Results) -> Iterator[_Line]:
             stored_label_bytes=None if result is None else result.stored_label_bytes,
             evaluate_seed=cell.spec.seed,
             evaluate_device=cell.spec.device_type,
-            evaluate_hardware=hardware([None if result is None else result.environment]),
+            evaluate_hardware=hardware([result]),
             cell=cell.id,
             folder=str(results.store.cell(cell.id).path),
         )
@@ -249,7 +249,7 @@ def _set_facts(store: Store, distill: DistillCell | None, student: EvaluateCell 
         timing_only=cell.timing_only,
         precision=None if distill is None else distill.spec.precision,
         distill_device=None if distill is None else distill.spec.device_type,
-        distill_hardware=hardware([None if made is None else made.environment]),
+        distill_hardware=hardware([made]),
         cost_class=None if made is None else made.cost_class,
         image_set_sha256=sha256,
         with_test_images=student is not None and student.with_test_images,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
+from pydantic import ValidationError
+
+from ddbench.benchmark.core.environment import differences
 from ddbench.benchmark.core.provenance import Provenance
-from ddbench.benchmark.core.result import Record, Result
+from ddbench.benchmark.core.result import OtherEnvironment, Record, Result
 from ddbench.reports.results.rows import DistillCell, EvaluateCell, printable
 
 PACKAGES = ("torch", "ddbench")
 """What decides a number besides the machine: cells of several versions share a table, and a note says so."""
+
+MOST_NAMES = 3
+"""Shards or artefacts from another environment that are named one by one."""
 
 
 class Origin(Record):
@@ -27,6 +35,8 @@ class Origin(Record):
     """Versions of ddbench that cells ran with."""
     unverified: list[str]
     """What could not be recomputed of cells from bundles, and why; empty where everything was that can be."""
+    mixed: list[str]
+    """Of cells that several environments had a hand in, which parts were made in another one, and what differs."""
 
     @property
     def verified(self) -> bool | None:
@@ -48,6 +58,46 @@ def origin_of(cells: Iterable[EvaluateCell | DistillCell | None]) -> Origin:
         unverified=_once(unverified),
         torch=_versions(known, "torch"),
         ddbench=_versions(known, "ddbench"),
+        mixed=_once(text for cell in known if cell.result is not None for text in mixed(cell.result)),
+    )
+
+
+def mixed(result: Result) -> list[str]:
+    """Which parts of a cell were made in another environment than that in which it ended, and what differs; empty where
+    there was one."""
+    return _mixed(result.environment or {}, result.other_environments)
+
+
+def mixed_so_far(noted: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The same of a cell without a result, from what its attempts have noted (`environments` in `spent.json`); what is
+    not of that form is passed over."""
+    found = []
+    for one in noted:
+        with suppress(ValidationError):
+            found.append(OtherEnvironment.model_validate(one))
+    tried = [one for one in found if one.attempts]
+    if not tried:
+        return []
+    last = max(tried, key=lambda one: one.attempts[-1])
+    return _mixed(last.environment, [one for one in found if one is not last])
+
+
+def _mixed(own: Mapping[str, Any], others: Iterable[OtherEnvironment]) -> list[str]:
+    return [printable(f"{_parts(other)}: {', '.join(differences(other.environment, own))}") for other in others]
+
+
+def _parts(other: OtherEnvironment) -> str:
+    named: dict[str, Sequence[int | str]] = {
+        "attempt": other.attempts,
+        "shard": other.shards,
+        "artefact": other.artefacts,
+    }
+    return ", ".join(
+        f"{what}{'' if len(names) == 1 else 's'} {', '.join(map(str, names))}"
+        if len(names) <= MOST_NAMES
+        else f"{len(names)} {what}s"
+        for what, names in named.items()
+        if names
     )
 
 
@@ -61,8 +111,8 @@ def _by(provenance: Provenance) -> str | None:
 
 def _versions(cells: Iterable[EvaluateCell | DistillCell], package: str) -> list[str]:
     found: list[str | None] = []
-    for cell in cells:
-        noted = ((cell.result.environment if cell.result is not None else None) or {}).get("versions")
+    for environment in (one for cell in cells if cell.result is not None for one in cell.result.environments):
+        noted = environment.get("versions")
         found.append(str(noted[package]) if isinstance(noted, dict) and noted.get(package) else None)
     return _once(found)
 

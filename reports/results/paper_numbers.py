@@ -7,10 +7,12 @@ of one distilled set. Their counterpart here is `acc_best`, not the `acc_last` t
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from ddbench.benchmark.core.errors import RunError
 from ddbench.benchmark.core.registry import METHODS
@@ -18,6 +20,7 @@ from ddbench.benchmark.core.result import PriorRecord, Record
 from ddbench.methods.diffusion.priors.catalogue import KNOWN
 
 FILE = Path(__file__).parents[1] / "reference" / "paper_numbers.csv"
+MADE_OTHERWISE = FILE.with_name("made_otherwise.yaml")
 METRIC = "top1_best"
 SPLIT = "imagenet"
 """The papers' split: ImageNet's training images train, its validation images test."""
@@ -51,10 +54,19 @@ PROTOCOLS_ON = {
     }
 }  # fmt: skip
 """Dataset -> an evaluator's name -> the name of what its program does with images of that dataset's side."""
-OTHER_PRIORS = frozenset(KNOWN) - {"dit-xl-2-256"}
-"""Priors that the published numbers of a name here were not made on."""
-OWN_PRIORS = {"d4m": "sd-1.5"}
-"""Method -> one of those that its own paper has."""
+OWN_PAPERS = {
+    "minimax": "2311.15529", "mgd3": "2505.18963", "d4m": "2407.15138", "rded": "2312.03526", "cao2": "2506.22637",
+    "d3hr": "2505.18399", "sre2l": "2306.13092", "cda": "2311.18838", "g-vbsm": "2311.17950", "edc": "2404.13733",
+    "cv-dd": "2501.07575", "sre2l-pp": "2501.07575", "delt": "2411.19946", "dwa": "2409.17612", "wmdd": "2311.18531",
+    "fadrm": "2506.24125", "fadrm-plus": "2506.24125", "ims3": "2603.13960", "manifoldgd": "2602.23295",
+}  # fmt: skip
+"""Method -> its own paper, where others print numbers of it: reprints, and runs of their own that are not always it."""
+PAPERS_PRIOR = "dit-xl-2-256"
+"""The prior that published numbers were made on where `made_otherwise.yaml` has no other one."""
+KNOWN_PRIORS = frozenset(KNOWN)
+OTHER_PRIORS = KNOWN_PRIORS - {PAPERS_PRIOR}
+CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-shuffle", "2505.18399": "soft-rded-crop"}
+"""How the evaluator called `soft-rded` crops in papers whose programs are known: CaO2's, RDED's, D3HR's."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
@@ -75,12 +87,19 @@ class PaperNumber(Record):
     protocol_status: str
     """`stated`, or `inferred`: which evaluator made the number is not said in the source."""
     note: str
+    prior: str = PAPERS_PRIOR
+    """What it was made on, of a method that takes a prior; for a tuned one, what was tuned."""
+    because: str | None = None
+    """Why it is no number of its method under the conditions that it is carried with; None where it is."""
+    of_others: bool = False
+    """Printed by another paper than its method's own."""
 
     @property
     def marks(self) -> str:
-        """`i`: the evaluator is inferred, or not known in full; `s`: read at second hand."""
-        inferred = self.protocol_status != "stated"
-        return ("i" if inferred else "") + ("s" if self.confidence == "second-hand" else "")
+        """`i`: the evaluator is inferred, or not known in full; `s`: read at second hand; `o`: printed by another paper
+        than the method's own."""
+        inferred, second_hand = self.protocol_status != "stated", self.confidence == "second-hand"
+        return "".join(mark for mark, is_so in (("i", inferred), ("s", second_hand), ("o", self.of_others)) if is_so)
 
 
 Key = tuple[str, str, str, str, str]
@@ -88,26 +107,44 @@ Key = tuple[str, str, str, str, str]
 
 
 def published(method: str, **conditions: Any) -> list[PaperNumber]:
-    """The accuracies that papers give for a method in one cell (`published_cell`), the most trustworthy first."""
+    """The accuracies that papers give for a method in one cell (`published_cell`), the most trustworthy first, on
+    whatever prior."""
     wanted = SAME_IMAGES.get(method, method)
     return [number for name, number in published_cell(**conditions) if name == wanted and name]
 
 
-def made_as_published(method: str, prior: PriorRecord | None) -> bool:
-    """Whether a row's prior is what published numbers of its method are of, as far as its name says: not another one
-    that is known, and tuned as the method's own entry says or not at all.
+def published_beside(method: str, prior: PriorRecord | None, *, protocol: str, **conditions: Any) -> list[PaperNumber]:
+    """Those of them that a row's result can be compared with (`stands_beside`)."""
+    found = published(method, protocol=protocol, **conditions)
+    return [number for number in found if stands_beside(number, method, prior, protocol)]
+
+
+def stands_beside(number: PaperNumber, method: str, prior: PriorRecord | None, protocol: str) -> bool:
+    """Whether a published number was made as a row of its cell was: on its prior, as far as that one's name says, tuned
+    as the method's own entry says or not at all, and by the very evaluator where that is known.
 
     Args:
         method: the row's label; the parameters of its prior's tuning are in the prior's name alone.
         prior: None for a method without one, and where no result names it yet.
+        protocol: a registered name without version, unmodified.
     """
+    if number.because is not None:
+        return False
+    if _family(protocol) != protocol and CROPS_OF_PAPER.get(number.arxiv, protocol) != protocol:
+        return False
     if prior is None:
         return True
     base = prior.name.rpartition("(")[2].rstrip(")")
-    if base in OTHER_PRIORS and OWN_PRIORS.get(method) != base:
+    # The papers' prior may have another name here; none that is known is it.
+    if base != number.prior and (number.prior != PAPERS_PRIOR or base in OTHER_PRIORS):
         return False
     tuner = METHODS.entry(method).prior_tuned_by if method in METHODS else None
     return not prior.tuned_by if tuner is None else prior.name.startswith(f"{tuner}(")
+
+
+def _family(protocol: str) -> str:
+    """How the source calls an evaluator that has a form for each way of cropping here."""
+    return "soft-rded" if protocol.startswith("soft-rded") else protocol
 
 
 def published_cell(
@@ -144,8 +181,7 @@ def key_of(
     papers_split, papers_resolutions = place_of(dataset)
     if split != papers_split or resolution not in papers_resolutions:
         return None
-    by_crops = protocol.startswith("soft-rded") and dataset not in PROTOCOLS_ON
-    family = "soft-rded" if by_crops else protocol
+    family = protocol if dataset in PROTOCOLS_ON else _family(protocol)
     return (
         SAME_IMAGES.get(method, method), dataset, "full" if ipc is None else str(ipc),
         STUDENTS.get(student, student), family,
@@ -167,16 +203,58 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
             try:
                 given: dict[str, str | None] = {name: row[name] for name in PaperNumber.model_fields if name in row}
                 given |= {"std": row["std"] or None, "printed_as": row["method_as_printed"]}
+                otherwise = _made_otherwise(row)
+                given |= {key: value for key, value in otherwise.items() if key != "protocol"}
                 number = PaperNumber.model_validate(given)
             except ValueError as error:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
             dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
             method = row["method_id"] or METHODS_PRINTED.get(row["method_as_printed"], "")
-            protocol = PROTOCOLS_OF.get((method, row["protocol"]), row["protocol"])
+            number = number.model_copy(update={"of_others": OWN_PAPERS.get(method, number.arxiv) != number.arxiv})
+            protocol = otherwise.get("protocol") or PROTOCOLS_OF.get((method, row["protocol"]), row["protocol"])
             protocol = PROTOCOLS_ON.get(dataset, {}).get(protocol, protocol)
             key = (method, dataset, row["ipc"], row["student"], protocol)
             found.setdefault(key, []).append(number)
     return {key: tuple(sorted(numbers, key=_trust)) for key, numbers in found.items()}
+
+
+class _MadeOtherwise(Record):
+    """An entry of `made_otherwise.yaml`."""
+
+    arxiv: str
+    printed: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    ipc: tuple[str, ...] = ()
+    students: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    prior: str | None = None
+    protocol: str | None = None
+    because: str | None = None
+
+    def concerns(self, row: Mapping[str, str]) -> bool:
+        named = (
+            (self.datasets, "dataset"),
+            (self.ipc, "ipc"),
+            (self.students, "student"),
+            (self.protocols, "protocol"),
+        )
+        of_paper = row["arxiv"] == self.arxiv and row["method_as_printed"] in self.printed
+        return of_paper and all(not some or row[column] in some for some, column in named)
+
+
+@cache
+def _all_made_otherwise() -> list[_MadeOtherwise]:
+    return [_MadeOtherwise.model_validate(one) for one in yaml.safe_load(MADE_OTHERWISE.read_text(encoding="utf-8"))]
+
+
+def _made_otherwise(row: Mapping[str, str]) -> dict[str, str | None]:
+    """What of a number is not as most are."""
+    found: dict[str, str | None] = {}
+    for one in _all_made_otherwise():
+        if one.concerns(row):
+            told = {"prior": one.prior, "protocol": one.protocol, "because": one.because}
+            found |= {key: value for key, value in told.items() if value is not None}
+    return found
 
 
 def _trust(number: PaperNumber) -> tuple[bool, bool, bool, float]:

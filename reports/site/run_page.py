@@ -15,7 +15,7 @@ from ddbench.benchmark.core.result import Phase, Result
 from ddbench.benchmark.core.spec import MethodSpec, digest
 from ddbench.reports.results.command_line import command
 from ddbench.reports.results.groups import Row, ipc_text
-from ddbench.reports.results.origins import origin_of
+from ddbench.reports.results.origins import mixed, origin_of
 from ddbench.reports.results.parameters import Origin, origin
 from ddbench.reports.results.rows import EvaluateCell, Problem
 from ddbench.reports.robustness.table import Seen
@@ -64,8 +64,9 @@ def pages(site: Site) -> list[Page]:
     runs = list(site.runs.values())
     found = [_page(site, run) for run in runs]
     found.append(Page(PATH, "runs.html", "Runs", SECTION, {"runs": runs, "site": site}))
-    named = {environment_id(result): result.environment for run in runs for result in _results(run)}
-    shown = [(name, _json(public_environment(site, of))) for name, of in sorted(named.items()) if of]
+    all_of_them = [of for run in runs for result in _results(run) for of in result.environments]
+    named = {environment_id(environment): environment for environment in all_of_them}
+    shown = [(name, _json(public_environment(site, of))) for name, of in sorted(named.items())]
     found.append(Page(ENVIRONMENTS, "environments.html", "Environments", SECTION, {"environments": shown}))
     return found
 
@@ -96,8 +97,8 @@ def class_names(dataset: str) -> tuple[str, ...]:
     return DATASETS.load(dataset).class_names if dataset in DATASETS else ()
 
 
-def environment_id(result: Result) -> str:
-    return digest(result.environment)[:10]
+def environment_id(environment: dict[str, Any]) -> str:
+    return digest(environment)[:10]
 
 
 def public_environment(site: Site, environment: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +140,9 @@ def _page(site: Site, run: Run) -> Page:
             "trained": _trained(site, run),
             "robustness_path": robustness_page.PATH if site.robustness.looked else None,
             "distill_command": command(distill, []) if distill is not None else None,
-            "environments": sorted({environment_id(r) for r in _results(run) if r.environment}),
-            "commits": sorted(set(filter(None, map(_commit, _results(run))))),
+            "environments": sorted({environment_id(of) for r in _results(run) for of in r.environments}),
+            "mixed": [f"{r.cell}: {text}" for r in _results(run) for text in mixed(r)],
+            "commits": sorted({commit for r in _results(run) for of in r.environments if (commit := _commit(of))}),
             "environments_path": ENVIRONMENTS,
             "plugins": sorted({(name, sha) for r in _results(run) for name, sha in r.plugins.items()}),
         },
@@ -215,8 +217,8 @@ def _guidance(site: Site, guidance: dict[str, list[float]]) -> Markup:
     )
 
 
-def _commit(result: Result) -> str | None:
-    source = (result.environment or {}).get("source")
+def _commit(environment: dict[str, Any]) -> str | None:
+    source = environment.get("source")
     if not isinstance(source, dict) or not source.get("commit"):
         return None
     return f"{str(source['commit'])[:10]}{' (with changes)' if source.get('dirty') else ''}"

@@ -39,7 +39,7 @@ class RowFacts:
     paper_source: str | None
     """Where the published number stands."""
     paper_marks: str | None
-    """i: the evaluator is inferred; s: read at second hand."""
+    """i: the evaluator is inferred; s: read at second hand; o: printed by another paper than the method's own."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from ddbench.benchmark.core.result import OneTeacherRecord, TeacherRecord
 from ddbench.benchmark.core.store import Store
 from ddbench.reports.results import groups, rows
-from ddbench.reports.results.paper_numbers import made_as_published, published
+from ddbench.reports.results.paper_numbers import published_beside
 from ddbench.reports.results.rows import Problem
 from ddbench.reports.statistics import crossed
 from ddbench.reports.statistics.crossed import Comparison, Difference, SetScore
@@ -77,9 +77,8 @@ def build_table(store: Store, table: groups.Table) -> tuple[TableView, Differenc
     gap_notes = close_gaps(built, variance, n_test)
     protocol, modified = members[0].cells[0].spec.protocol, table.modified_protocol
     for one in built if not modified else ():
-        if not made_as_published(one.method, one.prior):
-            continue
-        one.papers = tuple(published(one.method, **key.conditions(protocol.name, whole_set=one.whole_set)))
+        where = key.conditions(protocol.name, whole_set=one.whole_set)
+        one.papers = tuple(published_beside(one.method, one.prior, **where))
     order = sorted(range(len(built)), key=lambda i: _place(built[i]))
     pairs = [Pair(a=order.index(i), b=order.index(j), comparison=pair) for (i, j), pair in comparisons.items()]
     view = TableView(

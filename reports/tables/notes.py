@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 from ddbench.benchmark.core.errors import UsageError
@@ -13,6 +14,8 @@ from ddbench.reports.statistics.equivalence import visible_in
 from ddbench.reports.tables.views import RowView, TableView
 
 MIXED_HARDWARE = "Mixed hardware, do not compare times across it."
+MOST_PARTS = 4
+"""Parts of a row's cells from another environment that are told one by one."""
 FEW = 3
 """Sets below which a method is seldom seen to be noisier than its table."""
 
@@ -76,7 +79,8 @@ def legend(table: TableView) -> list[str]:
     if any(row.papers for row in table.rows):
         found.append(
             "paper: its best look at the test set, and ours minus it; never ranked. i: the paper does not say (all of) "
-            "its evaluator; s: read at second hand; +n: n further published numbers (--format json)."
+            "its evaluator; s: read at second hand; o: printed by another paper than the method's own; +n: n further "
+            "published numbers (--format json)."
         )
     if any(row.whole_set for row in table.rows):
         found.append("ref: trained on the whole training set, not ranked.")
@@ -113,6 +117,11 @@ def _row_notes(table: TableView) -> list[str]:
         if row.images_per_class is not None and row.images_per_class[0] < row.images_per_class[1]:
             few, most = row.images_per_class
             found.append(f"{row.name}: its classes have {few} to {most} images.")
+        if shared := sorted(_shared_seeds(row)):
+            found.append(
+                f"{row.name}: several of its sets have students of the same seeds ({extent(shared)}), whose luck they "
+                "share: its interval is too narrow."
+            )
         if row.label_bytes is not None:
             found.append(f"{row.name}: {row.label_bytes:,} bytes of soft labels come with its images.")
         if row.done < row.expected:
@@ -121,6 +130,12 @@ def _row_notes(table: TableView) -> list[str]:
             why = f" ({reasons})" if reasons else ""
             found.append(f"{row.name}: {row.done} of {row.expected} students done; {states}{why}.")
     return found
+
+
+def _shared_seeds(row: RowView) -> set[int]:
+    """Students' seeds that more than one of a row's sets has; results of several folders may have been merged."""
+    counts = Counter(seed for made in row.sets for seed in set(made.evaluate_seeds))
+    return {seed for seed, count in counts.items() if count > 1}
 
 
 def _label_cost_note(table: TableView) -> list[str]:
@@ -178,6 +193,12 @@ def _origin_notes(table: TableView) -> list[str]:
             which = "; ".join(f"{', '.join(names)} with {version}" for version, names in names_of.items())
             found.append(f"Mixed versions of {package}, which may round or do a step otherwise: {which}.")
     for name, origin in origins:
+        if origin.mixed:
+            more = f"; and {len(origin.mixed) - MOST_PARTS} more" if len(origin.mixed) > MOST_PARTS else ""
+            found.append(
+                f"{name}: not made in one environment, so no run can make it again bit for bit: "
+                f"{'; '.join(origin.mixed[:MOST_PARTS])}{more}."
+            )
         if origin.unverified:
             by = f" by {', '.join(origin.by)}" if origin.by else ""
             found.append(f"{name}: from others{by}, not all of it recomputed here: {'; '.join(origin.unverified)}.")

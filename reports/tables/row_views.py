@@ -96,8 +96,8 @@ def _cost(row: Row, distills: Sequence[DistillResult]) -> CostRecord:
         evaluate_threads=tuple(sorted({c.threads for c in trained_alone})),
         distill_batch_sizes=sorted({c.batch_size for c in alone}),
         cells_at_once=sorted({c.cells_at_once for c in (*alone, *trained_alone)}),
-        distill_hardware=hardware(d.environment for d in distills),
-        evaluate_hardware=hardware(s.environment for s in students),
+        distill_hardware=hardware(distills),
+        evaluate_hardware=hardware(students),
         shared_gpu=any(map(_shared, [*made, *trained])),
     )
 

@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -95,6 +95,14 @@ class Lease:
             return _newest(self.folder) == (self.number, False) and self._file.read_bytes().startswith(self._text)
         except FileNotFoundError:
             return False
+
+    def require(self) -> None:
+        """Raises LeaseLost where it is another's by now: asked last before anything that others see is changed."""
+        if not self.mine():
+            raise LeaseLost(
+                f"{self.folder.parent}: this process was taken for dead, and another one goes on with its work; "
+                "nothing more is written here"
+            )
 
     def release(self) -> None:
         """Give it back; the next one need not wait."""
@@ -187,11 +195,20 @@ def believe_ended(folder: Path, host: str) -> None:
 def require_mine(folder: Path) -> None:
     """Raises LeaseLost if this process took a lease on `folder` that is another's by now."""
     lease = _held.get(folder)
-    if lease is not None and not lease.mine():
-        raise LeaseLost(
-            f"{folder.parent}: this process was taken for dead, and another one goes on with its work; nothing more is "
-            "written here"
-        )
+    if lease is not None:
+        lease.require()
+
+
+@contextlib.contextmanager
+def swept_once_lost(folder: Path | None) -> Iterator[None]:
+    """A block that fails where its unfinished files are gone: with LeaseLost where the lease on `folder` was another's
+    by then, which sweeps them."""
+    try:
+        yield
+    except OSError:
+        if folder is not None:
+            require_mine(folder)
+        raise
 
 
 def _is_dead(holder: Holder, key: tuple[Path, int], text: bytes) -> bool:

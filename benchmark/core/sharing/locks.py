@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from ddbench.benchmark.core.errors import RunError
-from ddbench.benchmark.core.sharing.lease import Lease, holder_of
+from ddbench.benchmark.core.sharing.lease import Lease, LeaseLost, holder_of
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 """Seconds between two looks at what another process holds."""
+
+
+T = TypeVar("T")
 
 
 class Busy(RunError):
@@ -62,6 +66,37 @@ def lock_or_refuse(
         yield lease
     finally:
         lease.release()
+
+
+@contextlib.contextmanager
+def giving_way(lease: Lease) -> Iterator[None]:
+    """A block that ends without a word where the lease was lost in it: its new holder does the same work, so whoever
+    needs that looks again. LeaseLost of another lease is no concern of it."""
+    try:
+        yield
+    except LeaseLost:
+        if lease.mine():
+            raise
+
+
+def made_once(
+    folder: Path,
+    find: Callable[[], T | None],
+    make: Callable[[], T],
+    *,
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> T:
+    """What is found, made first where nothing is: by one process at a time, under the lock in `folder`.
+
+    Args:
+        make: asks `require_mine(folder)` last before others see what it made.
+    """
+    while True:
+        with lock(folder, waiting=waiting) as lease:
+            if (found := find()) is not None:
+                return found
+            with giving_way(lease):
+                return make()
 
 
 def is_locked(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.sharing.lease import LeaseLost
 from ddbench.benchmark.core.sharing.locks import lock
 from ddbench.datasets.cache import cache_dir, read_json
 
@@ -40,10 +41,11 @@ def _file_sha256(path: Path, identity: tuple[int, ...]) -> str:
         after = os.fstat(file.fileno())
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > SETTLED_NS
     if after.st_size >= REMEMBERED_BYTES and settled and _identity(after) == identity:
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+        with contextlib.suppress(OSError, LeaseLost):  # a cache that cannot be written costs time only
             memory.parent.mkdir(parents=True, exist_ok=True)
-            with lock(memory.with_suffix(".lease")):
-                write_json(memory, {**read_json(memory), str(path): {"identity": list(identity), "sha256": sha256}})
+            with lock(memory.with_suffix(".lease")) as lease:
+                known_by_now = {**read_json(memory), str(path): {"identity": list(identity), "sha256": sha256}}
+                write_json(memory, known_by_now, lease=lease.folder)
     return sha256
 
 

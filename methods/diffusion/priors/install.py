@@ -88,7 +88,8 @@ def install(
             f"A prior of your own is installed from its files: bench prepare prior {name} --from DIR"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock(target.parent / f".{name}.lease"):
+    lease = target.parent / f".{name}.lease"
+    with lock(lease):
         if target.exists():
             if source is not None or revision is not None:
                 raise UsageError(f"{name} is already installed in {target}; remove that folder to install another")
@@ -113,7 +114,7 @@ def install(
             if revision is not None:
                 raise UsageError("--revision names a commit on the hub; it does not go with --from")
             parts = from_files(name, kind, source.expanduser(), None if vae is None else vae.expanduser(), said)
-        with whole_folder(target, existing="refuse", locked=True) as partial:
+        with whole_folder(target, existing="refuse", lease=lease) as partial:
             try:
                 _write(name, kind, parts, partial, say)
                 _check_labels(find_prior(partial), said, say)

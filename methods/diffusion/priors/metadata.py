@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -61,6 +63,18 @@ class TextConditioning(BaseModel):
     processor that they were made on; None: their file does."""
 
 
+DIGITS = 12
+
+
+def name_digits(whose: str, name: str) -> str:
+    """What stands for an image in `PriorMetadata.train_images`.
+
+    Args:
+        whose: the datasets in which that name is that image.
+    """
+    return hashlib.sha256(f"{whose}/{name}".encode()).hexdigest()[:DIGITS]
+
+
 class PriorMetadata(BaseModel):
     """`prior.json`: what a prior's weights and config do not say. Further, descriptive keys are kept and ignored."""
 
@@ -101,6 +115,9 @@ class PriorMetadata(BaseModel):
     """The training's recipe and its losses, where known."""
     train_split_hashes: tuple[str, ...] = ()
     """Dataset splits (`SplitData.split_hash`) of which the network saw the training part and no test image."""
+    train_images: Annotated[str, Field(pattern=r"^([0-9a-f]{12})*$")] = Field(default="", exclude_if=_absent)
+    """Which images it was trained on: of each 12 digits (`name_digits`), one after another; empty where that is not
+    known."""
     seen_test_split_hashes: tuple[str, ...] = ()
     """Dataset splits of whose test images the network saw some: runs on those are refused."""
     num_heads: PositiveInt | None = Field(default=None, exclude_if=_absent)
@@ -157,6 +174,17 @@ class PriorMetadata(BaseModel):
     def _labels(self) -> dict[str, int]:
         return {class_id: label for label, class_id in enumerate(self.class_ids) if class_id is not None}
 
+    def trained_on_of(self, whose: str, names: Iterable[str]) -> list[str] | None:
+        """Those of some images that it was trained on; None where that is not known. `whose` as `name_digits`."""
+        if not self.train_images:
+            return None
+        return [name for name in names if name_digits(whose, name) in self._trained_on]
+
+    @cached_property
+    def _trained_on(self) -> frozenset[str]:
+        starts = range(0, len(self.train_images), DIGITS)
+        return frozenset(self.train_images[start : start + DIGITS] for start in starts)
+
     def saw_test_images(self, split_hash: str) -> bool | None:
         """Whether the prior was trained on test images of this split; None where its metadata does not say."""
         if split_hash in self.seen_test_split_hashes:
@@ -176,6 +204,6 @@ class PriorMetadata(BaseModel):
 
     def what_makes_images(self) -> dict[str, Any]:
         """The fields that can change an image: the metadata's part of the prior's hash."""
-        described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "seen_test_split_hashes"}
-        described |= {"num_heads", "licence", "source", "checksums"}
+        described = {"space", "trained_on", "train_hash", "training", "train_split_hashes", "train_images"}
+        described |= {"seen_test_split_hashes", "num_heads", "licence", "source", "checksums"}
         return self.model_dump(mode="json", include=set(type(self).model_fields) - described)

@@ -21,7 +21,7 @@ from ddbench.benchmark.core.transfers import Arriving, send
 from ddbench.datasets.base import ImageSource, SplitData, Subset
 from ddbench.datasets.hashing import source_hash
 from ddbench.methods.diffusion.network import DenoisingNetwork
-from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata
+from ddbench.methods.diffusion.priors.metadata import NoiseScheduleMetadata, PriorMetadata, name_digits
 from ddbench.methods.diffusion.schedule import alpha_bar
 
 SCHEDULE = NoiseScheduleMetadata(kind="linear", steps=1000, beta_start=1e-4, beta_end=0.02)
@@ -104,6 +104,7 @@ def train_prior(
     *,
     seed: int,
     trained_on: str,
+    names_of: str = "",
     device: torch.device | str = "cpu",
     on_step: OnStep = lambda done, steps, loss: None,
 ) -> PriorTrainingReport:
@@ -117,6 +118,8 @@ def train_prior(
         class_ids: the dataset's class list in label order; the null label comes after the last.
         out: the folder to make; its parents are made too.
         trained_on: the data in words; the number of images is added.
+        names_of: the datasets in which the images' names are those images (`run_prior.names_of`); empty: not to be
+            noted.
 
     Raises:
         UsageError: `out` exists already, or the settings do not fit the images.
@@ -162,6 +165,7 @@ def train_prior(
         trained_on=f"{trained_on}, {part}: {report.images} images",
         train_split_hashes=(split.split_hash,),
         train_hash=source_hash(source),
+        train_images="".join(sorted(name_digits(names_of, name) for name in source.names)) if names_of else "",
         training={"seed": seed, **asdict(settings), "loss": report.loss, "held_out_loss": report.held_out_loss},
     )
     _save(average, metadata, out)

@@ -30,6 +30,7 @@ def test_a_students_flags_are_those_that_held_while_it_trained(tmp_path: Path, m
         assert run_cell(cell.path) == EXIT_OK, cell.result()
         result = cell.result()
         assert result is not None
+        assert result.other_environments == [], "one attempt, whatever flags its protocol sets"
         assert result.environment == json.loads((cell.path / "environment.json").read_text())
         flags[spec.kind] = result.environment["determinism"]
     torch.set_num_threads(threads)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from ddbench.benchmark.cluster import slurm
+from ddbench.benchmark.cluster.jobs import submissions
 from ddbench.benchmark.cluster.site import Resources, Site, Stages
 from ddbench.benchmark.cluster.submit import Wanted, device_of, resolve, said
+from ddbench.benchmark.cluster.submit import submit as queue_pilots
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.spec import cell_id
 from ddbench.benchmark.planning.planner import plan_run
@@ -90,3 +92,24 @@ def test_the_same_request_has_the_same_key(tmp_path: Path, monkeypatch: pytest.M
     keys = [wanted(tmp_path, site, monkeypatch).request.key for site in (Site(), Site(idle_minutes=1))]
     other = wanted(tmp_path, Site(), monkeypatch, repeats=5).request.key
     assert keys[0] == keys[1] != other
+
+
+def test_of_two_commands_at_once_one_queues_the_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has looked before the other one submits."""
+    first, same, other = (wanted(tmp_path, CPUS, monkeypatch, repeats=repeats) for repeats in (4, 4, 5))
+    queued: dict[str, int] = {}
+
+    def submit(script: Path, tasks: int, *, held: bool) -> str:
+        queued[str(len(queued) + 1)] = tasks
+        return str(len(queued))
+
+    def queue(arrays: list[str]) -> list[slurm.Queued]:
+        return [slurm.Queued(one, tuple(range(queued[one])), slurm.QUEUED, "") for one in arrays]
+
+    monkeypatch.setattr(slurm, "submit", submit)
+    monkeypatch.setattr(slurm, "queue", queue)
+    arrays = [queue_pilots(one) for one in (first, same, other)]
+    assert sum(array.tasks for array in arrays[0]) == first.pilots("distill") + first.pilots("evaluate")
+    assert arrays[1] == []
+    assert arrays[2]
+    assert [one.folder.name for one in submissions(tmp_path / "runs")] == ["1", "2"], "a folder for each request"

@@ -146,14 +146,14 @@ def test_a_disk_keeps_64_mib_for_others(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_a_killed_attempt_left_is_removed_by_the_next_under_the_lock(tmp_path: Path) -> None:
     target = tmp_path / "prior-1.2"
     code = (
-        "with whole_folder(Path(sys.argv[1]), existing='refuse', locked=True) as partial:\n"
+        "with whole_folder(Path(sys.argv[1]), existing='refuse', lease=Path('no.lease')) as partial:\n"
         "    (partial / 'half').write_text(''); print('there', flush=True); time.sleep(60)"
     )
     with process(code, target):
         pass
     assert not target.exists()
     assert len(names(tmp_path)) == 1
-    with whole_folder(target, existing="refuse", locked=True) as partial:
+    with whole_folder(target, existing="refuse", lease=tmp_path / "no.lease") as partial:
         (partial / "whole").write_text("")
     assert names(target) == ["whole"]
     assert names(tmp_path) == ["prior-1.2"]

@@ -85,7 +85,7 @@ def test_each_part_of_a_list_is_read_as_it_would_be_alone(given: Any, expected: 
 )
 def test_truth_values_are_no_numbers(field: str) -> None:
     for value in (True, [True, False]) if field in ("ipc", "seeds") else (True, False):
-        with pytest.raises(UsageError, match=rf"^{field}: expected .*, got '?(True|False)"):
+        with pytest.raises(UsageError, match=rf"^{field}: expected .*, got '?([Tt]rue|[Ff]alse)"):
             run_spec({"methods": "dit", "datasets": "digits", field: value}, {})
 
 

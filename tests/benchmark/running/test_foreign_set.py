@@ -35,7 +35,8 @@ def digits(tmp_path: Path) -> Path:
 
 def plan(folder: Path, *, out: Path | None = None, **asked: object) -> Planned:
     given = {"methods": ["images"], "datasets": ["digits"], "protocol": "quick[epochs=1]", "out": out or folder.parent}
-    return plan_images(run_spec({}, given), folder, Reporter(), dry_run=True, **asked)  # type: ignore[arg-type]
+    dry_run = asked.pop("dry_run", True)
+    return plan_images(run_spec({}, given), folder, Reporter(), dry_run=dry_run, **asked)  # type: ignore[arg-type]
 
 
 def images_of(planned: Planned) -> ForeignImages:
@@ -119,6 +120,25 @@ def test_sets_of_one_method_where_somebody_says_so(digits: Path, tmp_path: Path)
     store.add(spec.model_copy(update={"images": ForeignImages(image_set_sha256="99" * 32)}), Launch(label="mine"))
     with pytest.raises(UsageError, match="2 sets in .* are called so and are not of one method .*99999999"):
         plan(digits, same_method_as="mine", out=store.out)
+
+
+def test_two_sets_that_are_on_their_way_at_once_have_students_of_their_own(digits: Path, tmp_path: Path) -> None:
+    """Both are planned before either has a cell that the other could see."""
+    store = Store(tmp_path / "runs")
+    for student in plan(digits, name="mine", out=store.out).plan.sets[0].students:
+        store.add(student, Launch(label="mine"))
+
+    def seeds(dry_run: bool = False) -> list[int]:
+        planned = plan(digits, same_method_as="mine", out=store.out, dry_run=dry_run)
+        return [student.seed for student in planned.plan.sets[0].students]
+
+    (digits / "4" / "00001.png").unlink()
+    assert seeds(dry_run=True) == [1000, 1001, 1002]
+    assert seeds() == [1000, 1001, 1002]
+    (digits / "5" / "00001.png").unlink()
+    assert seeds(dry_run=True) == [2000, 2001, 2002]
+    assert not [file for file in (store.out / "student-seeds").glob("*/*") if file.name == "2"], "it only looked"
+    assert seeds() == seeds() == [2000, 2001, 2002]
 
 
 def test_sets_of_one_method_have_students_of_their_own(digits: Path, tmp_path: Path) -> None:

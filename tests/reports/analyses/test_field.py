@@ -59,8 +59,8 @@ def test_evaluators_with_several_teachers_have_their_numbers() -> None:
         ("soft-bssl-1-cvdd", "sre2l-pp"): 18,
         ("soft-bssl-5-64", "cv-dd"): 9,
         ("soft-bssl-1-cvdd-64", "sre2l-pp"): 9,
-        ("soft-gvbsm", "g-vbsm"): 6,
-        ("soft-edc-linear", "edc"): 6,
+        ("soft-gvbsm", "g-vbsm"): 9,
+        ("soft-edc-linear", "edc"): 9,
     }
     nowhere = {cell.how for cell in cells if cell.protocol == "soft-bssl-4" and cell.standing == "cannot"}
     assert nowhere == {"the program of soft-bssl-4@1 has no learning rate for resnet101_bn on nette at IPC 10"}, (

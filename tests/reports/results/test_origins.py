@@ -11,6 +11,7 @@ from ddbench.benchmark.core.provenance import PROVENANCE, Origin, Provenance
 from ddbench.reports.results import rows
 from ddbench.reports.results.frames import sets_frame, students_frame
 from ddbench.reports.site.build import build_site
+from ddbench.reports.tables.cost_board import cost_table
 from ddbench.reports.tables.leaderboard import build
 
 CAME = Origin(bundle="lab-b.tar.zst", sha256="b0" * 32, by="Lab <B> & Co", made_at="2026-05-04T03:02:01Z")
@@ -95,3 +96,45 @@ def test_what_was_passed_on_says_by_whom(folder: Any) -> None:
         last = Origin(bundle="b.tar.zst", sha256="b1" * 32, by="Mallory")
         write_json(cell.path / PROVENANCE, Provenance(origins=(CAME, last)).model_dump(mode="json"))
     assert students_frame(rows.read(folder.out))["origin_by"].tolist() == [f"{CAME.by}, as Mallory has it"]
+
+
+def test_a_cell_of_several_environments_is_none_of_one(folder: Any) -> None:
+    """What the machines and versions of earlier attempts and of shards decided counts as much as the last one's."""
+    folder.method("whole", [[80], [81]])
+    folder.method("mixed", [[70], [71]])
+    other = {
+        "hardware": {"cpu": "Old CPU", "gpus": []},
+        "device": "cpu",
+        "versions": {"torch": "2.9.0", "ddbench": "0.1.0"},
+    }
+    for cell in folder.store.cell_dirs():
+        file = cell.path / "result.json"
+        noted = json.loads(file.read_text())
+        noted["environment"] = {**noted["environment"], "versions": {"torch": "2.14.1", "ddbench": "0.1.0"}}
+        if noted["label"] == "mixed":
+            part = {"attempts": [1, 2]} if noted["kind"] == "evaluate" else {"shards": ["distill-a"]}
+            noted["other_environments"] = [{**part, "environment": other}]
+        file.write_text(json.dumps(noted))
+    results = rows.read(folder.out)
+    (table,) = build(results).tables
+    row = next(row for row in table.rows if row.method == "mixed")
+    assert (row.origin.torch, row.cost.distill_hardware) == (["2.14.1", "2.9.0"], ["Old CPU", "Testing CPU"])
+    assert row.cost.evaluate_hardware == ["Old CPU", "Testing CPU"]
+    differs = "torch 2.9.0, not 2.14.1, CPU Old CPU, not Testing CPU"
+    assert row.origin.mixed == [f"attempts 1, 2: {differs}", f"shard distill-a: {differs}"]
+    assert next(row for row in table.rows if row.method == "whole").origin.mixed == []
+    assert any(note.startswith("mixed: not made in one environment") and differs in note for note in table.notes)
+    assert any(note.startswith("Mixed versions of torch") and "mixed with 2.9.0" in note for note in table.notes)
+    assert any(note.startswith("Mixed hardware") and "mixed on Old CPU" in note for note in table.notes)
+    costs = cost_table(table, by="cost")
+    assert [one.method for axis in costs.axes for one in axis.rows] == ["whole"]
+    assert [one.why_not for one in costs.not_placed] == [
+        "its sets were made on Old CPU, 1 thread and Testing CPU, 1 thread"
+    ]
+    frame = students_frame(results).set_index("method")
+    assert frame.loc["mixed", "evaluate_hardware"].unique().tolist() == ["Old CPU; Testing CPU"]
+    site = folder.out.parent / "site"
+    build_site(folder.out, site)
+    pages = [page.read_text() for page in (site / "runs").glob("*.html")]
+    assert sum("Parts were made in another environment" in page for page in pages) == 2
+    assert sum("Old CPU" in page and "2.9.0" in page for page in pages) >= 3, "and the page of all environments"

@@ -20,10 +20,13 @@ from ddbench.reports.output import formats
 from ddbench.reports.results import groups, rows
 from ddbench.reports.results.paper_numbers import (
     FILE,
+    PaperNumber,
+    _all_made_otherwise,
     all_published,
-    made_as_published,
     published,
+    published_beside,
     published_cell,
+    stands_beside,
 )
 from ddbench.reports.tables.leaderboard import build
 
@@ -126,6 +129,10 @@ def test_numbers_of_methods_that_exist_join_names_that_exist() -> None:
             assert line["ipc"] == "full" or int(line["ipc"]) > 0
 
 
+NUMBER = PaperNumber(
+    value=50.0, std=None, printed_as="x", arxiv="", source="", kind="main", confidence="primary",
+    protocol_status="stated", note="",
+)  # fmt: skip
 CORRECTED = {
     ("mgd3", "woof", "50", "resnet_ap10", "2605.03877"),  # a reprint of the paper's own cell, with another spread
     ("mgd3", "woof", "10", "convnet6", "2510.17421"),  # stands twice
@@ -194,8 +201,8 @@ def test_a_leaderboard_shows_them_beside_ours(tmp_path: Path, make_folder: Any) 
         ("mgd3", "mine", True),  # the papers' prior may have another name
         ("mgd3", "sd-1.5", False),
         ("dit", "sit-xl-2-256", False),
-        ("d4m", "sd-1.5", True),  # its own paper's
-        ("d4m", "sdxl", False),
+        ("d4m", "dit-xl-2-256", True),  # of DiT + D4M
+        ("d4m", "sd-1.5", False),
         ("mgd3", "minimax(dit-xl-2-256)", False),
         ("igd-minimax", "minimax(dit-xl-2-256)", True),
         ("igd-minimax", "minimax(dit-xl-2-512)", False),
@@ -206,9 +213,75 @@ def test_a_leaderboard_shows_them_beside_ours(tmp_path: Path, make_folder: Any) 
     ],
 )
 def test_numbers_of_another_prior_are_not_a_rows_own(method: str, prior: str, same: bool) -> None:
+    assert stands_beside(NUMBER, method, on(prior), "hard-minimax-sgd") == same
+    assert stands_beside(NUMBER, method, None, "hard-minimax-sgd")
+
+
+def on(prior: str) -> PriorRecord:
     tuners = [MethodSpec(name="any", version=1, params={})] if "(" in prior else []
-    assert made_as_published(method, PriorRecord(name=prior, sha256="0", trained_on="t", tuned_by=tuners)) == same
-    assert made_as_published(method, None)
+    return PriorRecord(name=prior, sha256="0", trained_on="t", tuned_by=tuners)
+
+
+def beside(method: str, prior: str, **where: Any) -> list[tuple[str, float]]:
+    given: dict[str, Any] = {"split": "imagenet", "resolution": 224, **where}
+    return [(one.printed_as, one.value) for one in published_beside(method, on(prior), **given)]
+
+
+def test_d4ms_own_numbers_are_of_stable_diffusion() -> None:
+    """Its paper has Stable Diffusion 1.5; MGD3's table runs it on DiT; who else reprints it does not say on what."""
+    own: dict[str, Any] = {"dataset": "imagenet-1k", "ipc": 10, "student": "resnet18_bn", "protocol": "soft-fkd"}
+    assert beside("d4m", "sd-1.5", **own) == [("D4M", 27.9)]
+    assert beside("d4m", "dit-xl-2-256", **own) == []
+    nette: dict[str, Any] = {"dataset": "nette", "ipc": 10, "student": "resnet_ap10", "protocol": "hard-minimax-sgd"}
+    assert beside("d4m", "dit-xl-2-256", **nette) == [("DiT + D4M", 60.4)], "not VLCP's 60.9 on another prior"
+    assert beside("d4m", "sd-1.5", **nette) == []
+    assert beside("d4m", "sd-1.5", **{**own, "dataset": "nette"}) == [], "of a second-hand table that names none"
+
+
+def test_numbers_that_were_made_otherwise_stand_beside_no_row_of_their_name() -> None:
+    woof: dict[str, Any] = {"dataset": "woof", "student": "resnet_ap10", "protocol": "hard-minimax-sgd"}
+    assert beside("mgd3", "dit-xl-2-256", ipc=50, **woof) == [("MGD*", 48.5)], "MGD3's 56.5 is of a tuned DiT"
+    nette = {**woof, "dataset": "nette", "student": "resnet18"}
+    assert ("MGD3 (DiT + MGD3)", 64.4) in beside("mgd3", "dit-xl-2-256", ipc=10, **nette)
+    copied = {**woof, "protocol": "hard-dmgd-adamw"}
+    assert beside("dit", "dit-xl-2-256", ipc=10, **copied) == [], "copied from a table of SGD"
+    assert beside("dit", "dit-xl-2-256", ipc=10, **woof)
+    soft: dict[str, Any] = {"dataset": "imagenet-1k", "ipc": 50, "student": "resnet18_bn"}
+    assert beside("edc", "mine", protocol="soft-rded-half", **soft) == []
+    assert beside("edc", "mine", protocol="soft-edc-linear", **soft) == [("EDC", 58.0)]
+    assert beside("d4m", "sd-1.5", protocol="soft-fkd", **soft) == [("D4M", 55.2)]
+    assert beside("d4m", "dit-xl-2-256", protocol="soft-fkd", **soft) == []
+    assert beside("minimax", "dit-xl-2-256", protocol="soft-fkd", **soft) == []
+    ims3 = beside("minimax", "dit-xl-2-256", **{**woof, "student": "resnet18", "ipc": 50})
+    assert ims3
+    assert 53.9 not in [value for _, value in ims3], "of ConvNet-6"
+
+
+def test_a_number_whose_crops_are_known_is_of_that_evaluator_alone() -> None:
+    where: dict[str, Any] = {"dataset": "imagenet-1k", "ipc": 10, "student": "resnet18_bn"}
+    assert beside("d3hr", "dit-xl-2-256", protocol="soft-rded-crop", **where)
+    assert beside("d3hr", "dit-xl-2-256", protocol="soft-rded-half", **where) == []
+    assert beside("cao2", "dit-xl-2-256", protocol="soft-rded-shuffle", **where)
+    assert beside("cao2", "dit-xl-2-256", protocol="soft-rded-crop", **where) == []
+    assert beside("mgd3", "dit-xl-2-256", protocol="soft-rded-crop", **where), "its crops are not known"
+
+
+def test_runs_of_others_are_marked() -> None:
+    where: dict[str, Any] = {"ipc": 10, "protocol": "hard-igd-adamw", **WOOF, "student": "resnet_ap10"}
+    assert "o" in published("minimax", **where)[0].marks
+    own = {**where, "protocol": "hard-minimax-sgd", "student": "convnet6"}
+    assert "o" not in published("minimax", **own)[0].marks
+    assert not any("o" in number.marks for number in published("random", **where)), "a baseline of nobody's own"
+
+
+def test_every_entry_of_what_was_made_otherwise_concerns_a_number() -> None:
+    lines = [line for line in lines_of(FILE) if line["metric"] == "top1_best"]
+    for entry in _all_made_otherwise():
+        assert any(one is not None for one in (entry.prior, entry.protocol, entry.because))
+        assert entry.protocol is None or entry.protocol in PROTOCOLS
+        for printed in entry.printed:
+            one = entry.model_copy(update={"printed": (printed,)})
+            assert any(one.concerns(line) for line in lines), one
 
 
 def test_a_row_on_another_prior_has_none_beside_it(tmp_path: Path, make_folder: Any) -> None:

@@ -122,3 +122,14 @@ def test_numbers_of_images_stand_where_they_differ(folder: Any, tmp_path: Path) 
     found = table(folder)
     assert images(found) == {"dmgd": "100", "even": "100", "uneven": "64"}
     assert any("uneven: its classes have 2 to 10 images" in note for note in found.notes)
+
+
+def test_sets_whose_students_share_seeds_are_told(folder: Any) -> None:
+    """As two laboratories that evaluate sets of one method, each by itself, and merge."""
+    add(folder, A, "mine", 40.0, seed=0)
+    add(folder, B, "mine", 41.0, seed=1000, same_method_as=A)
+    assert not [note for note in table(folder).notes if "same seeds" in note]
+    add(folder, C, "mine", 42.0, seed=1000, same_method_as=A)
+    add(folder, C, "mine", 42.0, seed=1001, same_method_as=A)
+    (note,) = [note for note in table(folder).notes if "same seeds" in note]
+    assert note.endswith("students of the same seeds (1000), whose luck they share: its interval is too narrow.")
