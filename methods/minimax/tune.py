@@ -182,7 +182,8 @@ class _Tuner:
             loss = loss + 1 - self.recipe.inversion_weight * cosine
             losses.append(cosine)
         self.optimiser.zero_grad()
-        loss.backward()
+        with self.prior.products():
+            loss.backward()
         self.optimiser.step()
         self.update_average(self.average, self.weights, None)
         return torch.stack(losses).detach()
@@ -199,7 +200,10 @@ class _Tuner:
 
     def _output(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The network at (B, C, h, w) latents and their (B,) times, in float32."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
+        with (
+            self.prior.products(),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"),
+        ):
             return predict_noise(self.difffit.network, x, t, send(labels, x.device)).float()
 
     def _batch(self, step: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ IN_TWO_TYPES = {aten.mm.default, aten.addmm.default}
 """A layer with weights held in bf16: autocast takes it, whatever it is given."""
 PRODUCTS = {
     aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.addbmm.default,
-    aten._addmm_activation.default, aten._euclidean_dist.default,
+    aten._addmm_activation.default, aten._euclidean_dist.default, aten.affine_grid_generator.default,
 }  # fmt: skip
 """What cuBLAS multiplies matrices for; vectors it multiplies in float32 whatever is allowed."""
 DIRECT_DISTANCES, MOST_DIRECT = 2, 25
