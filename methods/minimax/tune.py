@@ -20,7 +20,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_file
-from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import Subset
 from ddbench.methods.base import DistillTask
@@ -252,26 +251,23 @@ class _Tuner:
             torch.save(state, file)
 
     def _resume(self) -> None:
-        state = _read(self.task.scratch / CHECKPOINT, self.prior.device)
+        state = _read(self.task.scratch / CHECKPOINT)
         if state is None or state["key"] != self.key:
             return
+        device = self.prior.device
         with torch.no_grad():
             for mine, kept in zip(self.weights, state["weights"], strict=True):
                 mine.copy_(kept)
-        self.average, self.losses = state["average"], state["losses"]
+        self.average, self.losses = [kept.to(device) for kept in state["average"]], state["losses"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.real.of_class, self.generated.of_class = state["real"], state["generated"]
+        for memory, kept in ((self.real, state["real"]), (self.generated, state["generated"])):
+            memory.of_class = {class_index: latents.to(device) for class_index, latents in kept.items()}
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A checkpoint, or None if there is none or a power cut has damaged it.
-
-    Raises:
-        torch.OutOfMemoryError: it does not fit on the device, which says nothing of the file.
-    """
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint, on the CPU, or None if there is none or a power cut has damaged it."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if memory_ran_out(error):
-            raise
+        # The optimiser's counts of steps stay there: it would ask a GPU for each of them at every step.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return None

@@ -137,6 +137,7 @@ def test_what_is_on_its_way_to_the_host_is_garbage_until_it_is_there() -> None:
         assert x.sum().item() == 3, "which waits for all that was begun before"
         assert second.tolist() == [1, 2, 3]
         assert seen.waits() == 2
+        assert send(x, torch.device("cpu")).tolist() == [0, 1, 2]
         later = Arriving(x.long())
         assert later.tolist() == [0, 1, 2]
         pinned = torch.zeros(3).pin_memory()
