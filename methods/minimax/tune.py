@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.files import whole_file
+from ddbench.benchmark.core.gpu_errors import memory_ran_out
 from ddbench.benchmark.core.transfers import send
 from ddbench.datasets.base import Subset
 from ddbench.methods.base import DistillTask
@@ -265,9 +266,15 @@ class _Tuner:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A checkpoint, on the CPU, or None if there is none or a power cut has damaged it."""
+    """A checkpoint, on the CPU, or None if there is none or a power cut has damaged it.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for it, which says nothing of the file.
+    """
     try:
         # The optimiser's counts of steps stay there: it would ask a GPU for each of them at every step.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if memory_ran_out(error):
+            raise
         return None
