@@ -17,7 +17,6 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from torch import Tensor
 
 from ddbench.benchmark.core.errors import UsageError
-from ddbench.benchmark.core.products import tf32_products
 from ddbench.benchmark.core.transfers import send
 from ddbench.methods.diffusion.linear_path import alpha_bar_at, chain_position, path_time, scale_at
 from ddbench.methods.diffusion.loading import load_strictly
@@ -287,9 +286,15 @@ class Prior:
 
     @contextmanager
     def products(self) -> Iterator[None]:
-        """In which a gradient is passed back through its networks: they multiply as they did on the way forth."""
-        with tf32_products(self.tf32 and self.device.type == "cuda"):
+        """In which its networks multiply matrices, forth and back. TF32 keeps ten bits of a factor's mantissa, which
+        networks bear; distances, covariances and the like do not where large terms cancel, so nothing else has it."""
+        matmul = torch.backends.cuda.matmul
+        before = matmul.allow_tf32
+        matmul.allow_tf32 = self.tf32 and self.device.type == "cuda"
+        try:
             yield
+        finally:
+            matmul.allow_tf32 = before
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

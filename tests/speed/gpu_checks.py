@@ -39,7 +39,6 @@ from gpu_model import Device, Model, expected
 
 from ddbench.benchmark.cells.priors import CompiledDenoiser
 from ddbench.benchmark.core import environment, seeds
-from ddbench.benchmark.core.products import tf32_products
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
@@ -178,7 +177,7 @@ class Checks:
         side = MATRIX_SIDE if self.cuda else 1024
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
-        with tf32_products(True):
+        with tf32(True):
             _ = a @ b
             return 2 * side**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
 
@@ -545,11 +544,12 @@ SECTIONS = (
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Whether products of matrices and convolutions may be TF32; as before on leaving."""
+def tf32(allowed: bool, *, convolutions: bool | None = None) -> Iterator[None]:
+    """Whether products of matrices may be TF32, and convolutions, as the former where nothing is said; as before on
+    leaving."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    matmul.allow_tf32, cudnn.allow_tf32 = allowed, allowed if convolutions is None else convolutions
     try:
         yield
     finally:
@@ -667,7 +667,7 @@ def main() -> None:
                 of_section["skipped"] = f"{left:.0f} s are left, it takes about {section.seconds:.0f} s"
             else:
                 try:
-                    with tf32(True), tf32_products(False):  # as a distill cell
+                    with tf32(False, convolutions=True):  # as a distill cell
                         getattr(checks, section.name)(of_section, keep)
                 except Exception:
                     of_section |= {"traceback": traceback.format_exc(), "passes": False}
