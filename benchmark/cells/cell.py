@@ -140,8 +140,9 @@ def _run(
         if not torch.cuda.is_available():
             raise UsageError(f"device {launch.device} was asked for, but torch {torch.__version__} sees no CUDA device")
         if isinstance(spec, DistillSpec):
-            # `fp32` on a GPU means what the papers' samplers ran: TF32 products. A protocol sets its own flags.
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            # PyTorch's own, whatever a container's variables say: a prior's networks ask for TF32 (`Prior.products`),
+            # as the papers' samplers do, and methods' own formulas have all digits. A protocol sets its own flags.
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
     meter = Meter(device, cell.path / SPENT, forked=forked, cells_at_once=launch.cells_at_once)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # after the meter has seen who else is there

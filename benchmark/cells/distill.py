@@ -165,6 +165,8 @@ def distill(
         arithmetic = merged_arithmetic(arithmetic, [result for _, result in shards])
         made = artefacts_made([cell, *(shard for shard, _ in shards)])
         cost = merged_cost(cost, [result.cost for _, result in shards if result.cost is not None], made)
+    if prior is not None and launch.device.startswith("cuda"):
+        arithmetic = {"tf32_prior": True} | arithmetic
     return DistillResult(
         **identity(cell, spec, launch),
         status="ok",

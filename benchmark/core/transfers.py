@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def send(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`numbers` on the device; those of the host on their way there without the host waiting."""
     if device.type == "cuda" and numbers.device.type == "cpu":
-        numbers = numbers.pin_memory()
-    return numbers.to(device, non_blocking=True)
+        numbers = numbers.pin_memory()  # a copy of its own, and PyTorch keeps it until it has been read
+    # The other way the host has to wait, or it reads what has not arrived: `Arriving` does so late.
+    return numbers.to(device, non_blocking=device.type == "cuda")
 
 
 class Arriving:

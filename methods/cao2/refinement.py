@@ -45,7 +45,8 @@ def refine(task: DistillTask, prior: Prior, params: CaO2Params, images: Sequence
             optimiser.zero_grad()
             with torch.enable_grad():
                 loss = denoising_loss(prior, z, noise, alpha_bar[step], times[step], null, max_weight=params.max_weight)
-                loss.sum().backward()
+                with prior.products():
+                    loss.sum().backward()
             optimiser.step()
         done.append(z.detach())
     refined = torch.cat(done)

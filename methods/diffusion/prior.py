@@ -6,7 +6,8 @@ Transformer, autoencoder (or none), noise schedule and label map behind one inte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class Prior:
         load_ema: loads the further autoencoder that can encode; None where there is none.
         compiler: takes the network and what it is first asked about several images at once, and gives what answers
             from then on where no gradients are wanted; None: the network itself.
+        tf32: whether its networks multiply matrices in TF32 where a GPU can, as the samplers of the papers do.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class Prior:
         latents_of: str | None = None,
         load_ema: Callable[[], Any] | None = None,
         compiler: Callable[[Denoiser, Tensor, Tensor], Forward] | None = None,
+        tf32: bool = True,
     ) -> None:
-        self.metadata, self.sha256, self.precision = metadata, sha256, precision
+        self.metadata, self.sha256, self.precision, self.tf32 = metadata, sha256, precision, tf32
         self.latents_of = latents_of or sha256
         self.device = torch.device(device)
         self._network = network.to(self.device).eval().requires_grad_(False)
@@ -106,6 +109,7 @@ class Prior:
             latents_of=self.latents_of,
             load_ema=self._load_ema,
             compiler=self.compiler,
+            tf32=self.tf32,
         )
 
     @property
@@ -206,7 +210,7 @@ class Prior:
         if self.precision == "bf16" and not self._in_bf16:
             self._network.hold_in_bf16()
             self._in_bf16 = True
-        with self._autocast():
+        with self.products(), self._autocast():
             output = self._forward(x, self._network.conditioning(time, label_embedding))
         kept = output.shape[1] - self.metadata.dropped_channels
         return output.float()[:, :kept]
@@ -259,7 +263,7 @@ class Prior:
         x = send(torch.from_numpy(images), self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.autoencoder is None:
             return x, None
-        with self._autocast():
+        with self.products(), self._autocast():
             posterior = (self._ema if encoder == "vae_ema" else self.autoencoder).encode(x).latent_dist
         scale = self.metadata.latent_scale
         return posterior.mean.float() * scale, posterior.std.float() * scale
@@ -277,8 +281,20 @@ class Prior:
         differentiable."""
         if self.autoencoder is None:
             return latents
-        with self._autocast():
+        with self.products(), self._autocast():
             return self.autoencoder.decode(latents / self.metadata.latent_scale).sample.float()
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """In which its networks multiply matrices, forth and back. TF32 keeps ten bits of a factor's mantissa, which
+        networks bear; distances, covariances and the like do not where large terms cancel, so nothing else has it."""
+        matmul = torch.backends.cuda.matmul
+        before = matmul.allow_tf32
+        matmul.allow_tf32 = self.tf32 and self.device.type == "cuda"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -88,7 +88,9 @@ class Influence(ShiftGuidance):
     def _above(self, x0: Tensor, alignment: Alignment) -> Tensor:
         with torch.enable_grad():
             x0 = x0.detach().requires_grad_()
-            return torch.autograd.grad(alignment(self.prior.to_images(x0[None])[0]), x0)[0]
+            loss = alignment(self.prior.to_images(x0[None])[0])
+            with self.prior.products():
+                return torch.autograd.grad(loss, x0)[0]
 
     def _below(self, state: State, z: Tensor, pairs: Tensor, above: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -96,7 +98,8 @@ class Influence(ShiftGuidance):
             prior = self.prior
             epsilon, _ = guided_prediction(prior, z, state.step.t, pairs, self.cfg_scale, prior.guided_channels)
             x0 = z / state.alpha_bar**0.5 - (1 / state.alpha_bar - 1) ** 0.5 * epsilon
-            return torch.autograd.grad(x0, z, above)[0]
+            with prior.products():
+                return torch.autograd.grad(x0, z, above)[0]
 
 
 def rms(x: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddbench.benchmark.core.transfers import send
+
 SIDE = 32
 """Side in pixels to which images are averaged; smaller ones stay as they are."""
 TEMPERATURE = 4.0
@@ -24,12 +26,12 @@ def densification(images: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         images: (B, C, S, S), normalised.
-        labels: (B,).
+        labels: (B,), on the CPU.
     """
     small = F.adaptive_avg_pool2d(images, SIDE) if images.shape[-1] > SIDE else images
     total = torch.zeros((), device=images.device)
     for label in labels.unique():
-        rows = small[labels == label].flatten(1)
+        rows = small[send((labels == label).nonzero()[:, 0], images.device)].flatten(1)
         eigenvalues = torch.linalg.eigvalsh(rows @ rows.T)
         flatter = (eigenvalues.detach() / TEMPERATURE).log_softmax(0)
         total = total + F.kl_div(eigenvalues.log_softmax(0), flatter, reduction="sum", log_target=True)

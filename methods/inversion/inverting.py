@@ -63,7 +63,7 @@ class BatchInversion:
         self.normalisation = Normalisation(params.normalisation, task.device)
         black, white = torch.zeros(1, 1, 1, device=task.device), torch.ones(1, 1, 1, device=task.device)
         self.lowest, self.highest = self.normalisation(black), self.normalisation(white)
-        self.labels = torch.tensor([c for c, _ in keys], device=task.device)
+        self.labels = torch.tensor([c for c, _ in keys])
         self.points = self._points(targets[0])
         self.schedule = Schedule(params, task.ipc, [i for _, i in keys])
         self.turns = weights_of_round(task, params, first_image)
@@ -74,7 +74,7 @@ class BatchInversion:
         if params.ascent_steps:
             images = self._seen(self.images.detach(), 0, self.schedule.at(0))
             ascent = params.ascent_steps, params.ascent_size, task.batch_size
-            teachers = [Moved(observers[0], images, self.labels, *ascent)]
+            teachers = [Moved(observers[0], images, self.labels.to(task.device), *ascent)]
         self.objectives = [
             Objective(teacher, wanted, params, name)
             for teacher, wanted, name in zip(teachers, targets, params.teachers, strict=True)
@@ -113,9 +113,10 @@ class BatchInversion:
         seen = self._seen(self.images[active], self.step_number, now)
         leaf = seen.detach().requires_grad_()
         points = None if self.points is None else self.points[active]
+        labels = self.labels[list(now.active)]
         turn = self.turns[self.step_number % len(self.turns)]
         losses = [
-            weight * self.objectives[place].backward(leaf, self.labels[active], self.task.batch_size, weight, points)
+            weight * self.objectives[place].backward(leaf, labels, self.task.batch_size, weight, points)
             for place, weight in turn
         ]
         self.adam.zero_grad()

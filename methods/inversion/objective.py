@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.classifier import penultimate_seen
 from ddbench.methods.inversion.densification import densification
 from ddbench.methods.inversion.params import InversionParams
@@ -74,13 +75,13 @@ class Objective:
 
         Args:
             images: (B, C, S, S) in [0, 1], a leaf.
-            labels: (B,).
+            labels: (B,), on the CPU: which classes there are says what is computed, and a GPU is not asked for it.
             block: the most images that are looked at at once; it bounds memory.
             points: (B, F) where their features are to lie, if a method sets that.
         """
         edges = spans(len(images), block)
         if len(edges) == 1:
-            seen = self._look(images, labels)
+            seen = self._look(images, send(labels, images.device))
             loss = seen.cross_entropy + self._matching(seen.moments, labels) + self._off(seen.features, points)
             (weight * loss).backward()
             total = loss.detach()
@@ -95,8 +96,9 @@ class Objective:
     def _backward_in_parts(
         self, images: Tensor, labels: Tensor, edges: list[tuple[int, int]], weight: float, points: Tensor | None
     ) -> Tensor:
+        there = send(labels, images.device)
         with torch.no_grad():
-            parts = [self._look(images[a:b], labels[a:b]) for a, b in edges]
+            parts = [self._look(images[a:b], there[a:b]) for a, b in edges]
         together = self._put_together([part.moments for part in parts], [b - a for a, b in edges])
         whole = [Moments(*(t.requires_grad_() for t in one)) for one in together]
         found = [part.features for part in parts if part.features is not None]
@@ -106,7 +108,7 @@ class Objective:
         slopes = torch.autograd.grad(shared, leaves)
         total = shared.detach()
         for a, b in edges:
-            seen = self._look(images[a:b], labels[a:b])
+            seen = self._look(images[a:b], there[a:b])
             share = (b - a) / len(images)
             part = share * seen.cross_entropy
             total = total + part.detach()
@@ -136,17 +138,17 @@ class Objective:
         return [Moments(*(torch.cat(rows) for rows in zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
 
     def _matching(self, found: list[Moments], labels: Tensor) -> Tensor:
-        p = self.params
+        p, device = self.params, found[0].mean.device
         weights, share = (p.first_layer_weight, p.variance_weight), p.class_statistics_share
         if p.class_statistics_apart:
             classes, place = labels.unique(return_inverse=True)
-            groups = F.one_hot(place, len(classes)).T.to(found[0].mean)
-            ours, theirs = [by_group(one, groups) for one in found], self.targets.of_each(classes)
+            groups = send(F.one_hot(place, len(classes)).T.to(found[0].mean.dtype), device)
+            ours, theirs = [by_group(one, groups) for one in found], self.targets.of_each(send(classes, device))
             now = [Moments(*(row[0] for row in by_group(one, torch.ones_like(groups[:1])))) for one in found]
         else:
             now = self.running.update(found)
-            ours, theirs = now, self.targets.of(labels)
-        apart = torch.zeros((), device=labels.device)
+            ours, theirs = now, self.targets.of(send(labels, device))
+        apart = torch.zeros((), device=device)
         if share < 1:
             apart = apart + (1 - share) * self.inputs.distance(now, self.targets.whole, *weights)
         if share > 0:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ddbench.benchmark.core.transfers import send
 from ddbench.methods.diffusion.guidance import ShiftGuidance, State
 
 POINTS, NEIGHBOURS = 300, 12
@@ -79,8 +80,8 @@ def diffused_points(mode: Tensor, radius: float, alpha_bar: float, generator: to
     uniform = radius * torch.rand(POINTS - POINTS // 2, generator=generator)
     radii = torch.cat([spaced, uniform])[:, None]
     noise = torch.randn(POINTS, width, generator=generator)
-    around = (radii * directions).to(mode.device)
-    return math.sqrt(alpha_bar) * (mode + around) + math.sqrt(1 - alpha_bar) * noise.to(mode.device)
+    around, noise = (send(drawn, mode.device) for drawn in (radii * directions, noise))
+    return math.sqrt(alpha_bar) * (mode + around) + math.sqrt(1 - alpha_bar) * noise
 
 
 def normal_direction(z: Tensor, neighbours: Tensor, tangent_dimensions: int) -> Tensor:

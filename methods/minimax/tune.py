@@ -182,7 +182,8 @@ class _Tuner:
             loss = loss + 1 - self.recipe.inversion_weight * cosine
             losses.append(cosine)
         self.optimiser.zero_grad()
-        loss.backward()
+        with self.prior.products():
+            loss.backward()
         self.optimiser.step()
         self.update_average(self.average, self.weights, None)
         return torch.stack(losses).detach()
@@ -199,7 +200,10 @@ class _Tuner:
 
     def _output(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The network at (B, C, h, w) latents and their (B,) times, in float32."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"):
+        with (
+            self.prior.products(),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.prior.precision == "bf16"),
+        ):
             return predict_noise(self.difffit.network, x, t, send(labels, x.device)).float()
 
     def _batch(self, step: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -248,25 +252,28 @@ class _Tuner:
             torch.save(state, file)
 
     def _resume(self) -> None:
-        state = _read(self.task.scratch / CHECKPOINT, self.prior.device)
+        state = _read(self.task.scratch / CHECKPOINT)
         if state is None or state["key"] != self.key:
             return
+        device = self.prior.device
         with torch.no_grad():
             for mine, kept in zip(self.weights, state["weights"], strict=True):
                 mine.copy_(kept)
-        self.average, self.losses = state["average"], state["losses"]
+        self.average, self.losses = [kept.to(device) for kept in state["average"]], state["losses"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.real.of_class, self.generated.of_class = state["real"], state["generated"]
+        for memory, kept in ((self.real, state["real"]), (self.generated, state["generated"])):
+            memory.of_class = {class_index: latents.to(device) for class_index, latents in kept.items()}
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A checkpoint, or None if there is none or a power cut has damaged it.
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint, on the CPU, or None if there is none or a power cut has damaged it.
 
     Raises:
-        torch.OutOfMemoryError: it does not fit on the device, which says nothing of the file.
+        torch.OutOfMemoryError: there is no memory for it, which says nothing of the file.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        # The optimiser's counts of steps stay there: it would ask a GPU for each of them at every step.
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         if memory_ran_out(error):
             raise

@@ -30,6 +30,7 @@ from ddbench.datasets.image_sets import read_set
 from ddbench.methods.base import DistilledImage, DistillTask
 from ddbench.methods.diffusion.prior import Prior
 from ddbench.methods.diffusion.priors.files import find_prior
+from ddbench.methods.dmgd.distribution import DistributionMatching
 
 CLASSES = ("n02096294", "n02093754")
 
@@ -74,6 +75,30 @@ def test_cells_and_measures_of_quality_are_the_cpus(tmp_path: Path) -> None:
     assert np.abs(images.astype(int) - images_there).max() <= 1
     assert [look.epoch for look in student_there.metrics.curve] == [look.epoch for look in student.metrics.curve]
     assert measured_there == pytest.approx(measured, rel=1e-2, nan_ok=True)
+
+
+def test_a_cell_multiplies_in_tf32_where_its_priors_networks_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a container's variables have allowed for the whole process."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before, allowed = (matmul.allow_tf32, cudnn.allow_tf32), list[bool]()
+    shift = DistributionMatching.shift
+    monkeypatch.setattr(
+        DistributionMatching, "shift", lambda *given: allowed.append(matmul.allow_tf32) or shift(*given)
+    )
+    try:
+        matmul.allow_tf32, cudnn.allow_tf32 = True, False
+        with pretend.gpu() as seen:
+            distilled, student = run_here(tmp_path, "cuda:0")
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+    assert set(allowed) == {False}
+    assert {place.partition(":")[0] for place in seen.tf32} == {"methods/diffusion/network.py"}
+    flags, of_student = ((result.environment or {})["determinism"] for result in (distilled, student))
+    assert (flags["tf32_matmul"], flags["tf32_cudnn"], flags["tf32_prior"]) == (False, True, True)
+    assert (of_student["tf32_matmul"], of_student["tf32_cudnn"]) == (False, False), "the protocol's"
+    assert "tf32_prior" not in of_student
 
 
 def test_a_student_on_a_full_gpu_streams_its_images_and_is_the_same(

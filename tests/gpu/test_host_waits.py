@@ -173,6 +173,16 @@ def test_sre2l(distill: Any) -> None:
     assert waits_of_one_more(run, 2, 6) == WAITS["a step that inverts a classifier"]
 
 
+def test_wmdd(distill: Any) -> None:
+    """Which looks at the classes of a batch one by one, at features and at points."""
+
+    def run(steps: int) -> None:
+        distill("wmdd", "shared", {"steps": steps, "epochs": 1})
+
+    run_once(run, 1)
+    assert waits_of_one_more(run, 2, 6) == WAITS["a step that inverts a classifier"]
+
+
 def test_a_recorded_training() -> None:
     """Of a coreset's classifier, whose outputs are looked at in every step."""
     recipe = ClassifierRecipe(

@@ -16,7 +16,7 @@ from ddbench.benchmark.cells.cell import EXIT_FAILED, run_cell
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.result import DistillResult
 from ddbench.benchmark.core.store import Store
-from ddbench.benchmark.core.transfers import send
+from ddbench.benchmark.core.transfers import Arriving, send
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.datasets.digits import Digits
@@ -45,6 +45,17 @@ def drawn_there(numbers: Tensor, device: torch.device) -> Tensor:
 
 def unpinned(numbers: Tensor, device: torch.device) -> Tensor:
     return numbers.to(device, non_blocking=True)
+
+
+def reusing_pinned_memory() -> Callable[[Tensor, torch.device], Tensor]:
+    pinned: dict[torch.Size, Tensor] = {}
+
+    def one_buffer_for_all(numbers: Tensor, device: torch.device) -> Tensor:
+        if numbers.shape not in pinned:
+            pinned[numbers.shape] = numbers.pin_memory()
+        return pinned[numbers.shape].copy_(numbers).to(device, non_blocking=True)
+
+    return one_buffer_for_all
 
 
 def read_by_numpy(sums: Tensor, *_: Any, **_more: Any) -> None:
@@ -101,6 +112,61 @@ def test_only_pinned_memory_is_copied_without_waiting(monkeypatch: pytest.Monkey
     with pretend.gpu() as seen:
         sample()
     assert seen.waits("methods/diffusion/sampler.py") == before + 3, "the start and the noise of two steps"
+
+
+def test_pinned_memory_that_is_reused_on_its_way_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA would send the next step's noise twice, and the images would be wrong without a word."""
+    monkeypatch.setattr(sampler, "send", in_steps(reusing_pinned_memory()))
+    with (
+        pretend.gpu(),
+        pytest.raises(pretend.Overwritten, match=r"while it was copied .* at methods/diffusion/sampler\.py:\d+ sample"),
+    ):
+        sample()
+
+
+def test_what_is_on_its_way_to_the_host_is_garbage_until_it_is_there() -> None:
+    with pretend.gpu() as seen:
+        x = torch.arange(3.0, device=CUDA)
+        first, then = x.to("cpu", non_blocking=True), torch.cuda.Event()
+        then.record()
+        second = (x + 1).to("cpu", non_blocking=True)
+        assert first.isnan().all()
+        then.synchronize()
+        assert first.tolist() == [0, 1, 2]
+        assert second.isnan().all(), "it was begun after the event"
+        assert x.sum().item() == 3, "which waits for all that was begun before"
+        assert second.tolist() == [1, 2, 3]
+        assert seen.waits() == 2
+        assert send(x, torch.device("cpu")).tolist() == [0, 1, 2]
+        later = Arriving(x.long())
+        assert later.tolist() == [0, 1, 2]
+        pinned = torch.zeros(3).pin_memory()
+        pinned.copy_(x, non_blocking=True)
+        assert pinned.isnan().all()
+    assert pinned.tolist() == [0, 1, 2]
+
+
+def test_only_products_of_matrices_are_rounded_to_tf32_and_only_where_they_may_be() -> None:
+    """Against numbers that ten bits of mantissa do not hold."""
+    third = torch.tensor([[1 / 3]])
+    short = round(2**11 / 3 * 2) / 2**12  # 1/3 = 0.0101…: ten bits behind the first
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    try:
+        for allowed, factor in ((False, 1 / 3), (True, short)):
+            matmul.allow_tf32 = allowed
+            with pretend.gpu(tf32=lambda place: True) as seen:
+                x, one = third.to(CUDA), torch.ones(1, 1, device=CUDA)
+                assert (x @ one).item() == pytest.approx(factor, rel=1e-7)
+                assert torch.addmm(x, one, x).item() == pytest.approx(1 / 3 + factor, rel=1e-7)
+                assert (x @ one[0]).item() == pytest.approx(1 / 3, rel=1e-7), "by a vector"
+                assert (x.double() @ one.double()).item() == pytest.approx(1 / 3, rel=1e-7)
+                torch.cdist(one, x, compute_mode="donot_use_mm_for_euclid_dist")
+                assert seen.tf32.total() == 2 * allowed
+                torch.cdist(one, one.repeat(26, 1))
+                assert seen.tf32.total() == 3 * allowed
+    finally:
+        matmul.allow_tf32 = before
 
 
 def test_numbers_are_the_cpus_and_seen_on_the_gpu() -> None:

@@ -62,10 +62,11 @@ def test_a_method_goes_on_after_a_kill(name: str, tmp_path: Path, monkeypatch: p
     """From what lay on the GPU, by way of a file."""
     owner, keep, module, often, given = KEEPING[name]
     monkeypatch.setattr(module, often, 2)
-    planted, kept = Planted(), getattr(owner, keep)
+    planted, kept, seen = Planted(), getattr(owner, keep), list[pretend.Seen]()
 
     def run(artefacts: str) -> Images:
-        with pretend.gpu(), subject_of(name, given, planted) as subject:
+        with pretend.gpu() as asked, subject_of(name, given, planted) as subject:
+            seen.append(asked)
             runs = SmallRuns(subject.method, subject.params, planted, tmp_path, device="cuda:0")
             return runs.run(classes=(0, 7), artefacts=artefacts, cell=name)
 
@@ -83,6 +84,10 @@ def test_a_method_goes_on_after_a_kill(name: str, tmp_path: Path, monkeypatch: p
     counted.clear()
     expect_close(run("killed"), undisturbed, 1e-5, "resumed")
     assert 0 < len(counted) == times - 1, "it went on, and did not begin again"
+    waits = [
+        event for event in seen[-1].events if event.where.endswith(("_step", " step")) and "async" not in event.kind
+    ]
+    assert not waits, "a step waits no more than before"
 
 
 def test_a_recorded_training_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,15 @@ STEPS = 8
 FEWER_STEPS = {"dmgd-dm-always": {"ot_window_last": STEPS - 1}}
 """What a variant that names steps of the usual chain needs besides."""
 CLASSES = (0, 7)
+WITHOUT_THE_NETWORK = {"coda-real", "mgd3-modes"}
+"""They keep real latents, or decode what they would draw images towards."""
+PRIORS_NETWORKS = (
+    "methods/diffusion/network.py", "methods/diffusion/prior.py", "methods/minimax/difffit.py",
+    "methods/minimax/tune.py", "methods/cao2/refinement.py", "methods/igd/influence.py",
+)  # fmt: skip
+"""Where products of matrices may be TF32: passes through a prior's networks, and gradients back through them."""
+OF_GRADIENTS = {"_step", "refine", "_above", "_below"}
+"""The functions of the last three that pass gradients back."""
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +59,7 @@ def test_it_makes_the_images_that_the_cpu_makes(name: str, planted: Planted, sha
     expect_close(made, expected, latent_tolerance(METHODS.load(name)), "on the GPU")
     if METHODS.load(name).needs_prior:
         assert seen.events, "it ran there"
+        assert bool(seen.tf32) == (name not in WITHOUT_THE_NETWORK), "as the samplers of the papers"
+    places = [place.partition(":") for place in seen.tf32]
+    assert {file for file, _, _ in places} <= set(PRIORS_NETWORKS), "formulas have all digits"
+    assert {at.split()[1] for file, _, at in places if file in PRIORS_NETWORKS[3:]} <= OF_GRADIENTS

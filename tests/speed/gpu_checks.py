@@ -177,8 +177,9 @@ class Checks:
         side = MATRIX_SIDE if self.cuda else 1024
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
-        _ = a @ b
-        return 2 * side**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
+        with tf32(True):
+            _ = a @ b
+            return 2 * side**3 / min(self.seconds(lambda: a @ b) for _ in range(5))
 
     # Sections ---------------------------------------------------------------------------------------------------------
 
@@ -226,6 +227,7 @@ class Checks:
         with tf32(False):
             for folder in cases:
                 case, inputs, expected, prior = load_case(folder, self.device)
+                prior.tf32 = False
                 made = every_step(case, inputs, prior)
                 gaps = (made.trajectory - expected["trajectory"]).abs().max(), (made.costs - expected["ot_cost"]).abs()
                 found["largest_gap"][str(folder)] = max([float(gaps[0]), *gaps[1].tolist()])
@@ -253,9 +255,11 @@ class Checks:
         exact: list[np.ndarray] = []
         for kind, precision, allowed in (("fp32", "fp32", False), ("tf32", "fp32", True), ("bf16", "bf16", True)):
             latents: list[np.ndarray] = []
+            prior = self.prior(precision)
+            prior.tf32 = allowed
             with tf32(allowed):
                 sample(
-                    self.prior(precision), images, [], StreamNoise(partial(seeds.stream, 0), images),
+                    prior, images, [], StreamNoise(partial(seeds.stream, 0), images),
                     steps=self.asked.steps, cfg_scale=4.0,
                     on_step=lambda step, z, to=latents: to.append(z.cpu().numpy()),
                 )  # fmt: skip
@@ -540,11 +544,12 @@ SECTIONS = (
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Whether products of matrices and convolutions may be TF32; as before on leaving."""
+def tf32(allowed: bool, *, convolutions: bool | None = None) -> Iterator[None]:
+    """Whether products of matrices may be TF32, and convolutions, as the former where nothing is said; as before on
+    leaving."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    matmul.allow_tf32, cudnn.allow_tf32 = allowed, allowed if convolutions is None else convolutions
     try:
         yield
     finally:
@@ -635,7 +640,7 @@ def main() -> None:
     parser.add_argument("--coded-images", type=int, default=64, help="to encode and to decode")
     parser.add_argument("--student", default="resnet_ap10")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--test-images", type=int, default=3929)
+    parser.add_argument("--test-images", type=int, default=500, help="Woof's")
     parser.add_argument("--epochs", type=int, default=None, help="of students; the protocol's when not given")
     parser.add_argument("--compile", default="inductor", help="backend of torch.compile; empty: not compiled")
     asked = parser.parse_args()
@@ -662,7 +667,7 @@ def main() -> None:
                 of_section["skipped"] = f"{left:.0f} s are left, it takes about {section.seconds:.0f} s"
             else:
                 try:
-                    with tf32(True):  # as a distill cell
+                    with tf32(False, convolutions=True):  # as a distill cell
                         getattr(checks, section.name)(of_section, keep)
                 except Exception:
                     of_section |= {"traceback": traceback.format_exc(), "passes": False}

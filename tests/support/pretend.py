@@ -1,7 +1,10 @@
 """A pretend GPU for tests: tensors that say `cuda:0`, whose numbers are computed on the CPU.
 
 What CUDA refuses is refused: a CPU tensor among tensors of the GPU, a CPU generator for a draw on it, `.numpy()`. What
-makes the host wait for a GPU is counted, with the line of the project that did it.
+makes the host wait for a GPU is counted, with the line of the project that did it. A copy that the host does not wait
+for is under way until it does: numbers read on the host before are garbage, and pinned memory that is written to before
+is an error. Which products of matrices CUDA may have done in TF32 is counted too, and with `tf32` their factors are
+rounded as there.
 
     with pretend.gpu() as seen:
         assert run_cell(cell.path) == EXIT_OK  # a cell launched with device "cuda:0"
@@ -62,12 +65,61 @@ INDEXES = {
 """Their indices may lie on the CPU, and are copied."""
 
 
-PRODUCTS = {aten.mm.default, aten.addmm.default}
+IN_TWO_TYPES = {aten.mm.default, aten.addmm.default}
 """A layer with weights held in bf16: autocast takes it, whatever it is given."""
+PRODUCTS = {
+    aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.addbmm.default,
+    aten._addmm_activation.default, aten._euclidean_dist.default, aten.affine_grid_generator.default,
+}  # fmt: skip
+"""What cuBLAS multiplies matrices for; vectors it multiplies in float32 whatever is allowed."""
+DIRECT_DISTANCES, MOST_DIRECT = 2, 25
+"""`cdist`'s mode without products of matrices, and up to how many rows it takes that unasked."""
+CONVOLUTIONS = {
+    aten.convolution.default, aten.convolution_overrideable.default, aten.convolution_backward.default,
+    aten.convolution_backward_overrideable.default,
+}  # fmt: skip
+FACTORS = {
+    aten.mm.default: (0, 1), aten.bmm.default: (0, 1),
+    aten.addmm.default: (1, 2), aten.baddbmm.default: (1, 2), aten.addbmm.default: (1, 2),
+    aten._addmm_activation.default: (1, 2),
+    aten.convolution.default: (0, 1), aten.convolution_overrideable.default: (0, 1),
+    aten.convolution_backward.default: (0, 1, 2), aten.convolution_backward_overrideable.default: (0, 1, 2),
+}  # fmt: skip
+"""Which arguments are multiplied."""
+TF32_DROPPED = 13
+"""Of a float32's 23 bits of mantissa."""
+GARBAGE = 0xFF
+"""Of every byte that has not arrived yet: NaN, -1, true."""
 
 
 class DeviceMix(RuntimeError):
     """What CUDA would have refused."""
+
+
+class Overwritten(RuntimeError):
+    """What CUDA would have got wrong without a word: other numbers than those that were sent."""
+
+
+@dataclass(eq=False)
+class _Copy:
+    """One that the host does not wait for."""
+
+    on_host: torch.Tensor
+    """Pinned memory that is read, or that is written."""
+    numbers: torch.Tensor
+    """As they were when it was asked for."""
+    to_gpu: bool
+    where: str
+
+    def arrive(self) -> None:
+        if not self.to_gpu:
+            self.on_host.copy_(self.numbers)
+        elif not torch.equal(_bytes(self.on_host), _bytes(self.numbers)):
+            raise Overwritten(f"pinned memory was written to while it was copied to the GPU, at {self.where}")
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 class Event(NamedTuple):
@@ -92,6 +144,11 @@ class Seen:
     views: Counter[str] = field(default_factory=Counter)
     float64: Counter[str] = field(default_factory=Counter)
     """Operations whose result is float64, with their place: slow on a GPU."""
+    tf32: Counter[str] = field(default_factory=Counter)
+    """Places of products of float32 matrices that may be TF32 there."""
+    rounds: Callable[[str], bool] = field(default=lambda place: False)
+    """Whether what may be TF32 at a place is rounded so."""
+    under_way: list[_Copy] = field(default_factory=list)
     is_initialised: bool = False
     """Whether anything has put the process on the GPU yet: before that, PyTorch's allocator is not there."""
 
@@ -118,6 +175,19 @@ class Seen:
 
     def _note(self, kind: str, what: str) -> None:
         self.events[Event(kind, what, _place())] += 1
+        if not kind.endswith("async"):
+            self.arrive()
+
+    def arrive(self, awaited: list[_Copy] | None = None) -> None:
+        """Whatever the GPU was given has been done; or some of the copies that are under way.
+
+        Raises:
+            Overwritten: pinned memory was written to on its way.
+        """
+        arrived = self.under_way if awaited is None else [copy for copy in self.under_way if copy in awaited]
+        self.under_way = [] if awaited is None else [copy for copy in self.under_way if copy not in awaited]
+        for copy in arrived:
+            copy.arrive()
 
 
 _seen = Seen()
@@ -229,9 +299,13 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         host_kwargs["device"] = CPU
     if host_kwargs.get("pin_memory"):
         host_kwargs["pin_memory"] = False
-    if func in PRODUCTS and len({x.dtype for x in tree_flatten(host_args)[0] if isinstance(x, torch.Tensor)}) > 1:
+    if func in IN_TWO_TYPES and len({x.dtype for x in tree_flatten(host_args)[0] if isinstance(x, torch.Tensor)}) > 1:
         host_args = tree_map_only(torch.Tensor, torch.Tensor.float, host_args)
+    if of_gpu and (rounded := _in_tf32(func, host_args)) is not None:
+        host_args = rounded
     out = func(*host_args, **host_kwargs)
+    if func in (aten._to_copy.default, aten.copy_.default):
+        _begin_copy(func, args, kwargs, out)
 
     if on_gpu and of_gpu:
         _count_launch(func, out)
@@ -243,13 +317,73 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _count_copy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> None:
+    if (way := _way(func, args, kwargs, on_gpu)) is not None:
+        to_gpu, free = way
+        _seen._note(("H2D" if to_gpu else "D2H") + (" async" if free else ""), "copy")
+
+
+def _way(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], on_gpu: bool) -> tuple[bool, bool] | None:
+    """Whether a copy is to the GPU, and whether the host does not wait for it; None: it is not between the two."""
     into = func is aten.copy_.default
     source, to_gpu = (args[1], isinstance(args[0], OnGpu)) if into else (args[0], on_gpu)
     if isinstance(source, OnGpu) == to_gpu:
-        return
+        return None
     free = bool(kwargs.get("non_blocking") or (into and len(args) > 2 and args[2]))
-    free = free and (not to_gpu or getattr(source, "is_pretend_pinned", False))
-    _seen._note(("H2D" if to_gpu else "D2H") + (" async" if free else ""), "copy")
+    if into and not to_gpu:
+        free = free and _is_pinned(args[0])
+    return to_gpu, free and (not to_gpu or _is_pinned(source))
+
+
+def _is_pinned(tensor: torch.Tensor) -> bool:
+    """Views of pinned memory are."""
+    return any(getattr(of, "is_pretend_pinned", False) for of in (tensor, tensor._base) if of is not None)
+
+
+def _begin_copy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: torch.Tensor) -> None:
+    """Put a copy under way that the host does not wait for; what it brings the host is garbage until it has arrived."""
+    into = func is aten.copy_.default
+    on_gpu = not into and kwargs.get("device") is not None and torch.device(kwargs["device"]).type in ("cuda", "meta")
+    way = _way(func, args, kwargs, on_gpu)
+    if way is None or not way[1]:
+        return
+    on_host = (args[1] if into else args[0]) if way[0] else (args[0] if into else out)
+    _seen.under_way.append(_Copy(on_host.detach(), on_host.detach().clone(), way[0], _place()))
+    if not way[0]:
+        on_host.is_pretend_pinned = True  # PyTorch makes it so
+        on_host.detach().copy_(
+            torch.full((on_host.nbytes,), GARBAGE, dtype=torch.uint8).view(on_host.dtype).view_as(on_host)
+        )
+
+
+def _in_tf32(func: Any, host_args: Sequence[Any]) -> Sequence[Any] | None:
+    """Count a product of float32 matrices that may be TF32; its arguments, rounded, if it is to be computed so."""
+    products = func in PRODUCTS or (func is aten._cdist_forward.default and _expands(*host_args))
+    allowed = torch.backends.cuda.matmul if products else torch.backends.cudnn if func in CONVOLUTIONS else None
+    if allowed is None or not allowed.allow_tf32:
+        return None
+    if any(x.dtype != torch.float32 for x in tree_flatten(host_args)[0] if isinstance(x, torch.Tensor)):
+        return None
+    place = _place()
+    if products:
+        _seen.tf32[place] += 1
+    if func not in FACTORS or not _seen.rounds(place):
+        return None
+    factors = FACTORS[func]
+    return [as_tf32(x) if isinstance(x, torch.Tensor) and at in factors else x for at, x in enumerate(host_args)]
+
+
+def _expands(x: torch.Tensor, y: torch.Tensor, p: float, mode: int | None = None) -> bool:
+    """Whether `cdist` works out ‖x‖² + ‖y‖² - 2xy."""
+    if p != 2 or mode == DIRECT_DISTANCES:
+        return False
+    return mode == 1 or max(x.shape[-2], y.shape[-2]) > MOST_DIRECT
+
+
+def as_tf32(x: torch.Tensor) -> torch.Tensor:
+    """float32 numbers rounded to TF32's ten bits of mantissa."""
+    bits = x.contiguous().view(torch.int32)
+    half = (1 << TF32_DROPPED - 1) - 1
+    return ((bits + half + (bits >> TF32_DROPPED & 1)) & -(1 << TF32_DROPPED)).view(torch.float32)
 
 
 def _judge(func: Any, args: Sequence[Any], given: Sequence[Any]) -> None:
@@ -316,6 +450,8 @@ def _pin_memory(tensor: torch.Tensor) -> torch.Tensor:
         raise RuntimeError(  # PyTorch writes the pinned copy with the strides of what it copies
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location"
         )
+    if _is_pinned(tensor):
+        return tensor
     pinned = tensor.clone()
     pinned.is_pretend_pinned = True  # type: ignore[attr-defined]
     return pinned
@@ -325,16 +461,17 @@ class _Event:
     """Recorded in a stream; to wait for it is to wait for the device, if not for all that it has to do."""
 
     def __init__(self, enable_timing: bool = False) -> None:
-        self.at = 0.0
+        self.at, self.before = 0.0, list[_Copy]()
 
     def record(self, stream: Any = None) -> None:
-        self.at = time.perf_counter()
+        self.at, self.before = time.perf_counter(), list(_seen.under_way)
 
     def elapsed_time(self, end: _Event) -> float:
         return 1000 * (end.at - self.at)
 
     def synchronize(self) -> None:
-        _seen._note("SYNC", "event")
+        _seen.events[Event("SYNC", "event", _place())] += 1
+        _seen.arrive(self.before)
 
 
 def _initialise() -> None:
@@ -409,11 +546,13 @@ def _cuda(memory: int) -> dict[str, Callable[..., Any]]:
 
 
 @contextlib.contextmanager
-def gpu(memory: int = 24 << 30) -> Iterator[Seen]:
+def gpu(memory: int = 24 << 30, tf32: Callable[[str], bool] = lambda place: False) -> Iterator[Seen]:
     """Inside the block there is one GPU, `cuda:0`; gives what it is asked to do. Not to be nested.
 
     Args:
         memory: bytes that are free on it, for those who ask; nothing takes any.
+        tf32: whether products and convolutions at a place, as an `Event` names it, are rounded to TF32 where they may
+            be.
     """
     global _seen
     real_load = torch.load
@@ -442,5 +581,6 @@ def gpu(memory: int = 24 << 30) -> Iterator[Seen]:
         stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)
         stack.enter_context(_Mode())
-        _seen = Seen()
+        _seen = Seen(rounds=tf32)
         yield _seen
+        _seen.arrive()
