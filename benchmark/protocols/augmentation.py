@@ -133,6 +133,8 @@ class Augmentation(ABC):
 
     on_host = False
     """Whether `apply` takes images and rows on the CPU, and brings them to the device while that has work to do."""
+    batch_size = 1
+    """Images, one after another from the first that is drawn, whose rows have something in common."""
 
     @abstractmethod
     def draw(self, n: int, side: int, generator: torch.Generator) -> Tensor:
@@ -240,7 +242,7 @@ class Siamese(Augmentation):
     that was drawn, and of the others nothing: the device needs no word from the host.
 
     Args:
-        batch_size: images that share an operation.
+        batch_size: images that share an operation, those of a step.
     """
 
     def __init__(self, settings: base.Siamese, normalise: Normalise, batch_size: int) -> None:

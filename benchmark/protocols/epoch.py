@@ -342,8 +342,9 @@ def _split(n: int, size: int) -> list[int]:
 
 
 def _draw_rows(augment: augmentation.Augmentation, n: int, image_size: int, generator: torch.Generator) -> Tensor:
-    starts = range(0, n, DRAWN_TOGETHER)
-    return torch.cat([augment.draw(min(DRAWN_TOGETHER, n - start), image_size, generator) for start in starts])
+    together = max(DRAWN_TOGETHER // augment.batch_size, 1) * augment.batch_size  # whole steps
+    starts = range(0, n, together)
+    return torch.cat([augment.draw(min(together, n - start), image_size, generator) for start in starts])
 
 
 def _draw_cuts(sizes: list[int], image_size: int, generator: torch.Generator, device: torch.device) -> list[Cut]:

@@ -2,9 +2,9 @@
 has it but for the expert (Qin et al., NeurIPS 2024, arXiv 2406.10485; sunnytqin/no-distillation).
 
 The program counts epochs from 0 to 3000, so it trains 3001; its learning rate is 0 in the last. It looks after those
-with the numbers 200, 400, … 3000. Learning rates are those of the paper's table of hyperparameters, which is of its
-soft labels and of ImageNet-1K (that command, of IPC 1, has 5e-3 where the table has 1e-3); which ones its hard labels
-had, and whether 3000 epochs were run beyond IPC 1, no source says.
+with the numbers 200, 400, … 3000, and here a look is after the first too. Learning rates are those of the paper's table
+of hyperparameters, which is of its soft labels and of ImageNet-1K (that command, of IPC 1, has 5e-3 where the table has
+1e-3); which ones its hard labels had, and whether 3000 epochs were run beyond IPC 1, no source says.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from ddbench.benchmark.core import seeds
 from ddbench.benchmark.protocols import augmentation, base, networks
 from ddbench.benchmark.protocols.augmentation import Normalise, Siamese
 from ddbench.benchmark.protocols.definitions.dc_convnet3 import PROTOCOL
+from ddbench.benchmark.protocols.epoch import _draw_rows
 from ddbench.benchmark.protocols.trainer import EpochReport, train_student
 from ddbench.datasets.foreign.normalisation import parse
 from ddbench.methods.dm import siamese
@@ -23,6 +24,7 @@ CPU = torch.device("cpu")
 SIDE = 16
 SETTINGS = PROTOCOL.augmentation
 assert isinstance(SETTINGS, base.Siamese)
+NORMALISE = Normalise(PROTOCOL.mean, PROTOCOL.std, CPU)
 
 
 def one_of(operation: Any, batch_size: int = 4) -> Siamese:
@@ -89,6 +91,16 @@ def test_a_batch_shares_its_operation_and_no_parameters() -> None:
     assert len(rows.unique(dim=0)) > 500, "flips, crops and squares repeat"
     share = torch.tensor([kinds[:, 0].float().mean(), kinds[:, 1].float().mean(), kinds[:, 3].float().mean()])
     assert torch.allclose(share, torch.tensor(1 / 6), atol=0.08)
+
+
+def test_a_step_has_one_operation_however_many_images_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draws of an epoch come in blocks, which begin where a step does."""
+    monkeypatch.setattr("ddbench.benchmark.protocols.epoch.DRAWN_TOGETHER", 64)
+    augment = Siamese(SETTINGS.model_copy(update={"operations": ("color", "rotate")}), NORMALISE, 10)
+    rows = _draw_rows(augment, 300, SIDE, torch.Generator().manual_seed(0))
+    colours = (rows[:, 0] != 0).view(30, 10)
+    assert (colours.all(1) | ~colours.any(1)).all()
+    assert 5 < colours[:, 0].sum() < 25
 
 
 @pytest.mark.parametrize(
