@@ -24,13 +24,14 @@ from ddbench.benchmark.core.errors import ChangedMeanwhile, RunError, UsageError
 from ddbench.benchmark.core.files import write_json
 from ddbench.benchmark.core.gpu_errors import is_busy, memory_ran_out
 from ddbench.benchmark.core.provenance import PROVENANCE
-from ddbench.benchmark.core.registry import load_plugin
+from ddbench.benchmark.core.registry import METHODS, load_plugin
 from ddbench.benchmark.core.result import DistillResult, EvaluateResult, Status, utc_now
 from ddbench.benchmark.core.sharing.attempts import MOST_ATTEMPTS, Cause, stopped
 from ddbench.benchmark.core.sharing.lease import Lease, LeaseLost
 from ddbench.benchmark.core.sharing.locks import Busy
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import OUTSIDE_CAUSES, RESULT, CellDir, CellPlan, Launch, Store
+from ddbench.benchmark.planning.own_code import own_code
 
 DEFAULT_BATCH_SIZE = 32
 """Images in flight when nothing is said: enough to fill the device, small enough for DiT-XL/2 on a 24 GiB card. Where
@@ -132,6 +133,7 @@ def _run(
 ) -> DistillResult | EvaluateResult:
     import torch
 
+    loaded_before = frozenset(sys.modules)
     plugins = {Path(file).name: load_plugin(Path(file)) for file in launch.plugins}
     plan = _cell_plan(cell, launch)
     torch.set_num_threads(plan.threads)
@@ -165,8 +167,13 @@ def _run(
     progress.flush()
     seen = seen | (result.environment or {})  # a student's flags are its protocol's, which held while it trained
     write_json(cell.path / "environment.json", seen)
-    others = meter.environments.others()
-    told = {"environment": seen, "other_environments": others, "plugins": plugins, "finished_at": utc_now()}
+    told = {
+        "environment": seen,
+        "other_environments": meter.environments.others(),
+        "plugins": plugins,
+        "own_code": own_code(METHODS.load(spec.method.name) if isinstance(spec, DistillSpec) else None, loaded_before),
+        "finished_at": utc_now(),
+    }
     return result.model_copy(update=told)
 
 

@@ -58,7 +58,14 @@ def verify_results(
             findings += again.findings
     _show(findings, screen)
     wrong = sum(finding.wrong for finding in findings)
-    screen.print(f"{wrong} wrong" if wrong else "Nothing is wrong.")
+    unverified = len({finding.cell for finding in findings if not finding.wrong})
+    if wrong:
+        screen.print(f"{wrong} wrong")
+    elif unverified:
+        which = "1 cell has" if unverified == 1 else f"{unverified} cells have"
+        screen.print(f"Nothing is wrong of what could be recomputed; {which} more that could not.", soft_wrap=True)
+    else:
+        screen.print("Nothing is wrong.")
     if wrong:
         raise typer.Exit(1)
 

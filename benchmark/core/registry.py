@@ -284,9 +284,12 @@ ENGINES: Registry[Any] = Registry(
 COMMANDS: Registry[Any] = Registry("command", base="typer:Typer", builtins="ddbench.benchmark.commands.builtin")
 
 
+PLUGIN_MODULE = "ddbench_plugin_"
+
+
 def plugin_module(file: Path, sha256: str) -> str:
     """The name under which a plugin file's module is imported."""
-    return f"ddbench_plugin_{file.stem}_{sha256[:8]}"
+    return f"{PLUGIN_MODULE}{file.stem}_{sha256[:8]}"
 
 
 _PLUGIN_TEXTS: dict[str, str] = {}

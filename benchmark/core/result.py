@@ -292,6 +292,8 @@ class Result(Record):
     """When the cell ended, UTC, ISO 8601: `2026-11-29T12:00:00Z`."""
     plugins: dict[str, str] = {}
     """File name -> SHA-256 of the plugin files that were loaded."""
+    own_code: dict[str, str] = Field(default_factory=dict, exclude_if=lambda code: not code)
+    """Module -> SHA-256 of its file, of what else of authors' own code had been loaded when the cell ended."""
 
     @property
     def environments(self) -> list[dict[str, Any]]:

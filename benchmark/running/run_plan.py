@@ -15,6 +15,7 @@ from ddbench.benchmark.core.registry import ENGINES
 from ddbench.benchmark.core.spec import DistillSpec, EvaluateSpec
 from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.engines.base import Engine, Needs
+from ddbench.benchmark.planning.own_code import changed_since, reused_with_other_code
 from ddbench.benchmark.planning.planned_sets import Planned
 from ddbench.benchmark.planning.run_spec import RunSpec
 from ddbench.benchmark.planning.setting import Setting
@@ -137,6 +138,7 @@ class _Run:
         if dry_run:
             runner.contents = present_contents(begun, self.spec.data)
             runner.settle()
+            self._tell_of_other_code()
             if runner.items:
                 self.reporter.planned(runner.items)
                 self._say(live.summary(runner.items))
@@ -189,12 +191,18 @@ class _Run:
                 )
             lease.require()
             runner.settle()
+            self._tell_of_other_code()
             if failed := sum(item.fate is Fate.FAILED for item in runner.items):
                 cells = "1 cell that" if failed == 1 else f"{failed} cells that"
                 self._say(f"not run again without --retry-failed: {cells} failed in an earlier run")
             lease.require()
             if not others:
                 self._tidy()
+
+    def _tell_of_other_code(self) -> None:
+        reused = (item.result for item in self.runner.items if item.fate is Fate.REUSED and item.result is not None)
+        if changed := changed_since(reused):
+            self._say(reused_with_other_code(changed))
 
     def _tidy(self) -> None:
         """Remove what killed runs and cells have left, while nobody else is at work here."""
