@@ -111,6 +111,7 @@ class Nette(ImageNetSubset):
                 "timm:mobilenetv2_100+timm:densenet121", "the pair of CV-DD's program for it"
             ),
         },
+        "fadrm": {"image_learning_rate": Default(0.05, "FADRM's script for it")},
         "wmdd": {"statistics_weight": Default(10.0, "WMDD's command for it")},
         **_igd_on_tuned_prior(influence_scale=15.0, deviation_scale="10"),
         "manifoldgd": {
