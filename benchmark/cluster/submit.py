@@ -45,6 +45,8 @@ class Wanted:
     """Pilots of this request that are queued, held or running already."""
     held: dict[str, Submission] = field(default_factory=dict)
     """Its tasks that the scheduler holds -> their submission."""
+    known: frozenset[str] = frozenset()
+    """The arrays of which it has told that."""
 
     @property
     def title(self) -> str:
@@ -182,11 +184,11 @@ def _adopt(wanted: Wanted) -> None:
     Raises:
         CallFailed: the scheduler does not tell; nothing may be submitted then.
     """
-    wanted.active, wanted.held = {}, {}
     earlier = of_key(wanted.spec.out, wanted.request.key)
     stage_of = {array.array: (array.stage, one) for one in earlier for array in one.arrays()}
-    if not stage_of:
+    if stage_of.keys() == wanted.known:  # of which the scheduler need not be asked again
         return
+    wanted.active, wanted.held, wanted.known = {}, {}, frozenset(stage_of)
     for found in slurm.queue([*stage_of]):
         stage, submission = stage_of[found.array]
         known: Stage = "distill" if stage == "distill" else "evaluate"

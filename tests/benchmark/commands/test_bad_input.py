@@ -477,7 +477,7 @@ FAILURES = {
     "raises": ("failed", "ZeroDivisionError: no [red]markup[/red] in messages (log.txt has the traceback)"),
     "floats": ("failed", "expected (H, W, 1) uint8"),
     "too-few": ("failed", "the method ended with 9 of 10 images missing; the first is image 0 of class 1"),
-    "no-rounds": ("failed", "TypeError: 'DistilledImage' object is not iterable"),
+    "no-rounds": ("failed", "the method yielded a DistilledImage; expected rounds"),
     "asks": ("failed", "asked for a prior, but declares needs_prior = False"),
     "hungry": ("oom", "out of memory"),
     "killed": ("killed", "its process was ended by SIGKILL, the last of 3 attempts that ended so"),
