@@ -12,6 +12,9 @@ from ddbench.benchmark.core.errors import UsageError
 MOST_BYTES = 2**20
 MOST_NODES = 100_000
 """Values of a text, each repeated one counted: a few lines of anchors can stand for billions."""
+MOST_LEVELS = 100
+"""Of lists and mappings in one another. Python's own limit is no bound: libraries raise it."""
+TOO_DEEP = f"it is nested too deeply (more than {MOST_LEVELS} levels), or an anchor contains itself"
 DATE = "tag:yaml.org,2002:timestamp"
 NOT_DECIMAL = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 """`010`, which YAML 1.1 reads as eight, and `1:30`, which it reads as ninety."""
@@ -67,6 +70,7 @@ def load_yaml(text: str) -> Any:
     if len(text) > MOST_BYTES:
         raise UsageError(f"{len(text):,} characters; expected at most {MOST_BYTES:,}")
     try:
+        _check_levels(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -78,21 +82,35 @@ def load_yaml(text: str) -> Any:
         mark = error.context_mark or error.problem_mark  # where it began that does not end
         where = "" if mark is None or "\n" not in text else f"line {mark.line + 1}: "
         raise UsageError(where + _one_line(error.problem or error)) from None
-    except RecursionError:
-        raise UsageError("it is nested too deeply, or an anchor contains itself") from None
     except UsageError:
         raise
     except Exception as error:  # values under a tag that they do not fit raise whatever their conversion stumbles over
         raise UsageError(f"a value does not fit its type ({_one_line(error)})") from None
 
 
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Number of values that a node stands for, one that anchors repeat counted each time."""
+def _check_levels(text: str) -> None:
+    level = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_LEVELS:
+            raise UsageError(TOO_DEEP)
+
+
+def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Number of values that a node stands for, one that anchors repeat counted each time.
+
+    Args:
+        known: node -> its size; None while it is being counted.
+    """
     if id(node) not in known:
+        known[id(node)] = None
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         inner = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
         known[id(node)] = 1 + sum(_size(one, known) for one in inner)
-    return known[id(node)]
+    size = known[id(node)]
+    if size is None:
+        raise UsageError(TOO_DEEP)
+    return size
 
 
 def _one_line(error: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ REFUSED = {
     "a: 1\n--- \nb: 2": "but found another document",
     "x" * 2_000_000: "characters; expected at most",
 }
+
+
+def test_levels_are_bound_whatever_libraries_make_of_pythons_limit() -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        assert load_yaml("[" * 100 + "]" * 100)
+        for text in ("[" * 101 + "]" * 101, "{a: " * 101 + "1" + "}" * 101, "&a [*a]", "&a {b: [1, {c: *a}]}"):
+            with pytest.raises(UsageError, match=r"nested too deeply \(more than 100 levels\), or an anchor contains"):
+                load_yaml(text)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))

@@ -182,7 +182,7 @@ def test_the_time_of_killed_attempts_at_an_artefact_counts(tmp_path: Path, monke
     assert attempt(5, killed=False) == 7 + 50 + 20 + 5
 
     other = Meter(torch.device("cpu"), tmp_path / "other.json")
-    DiskArtefacts(tmp_path / "artefacts", other).arrays("tune prior", {"of": "it"}, dict)
+    DiskArtefacts(tmp_path / "artefacts", other).arrays("tune prior", {"of": "it"}, lambda: {})
     (phase,) = other.cost(batch_size=1, threads=1).phases
     assert phase.cold_seconds == 75
 
