@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,7 @@ class TinyPrior:
 
     guided_channels = 1
     null_label = 2
+    products = nullcontext
 
     def __init__(self) -> None:
         self.denoiser = drawn(2, 2, 3, 3, seed=1)

@@ -141,6 +141,8 @@ CORRECTED = {
     ("full", "nette", "full", "resnet_ap10", "2605.03877"),  # its evaluator is not stated
     ("", "tiny-imagenet", "50", "resnet18", "2306.13092"),  # SRe2L's own, and not by RDED's evaluator
     ("", "tiny-imagenet", "50", "resnet101", "2306.13092"),  # the same
+    # EDC's program runs a line of learning rates, where its script names a cosine.
+    *(("", "imagenet-1k", ipc, f"resnet{depth}", "2404.13733") for ipc in ("1", "10") for depth in (18, 50, 101)),
 }
 """Rows of the reference that are carried otherwise: method, dataset, IPC, student, source."""
 
