@@ -343,7 +343,7 @@ def load_plugin(file: Path) -> str:
                 f"--plugin {file}: expected a subclass of ddbench.methods.base.Method (or a Dataset or a Protocol) "
                 "with a `name` in it, found none"
             )
-    except Exception as error:
+    except Exception as error:  # names that a plugin's own classes compute may raise anything; nothing of it stays
         for registry, entries in zip(registries, before, strict=True):
             registry.restore(entries)
         raise error if isinstance(error, UsageError) else _not_imported(file, error) from error

@@ -9,11 +9,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ddbench.benchmark.cells.cell import child_main
 from ddbench.benchmark.core.errors import RunError, UsageError
@@ -22,6 +20,9 @@ from ddbench.benchmark.engines.base import Engine, Handle, Needs, Slot
 
 PRELOAD = ["ddbench.benchmark.engines.preload"]
 STARTING = threading.Lock()
+FORKED = False
+"""Whether this process is a fork of one that could start cells. multiprocessing's server is then its parent's child,
+for which it would wait in vain."""
 BAD_FORK = 3
 """Exit status of a forked process in which CUDA cannot be used."""
 LONGEST_TEMPORARY = 70
@@ -61,16 +62,21 @@ class LocalEngine(Engine):
         # threads up to fifteen times slower. The server and the cells inherit this.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._context.set_forkserver_preload(PRELOAD)
+        if FORKED:
+            self._spawn("this process was forked from another, whose server cannot fork for it")
         if not device.startswith("cuda"):
             return [Slot(index, "cpu") for index in range(jobs)]
         slots = _gpus(jobs, device)
-        if self._is_bad_fork():
-            self._context = multiprocessing.get_context("spawn")
-            self.notes = (
-                "each cell starts as a fresh process, which takes it some seconds: a library that is imported before "
-                "cells are forked has touched CUDA, which no forked process can use then",
+        if not FORKED and self._is_bad_fork():
+            self._spawn(
+                "a library that is imported before cells are forked has touched CUDA, which no forked process can use "
+                "then"
             )
         return slots
+
+    def _spawn(self, why: str) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self.notes = (f"each cell starts as a fresh process, which takes it some seconds: {why}",)
 
     def _is_bad_fork(self) -> bool:
         look = self._context.Process(target=_look)
@@ -100,17 +106,12 @@ def _start(process: ForkServerProcess | SpawnProcess) -> None:
         ) from error
 
 
-def _begin_anew() -> None:
-    """In a fork of this process, whose server is its parent's child: multiprocessing would wait for it in vain."""
-    STARTING._at_fork_reinit()  # type: ignore[attr-defined]
-    server: Any = forkserver._forkserver
-    if server._forkserver_alive_fd is not None:
-        os.close(server._forkserver_alive_fd)
-    server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
-    server._lock = threading.Lock()
+def _in_a_fork() -> None:
+    global STARTING, FORKED
+    STARTING, FORKED = threading.Lock(), True  # a thread that is not here may have held the former
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_in_a_fork)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pretend
 import pytest
 import torch
 import typer
+from narrow_priors import narrow
 from PIL import Image
 
 from ddbench.benchmark.cells.cell import EXIT_OK, run_cell
@@ -32,15 +32,9 @@ pytestmark = pytest.mark.usefixtures("this_process")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prior of Woof's headline with everything that the catalogue says of it, but two narrow layers."""
+    """The prior of Woof's headline."""
     assert NAME is not None
-    network = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
-    autoencoder = {"block_out_channels": (4,) * 4, "norm_num_groups": 2, "layers_per_block": 1}
-    known = replace(
-        KNOWN[NAME],
-        network={**KNOWN[NAME].network, **network},
-        autoencoder={**KNOWN[NAME].autoencoder, **autoencoder},
-    )
+    known = narrow(NAME)
     monkeypatch.setitem(KNOWN, NAME, known)
     monkeypatch.setitem(catalogue.WITH_RANDOM_WEIGHTS, NAME, known)
 

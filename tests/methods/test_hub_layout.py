@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from narrow_priors import narrow
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -40,14 +41,7 @@ OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> KnownPrior:
-    """DiT-XL/2 at 256 px with everything that the catalogue says of it, but two narrow layers."""
-    network = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
-    autoencoder = {"block_out_channels": (4,) * 4, "norm_num_groups": 2, "layers_per_block": 1}
-    known = replace(
-        KNOWN[NAME],
-        network={**KNOWN[NAME].network, **network},
-        autoencoder={**KNOWN[NAME].autoencoder, **autoencoder},
-    )
+    known = narrow(NAME)
     monkeypatch.setitem(KNOWN, NAME, known)
     return known
 

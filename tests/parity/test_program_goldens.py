@@ -146,7 +146,7 @@ def tuning_task(prior: Prior, folder: Path) -> DistillTask:
         train=images,
         train_at=lambda *args: images,
         scratch=folder,
-        cache=kept,  # type: ignore[arg-type]
+        cache=kept,  # type: ignore[arg-type]  # all that is called of it
     )
 
 

@@ -268,15 +268,6 @@ def differ(ours: Trained, theirs: Trained, initial: list[Tensor]) -> float:
     return float(difference.abs().max() / moved.abs().max())
 
 
-@pytest.fixture
-def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What asks for float32 gets float64."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 # Three epochs of two steps, the second of a partial batch; six of one, which see both drops of the learning rate.
 CASES = [
     Case(protocol, *shape)

@@ -8,13 +8,11 @@ trainer runs in float64 too, so that nothing but the order of sums is left betwe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from ddbench.benchmark.protocols import base
 from ddbench.benchmark.protocols.definitions import dc_convnet3, hard_adamw, hard_minimax_sgd, hard_nodistill
@@ -36,15 +34,6 @@ PROGRAMS: dict[str, tuple[base.Protocol, dict[str, Any], dict[str, Any]]] = {
         {"schedule": base.Cosine(stretch=6 / 7), "looks": 7},
     ),
 }
-
-
-@pytest.fixture
-def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What asks for float32 gets float64."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def pictures(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ stay as they are (docs/protocols.md); to compare the rest, the crops of those pr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,6 @@ def with_pillow(images: Tensor, crops: Tensor, flips: Tensor) -> Tensor:
         cropped = F.resized_crop(Image.fromarray(pixels.permute(1, 2, 0).byte().numpy()), *crop, [SIDE, SIDE])
         made.append(F.pil_to_tensor(F.hflip(cropped) if flip else cropped))
     return torch.stack(made).double()
-
-
-@pytest.fixture
-def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What asks for float32 gets float64."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 Trained = tuple[StudentResult, dict[str, Any], list[float]]

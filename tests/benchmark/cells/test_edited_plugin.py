@@ -63,7 +63,9 @@ class Author:
         return self.store.add(spec, planned.launch)
 
     def grey_of(self, cell: CellDir) -> set[int]:
-        sha256 = cell.result().image_set_sha256  # type: ignore[union-attr]
+        result = cell.result()
+        assert result is not None
+        sha256 = result.image_set_sha256
         assert sha256 is not None
         return set(np.unique(read_set(self.store.set_dir(sha256), Digits.class_ids, 1).pixels).tolist())
 

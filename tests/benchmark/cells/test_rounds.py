@@ -124,7 +124,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
     """`np.arange(ipc)` is how many would count, and it could not be written down."""
     rounds = open_rounds(tmp_path)
     nats = {"pull": np.float32(0.5), "push": torch.tensor(0.25)}
-    rounds.commit([DistilledImage(np.int64(1), torch.tensor(2), GREY, None, nats)])  # type: ignore[arg-type]
+    rounds.commit([DistilledImage(np.int64(1), torch.tensor(2), GREY, None, nats)])  # type: ignore[arg-type]  # as methods yield them
     again = open_rounds(tmp_path)
     assert set(rounds) == set(again) == {(1, 2)}
     assert again[1, 2].guidance_nats == {"pull": 0.5, "push": 0.25}

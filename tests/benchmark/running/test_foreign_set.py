@@ -36,7 +36,7 @@ def digits(tmp_path: Path) -> Path:
 def plan(folder: Path, *, out: Path | None = None, **asked: object) -> Planned:
     given = {"methods": ["images"], "datasets": ["digits"], "protocol": "quick[epochs=1]", "out": out or folder.parent}
     dry_run = asked.pop("dry_run", True)
-    return plan_images(run_spec({}, given), folder, Reporter(), dry_run=dry_run, **asked)  # type: ignore[arg-type]
+    return plan_images(run_spec({}, given), folder, Reporter(), dry_run=dry_run, **asked)  # type: ignore[arg-type]  # of many types
 
 
 def images_of(planned: Planned) -> ForeignImages:

@@ -175,14 +175,14 @@ def test_a_range_between_whole_numbers_has_fractions_where_the_parameter_does() 
     assert "cfg_scale" in fractions
     assert "steps" not in fractions
     found = tune.settings([Choice.parse("cfg_scale=1..8"), Choice.parse("steps=10..50")], 20, 0, {}, fractions)[1:]
-    assert sum(float(values["cfg_scale"]) % 1 != 0 for values in found) >= 18  # type: ignore[arg-type]
+    assert sum(float(values["cfg_scale"]) % 1 != 0 for values in found) >= 18  # type: ignore[arg-type]  # numbers, of all scalars
     assert all(isinstance(values["steps"], int) for values in found)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_range_spends_the_whole_budget_and_tries_nothing_twice(seed: int) -> None:
     found = tune.settings([Choice.parse("a=0..5")], 6, seed, {"a": 1.0})
-    assert sorted(values["a"] for values in found[1:]) == [0, 2, 3, 4, 5]  # type: ignore[type-var]
+    assert sorted(values["a"] for values in found[1:]) == [0, 2, 3, 4, 5]  # type: ignore[type-var]  # numbers
     assert len(tune.settings([Choice.parse("a=0..5")], 9, seed, {"a": 1.0})) == 6, "there are no more"
 
 
