@@ -360,6 +360,8 @@ class Checks:
                         "batch_size": batch_size,
                         "images": ipc * len(WOOF),
                         "images_per_second": rates,
+                        "flops_per_image": flops_per_image,
+                        "matrix_flops_per_second": peak,
                         "share_of_matrix_product_speed": float(np.median(rates)) * flops_per_image / peak,
                         "gpu_peak_allocated_mib": self.peak_mib(),
                     }

@@ -49,7 +49,11 @@ def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
     assert 0 < found["precision"]["bf16"][-1] < 0.1
     assert found["out_of_memory"]["largest_difference_levels"] == 0
     assert [row["precision"] for row in found["sampling"]["rows"]] == ["bf16", "fp32"]
-    assert all(0 < row["share_of_matrix_product_speed"] < 1 for row in found["sampling"]["rows"])
+    for row in found["sampling"]["rows"]:
+        # No bound above: two speeds of a busy machine, a moment apart, are in no order.
+        of_network = np.median(row["images_per_second"]) * row["flops_per_image"]
+        assert np.isclose(row["share_of_matrix_product_speed"] * row["matrix_flops_per_second"], of_network)
+        assert of_network > 0
     assert len(found["guidance"]["dmgd_over_dit"]) == 1
     assert len(found["step"]["bf16"]["host_seconds"]) == 9
     assert len(found["autoencoder"]) == 9, "encode and decode, two precisions, two batch sizes; and its seconds"
