@@ -172,6 +172,8 @@ class DecodedCache:
                 with swept_once_lost(lease):
                     if lease is not None:
                         require_mine(lease)
+                    # Killed between the two writes, the old note would vouch for the new images if the old came back.
+                    target.with_suffix(".json").unlink(missing_ok=True)
                     partial.replace(target)
                 write_json(
                     self.folder / f"{part.name}.json",

@@ -42,10 +42,15 @@ def main() -> None:
         # The reader of our output went away (`bench list methods | head`); that is no failure of ours.
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in OUTSIDE_CAUSES:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUTSIDE_CAUSES:
+            what = error.filename or "standard output, or a file that the system does not name"
+            _fail(f"{error.strerror}: {what}", 1)
+        from ddbench.benchmark.commands.authors_code import failure
+
+        if (told := failure(error)) is None:
             raise
-        _fail(f"{error.strerror}: {error.filename or 'standard output, or a file that the system does not name'}", 1)
+        _fail(told, 1)
 
 
 def _fail(message: str, code: int) -> None:

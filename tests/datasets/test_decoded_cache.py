@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -158,6 +159,29 @@ def test_a_replaced_image_is_decoded_again_and_changes_the_hash(tiny: Any) -> No
     after = dataset.load("imagenet", source, 16)
     assert after.split_hash == before.split_hash
     assert after.content_hash != before.content_hash
+
+
+def test_no_note_vouches_for_images_that_took_others_place(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between its two writes, after an image was replaced; then a backup brings the old one, times and all."""
+    source, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    train = dataset.load("imagenet", source, 16).train
+    before = train.read(np.arange(len(train)))
+    image = source / "train" / wnid / f"{wnid}_3.JPEG"
+    times = image.parent.stat()
+    kept = image.rename(source / "kept")
+    image.write_bytes(tiny.jpeg(wnid, "train", 77))
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoded_cache, "write_json", killed)
+        with pytest.raises(Killed):
+            dataset.prepare("imagenet", source, 16)
+    kept.replace(image)
+    os.utime(image.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = dataset.load("imagenet", source, 16).train
+    assert np.array_equal(after.read(np.arange(len(after))), before)
 
 
 def test_a_damaged_note_means_decoding_again(tiny: Any, own_cache: Path) -> None:

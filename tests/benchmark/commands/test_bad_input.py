@@ -551,6 +551,26 @@ def test_output_that_cannot_be_written(command: Sequence[str], finished: Path) -
     assert "Traceback" not in done.stderr
 
 
+FORGETFUL = """
+from ddbench.datasets.digits import Digits
+
+class Forgetful(Digits):
+    name = "forgetful"
+
+    def train_counts(self, split, data_dir):
+        return {class_id: {}[class_id] for class_id in self.class_ids}
+"""
+
+
+@pytest.mark.parametrize("command", [["run", "-m", "random", *ONE_STUDENT], ["run", "-m", "random", "--dry-run"]])
+def test_a_plugin_that_fails_while_it_is_planned_with(command: Sequence[str], tmp_path: Path) -> None:
+    plugin = tmp_path / "forgetful.py"
+    plugin.write_text(FORGETFUL)
+    done = bench(*command, "-d", "forgetful", "--plugin", plugin, cwd=tmp_path)
+    check(done, 1, f"error: the code of {plugin} failed: KeyError: '0'", "line 8, in train_counts", "{}[class_id]")
+    assert "benchmark/planning" not in done.stderr, "the calls begin where the author's code does"
+
+
 def test_half_written_files_are_listed_and_made_again(finished: Path, tmp_path: Path) -> None:
     out = shutil.copytree(finished, tmp_path / "runs", symlinks=True)
     cells = {(cell.id.partition("-")[0], cell.launch().label): cell.path for cell in Store(out).cell_dirs()}
