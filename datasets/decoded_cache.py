@@ -69,6 +69,21 @@ class Decoded:
     median_shorter_side: int
     sha256: str
     """SHA-256 of its array's file."""
+    files_stamp: str = ""
+    """`files_stamp` of its images' files before they were decoded; empty in notes of before there was one."""
+
+
+def files_stamp(files: Sequence[Path]) -> str:
+    """Digest of sizes and times of change: another once a file was written to, which its folder's time does not tell.
+
+    Raises:
+        OSError: a file that is gone.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def fit_image(image: Image.Image, side: int, resize: Resize = "bilinear") -> np.ndarray:
@@ -108,6 +123,10 @@ class DecodedCache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def forget(self, part: Part) -> None:
+        """Have a part decoded anew."""
+        (self.folder / f"{part.name}.json").unlink(missing_ok=True)
+
     def bytes_of(self, part: Part) -> int:
         return part.count * self.image_size**2 * 3
 
@@ -145,6 +164,7 @@ class DecodedCache:
         target = self.folder / f"{part.name}.npy"
         partial = target.with_name(f".{target.name}.{own_name()}.tmp")
         files, corrupt = part.files(), dict[Path, str]()
+        before = files_stamp(files)  # of a file that is written to meanwhile, the next run sees it
         sides = np.zeros(len(files), np.int64)
         try:
             with partial.open("wb") as out:
@@ -173,7 +193,7 @@ class DecodedCache:
                     if lease is not None:
                         require_mine(lease)
                     # Killed between the two writes, the old note would vouch for the new images if the old came back.
-                    target.with_suffix(".json").unlink(missing_ok=True)
+                    self.forget(part)
                     partial.replace(target)
                 write_json(
                     self.folder / f"{part.name}.json",
@@ -183,6 +203,7 @@ class DecodedCache:
                         "enlarged": int((sides < self.image_size).sum()),
                         "median_shorter_side": int(np.median(sides)) if len(files) else self.image_size,
                         "sha256": sha256,
+                        "files_stamp": before,
                     },
                     lease=lease,
                 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddbench.datasets.base import Dataset
+from ddbench.datasets.base import Dataset, SplitData
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, how much there is)."""
@@ -86,7 +86,8 @@ class FileDataset(Dataset):
         remember: bool = False,
         progress: Progress = silent,
     ) -> Prepared:
-        """Index a source and, given a resolution, decode its images into the cache; what is there already is kept.
+        """Index a source and, given a resolution, decode its images into the cache; what is there already is kept,
+        unless its files were written to since.
 
         Args:
             skip_corrupt: leave out training images that cannot be decoded, now and in later runs on this source.
@@ -96,3 +97,14 @@ class FileDataset(Dataset):
             UsageError: unknown split, no source of this dataset, or one that does not hold the whole split.
             RunError: corrupt images, or too little free disk.
         """
+
+
+def load_anew(dataset: Dataset, split: str, data_dir: Path | None, resolution: int) -> SplitData:
+    """`Dataset.load` of images as their files are now. What has been prepared, as a run's cells find it, need not ask.
+
+    Raises:
+        UsageError, RunError: as `FileDataset.prepare` and `Dataset.load`.
+    """
+    if isinstance(dataset, FileDataset):
+        dataset.prepare(split, data_dir, resolution)
+    return dataset.load(split, data_dir, resolution)

@@ -42,6 +42,7 @@ from ddbench.benchmark.protocols.soft.committees import Committee
 from ddbench.benchmark.protocols.soft.outputs import CommitteeOutput
 from ddbench.benchmark.protocols.soft.torchvision_weights import TORCHVISION
 from ddbench.datasets.base import Dataset
+from ddbench.datasets.file_dataset import load_anew
 from ddbench.datasets.imagenet.classes import IMAGENET_1K
 from ddbench.methods.classifier import ClassifierRecipe
 from ddbench.methods.pretrained import Pretrained
@@ -156,7 +157,7 @@ def train(
             f"dataset that can be opened at any side (woof, nette, …), or --image-size {allowed} where a "
             "network works on that"
         )
-    opened = dataset.load(split, data, resolution)
+    opened = load_anew(dataset, split, data, resolution)
     folder = teacher_folder(dataset_name, split, recipe.network, recipe.image_size)
     folder.mkdir(parents=True, exist_ok=True)
     training = digest([recipe.model_dump(mode="json"), opened.content_hash, device.type])

@@ -13,6 +13,7 @@ from ddbench.benchmark.commands.options import Plugins
 from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.datasets.base import Dataset
+from ddbench.datasets.file_dataset import load_anew
 
 train_prior_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -67,7 +68,7 @@ def train_prior(
     chosen = opened.splits[0] if split is None else split
     if chosen not in opened.splits:
         raise UsageError(f"--split {chosen}: {dataset} has {' and '.join(opened.splits)}")
-    images = opened.load(chosen, data, opened.resolution if resolution is None else resolution)
+    images = load_anew(opened, chosen, data, opened.resolution if resolution is None else resolution)
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         shown = bar.add_task("train", total=settings.steps, loss="")

@@ -22,6 +22,7 @@ class ArchiveSource(Source):
     """fast.ai's archive, or any like it: `<top>/train/<wnid>/<file>` and `<top>/val/<wnid>/<file>`."""
 
     kind = "archive"
+    users_own = False
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,12 +20,14 @@ from ddbench.benchmark.core.sharing.locks import giving_way, lock
 from ddbench.datasets.base import ImageSource, Resize, SplitData
 from ddbench.datasets.cache import read_json
 from ddbench.datasets.decoded_cache import (
+    MAX_THREADS,
     PREPROCESSING,
     Decoded,
     DecodedCache,
     DecodedImages,
     Part,
     enlargement_warning,
+    files_stamp,
     identity,
 )
 from ddbench.datasets.file_dataset import Progress, silent
@@ -207,6 +210,31 @@ class OpenedSplit:
                         opened = replace(self, skipped=read_skipped(self.source))
         return decoded
 
+    def forget_edited(self, progress: Progress) -> None:
+        """Have images decoded anew, at every side, whose files were written to since: the listing goes by the times of
+        folders. Asked once for a run and not by its cells: there may be a million files.
+
+        Raises:
+            OSError: a file that is gone.
+        """
+        found = [
+            (cache, part.part, kept)
+            for cache in self._caches()
+            for part in self._parts.values()
+            if (kept := cache.find(part.part)) is not None
+        ]
+        if not self.source.users_own or not found:
+            return
+        progress(f"looking whether images of {self.dataset} have changed", 0, 0)
+        parts = {part.name: part for _, part, _ in found}
+        with ThreadPoolExecutor(MAX_THREADS) as threads:  # waiting for a file system of other machines
+            stamps = dict(zip(parts, threads.map(lambda part: files_stamp(part.files()), parts.values()), strict=True))
+        edited = [(cache, part) for cache, part, kept in found if kept.files_stamp != stamps[part.name]]
+        if edited:
+            with self._lock(progress):
+                for cache, part in edited:
+                    cache.forget(part)
+
     def _decode(self, missing: Sequence[Part], cache: DecodedCache, progress: Progress) -> dict[str, str]:
         """Returns location -> what is wrong, of the images that are no whole images."""
         total, done = sum(part.count for part in missing), 0
@@ -256,6 +284,12 @@ class OpenedSplit:
 
     def _cache(self, resolution: int, resize: Resize = "bilinear") -> DecodedCache:
         return DecodedCache(self.source.cache / "decoded", resolution, resize)
+
+    def _caches(self) -> Iterator[DecodedCache]:
+        """One for each side and each way to get there that anything was decoded at."""
+        for resize, transform in PREPROCESSING.items():
+            for folder in (self.source.cache / "decoded").glob(f"{transform}-*"):
+                yield self._cache(int(folder.name.removeprefix(f"{transform}-")), resize)
 
     def _missing_parts(self, resolution: int) -> list[Part]:
         cache = self._cache(resolution)

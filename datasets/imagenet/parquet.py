@@ -29,6 +29,7 @@ class ParquetSource(Source):
     """Parquet files with the columns `image` (bytes and path) and `label` of Hugging Face's `imagenet-1k`."""
 
     kind = "parquet folder"
+    users_own = False
 
     def __init__(self, path: Path, files: Mapping[str, Sequence[Path]]) -> None:
         self.path, self.files = path, files

@@ -56,6 +56,9 @@ class Source(ABC):
 
     path: Path
     kind: str
+    users_own: bool = True
+    """Whether its images are the user's files, which may be written to at any time; what is unpacked lies in the cache,
+    and a changed archive has another."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.path}"

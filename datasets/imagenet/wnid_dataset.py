@@ -125,6 +125,7 @@ class WnidDataset(FileDataset):
         progress: Progress = silent,
     ) -> Prepared:
         opened = self._open(split, data_dir)
+        opened.forget_edited(progress)
         decoded, warning = 0, None
         if resolution is not None:
             decoded = opened.decode(resolution, progress, skip_corrupt=skip_corrupt)

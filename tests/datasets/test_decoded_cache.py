@@ -20,6 +20,7 @@ from ddbench.benchmark.core.errors import RunError, UsageError
 from ddbench.datasets import decoded_cache
 from ddbench.datasets.base import Subset
 from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fit_image
+from ddbench.datasets.file_dataset import load_anew
 from ddbench.datasets.hashing import content_hash
 
 
@@ -158,6 +159,39 @@ def test_a_replaced_image_is_decoded_again_and_changes_the_hash(tiny: Any) -> No
     assert dataset.prepare("imagenet", source, 16).decoded == 4, "that class's training images"
     after = dataset.load("imagenet", source, 16)
     assert after.split_hash == before.split_hash
+    assert after.content_hash != before.content_hash
+
+
+def test_an_image_that_is_written_to_is_decoded_again_at_every_side(tiny: Any) -> None:
+    """As a program that opens it, resizes it and saves it does: its folder's time stays."""
+    source, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    before = dataset.load("imagenet", source, 16)
+    larger = dataset.train_at("imagenet", source, 24, "adm")
+    was = larger.read(np.arange(len(larger)))
+    image = source / "train" / wnid / f"{wnid}_3.JPEG"
+    folder = image.parent.stat()
+    image.write_bytes(tiny.jpeg(wnid, "train", 77))
+    assert image.parent.stat().st_mtime_ns == folder.st_mtime_ns
+    assert dataset.prepare("imagenet", source, 16).decoded == 4, "that class's training images"
+    assert dataset.load("imagenet", source, 16).content_hash != before.content_hash
+    larger = dataset.train_at("imagenet", source, 24, "adm")
+    assert [i for i in range(len(larger)) if not np.array_equal(larger.read([i])[0], was[i])] == [
+        larger.names.index(f"{wnid}/{wnid}_3.JPEG")
+    ]
+    assert dataset.prepare("imagenet", source, 16).decoded == 0
+
+
+@pytest.mark.parametrize("how", ["prepare", "load_anew"])
+def test_who_begins_looks_at_the_files(how: str, tiny: Any) -> None:
+    source, dataset = tiny.tree(), tiny.dataset()
+    before = dataset.load("imagenet", source, 16)
+    image = source / "train" / tiny.classes[0] / f"{tiny.classes[0]}_3.JPEG"
+    image.write_bytes(tiny.jpeg(tiny.classes[0], "train", 78))
+    if how == "prepare":
+        dataset.prepare("imagenet", source, None)
+        after = dataset.load("imagenet", source, 16)
+    else:
+        after = load_anew(dataset, "imagenet", source, 16)
     assert after.content_hash != before.content_hash
 
 
