@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import pytest
-
-STEPS = 8
-"""Sampling steps for methods that have them: few, but some in every window of every guidance."""
+from few_steps import few_steps
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,10 @@ def planted() -> Any:
 def judged(planted: Any) -> Callable[[str], Judged]:
     """Name -> what `bench check` finds on it, with few steps where its parameters allow that."""
     from ddbench.benchmark.check.check import report_on, subject_of
-    from ddbench.benchmark.core.errors import UsageError
 
     @cache
     def judge(name: str) -> Judged:
-        with ExitStack() as stack:
-            try:
-                subject = stack.enter_context(subject_of(name, {"steps": STEPS}, planted))
-            except UsageError:  # it has no steps, or its overrides name steps of the usual chain
-                subject = stack.enter_context(subject_of(name, {}, planted))
+        with subject_of(name, few_steps(name), planted) as subject:
             report = report_on(subject)
             fewer = subject.runs.run(ipc=1, artefacts="reference") if subject.method.selects else {}
             return Judged(report, subject.reference, fewer)

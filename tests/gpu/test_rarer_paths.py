@@ -125,7 +125,7 @@ def test_a_recorded_training_goes_on_after_a_kill(tmp_path: Path, monkeypatch: p
 FURTHER: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "covariance": ("d3hr", {"covariance": "full", "steps": 8, "groups": 20}, {}),
     "euler": ("flow", {"sampler": "euler", "steps": 3}, {}),
-    "dopri5": ("flow", {"sampler": "dopri5"}, {}),
+    "dopri5": ("flow", {"sampler": "dopri5"}, {"ipc": 1}),
     "chosen checkpoints": (
         "igd",
         {"network": "convnet3", "checkpoints": "cosine<0.9@1", "real_images": 4, "steps": 2},

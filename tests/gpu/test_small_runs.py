@@ -7,6 +7,7 @@ from typing import Any
 
 import pretend
 import pytest
+from few_steps import few_steps
 
 from ddbench.benchmark.check.canary import Planted
 from ddbench.benchmark.check.check import subject_of
@@ -16,9 +17,6 @@ from ddbench.benchmark.core.registry import METHODS
 
 NAMES = [entry.name for entry in METHODS if "small" not in entry.tags]
 """A small budget differs from its method in what small runs make small."""
-STEPS = 8
-FEWER_STEPS = {"dmgd-dm-always": {"ot_window_last": STEPS - 1}}
-"""What a variant that names steps of the usual chain needs besides."""
 CLASSES = (0, 7)
 WITHOUT_THE_NETWORK = {"coda-real", "mgd3-modes"}
 """They keep real latents, or decode what they would draw images towards."""
@@ -43,9 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images_on(device: str, name: str, planted: Planted, root: Path) -> Any:
-    sampled = "steps" in METHODS.load(name).Params.model_fields
-    given = ({"steps": STEPS} if sampled else {}) | FEWER_STEPS.get(name, {})
-    with subject_of(name, given, planted) as subject:
+    with subject_of(name, few_steps(name), planted) as subject:
         tuned_by = subject.entry.prior_tuned_by
         runs = SmallRuns(subject.method, subject.params, planted, root / device, tuned_by, device=device)
         return runs.run(classes=CLASSES, cell=name)

@@ -174,7 +174,7 @@ class Checks:
 
     def matrix_flops_per_second(self, precision: str) -> float:
         """What large matrix products reach on this device, the best of five: the peak that programs can have."""
-        side = MATRIX_SIDE if self.cuda else 1024
+        side = MATRIX_SIDE if self.cuda else 256
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
         with tf32(True):
@@ -405,7 +405,7 @@ class Checks:
 
     def model(self, found: Found, keep: Callable[[], None]) -> None:
         """What `gpu_model.py` counts, at the speed that matrix products and copies reach here."""
-        side = MATRIX_SIDE if self.cuda else 1024
+        side = MATRIX_SIDE if self.cuda else 256
         numbers = torch.randn(side, side, device=self.device)
         bandwidth = 2 * numbers.nbytes / min(self.seconds(numbers.clone) for _ in range(5))
         here = Device("here", *(self.matrix_flops_per_second(p) for p in ("fp32", "bf16")), bandwidth)
