@@ -162,7 +162,8 @@ def ask_nvml(question: str, device: Any) -> Any:
     import pynvml
     import torch
 
-    with contextlib.suppress(pynvml.NVMLError):
+    # The second is of a driver without the function, and no kind of the first.
+    with contextlib.suppress(pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         pynvml.nvmlInit()  # counts its calls and does no more after the first
         uuid = torch.cuda.get_device_properties(device).uuid
         return getattr(pynvml, question)(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))

@@ -23,13 +23,18 @@ SMALL = "--prior random:tiny --steps 2 --rounds 1 --batch-sizes 10 --coded-image
 STUDENT = "--student convnet3 --image-size 16 --epochs 1 --test-images 50"
 
 
-def test_every_section_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     found = spec_from_file_location("gpu_checks", SCRIPT)
     assert found is not None
     assert found.loader is not None
-    script: Any = module_from_spec(found)
-    found.loader.exec_module(script)
-    monkeypatch.setattr(script, "MATRIX_SIDE", 64)
+    loaded: Any = module_from_spec(found)
+    found.loader.exec_module(loaded)
+    monkeypatch.setattr(loaded, "MATRIX_SIDE", 64)
+    return loaded
+
+
+def test_every_section_runs(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [section.name for section in script.SECTIONS if section.name not in HERE] == [
         "run", "out_of_memory", "compiled_student", "compiled_denoiser",
     ]  # fmt: skip
@@ -54,3 +59,17 @@ def test_every_section_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert written["golden"]["passes"]
     assert written["trainer"]["convnet3"]["relative_gap"][0] <= 1e-4
     assert all(row["images_per_second"][0] > 0 for row in written["sampling"]["rows"])
+
+
+def test_a_student_that_was_not_compiled_meets_no_target(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training goes on without a compiler that fails, and its seconds would pass for those of compiled code."""
+    out = tmp_path / "gpu.json"
+    asked = [*SMALL.split(), *STUDENT.split(), "--minutes", "100", "--compile", "none such"]
+    monkeypatch.setattr(sys, "argv", ["gpu_checks.py", str(out), *asked, "--sections", "compiled_student"])
+    with pretend.gpu():
+        script.main()
+    found = json.loads(out.read_text())["sections"]["compiled_student"]
+    assert "none such" in found["not_compiled"]
+    assert found["passes"] is False

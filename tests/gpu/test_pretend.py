@@ -169,6 +169,28 @@ def test_only_products_of_matrices_are_rounded_to_tf32_and_only_where_they_may_b
         matmul.allow_tf32 = before
 
 
+@pytest.mark.parametrize(
+    ("asks", "refusal"),
+    [
+        pytest.param(
+            lambda x: torch.histogram(x.flatten(), bins=2).hist,
+            "Could not run 'aten::histogram.bin_ct'",
+            marks=pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch without CUDA has no kernels"),
+        ),
+        (lambda x: x[0, 0].long() @ x[0, 0].long(), "aten.mm.default not implemented on CUDA for torch.int64"),
+        (
+            lambda x: torch.nn.functional.interpolate(x.to(torch.uint8), 8, mode="bilinear"),
+            r"aten.upsample_bilinear2d.* not implemented on CUDA for torch.uint8",
+        ),
+    ],
+)
+def test_what_the_cpu_alone_computes_is_refused(asks: Callable[[Tensor], Tensor], refusal: str) -> None:
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert len(asks(x)), "the CPU has it"
+    with pretend.gpu(), pytest.raises(pretend.NoKernel, match=refusal):
+        asks(x.to(CUDA))
+
+
 def test_numbers_are_the_cpus_and_seen_on_the_gpu() -> None:
     with pretend.gpu() as seen:
         x = torch.arange(6.0, device=CUDA).reshape(2, 3).requires_grad_()

@@ -55,6 +55,8 @@ class WoofOfNoise(Woof):
     expected = {{IMAGENET: Expected({test!r}, {train!r}, {n_train})}}
 """
 TARGET_SECONDS = 300
+ENDING_SECONDS = 60
+"""For a run that was asked to end."""
 LOOK_SECONDS = 0.5
 """Between two looks at the cells and at how busy the GPU is."""
 
@@ -227,7 +229,11 @@ def follow(
         finally:
             if run.poll() is None:
                 run.send_signal(signal.SIGTERM)  # a run ends its cells
-                run.wait(60)
+                try:
+                    run.wait(ENDING_SECONDS)
+                except subprocess.TimeoutExpired:
+                    run.kill()
+                    run.wait()
     found["finished"] = run.returncode == 0 and "ended_after_seconds" not in found
     found["says"] = log.read_text()[-4000:]
     keep()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,10 @@ def test_every_section_leaves_its_numbers(tmp_path: Path) -> None:
     assert found["prior_files"]["bytes"] > 100_000
     assert found["student"]["compiled"] == []
     assert found["compiled_student"]["compiled"] == ["test 50", "train 36", "train 64"]
-    assert found["compiled_denoiser"]["compiled"] == ["denoiser"]
-    assert found["compiled_denoiser"]["batch_10"]["difference"] == 0, "the backend that changes nothing"
+    for precision in ("fp32", "bf16"):
+        of_precision = found["compiled_denoiser"][precision]
+        assert of_precision["compiled"] == ["denoiser"]
+        assert of_precision["batch_10"]["difference"] == 0, "the backend that changes nothing"
     assert found["model"]["expected"]["headline"] > found["model"]["expected"]["headline_fused"] > 0
     for student in (found["student"], found["compiled_student"]):
         parts = [student[part] for part in ("train_seconds", "test_seconds", "other_seconds")]
@@ -80,3 +83,25 @@ def test_a_section_that_fails_is_told_and_the_next_begins(tmp_path: Path) -> Non
 def test_what_no_longer_fits_is_not_begun(minutes: str, begun: set[str], tmp_path: Path) -> None:
     found = checked(tmp_path / "gpu.json", "--minutes", minutes, "--sections", "student,step")
     assert {name for name, of in found.items() if "skipped" not in of} == begun
+
+
+def test_a_section_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one begins; a process that was left would be on the GPU beside what that one measures."""
+    script = runpy.run_path(str(SCRIPT))
+    pid, main = tmp_path / "pid", script["main"].__globals__
+    hangs = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+
+    def run(checks: Any, found: dict[str, Any], keep: Any) -> None:
+        script["bench"]([sys.executable, "-c", hangs], tmp_path / "runs")
+
+    monkeypatch.setattr(script["Checks"], "run", run)
+    monkeypatch.setattr(script["Checks"], "step", lambda checks, found, keep: found.update(begun=True))
+    monkeypatch.setitem(main, "SECTIONS", (script["Section"]("run", 0), script["Section"]("step", 0)))
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_checks.py", str(out), *SMALL.split(), "--minutes", "0.5"])
+    script["main"]()
+    found = json.loads(out.read_text())["sections"]
+    assert "TimeoutError" in found["run"]["traceback"]
+    assert found["step"]["begun"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

@@ -46,6 +46,20 @@ def test_when_time_is_over_the_run_is_ended_and_what_is_known_is_kept(tmp_path: 
     assert kept
 
 
+def test_a_run_that_does_not_end_when_asked_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is known of it is kept all the same."""
+    monkeypatch.setattr(gpu_headline, "ENDING_SECONDS", 0.5)
+    found = dict[str, object]()
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    gpu_headline.follow(
+        [sys.executable, "-c", deaf], tmp_path / "runs", {}, "cpu", limit=3, found=found, keep=lambda: None
+    )
+    assert not found["finished"]
+    assert found["says"] == "deaf\n"
+
+
 def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
     found = dict[str, object]()
     with pytest.raises(RuntimeError, match="ended with 3:\nno luck"):

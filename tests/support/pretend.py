@@ -1,6 +1,7 @@
 """A pretend GPU for tests: tensors that say `cuda:0`, whose numbers are computed on the CPU.
 
-What CUDA refuses is refused: a CPU tensor among tensors of the GPU, a CPU generator for a draw on it, `.numpy()`. What
+What CUDA refuses is refused: a CPU tensor among tensors of the GPU, a CPU generator for a draw on it, `.numpy()`, an
+operation that has a kernel for the CPU alone, whole numbers where CUDA's kernel takes none. What
 makes the host wait for a GPU is counted, with the line of the project that did it. A copy that the host does not wait
 for is under way until it does: numbers read on the host before are garbage, and pinned memory that is written to before
 is an error. Which products of matrices CUDA may have done in TF32 is counted too, and with `tf32` their factors are
@@ -26,6 +27,7 @@ parameters in place: build an optimiser after it. The mode is its thread's own: 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections import Counter
@@ -86,6 +88,11 @@ FACTORS = {
     aten.convolution_backward.default: (0, 1, 2), aten.convolution_backward_overrideable.default: (0, 1, 2),
 }  # fmt: skip
 """Which arguments are multiplied."""
+WITHOUT_INTEGERS = {
+    aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.mv.default, aten.addmv.default,
+    aten.dot.default, aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.default,
+}  # fmt: skip
+"""Operations whose kernels for the CPU take whole numbers, and those for CUDA do not."""
 TF32_DROPPED = 13
 """Of a float32's 23 bits of mantissa."""
 GARBAGE = 0xFF
@@ -94,6 +101,10 @@ GARBAGE = 0xFF
 
 class DeviceMix(RuntimeError):
     """What CUDA would have refused."""
+
+
+class NoKernel(NotImplementedError):
+    """What CUDA cannot compute, and the CPU can."""
 
 
 class Overwritten(RuntimeError):
@@ -405,6 +416,19 @@ def _judge(func: Any, args: Sequence[Any], given: Sequence[Any]) -> None:
         )
     if func in READS_BACK:
         _seen._note("SYNC", str(func))
+    if not _has_kernel(func.name()):
+        raise NoKernel(f"Could not run '{func.name()}' with arguments from the 'CUDA' backend: at {_place()}")
+    kinds = {x.dtype for x in given if isinstance(x, OnGpu) and not (x.is_floating_point() or x.is_complex())}
+    if kinds and func in WITHOUT_INTEGERS:
+        raise NoKernel(f"{func} not implemented on CUDA for {', '.join(sorted(map(str, kinds)))}: at {_place()}")
+
+
+@functools.cache
+def _has_kernel(operation: str) -> bool:
+    """Whether PyTorch's own table has one for CUDA; a PyTorch that was built without has none, and tells nothing."""
+    if not torch.backends.cuda.is_built():
+        return True
+    return bool(torch._C._dispatch_has_computed_kernel_for_dispatch_key(operation, "CUDA"))
 
 
 def _count_launch(func: Any, out: Any) -> None:

@@ -23,7 +23,8 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", CARDS.__getitem__)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=24 << 30))
-    seen = SimpleNamespace(name=CARDS[1], total_memory=40 << 30)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    seen = SimpleNamespace(name=CARDS[1], total_memory=40 << 30, uuid="a1b2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", [seen].__getitem__)
@@ -38,3 +39,14 @@ def test_the_gpu_of_a_cell_is_the_one_that_it_may_use() -> None:
 
 def test_a_cpus_machine_has_all_its_cards() -> None:
     assert [card["name"] for card in environment.capture()["hardware"]["gpus"]] == CARDS
+
+
+@pytest.mark.parametrize("question", ["nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetTotalEnergyConsumption"])
+def test_a_driver_that_lacks_a_function_of_nvml_does_not_tell(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The binding has words of its own for some functions; every cell on a GPU asks for these two."""
+
+    def missing(name: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer", missing)
+    assert environment.ask_nvml(question, 0) is None
