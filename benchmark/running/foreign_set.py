@@ -128,6 +128,12 @@ def plan_images(
         among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else among
         given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
+    before = _called_before(Store(spec.out), found.sha256, setting.spec.name, planned.plan.sets[0].label)
+    if before:
+        said.append(
+            f"{spec.out} has students of the same images, called {', '.join(before)}: a set is one row of tables, "
+            "under the name that was said when its last student was trained"
+        )
     return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders, beside), *said])
 
 
@@ -184,6 +190,13 @@ def _group(store: Store, founder: str, sha256: str, dataset: str, ipc: int, *, l
         return free_number(claims, sha256, others)
     claims.parent.mkdir(exist_ok=True)
     return claim(claims, sha256, others)
+
+
+def _called_before(store: Store, sha256: str, dataset: str, name: str) -> list[str]:
+    """Other names than this one under which students of a set were trained."""
+    return sorted(
+        {label for _, images, label in _foreign(store, dataset) if images.image_set_sha256 == sha256} - {name}
+    )
 
 
 def _foreign(store: Store, dataset: str) -> Iterator[tuple[EvaluateSpec, ForeignImages, str]]:
