@@ -33,7 +33,7 @@ from ddbench.datasets.foreign.class_names import named_otherwise
 from ddbench.datasets.foreign.soft_labels import Beside, Kind, labels_beside
 from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
 from ddbench.datasets.image_files import background, counted_kinds
-from ddbench.datasets.image_sets import SetRecord, describe_set
+from ddbench.datasets.image_sets import BLACK, SetRecord, all_black, describe_set
 from ddbench.datasets.set_layout import choose_subset, layout_of
 from ddbench.datasets.whitening import Zca
 
@@ -93,11 +93,17 @@ def plan_images(
         chosen = choose_subset(folder, class_ids, ipc, subset, subset_seed, reading)
         image_size = spec.resolution or declared.resolution
         prints: dict[Path, Print] = {}
+        light = False
 
         def look(path: Path, pixels: np.ndarray) -> None:
-            prints[path] = print_of(as_uint8(pixels), image_size)
+            nonlocal light
+            seen = as_uint8(pixels)
+            light = light or bool(seen.max() > BLACK)
+            prints[path] = print_of(seen, image_size)
 
         found = describe_set(folder, class_ids, declared.channels, subset=chosen, reading=reading, look=look)
+        if not light:
+            raise all_black(folder)
         everything = layout_of(folder, class_ids, None, reading).files
         beside = None if given.tensors else labels_beside(folder, [path for here in everything for path in here])
         soft = own_labels(
