@@ -31,6 +31,8 @@ PNG_DEPTH_AT = 24
 """Offset of the bit depth in a PNG: signature, length and name of IHDR (always the first chunk), width, height."""
 BITS_PER_SAMPLE = 258
 """TIFF's tag of the bits per sample."""
+LFS_POINTER = b"version https://git-lfs.github.com/"
+"""How a file begins that stands for one that was not fetched."""
 JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 """How a JPEG 2000 codestream begins: its start and size markers."""
 
@@ -82,7 +84,7 @@ def read_8bit(path: Path, mode: Literal["L", "RGB"], flatten: str | None = None)
                 return _opaque(image, name, flatten).convert(mode)
             held = f"mode {image.mode}" + (f", {bits} bits a channel" if bits > 8 else "")
     except UnidentifiedImageError as error:
-        raise ValueError("cannot be read as an image (of no known format or depth)") from error
+        raise ValueError(f"cannot be read as an image ({_what_else(path)})") from error
     except Exception as error:  # of damaged files, decoders raise whatever comes up
         passed = isinstance(error, _Refused | UsageError | MemoryError)
         # A decoder that looks before the beginning of a small file is told EINVAL, which is the file's own trouble.
@@ -98,6 +100,14 @@ def read_8bit(path: Path, mode: Literal["L", "RGB"], flatten: str | None = None)
         f"{held}: expected 8 bits a channel, grey or colour. Convert it, black at 0 and white at the largest value of "
         f"its type (1.0 of floats), with ImageMagick: magick mogrify -depth 8 {name}"
     )
+
+
+def _what_else(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        return "a pointer of Git LFS in its place: git lfs pull fetches it"
+    return "of no known format or depth" if start else "the file is empty"
 
 
 class _Refused(ValueError):
@@ -189,7 +199,7 @@ def list_images(folder: Path) -> Listing:
     """The images of a folder, and what else lies in it. Opens nothing.
 
     Raises:
-        UsageError: the folder cannot be read.
+        UsageError: the folder cannot be read, or not be entered.
     """
     found = Listing(folder)
     try:
@@ -201,6 +211,8 @@ def list_images(folder: Path) -> Listing:
         image = path.suffix.lower() in suffixes() and not entry.name.startswith(".")
         try:
             kind = entry.stat().st_mode
+        except PermissionError as error:
+            raise UsageError(f"{folder}: {error.strerror}; entering it takes the right x: chmod u+x") from error
         except OSError as error:
             wrong = f"a link to nothing ({os.strerror(error.errno or 0)})"
         else:

@@ -29,6 +29,9 @@ PNG_LEVEL = 1
 """Compression level of zlib: 4.6 ms for a natural image of 256 px, where the usual level 6 takes 16 ms to save 1.4 %
 (docs/performance.md)."""
 
+BLACK = 1
+"""The most that floats in 0…1 become when cast to 8 bits without scaling: students train on it without complaint."""
+
 
 @dataclass(frozen=True)
 class SetRecord:
@@ -103,8 +106,16 @@ def read_image(path: Path, channels: int, flatten: str | None = None) -> np.ndar
     try:
         pixels = np.array(read_8bit(path, "L" if channels == 1 else "RGB", flatten))
     except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return pixels[..., None] if channels == 1 else pixels
+
+
+def all_black(where: object) -> UsageError:
+    """What is said of a set in which no pixel is above `BLACK`."""
+    return UsageError(
+        f"{where}: no pixel of its images is above {BLACK}, which is black of 0…255; if floats in 0…1 were cast to 8 "
+        "bits, write 255 times their values"
+    )
 
 
 def store_set(

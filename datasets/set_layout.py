@@ -14,7 +14,7 @@ from ddbench.benchmark.core.reading import AS_IT_IS, Reading
 from ddbench.benchmark.core.subsets import How, SubsetOf
 from ddbench.datasets.float_images import FloatImages
 from ddbench.datasets.foreign.class_folders import folder_names
-from ddbench.datasets.image_files import Listing, list_images
+from ddbench.datasets.image_files import Listing, counted_kinds, list_images
 
 
 def choose_subset(
@@ -114,11 +114,20 @@ def _layout_hints(folder: Path, folders: set[str], class_ids: Sequence[str]) -> 
     hints = []
     deeper = [name for name in sorted(folders) if any((folder / name / class_id).is_dir() for class_id in class_ids)]
     if deeper:
-        hints.append(f"the class folders seem to lie one level deeper; try --images {folder / deeper[0]}")
+        places = " or ".join(f"--images {folder / name}" for name in deeper[:3])
+        hints.append(f"the class folders seem to lie one level deeper; try {places}")
     for place in (folder / class_id for class_id in class_ids if class_id in folders):
         inner = next((name for name in folder_names(place) if list_images(place / name).files), None)
         if inner is not None and not list_images(place).files:
             hints.append(f"the images of {place.name} seem to lie in {place / inner}: put them into its folder")
+            break
+    links = [class_id for class_id in class_ids if (folder / class_id).is_symlink() and class_id not in folders]
+    if links:
+        hints.append(f"{folder / links[0]} is a link to nothing ({len(links)} such links)")
+    for place in (folder / class_id for class_id in class_ids if class_id in folders):
+        here = list_images(place)
+        if here.skipped and not here.files:
+            hints.append(f"{place} holds {counted_kinds(here.skipped)}, which is read as no image")
             break
     loose = len(list_images(folder).files)
     if loose:

@@ -6,12 +6,16 @@ such as `bench leaderboard`. `--help` and shell completion of names read the reg
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ddbench.benchmark.core.registry import COMMANDS, Entry
+
+AT_HOME = re.compile(r"(--[\w-]+=)?(~(?:/.*)?)", re.DOTALL)
 
 
 class _Listed(TyperCommand):
@@ -38,8 +42,14 @@ class LazyCommands(TyperGroup):
         Raises:
             UsageError: importing it failed.
         """
-        name, command, rest = super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, list(map(_at_home, args)))
         if isinstance(command, _Listed) and command.name is not None:
             command = typer.main.get_command(COMMANDS.load(command.name))
             command.name = name
         return name, command, rest
+
+
+def _at_home(word: str) -> str:
+    """With the user's folder for a leading `~`, which shells leave in `--out=~/x`: a folder called ~ would be made."""
+    match = AT_HOME.fullmatch(word)
+    return word if match is None else f"{match[1] or ''}{Path(match[2]).expanduser()}"

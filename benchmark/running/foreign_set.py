@@ -33,7 +33,7 @@ from ddbench.datasets.foreign.class_names import named_otherwise
 from ddbench.datasets.foreign.soft_labels import Beside, Kind, labels_beside
 from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of, refusal
 from ddbench.datasets.image_files import background, counted_kinds
-from ddbench.datasets.image_sets import SetRecord, describe_set
+from ddbench.datasets.image_sets import BLACK, SetRecord, all_black, describe_set
 from ddbench.datasets.set_layout import choose_subset, layout_of
 from ddbench.datasets.whitening import Zca
 
@@ -93,11 +93,17 @@ def plan_images(
         chosen = choose_subset(folder, class_ids, ipc, subset, subset_seed, reading)
         image_size = spec.resolution or declared.resolution
         prints: dict[Path, Print] = {}
+        light = False
 
         def look(path: Path, pixels: np.ndarray) -> None:
-            prints[path] = print_of(as_uint8(pixels), image_size)
+            nonlocal light
+            seen = as_uint8(pixels)
+            light = light or bool(seen.max() > BLACK)
+            prints[path] = print_of(seen, image_size)
 
         found = describe_set(folder, class_ids, declared.channels, subset=chosen, reading=reading, look=look)
+        if not light:
+            raise all_black(folder)
         everything = layout_of(folder, class_ids, None, reading).files
         beside = None if given.tensors else labels_beside(folder, [path for here in everything for path in here])
         soft = own_labels(
@@ -128,6 +134,12 @@ def plan_images(
         among = f"{len(leaked)} of its {len(prints)} images are test images" if leaked else among
         given.notes.append(f"{among}; as --allow-test-images says, the set takes no rank")
     said = [] if soft is None else [_of_labels(soft, setting.protocol)]
+    before = _called_before(Store(spec.out), found.sha256, setting.spec.name, planned.plan.sets[0].label)
+    if before:
+        said.append(
+            f"{spec.out} has students of the same images, called {', '.join(before)}: a set is one row of tables, "
+            "under the name that was said when its last student was trained"
+        )
     return planned._replace(notes=[*planned.notes, *given.notes, *_notes(found, prints, folders, beside), *said])
 
 
@@ -184,6 +196,13 @@ def _group(store: Store, founder: str, sha256: str, dataset: str, ipc: int, *, l
         return free_number(claims, sha256, others)
     claims.parent.mkdir(exist_ok=True)
     return claim(claims, sha256, others)
+
+
+def _called_before(store: Store, sha256: str, dataset: str, name: str) -> list[str]:
+    """Other names than this one under which students of a set were trained."""
+    return sorted(
+        {label for _, images, label in _foreign(store, dataset) if images.image_set_sha256 == sha256} - {name}
+    )
 
 
 def _foreign(store: Store, dataset: str) -> Iterator[tuple[EvaluateSpec, ForeignImages, str]]:

@@ -403,7 +403,12 @@ class Runner:
             launch = self._launch(item, slot, slots, seen)
             self.store.add(item.spec, launch)
             item.began = time.monotonic()
-            handle = self.engine.start(item.cell.path, launch, slot)
+            try:
+                handle = self.engine.start(item.cell.path, launch, slot)
+            except RunError:
+                if not self.interrupted:
+                    raise
+                return  # the process that starts cells was told to stop, too: timeout and schedulers tell all at once
             running.append(_Running(item, handle, slot, replaces=launch.replaces))
             self._change(item, Fate.RUNNING)
 

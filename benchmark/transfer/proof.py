@@ -25,7 +25,7 @@ from ddbench.benchmark.transfer.registered import Unknown, label_problems, proto
 from ddbench.datasets.file_dataset import silent
 from ddbench.datasets.float_images import as_uint8
 from ddbench.datasets.foreign.test_images import Print, find_test_images, print_of
-from ddbench.datasets.image_sets import describe_set
+from ddbench.datasets.image_sets import SetRecord, describe_set
 
 EXACT = 1e-6
 """Percent points that arithmetic may differ by; accuracies of other programs may be rounded to two decimals."""
@@ -87,7 +87,7 @@ def prove(
 class _Prover:
     def __init__(self, store: Store, data: DataAtHand) -> None:
         self.store, self.data, self.proof = store, data, Proof()
-        self._sets: dict[tuple[Path, str, bool], tuple[str | Exception, dict[Path, str]]] = {}
+        self._sets: dict[tuple[Path, str, bool], tuple[SetRecord | Exception, dict[Path, str]]] = {}
 
     def look_at(self, cell: CellDir) -> None:
         """Go through everything; a wrong id ends it, since all else is read by it."""
@@ -236,6 +236,8 @@ class _Prover:
                     raise Unknown("the cell that made its set is not here")
                 if made.image_set_sha256 != said:
                     yield f"trained on images {said[:16]}, but its set has images {str(made.image_set_sha256)[:16]}"
+                elif spec.ipc is not None and result.n_images not in (None, made.n_images):
+                    yield f"trained on {result.n_images} images, and its set has {made.n_images}"
                 return
             if spec.images.image_set_sha256 != said:
                 yield "its images are not those of its specification"
@@ -247,6 +249,8 @@ class _Prover:
         at_hand = self.data[spec.dataset]
         if isinstance(at_hand, str):
             raise Unknown(at_hand)
+        found: SetRecord | Exception | str
+        leaked: dict[Path, str]
         if folder.exists():
             found, leaked = self._read_set(folder, launch, spec.dataset, at_hand, foreign=foreign)
         elif spec.ipc is None:  # which no bundle holds
@@ -255,15 +259,20 @@ class _Prover:
             raise Unknown("the set's images are not here")
         if isinstance(found, Exception):
             yield f"the images in {folder} cannot be read: {str(found).partition(chr(10))[0]}"
-        elif found != said:
-            yield f"the images in {folder} have the hash {found[:16]}, and the result says {said[:16]}"
-        elif leaked:
+            return
+        sha256 = found.sha256 if isinstance(found, SetRecord) else found
+        if sha256 != said:
+            yield f"the images in {folder} have the hash {sha256[:16]}, and the result says {said[:16]}"
+            return
+        if isinstance(found, SetRecord):
+            yield from _number_problems(spec, result, found)
+        if leaked:
             yield f"{len(leaked)} of the images are test images, and it does not say so: {next(iter(leaked.values()))}"
 
     def _read_set(
         self, folder: Path, launch: Launch, spec: DatasetSpec, at_hand: AtHand, *, foreign: bool
-    ) -> tuple[str | Exception, dict[Path, str]]:
-        """A set's hash, or why it cannot be read; of a set made elsewhere, the test images in it too."""
+    ) -> tuple[SetRecord | Exception, dict[Path, str]]:
+        """A set, or why it cannot be read; of a set made elsewhere, the test images in it too."""
         key = (folder, str(launch.subset), foreign)
         if key not in self._sets:
             dataset, prints = at_hand.dataset, dict[Path, Print]()
@@ -280,10 +289,24 @@ class _Prover:
                 leaked = {}
                 if prints:
                     leaked = find_test_images(prints, found.labels, dataset, spec, self.data.folder, silent)
-                self._sets[key] = found.sha256, leaked
+                self._sets[key] = found, leaked
             except (UsageError, RunError, OSError) as error:
                 self._sets[key] = error, {}
         return self._sets[key]
+
+
+def _number_problems(
+    spec: DistillSpec | EvaluateSpec, result: DistillResult | EvaluateResult, found: SetRecord
+) -> Iterator[str]:
+    """What its set contradicts of the numbers of images that a cell says."""
+    counts = np.bincount(found.labels)
+    if spec.ipc not in (None, found.ipc):
+        yield f"its set has {found.ipc} images of a class, and the specification says IPC {spec.ipc}"
+    if result.n_images not in (None, len(found.labels)):
+        yield f"its set has {len(found.labels)} images, and the result says {result.n_images}"
+    said = result.images_per_class if isinstance(result, EvaluateResult) else None
+    if said not in (None, per_class := (int(counts.min()), int(counts.max()))):
+        yield f"its classes have {per_class[0]} to {per_class[1]} images, and the result says {said}"
 
 
 def same_accuracy(found: float, said: float) -> bool:

@@ -74,9 +74,11 @@ class External(Method):
         for name, value in json.loads(finished.read_text()).items():
             task.record(name, value)
         files = self._harvest(task, Path(_fill(self.params.images, values)))
-        from ddbench.datasets.image_sets import read_image
+        from ddbench.datasets.image_sets import BLACK, all_black, read_image
 
         channels = task.train.read([0]).shape[-1]
+        if not any(read_image(file, channels).max() > BLACK for here in files.values() for file in here):
+            raise RunError(str(all_black(_fill(self.params.images, values))))
         sizes: set[tuple[int, int]] = set()
         for start in range(0, len(wanted), task.batch_size):
             images = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -251,7 +251,7 @@ def _read(out: Path, *, follow_links: bool) -> Results:
         except (OSError, ValueError) as error:
             problems.append(Problem(str(folder.path), first_line(error)))
     distills = _with_shards(distills)
-    joined = {id: _joined(cell, distills) for id, cell in evaluates.items()}
+    joined = _one_name_a_method({id: _joined(cell, distills) for id, cell in evaluates.items()})
     timed = {id: cell for id, cell in joined.items() if cell.timing_only}
     for made in dict.fromkeys(cell.spec.images for cell in timed.values()):
         students = sum(cell.spec.images == made for cell in timed.values())
@@ -399,6 +399,28 @@ def _joined(cell: EvaluateCell, distills: dict[str, DistillCell]) -> EvaluateCel
             joined, state=STALE, reason=f"trained on images {then[:16]}, but the set now has images {now[:16]}"
         )
     return joined
+
+
+def _one_name_a_method(cells: Mapping[str, EvaluateCell]) -> dict[str, EvaluateCell]:
+    """With one name for all students of a method whose images were made elsewhere: what was said last of its first set,
+    here rather than by those whose results were merged. Its students may have been trained under several names."""
+    said: dict[tuple[str, str], EvaluateCell] = {}
+
+    def order(cell: EvaluateCell) -> tuple[bool, bool, str, str]:
+        finished = "" if cell.result is None else cell.result.finished_at or ""
+        return cell.images_sha256 == cell.method_sha256, cell.provenance is None, finished, cell.label
+
+    for cell in cells.values():
+        if cell.method_sha256 is not None:
+            key = (cell.spec.dataset.name, cell.method_sha256)
+            said[key] = max(said.get(key, cell), cell, key=order)
+    labels = {key: cell.label for key, cell in said.items()}
+    return {
+        id: cell
+        if cell.method_sha256 is None
+        else replace(cell, label=labels[cell.spec.dataset.name, cell.method_sha256])
+        for id, cell in cells.items()
+    }
 
 
 def one_each(cells: Iterable[EvaluateCell]) -> list[EvaluateCell]:

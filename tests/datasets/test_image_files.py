@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -296,6 +298,20 @@ def test_damaged_files_are_no_tracebacks(tmp_path: Path, ending: str) -> None:
     assert refused
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull fetches it"),
+        (b"<html>", "of no known format"),
+    ],
+)
+def test_what_lies_there_in_place_of_an_image(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot be read as an image .*{said}"):
+        read_8bit(tmp_path / "a.png", "L")
+
+
 def test_orientation_and_profiles_are_not_applied(tmp_path: Path) -> None:
     """As torchvision's ImageFolder, with which the papers' programs read."""
     exif = Image.Exif()
@@ -341,6 +357,30 @@ def test_what_is_called_an_image_and_is_no_file_is_said(tmp_path: Path, monkeypa
         read_8bit(tmp_path / "1.png", "L")
     with pytest.raises(OSError, match="symbolic links"):
         read_8bit(tmp_path / "3.png", "L")
+
+
+def test_a_folder_that_may_be_listed_and_not_entered(tmp_path: Path) -> None:
+    """Mode 644, which unpacking leaves now and then; its images were links to nothing."""
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.txt").write_bytes(b"")
+    program = "\n".join(
+        [
+            "import sys; from pathlib import Path; from ddbench.datasets.image_files import list_images",
+            "try: list_images(Path(sys.argv[1]))",
+            "except Exception as error: print(type(error).__name__, error)",
+        ]
+    )
+    tmp_path.chmod(0o644)
+    as_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    if as_user and not shutil.which("setpriv"):
+        pytest.skip("needs setpriv, to be bound by rights as root")
+    try:
+        done = subprocess.run(
+            [*as_user, sys.executable, "-P", "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+    finally:
+        tmp_path.chmod(0o755)
+    assert done.stdout == f"UsageError {tmp_path}: Permission denied; entering it takes the right x: chmod u+x\n"
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:

@@ -161,6 +161,15 @@ def test_what_goes_wrong_is_told(params: dict[str, Any], message: str, planted: 
         runs(planted, tmp_path / "runs", **params).run()
 
 
+def test_black_pictures_are_refused(planted: Planted, tmp_path: Path) -> None:
+    """Floats in 0…1 that the program cast to 8 bits: students of such a set are at chance, and no word said why."""
+    program = tmp_path / "cast.py"
+    program.write_text(FOREIGN.replace("10 * value + 8 * i + row", "(value + row) % 2"))
+    command = f"{sys.executable} {program} {{out}} {{ipc}} {{classes}} {tmp_path / 'where'}"
+    with pytest.raises(RunError, match="no pixel of its images is above 1, which is black of 0…255"):
+        runs(planted, tmp_path / "runs", command=command).run()
+
+
 def test_surplus_images_are_cut_as_asked(planted: Planted, tmp_path: Path) -> None:
     exact = runs(planted, tmp_path / "exact", command=COPY.replace("{ipc}", "12")).run(ipc=12)
     cut = runs(planted, tmp_path / "cut", command=COPY.replace("{ipc}", "12"), surplus="first").run(ipc=2)

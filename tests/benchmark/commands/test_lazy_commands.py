@@ -82,6 +82,22 @@ def test_own_commands_run(app: typer.Typer) -> None:
     assert CliRunner().invoke(app, ["run"]).output == "own run\n"
 
 
+def test_home_is_meant_where_the_shell_left_its_sign(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `--to=~/site`: a folder called ~ was made. Words that only begin alike are other names."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for asked in (["--runs=~/runs"], ["--runs", "~/runs"]):
+        with pytest.raises(UsageError, match=f"{tmp_path}/runs holds no results"):
+            CliRunner().invoke(app, ["leaderboard", *asked], catch_exceptions=False)
+    with pytest.raises(UsageError, match="^runs~/x holds no results"):
+        CliRunner().invoke(app, ["leaderboard", "--runs=runs~/x"], catch_exceptions=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    with pytest.raises(UsageError, match=f"^{tmp_path}/~ holds no results"):
+        CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path / "~")], catch_exceptions=False)
+
+
 def test_a_typing_error_gets_a_suggestion(app: typer.Typer) -> None:
     shown = CliRunner().invoke(app, ["leaderbord"])
     assert shown.exit_code == 2

@@ -100,6 +100,11 @@ def test_what_a_request_means(twelve: Path) -> None:
 def test_wrong_layouts_are_told_what_they_seem_to_be(twelve: Path, tmp_path: Path) -> None:
     with pytest.raises(Problems, match=f"one level deeper; try --images {twelve}"):
         describe_set(tmp_path, CLASSES, 3)
+    shutil.copytree(twelve, tmp_path / "both" / "test")
+    shutil.copytree(twelve, tmp_path / "both" / "train")
+    with pytest.raises(Problems, match="try --images .*both/test or --images .*both/train"):
+        describe_set(tmp_path / "both", CLASSES, 3)
+    shutil.rmtree(tmp_path / "both")
     numbered = tmp_path / "numbered"
     (numbered / "00000").mkdir(parents=True)
     write_png(numbered / "00000" / "x.png", np.zeros((4, 4, 3), np.uint8))
@@ -113,6 +118,18 @@ def test_wrong_layouts_are_told_what_they_seem_to_be(twelve: Path, tmp_path: Pat
         shutil.copytree(twelve / class_id, nested / class_id / "images")
     with pytest.raises(Problems, match=f"seem to lie in {nested / CLASSES[0] / 'images'}: put them into its folder"):
         describe_set(nested, CLASSES, 3)
+
+
+def test_a_class_without_images_says_what_lies_there(twelve: Path) -> None:
+    first, second = (twelve / class_id for class_id in CLASSES[:2])
+    for file in first.iterdir():
+        file.rename(file.with_suffix(".heic"))
+    shutil.rmtree(second)
+    second.symlink_to("nowhere")
+    with pytest.raises(Problems) as error:
+        describe_set(twelve, CLASSES, 3)
+    assert f"{first} holds 12 × .heic file, which is read as no image" in str(error.value)
+    assert f"{second} is a link to nothing (1 such links)" in str(error.value)
 
 
 def test_a_subset_is_in_the_label_and_in_the_result(tmp_path: Path) -> None:

@@ -161,6 +161,29 @@ def test_sets_of_one_method_have_students_of_their_own(digits: Path, tmp_path: P
     assert seeds(name="another") == [0, 1, 2], "of another method"
 
 
+def test_black_pictures_are_refused(digits: Path) -> None:
+    """What a program writes that casts floats in 0…1 to 8 bits; one class of it may be meant so."""
+    for file in digits.glob("3/*.png"):
+        write_png(file, np.ones((8, 8, 1), np.uint8))
+    plan(digits)
+    for file in digits.glob("*/*.png"):
+        write_png(file, np.ones((8, 8, 1), np.uint8))
+    with pytest.raises(UsageError, match=f"{digits}: no pixel of its images is above 1, which is black .* 255 times"):
+        plan(digits)
+
+
+def test_a_set_that_was_called_otherwise_says_so(digits: Path, tmp_path: Path) -> None:
+    """Its row has one name, and a table without the one just given would be a riddle."""
+    store = Store(tmp_path / "runs")
+    for student in plan(digits, name="smoke", out=store.out).plan.sets[0].students:
+        store.add(student, Launch(label="smoke"))
+    assert not [note for note in plan(digits, name="smoke", out=store.out).notes if "called" in note]
+    (note,) = [note for note in plan(digits, name="final", out=store.out).notes if "called" in note]
+    assert note.startswith(f"{store.out} has students of the same images, called smoke: a set is one row")
+    (digits / "4" / "00001.png").unlink()
+    assert not [note for note in plan(digits, name="final", out=store.out).notes if "called" in note], "another set"
+
+
 def test_two_folders_of_one_name_are_two_sets(tmp_path: Path) -> None:
     root = shared_case("name-collision")
     found = [plan(root / name / "train", out=tmp_path) for name in ("methodA", "methodB")]

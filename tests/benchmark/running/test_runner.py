@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -375,6 +376,31 @@ def test_ctrl_c_ends_running_cells_and_starts_no_more(store: Store, plan: Plan) 
     assert set(fates(runner)[1:]) == {"evaluate interrupted", "distill interrupted"}
     assert len(engine.started) == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_that_reaches_who_starts_cells_first_is_a_stop(store: Store, plan: Plan) -> None:
+    """`timeout` and schedulers tell every process at once; the run said that memory had run out, and failed."""
+
+    class Told(FakeEngine):
+        def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
+            if self.started:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RunError("the process that cells are forked from ended")
+            return super().start(cell, launch, slot)
+
+    runner = run(store, plan, Told())
+    assert runner.interrupted
+    assert Counter(fates(runner))["distill done"] == 1
+    assert set(fates(runner)) == {"distill done", "evaluate interrupted", "distill interrupted"}
+
+
+def test_an_engine_that_cannot_start_a_cell_ends_the_run(store: Store, plan: Plan) -> None:
+    class Broken(FakeEngine):
+        def start(self, cell: Path, launch: Launch, slot: Slot) -> Handle:
+            raise RunError("no room")
+
+    with pytest.raises(RunError, match="no room"):
+        run(store, plan, Broken())
 
 
 def test_a_cell_that_still_runs_elsewhere_is_waited_for(store: Store, plan: Plan) -> None:

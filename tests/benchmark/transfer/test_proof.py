@@ -19,6 +19,7 @@ from ddbench.benchmark.core.store import Store
 from ddbench.benchmark.transfer.proof import prove, same_accuracy
 from ddbench.benchmark.transfer.registered import Unknown, label_problems
 from ddbench.benchmark.transfer.retrain import retrain
+from ddbench.datasets.image_sets import pixels_sha256, set_sha256, write_png
 
 
 def verify(runs: Path, *words: str) -> tuple[int, str]:
@@ -104,6 +105,28 @@ def images_of_a_student(runs: Path) -> None:
     changed(student(runs) / "result.json", lambda v: v.update(image_set_sha256="00" * 32))
 
 
+def fewer_images(runs: Path) -> None:
+    changed(student(runs) / "result.json", lambda v: v.update(n_images=5))
+
+
+def fewer_images_of_a_set(runs: Path) -> None:
+    changed(min((runs / "cells").glob("distill-*")) / "result.json", lambda v: v.update(n_images=5))
+
+
+def more_images_per_class(runs: Path) -> None:
+    """A set of twenty images said to be of one image per class: no number of it, and its id, tells."""
+    cell = min((runs / "cells").glob("distill-*"))
+    sets, twice = runs / "sets", {(c, i): np.full((8, 8, 1), 20 * c + i, np.uint8) for c in range(10) for i in range(2)}
+    sha256 = set_sha256((str(c), i, pixels_sha256(pixels)) for (c, i), pixels in twice.items())
+    for (c, i), pixels in twice.items():
+        (sets / sha256[:16] / str(c)).mkdir(parents=True, exist_ok=True)
+        write_png(sets / sha256[:16] / str(c) / f"{i:05d}.png", pixels)
+    changed(cell / "result.json", lambda v: v.update(image_set_sha256=sha256, n_images=20))
+    for made in (runs / "cells").glob("evaluate-*"):
+        if json.loads((made / "spec.json").read_text())["images"]["cell"] == cell.name:
+            shutil.rmtree(made)
+
+
 def not_json(runs: Path) -> None:
     (student(runs) / "result.json").write_text("{")
 
@@ -127,6 +150,9 @@ def cost(runs: Path) -> None:
         (label, "result", "it calls itself dmgd, and its method is random"),
         (split_hash, "data", "the split hash or the numbers of images"),
         (images_of_a_student, "images", "trained on images 0000000000000000"),
+        (fewer_images, "images", "trained on 5 images, and its set has 10"),
+        (fewer_images_of_a_set, "images", " images, and "),
+        (more_images_per_class, "images", "its set has 2 images of a class, and the specification says IPC 1"),
         (not_json, "result", "Invalid JSON"),
         (cost, "result", "expected costs of zero or more seconds"),
     ],

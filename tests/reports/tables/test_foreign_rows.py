@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ddbench.benchmark.core.files import write_json
+from ddbench.benchmark.core.provenance import PROVENANCE, Origin, Provenance
 from ddbench.benchmark.core.store import Launch
 from ddbench.reports.output.columns import columns, rank
 from ddbench.reports.output.files import as_csv
@@ -23,14 +25,16 @@ A, B, C = ("ab" * 32, "bc" * 32, "cd" * 32)
 
 def add(
     folder: Any, sha256: str, label: str, accuracy: float, *, place: str = "", seed: int = 0, **images: Any
-) -> None:
-    """A student of a set made elsewhere; `images` are further fields of its specification."""
-    counts = {name: images.pop(name) for name in ("n_images", "images_per_class", "test_images") if name in images}
+) -> Path:
+    """A student of a set made elsewhere, in its folder; `images` are further fields of its specification."""
+    of_result = ("n_images", "images_per_class", "test_images", "finished_at")
+    said = {name: images.pop(name) for name in of_result if name in images}
     spec = folder.evaluate_spec(sha256, seed=seed)
     spec = spec.model_copy(update={"images": spec.images.model_copy(update=images)})
     result = folder.student(spec, label, accuracy, images=sha256)
     cell = folder.store.add(spec, Launch(label=label, images=place or None))
-    write_json(cell.path / "result.json", result.model_copy(update=counts).model_dump(mode="json"))
+    write_json(cell.path / "result.json", result.model_copy(update=said).model_dump(mode="json"))
+    return cell.path
 
 
 def table(folder: Any) -> TableView:
@@ -104,10 +108,30 @@ def test_what_is_known_of_a_set_holds_for_its_other_students(leaked: Any) -> Non
     """Those of before the set was looked at."""
     add(leaked, A, "leaky", 91.0, seed=1)
     add(leaked, A, "other name", 91.0, seed=2)
-    assert {row.method: row.rank for row in table(leaked).rows if "test images" in row.method} == {
-        "leaky (with test images)": None,
-        "other name (with test images)": None,
-    }
+    (row,) = [row for row in table(leaked).rows if "test images" in row.method]
+    assert (row.rank, row.sets[0].evaluate_seeds) == (None, [0, 1, 2])
+
+
+def test_one_set_is_one_row_however_it_was_called(folder: Any) -> None:
+    """Its second student was in a row of its own where its folder had another name by then."""
+    add(folder, A, "smoke", 40.0)
+    add(folder, A, "final", 50.0, seed=1, finished_at="2026-01-02T00:00:00Z")
+    add(folder, A, "early", 60.0, seed=2, finished_at="2026-01-01T00:00:00Z")
+    add(folder, B, "second", 70.0, seed=1000, same_method_as=A, finished_at="2026-01-03T00:00:00Z")
+    add(folder, C, "smoke", 90.0)
+    results = rows.read(folder.out)
+    named = {row.method: [len(made.acc_last) for made in row.sets] for row in build(results).tables[0].rows}
+    assert named == {"final": [3, 1], "smoke": [1]}
+    frame = students_frame(results)
+    assert dict(Counter(frame.method)) == {"final": 4, "smoke": 1}
+
+
+def test_a_merged_name_is_not_ours(folder: Any) -> None:
+    add(folder, A, "ours", 40.0, finished_at="2026-01-01T00:00:00Z")
+    theirs = add(folder, A, "theirs", 50.0, seed=1, finished_at="2026-01-02T00:00:00Z")
+    origin = Origin(bundle="theirs.tar.zst", sha256="0" * 64)
+    write_json(theirs / PROVENANCE, Provenance(origins=(origin,)).model_dump(mode="json"))
+    assert [row.method for row in table(folder).rows] == ["ours"]
 
 
 def test_numbers_of_images_stand_where_they_differ(folder: Any, tmp_path: Path) -> None:
