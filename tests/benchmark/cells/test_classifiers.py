@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
-from ddbench.benchmark.cells.classifiers import train_classifier, with_classifiers
+from ddbench.benchmark.cells.classifiers import Classifier, train_classifier, with_classifiers
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
@@ -129,6 +129,20 @@ def test_untrained_weights_are_told_apart_by_what_they_take(task: DistillTask) -
     others = [untrained.model_copy(update=change) for change in ({"mean": (0.4,)}, {"std": (0.3,)})]
     names = {task.trained_classifier(recipe).sha256 for recipe in (untrained, *others)}
     assert len(names) == 3
+
+
+def test_untrained_weights_that_two_networks_share_are_told_apart() -> None:
+    """Their weights are drawn alike and have equal names and shapes, and their stems are others."""
+    made = []
+    for name in ("shufflenet_v2_x0_5", "shufflenet_v2_x0_5_cifar"):
+        recipe = RECIPE.model_copy(update={"network": name, "image_size": 16, "epochs": 0})
+        drawn = networks.build(name, 3, 16, 1, generator=seeds.stream(0, "x")).state_dict()
+        arrays = {f"0.{key}": tensor.numpy() for key, tensor in drawn.items()}
+        accuracy = {"validation_accuracy": np.array([np.nan])}
+        made.append(Classifier(recipe, arrays | accuracy, num_classes=3, channels=1, device=CPU))
+    one, other = (classifier.network().state_dict() for classifier in made)
+    assert all(torch.equal(one[key], other[key]) for key in one | other), "what this test is about"
+    assert made[0].sha256 != made[1].sha256
 
 
 def test_weights_are_kept_at_the_epochs_that_were_asked_for(task: DistillTask) -> None:
