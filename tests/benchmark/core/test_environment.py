@@ -38,3 +38,22 @@ def test_the_gpu_of_a_cell_is_the_one_that_it_may_use() -> None:
 
 def test_a_cpus_machine_has_all_its_cards() -> None:
     assert [card["name"] for card in environment.capture()["hardware"]["gpus"]] == CARDS
+
+
+def test_nvml_is_asked_of_the_card_that_pytorch_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two number cards otherwise, and one that is passed over is numbered by NVML all the same."""
+    pytorchs = {"cuda:0": SimpleNamespace(uuid="b0"), "cuda:1": SimpleNamespace(uuid="a1")}
+    cards = {"GPU-a1": "the first of NVML", "GPU-b0": "the second"}
+
+    def handle(uuid: str) -> str:
+        if uuid not in cards:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return cards[uuid]
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", pytorchs.__getitem__)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: f"memory of {handle}")
+    found = [environment.ask_nvml("nvmlDeviceGetMemoryInfo", device) for device in pytorchs]
+    assert found == ["memory of the second", "memory of the first of NVML"]
+    cards.clear()
+    assert environment.ask_nvml("nvmlDeviceGetMemoryInfo", "cuda:0") is None
