@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ddbench.benchmark.cells import classifiers
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
 from ddbench.benchmark.cells.classifiers import Classifier, train_classifier, with_classifiers
 from ddbench.benchmark.cells.meter import Meter
@@ -204,6 +205,28 @@ def test_reading_batch_by_batch_gives_the_same_weights(monkeypatch: pytest.Monke
     streamed = trained()
     assert held.keys() == streamed.keys()
     assert all(np.array_equal(held[name], streamed[name], equal_nan=True) for name in held)
+
+
+@pytest.mark.parametrize(("epoch_seconds", "saved"), [(14, []), (15, [4]), (31, [2, 4]), (60, [1, 2, 3, 4])])
+def test_a_trainings_state_is_saved_once_a_minute(
+    epoch_seconds: int, saved: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, clock, epochs = tmp_path / "classifier.pt", [0.0], list[int]()
+
+    def passes(epoch: int, loss: float) -> None:
+        clock[0] += epoch_seconds
+
+    def save(path: Path, epoch: int, *state: Any) -> None:
+        assert path == file
+        epochs.append(epoch)
+
+    monkeypatch.delenv("DDBENCH_CHECKPOINT_SECONDS", raising=False)
+    monkeypatch.setattr(classifiers, "_save", save)
+    monkeypatch.setattr(classifiers.time, "monotonic", lambda: clock[0])
+    given: dict[str, Any] = {"withheld": np.arange(0), "num_classes": 3, "device": CPU}
+    recipe = RECIPE.model_copy(update={"epochs": 4})
+    train_classifier(recipe, bars(12), **given, on_epoch=passes, checkpoint=file)
+    assert epochs == saved
 
 
 class Killed(Exception):
