@@ -31,8 +31,8 @@ class Observer(Protocol):
     """What a method needs of a classifier; a `TrainedClassifier` is one."""
 
     sha256: str
-    """Names in artefact keys what it says of images: its weights, and the normalisation, if they may be had with
-    another."""
+    """Names in artefact keys what it says of images: its weights, and normalisation and network, if they may be
+    had with others."""
 
     def network(self) -> nn.Module:
         """In evaluation mode; it takes normalised images (N, C, S, S) and gives logits (N, K)."""
@@ -77,8 +77,9 @@ class CheckpointObserver:
                 f"checkpoint {path} has SHA-256 {found}, but the run was planned with {expected}: put that file back, "
                 "or plan the run again"
             )
-        # One file may be named twice, with two normalisations, and says other things of the same images then.
-        self.sha256 = hashlib.sha256(f"{found} {params.normalisation}".encode()).hexdigest()
+        # One file may be named twice, with two normalisations or for two networks whose weights have the same names and
+        # shapes (another stem, another padding), and says other things of the same images then.
+        self.sha256 = hashlib.sha256(f"{found} {params.normalisation} {params.network}".encode()).hexdigest()
         self._network = task.network(params.network, image_size, "checkpoint").eval().requires_grad_(False)
         state = _state_dict(path, data)
         own = self._network.state_dict()

@@ -83,8 +83,8 @@ class Classifier:
             for epoch in kept_epochs(recipe)
         }
         self.sha256 = weights_sha256({n: array for n, array in arrays.items() if n[:1].isdigit()})
-        if not recipe.epochs:  # as they were drawn, the weights are the same whatever the recipe's normalisation
-            self.sha256 = digest([self.sha256, recipe.mean, recipe.std])
+        if not recipe.epochs:  # as they were drawn, weights are the same whatever the normalisation, or another's stem
+            self.sha256 = digest([self.sha256, recipe.network, recipe.mean, recipe.std])
         recorded = {name: array for name, array in arrays.items() if name.startswith(DYNAMICS)}
         self.dynamics: Mapping[str, np.ndarray] = {n.removeprefix(DYNAMICS): a for n, a in recorded.items()}
         self._num_classes, self._channels, self._device = num_classes, input_channels(recipe, channels), device

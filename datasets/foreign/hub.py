@@ -118,7 +118,9 @@ def fetch(address: Address) -> Fetched:
     if not tables and not found.exists():
         raise UsageError(f"{address}: there is no {address.path} in it; it holds {_some(snapshot)}")
     commit = snapshot.name
-    unpacked = cache_dir() / "hub-sets" / digest([address.repo, commit, address.path])[:16]
+    # Which of a commit's tables are there depends on what was asked for before, where the hub is not asked.
+    names = [[table.relative_to(snapshot).as_posix() for table in tables]] if tables else []
+    unpacked = cache_dir() / "hub-sets" / digest([address.repo, commit, address.path, *names])[:16]
     if tables:
         found = _unpacked(unpacked, _parquet_images(tables))
     elif found.suffix.lower() == ".zip":

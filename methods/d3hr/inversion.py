@@ -88,4 +88,4 @@ def _statistics_key(task: DistillTask, prior: Prior, params: D3HRParams, class_i
         of_params["real_images"] = params.real_images
     if params.covariance != "diagonal":
         of_params["covariance"] = params.covariance
-    return latents_key(task, prior, class_index, params.latents) | of_params
+    return latents_key(task, prior, class_index, params.latents) | of_params | prior.rounding

@@ -66,6 +66,7 @@ class Ahead:
         threads: int | None = None,
     ) -> None:
         self.load, self.work, self.keys = load, work, list(keys)
+        self.__module__ = work.__module__  # artefacts are named by the file of an author that makes them
         self.threads = min(threads or torch.get_num_threads(), max(1, len(self.keys)))
         self._position = {key: position for position, key in enumerate(self.keys)}
         self._begun: dict[int, Future[Made]] = {}

@@ -132,6 +132,12 @@ class Prior:
         return self.metadata.label_of(class_id)
 
     @property
+    def rounding(self) -> dict[str, bool]:
+        """For the key of an artefact that the denoiser makes without gradients: compiled code rounds in other places,
+        and cells with and without it share a folder."""
+        return {} if self.compiler is None else {"compiled": True}
+
+    @property
     def null_label(self) -> int:
         return self.metadata.null_label
 

@@ -68,6 +68,7 @@ def class_groups(
         "seed": task.seed,
         "ipc": ipc,
         **params.model_dump(include={"steps", "cfg_scale", "groups"}),
+        **prior.rounding,
     }
     return task.cache.arrays("groups", key, make)
 

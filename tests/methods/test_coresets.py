@@ -248,6 +248,33 @@ def test_one_file_with_two_normalisations_has_no_artefact_in_common(
         np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_one_file_for_two_networks_has_no_artefact_in_common(
+    make_task: Make, memory_cache: Any, file_of: Any, random_images: Any
+) -> None:
+    """Weights of equal names and shapes may belong to networks that do other things with them."""
+
+    def mirrored(name: str, image_size: int, *_: Any) -> nn.Module:
+        flat, *rest = network(name, image_size)
+        return nn.Sequential(nn.Flatten() if name == "resnet18" else nn.Sequential(Mirror(), flat), *rest)
+
+    class Mirror(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flip(3)
+
+    task = make_task(random_images(CLASSES), CLASSES, cache=memory_cache)
+    task, file = dataclasses.replace(task, network=mirrored), str(file_of())
+    one, other = (
+        class_features(
+            task, CheckpointObserver(task, Herding.Params(checkpoint=file, network=name, normalisation="half"), 8), 0
+        )
+        for name in ("resnet18", "resnet18_bn")
+    )
+    pixels = task.train.read(task.train.of_class(0)).astype(np.float64)[..., 0] / 127.5 - 1
+    for features, seen in ((one, pixels), (other, pixels[:, :, ::-1])):
+        expected = seen.reshape(-1, 64) @ Planted().matrix.double().numpy()
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_checkpoint_of_something_else_is_refused(
     make_task: Make, file_of: Any, random_images: Any, tmp_path: Path
 ) -> None:

@@ -253,6 +253,22 @@ def test_a_small_budget_takes_the_first_images_and_an_artefact_of_its_own(
     assert memory_cache.made == ["latents", "inversion", "inversion"]
 
 
+def test_what_compiled_code_made_is_an_artefact_of_its_own(
+    make_prior: MakePrior, make_task: Any, random_images: Any, memory_cache: Any
+) -> None:
+    """Whether a cell compiles depends on its IPC and on the command: what an image is must not depend on which cell of
+    several was first."""
+    folder, images = make_prior(), random_images(CLASSES)
+    found = []
+    for compiler in (None, lambda network, x, conditioning: lambda *given: 1.01 * network(*given)):
+        prior = load(folder)
+        prior.compiler = compiler
+        task = make_task(images, CLASSES, ipc=2, prior=prior, cache=memory_cache)
+        found.append(class_group(task, prior, D3HR.Params(steps=4, groups=20), 0))
+    assert memory_cache.made == ["latents", "inversion", "groups", "inversion", "groups"]
+    assert not np.array_equal(*found)
+
+
 def test_a_group_is_of_its_class_its_seed_and_its_budget(
     make_prior: MakePrior, make_task: Any, random_images: Any, memory_cache: Any
 ) -> None:

@@ -156,6 +156,17 @@ def test_groups_are_plain_samples(prior: Prior, make_task: Any, random_images: A
     np.testing.assert_allclose(features[:, 0], pixels.mean((1, 2, 3)).numpy(), atol=2e-3 if image_size == 8 else 0.05)
 
 
+def test_groups_of_compiled_code_are_artefacts_of_their_own(
+    prior: Prior, make_task: Any, random_images: Any, memory_cache: Any
+) -> None:
+    task = make_task(random_images(CLASSES), CLASSES, prior=prior, ipc=2, cache=memory_cache)
+    params, found = SubgroupSampling.Params(**SMALL), []
+    for compiler in (None, lambda network, x, conditioning: lambda *given: 1.01 * network(*given)):
+        prior.compiler = compiler
+        found.append(class_groups(task, prior, params, Brightness(), 1)["latents"])  # type: ignore[arg-type]
+    assert not np.array_equal(*found)
+
+
 def test_the_real_centroid_is_of_some_random_images(prior: Prior, make_task: Any, random_images: Any) -> None:
     train = random_images(CLASSES, per_class=12)
     task = make_task(train, CLASSES, prior=prior)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ddbench.benchmark.cells import classifiers
 from ddbench.benchmark.cells.artefacts import DiskArtefacts
-from ddbench.benchmark.cells.classifiers import train_classifier, with_classifiers
+from ddbench.benchmark.cells.classifiers import Classifier, train_classifier, with_classifiers
 from ddbench.benchmark.cells.meter import Meter
 from ddbench.benchmark.core import seeds
 from ddbench.benchmark.core.errors import UsageError
@@ -131,6 +132,20 @@ def test_untrained_weights_are_told_apart_by_what_they_take(task: DistillTask) -
     assert len(names) == 3
 
 
+def test_untrained_weights_that_two_networks_share_are_told_apart() -> None:
+    """Their weights are drawn alike and have equal names and shapes, and their stems are others."""
+    made = []
+    for name in ("shufflenet_v2_x0_5", "shufflenet_v2_x0_5_cifar"):
+        recipe = RECIPE.model_copy(update={"network": name, "image_size": 16, "epochs": 0})
+        drawn = networks.build(name, 3, 16, 1, generator=seeds.stream(0, "x")).state_dict()
+        arrays = {f"0.{key}": tensor.numpy() for key, tensor in drawn.items()}
+        accuracy = {"validation_accuracy": np.array([np.nan])}
+        made.append(Classifier(recipe, arrays | accuracy, num_classes=3, channels=1, device=CPU))
+    one, other = (classifier.network().state_dict() for classifier in made)
+    assert all(torch.equal(one[key], other[key]) for key in one | other), "what this test is about"
+    assert made[0].sha256 != made[1].sha256
+
+
 def test_weights_are_kept_at_the_epochs_that_were_asked_for(task: DistillTask) -> None:
     recipe = RECIPE.model_copy(update={"keep_epochs": (0, 2), "schedule": "constant"})
     trained = task.trained_classifier(recipe)
@@ -190,6 +205,28 @@ def test_reading_batch_by_batch_gives_the_same_weights(monkeypatch: pytest.Monke
     streamed = trained()
     assert held.keys() == streamed.keys()
     assert all(np.array_equal(held[name], streamed[name], equal_nan=True) for name in held)
+
+
+@pytest.mark.parametrize(("epoch_seconds", "saved"), [(14, []), (15, [4]), (31, [2, 4]), (60, [1, 2, 3, 4])])
+def test_a_trainings_state_is_saved_once_a_minute(
+    epoch_seconds: int, saved: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, clock, epochs = tmp_path / "classifier.pt", [0.0], list[int]()
+
+    def passes(epoch: int, loss: float) -> None:
+        clock[0] += epoch_seconds
+
+    def save(path: Path, epoch: int, *state: Any) -> None:
+        assert path == file
+        epochs.append(epoch)
+
+    monkeypatch.delenv("DDBENCH_CHECKPOINT_SECONDS", raising=False)
+    monkeypatch.setattr(classifiers, "_save", save)
+    monkeypatch.setattr(classifiers.time, "monotonic", lambda: clock[0])
+    given: dict[str, Any] = {"withheld": np.arange(0), "num_classes": 3, "device": CPU}
+    recipe = RECIPE.model_copy(update={"epochs": 4})
+    train_classifier(recipe, bars(12), **given, on_epoch=passes, checkpoint=file)
+    assert epochs == saved
 
 
 class Killed(Exception):

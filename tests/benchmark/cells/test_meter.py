@@ -212,6 +212,7 @@ MINE = os.getpid()
     [
         pytest.param([[], [MINE], [MINE]], True, id="alone"),
         pytest.param([[7], [7, MINE], [MINE]], False, id="a neighbour that left"),
+        pytest.param([[7], [MINE], [MINE]], False, id="a neighbour that left as this one came"),
         pytest.param([[], [MINE], [MINE, 7]], False, id="a neighbour that came"),
         pytest.param([[], [90001], [90001]], True, id="alone in a container, under the host's id"),
         pytest.param([[7], [7, 90001], [90001, 7]], False, id="with a neighbour in a container"),
@@ -282,6 +283,11 @@ def test_a_cost_is_a_shared_ones_where_one_attempt_shared_the_gpu(tmp_path: Path
         on_gpu(tmp_path / "stranger.json").save()
         nvml["processes"] = [MINE]
         assert cost(on_gpu(tmp_path / "stranger.json")).exclusive_gpu is False
+
+        nvml["processes"] = []  # a container that shows none
+        on_gpu(tmp_path / "unseen.json").save()
+        nvml["processes"] = [MINE]
+        assert cost(on_gpu(tmp_path / "unseen.json")).exclusive_gpu is None
 
         on_gpu(tmp_path / "alone.json").save()
         assert cost(on_gpu(tmp_path / "alone.json")).exclusive_gpu is True

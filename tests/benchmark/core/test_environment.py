@@ -50,3 +50,22 @@ def test_a_driver_that_lacks_a_function_of_nvml_does_not_tell(question: str, mon
 
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer", missing)
     assert environment.ask_nvml(question, 0) is None
+
+
+def test_nvml_is_asked_of_the_card_that_pytorch_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two number cards otherwise, and one that is passed over is numbered by NVML all the same."""
+    pytorchs = {"cuda:0": SimpleNamespace(uuid="b0"), "cuda:1": SimpleNamespace(uuid="a1")}
+    cards = {"GPU-a1": "the first of NVML", "GPU-b0": "the second"}
+
+    def handle(uuid: str) -> str:
+        if uuid not in cards:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return cards[uuid]
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", pytorchs.__getitem__)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: f"memory of {handle}")
+    found = [environment.ask_nvml("nvmlDeviceGetMemoryInfo", device) for device in pytorchs]
+    assert found == ["memory of the second", "memory of the first of NVML"]
+    cards.clear()
+    assert environment.ask_nvml("nvmlDeviceGetMemoryInfo", "cuda:0") is None

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import resource
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,16 @@ def test_what_saves_less_than_it_costs_is_not_compiled(
     monkeypatch.setattr(compiled, "each_image_alone", lambda network: True)
     found = compiled.decide(clocked, "auto", often, (3, 8, 8))
     assert (found and sorted(found.calls)) == (expected and sorted(expected))
+
+
+def test_a_cpus_clock_is_of_this_process_and_of_the_compilers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """g++ is a process beside this one: without it compiling would seem to cost a few seconds only."""
+    used = {
+        resource.RUSAGE_SELF: SimpleNamespace(ru_utime=1.0, ru_stime=2.0),
+        resource.RUSAGE_CHILDREN: SimpleNamespace(ru_utime=10.0, ru_stime=20.0),
+    }
+    monkeypatch.setattr(resource, "getrusage", used.__getitem__)
+    assert compiled._clock(torch.device("cpu")) == 33
 
 
 def test_only_what_was_tested_is_compiled_without_being_asked(compiler: Any) -> None:

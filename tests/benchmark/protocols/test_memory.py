@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ddbench.benchmark.protocols.definitions.quick import PROTOCOL as QUICK
 from ddbench.benchmark.protocols.definitions.soft_edc import PROTOCOL as SOFT_EDC
 from ddbench.benchmark.protocols.memory import resident, step_bytes
 from ddbench.benchmark.protocols.soft.averaging import RunningMean
+from ddbench.benchmark.protocols.soft.committees import Member
 from ddbench.benchmark.protocols.trainer import train_student
 
 GB = 10**9
@@ -135,6 +137,69 @@ def test_a_cell_plans_for_the_running_mean_of_its_protocol(
     weights = 4 * sum(p.numel() for p in network.parameters())
     assert step_mib is not None
     assert step_mib * 2**20 == without + kept * weights
+
+
+def test_a_batch_lies_there_as_read_augmented_and_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KERNELS", 0.0)  # what passes through the network is counted elsewhere
+    weights, numbers = 4 * (3 * 8 * 8 * 10 + 10), 64 * 3 * 8 * 8
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)).to("meta")
+    # The gradients are among what passes; an optimiser keeps two numbers of each weight.
+    assert step_bytes(linear, (64, 3, 8, 8)) == 3 * weights + numbers * (1 + 4 + 4)
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`_room` of 100 digits for a student under `quick`, on a card of 100 MB whose step takes 10."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**8, 10**8))
+
+    def plan(cells_at_once: int = 1) -> Any:
+        spec = EvaluateSpec(
+            images=ForeignImages(image_set_sha256="ab" * 32),
+            dataset=DatasetSpec(name="digits", split="default", resolution=32),
+            ipc=10,
+            protocol=ProtocolSpec(name=QUICK.name, version=QUICK.version, overrides={}, hash=QUICK.hash),
+            student="convnet3",
+            seed=0,
+            device_type="cuda",
+        )
+        launch = Launch(label="x", device="cuda", cells_at_once=cells_at_once)
+        return _room(QUICK, spec, 10, launch, np.zeros((100, 32, 32, 3), np.uint8))
+
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("cells_at_once", "train", "test_bytes"),
+    [
+        (1, True, 90_000_000 - 10_000_000 - 307_200),
+        (8, True, 11_250_000 - 10_000_000 - 307_200),  # an eighth of the card, which is all free until they have begun
+        (9, False, -1),  # the step alone takes a byte more than there is
+    ],
+)
+def test_cells_beside_each_other_plan_with_their_part_of_the_card(
+    cells_at_once: int, train: bool, test_bytes: int, planned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "step_bytes", lambda *_, **__: 10_000_000)
+    fits, test_fits, step_mib = planned(cells_at_once)
+    assert fits is train
+    assert step_mib == 10_000_000 / 2**20
+    assert test_fits(test_bytes)
+    assert not test_fits(test_bytes + 1)
+
+
+def test_a_cell_plans_for_its_teachers_too(planned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they add is counted above; here, that they are those of the protocol, as they label."""
+    members, given = [Member(network="convnet3"), Member(network="resnet18_bn")], list[Any]()
+    monkeypatch.setattr(Protocol, "teachers_for", lambda self, dataset, ipc: members)
+    monkeypatch.setattr(memory, "step_bytes", lambda network, shape, teacher, **_: given.append(teacher) or 1)
+    planned()
+    (teachers,) = given
+    expected = [student(member.network, 32) for member in members]
+    assert [[p.shape for p in one.parameters()] for one in teachers] == [
+        [p.shape for p in one.parameters()] for one in expected
+    ]
+    assert not any(one.training for one in teachers)
+    assert {p.device.type for p in teachers.parameters()} == {"meta"}
 
 
 def test_streamed_training_images_give_the_same_student() -> None:

@@ -115,11 +115,13 @@ def test_loss_and_gradient_are_the_batchs(mixed: bool, soft: bool, at_once: int)
 def test_a_gpus_peak_is_of_the_parts(room_for: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     room_for(5)
     with pretend.gpu():
-        resets: list[torch.device] = []
+        resets, given_back = list[torch.device](), list[None]()
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(None))
         assert train(QUICK, "convnet3", device="cuda:0").oom_batch_sizes == (16, 8)
         monkeypatch.undo()
     assert [device.type for device in resets] == ["cuda", "cuda"]
+    assert len(given_back) == 2, "pieces of the whole batch's size are in the parts' way"
 
 
 def test_batch_norm_needs_its_batch_whole(room_for: Callable[[int], list[int]]) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pretend
 import pytest
 import torch
 from torch import Tensor, nn
@@ -417,6 +418,52 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 def test_unwritable_checkpoint_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="absent"):
         train(QUICK, "convnet3", checkpoint=tmp_path / "absent" / "student.pt")
+
+
+# Reports
+
+
+@pytest.mark.parametrize(
+    ("device", "saves", "expected"),
+    [
+        ("cpu", False, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6)]),
+        ("cuda:0", False, [(2, 1), (2, 2), (4, 3), (4, 4), (6, 5), (6, 6)]),  # its host waits at a look anyway
+        ("cuda:0", True, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6)]),
+    ],
+)
+def test_a_gpus_losses_are_read_an_epoch_late_but_where_its_host_waits_anyway(
+    device: str, saves: bool, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """(epochs that were begun, the one that is reported); a look's loss is that of its own epoch."""
+    monkeypatch.setenv("DDBENCH_CHECKPOINT_SECONDS", "0" if saves else "1000")
+    begun, train_epoch, seen = [0], trainer.train_epoch, list[tuple[int, EpochReport]]()
+
+    def counted(*args: Any, **given: Any) -> Any:
+        begun[0] += 1
+        return train_epoch(*args, **given)
+
+    def report(one: EpochReport) -> None:
+        seen.append((begun[0], one))
+
+    monkeypatch.setattr(trainer, "train_epoch", counted)
+    with pretend.gpu():
+        result = train(QUICK, "convnet3", device=device, on_epoch=report, checkpoint=tmp_path / "student.pt")
+    assert [(after, one.epoch) for after, one in seen] == expected
+    assert [one.epoch for _, one in seen if one.accuracy is not None] == [2, 4, 6]
+    losses = {one.epoch: one.train_loss for _, one in seen}
+    assert len(set(losses.values())) == 6
+    assert [(look.epoch, look.train_loss) for look in result.curve] == [(e, losses[e]) for e in (2, 4, 6)]
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_no_checkpoint_holds_an_epoch_whose_losses_were_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever goes on from it would never hear of a loss that was not finite."""
+    scripted(monkeypatch, 1)
+    with pretend.gpu(), pytest.raises(RunError, match="loss became nan at step 1 of 3 in epoch 1"):
+        train(QUICK, "convnet3", device="cuda:0", checkpoint=tmp_path / "student.pt")
+    assert not list(tmp_path.iterdir())
 
 
 # Refusals and flags

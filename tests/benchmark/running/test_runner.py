@@ -21,7 +21,7 @@ from ddbench.benchmark.planning.plan import Plan
 from ddbench.benchmark.planning.planner import plan_run
 from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.running import runner as runner_module
-from ddbench.benchmark.running.runner import Fate, Item, Runner
+from ddbench.benchmark.running.runner import Fate, Item, Runner, _Running
 
 
 class FakeCell(Handle):
@@ -157,6 +157,25 @@ def test_students_share_a_gpu_and_a_distill_cell_has_one_to_itself(store: Store)
     assert {device for _, device, _ in engine.told} == {"cuda:0", "cuda:1"}
     # What a cell records does not depend on who was there when it began.
     assert {(kind, most) for kind, _, most in engine.told} == {("distill", 1), ("evaluate", 3)}
+
+
+def test_no_student_joins_a_distill_cell_and_the_emptiest_gpu_is_taken(store: Store, plan: Plan) -> None:
+    runner = Runner(store, plan, FakeEngine(), per_gpu=3)
+    slots = [Slot(0, "cuda:0"), Slot(1, "cuda:1")]
+    distill, student = (next(i for i in runner.items if i.spec.kind == kind) for kind in ("distill", "evaluate"))
+
+    def slot_for(item: Item, *there: tuple[Item, int]) -> int | None:
+        running = [_Running(at_work, FakeCell(at_work.cell, 9, 0, finish_well), slots[at]) for at_work, at in there]
+        found = runner._slot_for(item, slots, running)
+        return None if found is None else found.index
+
+    assert slot_for(student, (distill, 0)) == 1
+    assert slot_for(student, (distill, 0), (student, 1), (student, 1)) == 1
+    assert slot_for(student, (distill, 0), (distill, 1)) is None
+    assert slot_for(student, (student, 0), (student, 0), (student, 1)) == 1
+    assert slot_for(student, *[(student, at) for at in (0, 1)] * 3) is None
+    assert slot_for(distill, (student, 0)) == 1
+    assert slot_for(distill, (student, 0), (student, 1)) is None
 
 
 def test_a_second_run_starts_nothing(store: Store, plan: Plan) -> None:

@@ -93,6 +93,17 @@ def test_parquet_rows_become_folders_of_their_class_numbers(tmp_path: Path) -> N
         fetch(parse("hf:someone/set"))
 
 
+def test_tables_that_come_later_belong_to_the_set(tmp_path: Path) -> None:
+    """Without a way to the hub, a commit's folder has the tables that were asked for before; with one, all."""
+    data = repository(tmp_path) / "data"
+    data.mkdir()
+    for number in (0, 1):
+        table = pyarrow.table({"image": [{"bytes": jpeg(number), "path": "x"}], "label": [number]})
+        pyarrow.parquet.write_table(table, data / f"train-{number:05d}-of-00002.parquet")
+        classes = sorted(folder.name for folder in fetch(parse("hf:someone/set")).folder.iterdir())
+        assert classes == ["00000", "00001"][: number + 1]
+
+
 def test_an_archive_is_unpacked_and_a_hostile_one_refused(tmp_path: Path) -> None:
     snapshot = repository(tmp_path)
     with zipfile.ZipFile(snapshot / "set.zip", "w") as archive:
