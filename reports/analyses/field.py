@@ -12,7 +12,6 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS, Regist
 from ddbench.benchmark.core.result import Record
 from ddbench.reports.results import groups
 from ddbench.reports.results.paper_numbers import (
-    CROPS_OF_PAPER,
     KNOWN_PRIORS,
     PAPERS_PRIOR,
     RESOLUTIONS,
@@ -20,6 +19,7 @@ from ddbench.reports.results.paper_numbers import (
     Key,
     PaperNumber,
     all_published,
+    crops_of,
     key_of,
     stands_beside,
 )
@@ -27,9 +27,8 @@ from ddbench.reports.results.settings import selector_of
 from ddbench.reports.statistics import crossed
 
 Standing = Literal["run", "can be run", "cannot"]
-CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
-"""How collages are cropped elsewhere; for all others the form for whole images is offered."""
 CROPS = "soft-rded-half"
+"""What is offered where it is not known how images were cropped: the form for whole images."""
 TEXT_TO_IMAGE = {"SDXL": "sdxl", "(SD)": "sd-1.5"}
 """What printed names say of the prior -> its name here."""
 PRINTED_HERE = {
@@ -142,7 +141,7 @@ def protocol_here(method: str, protocol: str, arxiv: str) -> str:
     """The registered protocol of the evaluator that a paper's row of a method names."""
     if protocol != "soft-rded":
         return protocol
-    return CROPS_OF_PAPER.get(arxiv) or CROPS_OF_METHOD.get(method, CROPS)
+    return crops_of(arxiv, method) or CROPS
 
 
 def student_here(protocol: str, student: str) -> str:

@@ -22,6 +22,7 @@ from ddbench.reports.results.paper_numbers import (
     METHODS_PRINTED,
     PaperNumber,
     all_published,
+    family,
     place_of,
     published,
     published_beside,
@@ -56,8 +57,7 @@ class Contradiction(Record):
         here = (*self.methods, *(METHODS_PRINTED[name] for name in self.printed if name in METHODS_PRINTED))
         if self.printed and not here:
             return False
-        family = "soft-rded" if protocol.startswith("soft-rded") else protocol
-        named = ((here, method), (self.datasets, dataset), (self.protocols, family))
+        named = ((here, method), (self.datasets, dataset), (self.protocols, family(protocol)))
         return all(not names or value in names for names, value in named) and (not self.ipc or ipc in self.ipc)
 
 

@@ -37,6 +37,7 @@ def columns(table: TableView, *, best: bool) -> list[Column[RowView]]:
         best: also the best look at the test set.
     """
     incomplete = any(row.done < row.expected for row in table.rows)
+    gaps = any(row.gap_closed_percent is not None for row in table.rows)
     gpu = any(row.cost.distill_gpu_peak_allocated_mib is not None for row in table.rows)
     passes = any(row.teacher_passes is not None for row in table.rows)
     labels = any(row.label_bytes is not None or row.stored_label_bytes is not None for row in table.rows)
@@ -49,7 +50,7 @@ def columns(table: TableView, *, best: bool) -> list[Column[RowView]]:
         *([Column("paper", "paper", _paper, keep=2)] if any(row.papers for row in table.rows) else []),
         *([Column("images", "images", images)] if counts_differ(table) else []),
         Column("replication", "sets×st.", _replication, keep=2),
-        Column("gap", "gap %", lambda row: number(row.gap_closed_percent, 1)),
+        Column("gap", "gap %", lambda row: number(row.gap_closed_percent, 1), keep=0 if gaps else 8),
         Column("distill_seconds", "distill s", _distill_seconds, keep=3),
         Column("evaluate_seconds", "eval s", lambda row: seconds(row.cost.evaluate_seconds_per_student), keep=4),
         Column("memory", "peak MiB" if gpu else "host MiB", lambda row: _memory(row, gpu=gpu), keep=5),

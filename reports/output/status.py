@@ -294,7 +294,7 @@ def _table(lines: Sequence[Sequence[CellStatus]], columns: Columns) -> RichTable
     """A line for each list of cells that differ in seeds alone: their range, mean seconds, and how many they are."""
     table = ruled()
     table.add_column("state", no_wrap=True)
-    table.add_column("method", overflow="fold", min_width=12)
+    table.add_column("method", overflow="fold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for name in ("IPC", "set", "student seed" if "student" in columns else "student", "try", "seconds"):

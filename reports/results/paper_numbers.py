@@ -59,14 +59,25 @@ OWN_PAPERS = {
     "d3hr": "2505.18399", "sre2l": "2306.13092", "cda": "2311.18838", "g-vbsm": "2311.17950", "edc": "2404.13733",
     "cv-dd": "2501.07575", "sre2l-pp": "2501.07575", "delt": "2411.19946", "dwa": "2409.17612", "wmdd": "2311.18531",
     "fadrm": "2506.24125", "fadrm-plus": "2506.24125", "ims3": "2603.13960", "manifoldgd": "2602.23295",
+    "dm": "2110.04181", "igd": "",
 }  # fmt: skip
-"""Method -> its own paper, where others print numbers of it: reprints, and runs of their own that are not always it."""
+"""Method -> its own paper, where others print numbers of it: reprints, and runs of their own that are not always it.
+Empty for one that has no arXiv number."""
+PRINTED_IN = {
+    "Jiacheng8/FADRM": "2506.24125", "Jiacheng8/CV-DD": "2501.07575", "LINs-lab/CIM": "2607.00916",
+    "VILA-Lab/DELT": "2411.19946",
+}  # fmt: skip
+"""Repository whose figures were read -> its paper: rows of others are carried with the number of those others' own."""
 PAPERS_PRIOR = "dit-xl-2-256"
 """The prior that published numbers were made on where `made_otherwise.yaml` has no other one."""
 KNOWN_PRIORS = frozenset(KNOWN)
 OTHER_PRIORS = KNOWN_PRIORS - {PAPERS_PRIOR}
+FORMS = {"soft-rded": ("soft-rded-shuffle", "soft-rded-half", "soft-rded-crop")}
+"""What sources call an evaluator that has a form for each way of cropping here -> these."""
 CROPS_OF_PAPER = {"2506.22637": "soft-rded-shuffle", "2312.03526": "soft-rded-shuffle", "2505.18399": "soft-rded-crop"}
 """How the evaluator called `soft-rded` crops in papers whose programs are known: CaO2's, RDED's, D3HR's."""
+CROPS_OF_METHOD = {"rded": "soft-rded-shuffle"}
+"""How it crops collages elsewhere: the numbers that others print are RDED's own."""
 DATASETS_PRINTED = {f"imagenet-{letter}": f"image-{letter.lower()}" for letter in "ABCDE"}
 """What GLaD calls its subsets -> their names here, which do not sound like the robustness sets."""
 
@@ -130,7 +141,7 @@ def stands_beside(number: PaperNumber, method: str, prior: PriorRecord | None, p
     """
     if number.because is not None:
         return False
-    if _family(protocol) != protocol and CROPS_OF_PAPER.get(number.arxiv, protocol) != protocol:
+    if family(protocol) != protocol and (crops_of(number.arxiv, method) or protocol) != protocol:
         return False
     if prior is None:
         return True
@@ -142,9 +153,14 @@ def stands_beside(number: PaperNumber, method: str, prior: PriorRecord | None, p
     return not prior.tuned_by if tuner is None else prior.name.startswith(f"{tuner}(")
 
 
-def _family(protocol: str) -> str:
-    """How the source calls an evaluator that has a form for each way of cropping here."""
-    return "soft-rded" if protocol.startswith("soft-rded") else protocol
+def family(protocol: str) -> str:
+    """What sources call a registered evaluator (`FORMS`)."""
+    return next((name for name, forms in FORMS.items() if protocol in forms), protocol)
+
+
+def crops_of(arxiv: str, method: str) -> str | None:
+    """The form of the evaluator called `soft-rded` behind a paper's numbers of a method; None where it is not known."""
+    return CROPS_OF_PAPER.get(arxiv) or CROPS_OF_METHOD.get(method)
 
 
 def published_cell(
@@ -181,10 +197,9 @@ def key_of(
     papers_split, papers_resolutions = place_of(dataset)
     if split != papers_split or resolution not in papers_resolutions:
         return None
-    family = protocol if dataset in PROTOCOLS_ON else _family(protocol)
     return (
         SAME_IMAGES.get(method, method), dataset, "full" if ipc is None else str(ipc),
-        STUDENTS.get(student, student), family,
+        STUDENTS.get(student, student), family(protocol),
     )  # fmt: skip
 
 
@@ -210,7 +225,8 @@ def _numbers() -> dict[Key, tuple[PaperNumber, ...]]:
                 raise RunError(f"{FILE} line {line}: {error}. Install ddbench again.") from error
             dataset = DATASETS_PRINTED.get(row["dataset"], row["dataset"])
             method = row["method_id"] or METHODS_PRINTED.get(row["method_as_printed"], "")
-            number = number.model_copy(update={"of_others": OWN_PAPERS.get(method, number.arxiv) != number.arxiv})
+            printed_in = PRINTED_IN.get(number.source.partition("@")[0], number.arxiv)
+            number = number.model_copy(update={"of_others": OWN_PAPERS.get(method, printed_in) != printed_in})
             protocol = otherwise.get("protocol") or PROTOCOLS_OF.get((method, row["protocol"]), row["protocol"])
             protocol = PROTOCOLS_ON.get(dataset, {}).get(protocol, protocol)
             key = (method, dataset, row["ipc"], row["student"], protocol)

@@ -141,7 +141,7 @@ def _page(site: Site, run: Run) -> Page:
             "robustness_path": robustness_page.PATH if site.robustness.looked else None,
             "distill_command": command(distill, []) if distill is not None else None,
             "environments": sorted({environment_id(of) for r in _results(run) for of in r.environments}),
-            "mixed": [f"{r.cell}: {text}" for r in _results(run) for text in mixed(r)],
+            "mixed": _mixed(_results(run)),
             "commits": sorted({commit for r in _results(run) for of in r.environments if (commit := _commit(of))}),
             "environments_path": ENVIRONMENTS,
             "plugins": sorted({(name, sha) for r in _results(run) for name, sha in r.plugins.items()}),
@@ -172,7 +172,8 @@ def _trained(site: Site, run: Run) -> list[Trained]:
         spec = cell.spec
         kinds[spec.protocol.label, spec.protocol.hash, spec.student, spec.teacher_sha256].append(cell)
     found = []
-    for cells in kinds.values():
+    for unordered in kinds.values():
+        cells = sorted(unordered, key=lambda cell: cell.spec.seed)
         protocol, student = cells[0].spec.protocol.label, cells[0].spec.student
         view = site.table_of.get(cells[0].id)
         path = view.path if view is not None else None
@@ -215,6 +216,15 @@ def _guidance(site: Site, guidance: dict[str, list[float]]) -> Markup:
     return line_chart(
         series, title="Path KL by image", x_label="image of its class", y_label="path KL, nats", height=220
     )
+
+
+def _mixed(results: Iterable[Result]) -> list[str]:
+    """Which parts of which cells were made in another environment, each sentence once."""
+    cells: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for text in mixed(result):
+            cells[text].append(result.cell)
+    return [f"{', '.join(names)}: {text}" for text, names in cells.items()]
 
 
 def _commit(environment: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from ddbench.benchmark.commands.train_prior import train_prior_app
 from ddbench.benchmark.core.errors import UsageError
 from ddbench.benchmark.core.registry import DATASETS, load_plugin
 from ddbench.datasets.base import Dataset
+from ddbench.methods.diffusion.priors import training
+from ddbench.methods.diffusion.priors.files import find_prior
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 COUNTS = {"daisy": (25, 8), "rose": (3, 8), "tulip": (12, 8)}
@@ -62,8 +65,14 @@ def test_what_is_not_there_or_no_such_picture_is_told(plugin: Path) -> None:
         dataset.load("default", plugin.parent / "data", 16)
 
 
-def test_a_prior_can_be_trained_on_it(plugin: Path) -> None:
-    words = ["--plugin", plugin, "--data", plugin.parent / "nowhere", "-d", "flowers", "--out", plugin.parent / "prior"]
-    done = CliRunner().invoke(train_prior_app, [str(word) for word in words])
-    assert isinstance(done.exception, UsageError)
-    assert "expected a folder train/daisy in --data DIR" in str(done.exception), "the dataset is known"
+def test_a_prior_can_be_trained_on_it(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny one, in four steps, at a side that a prior of pixels takes."""
+    small = partial(training.PriorTraining, hidden=8, heads=1, layers=1, batch=2)
+    monkeypatch.setattr(training, "PriorTraining", small)
+    words = ["--plugin", plugin, "--data", plugin.parent / "data", "-d", "flowers", "--out", plugin.parent / "prior"]
+    done = CliRunner().invoke(train_prior_app, [*map(str, words), "--steps", "4", "--resolution", "8"])
+    assert done.exit_code == 0, done.exception
+    prior = find_prior(plugin.parent / "prior")
+    assert prior.trained_on.startswith("flowers, split default")
+    assert prior.metadata.class_ids == tuple(COUNTS)
+    assert prior.metadata.resolution == 8

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_networks import TwoConvolutions
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -40,29 +41,9 @@ CLASSES = ("a", "b", "c")
 CPU = torch.device("cpu")
 
 
-class Network(nn.Module):
-    """Two convolutions, each before BatchNorm, or with a bias and none."""
-
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        (a, channels, *_), (b, *_) = weights["conv1.weight"].shape, weights["conv2.weight"].shape
-        normed = "bn1.weight" in weights
-        self.conv1 = nn.Conv2d(channels, a, 3, padding=1, bias=not normed)
-        self.bn1 = nn.BatchNorm2d(a) if normed else nn.Identity()
-        self.conv2 = nn.Conv2d(a, b, 3, stride=2, bias=not normed)
-        self.bn2 = nn.BatchNorm2d(b) if normed else nn.Identity()
-        self.fc = nn.Linear(b, len(weights["fc.bias"]))
-        self.load_state_dict(dict(weights), strict=False)
-        self.eval().requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return self.fc(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
-
-
 class Teacher:
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self.sha256, self.layers, self.normalise = "golden", Network(weights), Normalisation("imagenet", CPU)
+        self.sha256, self.layers, self.normalise = "golden", TwoConvolutions(weights), Normalisation("imagenet", CPU)
 
     def network(self) -> nn.Module:
         return self.layers

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_networks import TwoConvolutions
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,26 +42,11 @@ def source(pixels: Tensor, classes: int) -> ArraySource:
     return ArraySource(pixels.numpy(), labels, [f"{i // per_class}/{i % per_class}.png" for i in range(len(pixels))])
 
 
-class Observer(nn.Module):
-    """The two-convolution network whose weights a case holds."""
-
+class Observer(TwoConvolutions):
     sha256, normalise = "golden", Normalisation("imagenet", torch.device("cpu"))
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        (a, channels, *_), (b, *_) = weights["conv1.weight"].shape, weights["conv2.weight"].shape
-        self.conv1, self.bn1 = nn.Conv2d(channels, a, 3, padding=1, bias=False), nn.BatchNorm2d(a)
-        self.conv2, self.bn2 = nn.Conv2d(a, b, 3, stride=2, bias=False), nn.BatchNorm2d(b)
-        self.fc = nn.Linear(b, len(weights["fc.bias"]))
-        self.load_state_dict(weights, strict=False)
-        self.eval()
 
     def network(self) -> nn.Module:
         return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return self.fc(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["rded-collages", "rded-single"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,8 @@ def test_what_an_entry_names_is_there(one: object) -> None:
     for difference in one.differences:  # type: ignore[attr-defined]
         assert (difference.parameter is None) == (difference.here is not None), difference.what
         assert difference.parameter is None or difference.parameter in parameters
+        for file in re.findall(r"(?:tests|docs)/[\w/.-]+\.\w+", f"{difference.here} {difference.program}"):
+            assert (ROOT / file).is_file(), file
 
 
 def test_the_page_is_written_from_the_data() -> None:

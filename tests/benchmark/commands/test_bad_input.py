@@ -14,20 +14,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_bench import forked_bench
 from PIL import Image
 
 from ddbench.benchmark.cells.cell import EXIT_FAILED, EXIT_OK
 from ddbench.benchmark.core.result import DistillResult
 from ddbench.benchmark.core.store import CellDir, Store
 from ddbench.benchmark.planning.planner import plan_run
-from ddbench.benchmark.planning.run_spec import available_cores, run_spec
+from ddbench.benchmark.planning.run_spec import run_spec
 from ddbench.benchmark.running import runner
 from ddbench.datasets.digits import Digits
 from ddbench.methods.diffusion.priors.files import BUNDLED
@@ -331,17 +331,14 @@ CASES = {**REQUESTS, **STUDIES, **PRIORS, **IMAGES, **PLUGINS}
 def answers(
     finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
-    """Every case's outcome and folder. They run side by side, since not one of them may write anything."""
-    before = checksums(finished)
-
-    def outcome(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
-        folder = tmp_path_factory.mktemp("case")
-        arguments = CASES[name][0](folder)
-        where = in_folder(arguments[0], finished) if not {"--out", "--runs"} & set(map(str, arguments)) else []
-        return bench(*arguments, *where, cwd=folder), folder
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        found = dict(zip(CASES, pool.map(outcome, CASES), strict=True))
+    """Every case's outcome and folder. They share a results folder, since not one of them may write anything."""
+    before, found = checksums(finished), {}
+    with forked_bench(ENVIRONMENT) as forked:
+        for name, (command, _) in CASES.items():
+            folder = tmp_path_factory.mktemp("case")
+            arguments = command(folder)
+            where = in_folder(str(arguments[0]), finished) if not {"--out", "--runs"} & set(arguments) else []
+            found[name] = forked(*arguments, *where, cwd=folder), folder
     assert checksums(finished) == before, "a refused command has written to the results"
     return found
 

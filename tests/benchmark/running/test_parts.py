@@ -39,7 +39,9 @@ def test_students_are_trained_as_soon_as_others_have_made_their_sets(tmp_path: P
     fates: list[dict[str, list[Fate]]] = []
     waits = threading.Thread(target=lambda: fates.append(go(students)))
     waits.start()
-    time.sleep(0.3)
+    until = time.monotonic() + 60
+    while {item.fate for item in students.items} != {Fate.ELSEWHERE, Fate.WAITING} and time.monotonic() < until:
+        time.sleep(0.01)
     assert {item.fate for item in students.items} == {Fate.ELSEWHERE, Fate.WAITING}
     assert len(students.waiting()) == 4, "sets are none of its work"
     assert go(part(tmp_path, "distill", 60)) == {"distill": [Fate.DONE] * 2, "evaluate": []}

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from ddbench.benchmark.core.result import TeacherRecord
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.output import formats
 from ddbench.reports.output.files import as_csv, as_json
 from ddbench.reports.results import rows
@@ -75,6 +76,18 @@ def test_columns_go_by_what_they_matter(board: Leaderboard) -> None:
     for width in (120, 100, 80, 60):
         assert "acc %" in headers(width)
         assert "gap %" in headers(width)
+
+
+def test_a_published_number_stays_longer_than_a_column_with_nothing_in_it(tmp_path: Any, make_folder: Any) -> None:
+    """Without `full` there is no gap: its dashes had the room of what the paper says."""
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    given = {"protocol": resolve_protocol("hard-minimax-sgd")[1], "student": "resnet_ap10"}
+    folder.method("random", [[30.0, 31.0], [29.0, 30.0], [30.5, 29.5]], **given)
+    folder.method("herding", [[32.0, 33.0], [31.0, 32.0], [32.5, 31.5]], **given)
+    shown = terminal(build(rows.read(folder.out)), 80)
+    assert "29.4 ± 0.8" in shown
+    assert "gap %" in shown.partition("Too narrow for:")[2]
+    assert "gap %" not in shown.partition("Too narrow for:")[0]
 
 
 def test_names_fold_after_commas() -> None:

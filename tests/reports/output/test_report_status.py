@@ -160,6 +160,21 @@ def test_lines_fit_the_terminal(folder: Any) -> None:
         assert max(map(len, terminal(build(folder), width).splitlines())) <= width
 
 
+def test_on_a_narrow_terminal_no_cell_is_cut(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `12 cells` the end was missing, since names kept more room than there was."""
+    monkeypatch.setattr(status, "MOST_CELLS", 3)
+    for name in ("hard-minimax-sgd", "hard-igd-adamw"):
+        other = ProtocolSpec(name=name, version=1, overrides={}, hash="44" * 32)
+        folder.method("random-first", [[80.0, 81.0, 82.0]] * 3, protocol=other)
+    for width in (120, 80):
+        lines = [line.rstrip() for line in terminal(build(folder), width).splitlines()]
+        assert [line.rpartition("   ")[2] for line in lines if line.startswith("ok")] == [
+            "3 cells",
+            "9 cells",
+            "9 cells",
+        ]
+
+
 def test_json_round_trip(folder: Any) -> None:
     folder.method("dmgd", [[80.0]])
     found = build(folder)

@@ -101,7 +101,7 @@ def test_what_was_passed_on_says_by_whom(folder: Any) -> None:
 def test_a_cell_of_several_environments_is_none_of_one(folder: Any) -> None:
     """What the machines and versions of earlier attempts and of shards decided counts as much as the last one's."""
     folder.method("whole", [[80], [81]])
-    folder.method("mixed", [[70], [71]])
+    folder.method("mixed", [[70, 72], [71, 73]])
     other = {
         "hardware": {"cpu": "Old CPU", "gpus": []},
         "device": "cpu",
@@ -136,5 +136,7 @@ def test_a_cell_of_several_environments_is_none_of_one(folder: Any) -> None:
     site = folder.out.parent / "site"
     build_site(folder.out, site)
     pages = [page.read_text() for page in (site / "runs").glob("*.html")]
-    assert sum("Parts were made in another environment" in page for page in pages) == 2
+    mixed = [page for page in pages if "Parts were made in another environment" in page]
+    assert len(mixed) == 2
+    assert all(page.count(f"attempts 1, 2: {differs}") == 1 for page in mixed), "once, of all students"
     assert sum("Old CPU" in page and "2.9.0" in page for page in pages) >= 3, "and the page of all environments"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ddbench.benchmark.core.registry import DATASETS, METHODS, PROTOCOLS
 from ddbench.benchmark.core.result import PriorRecord
 from ddbench.benchmark.core.spec import MethodSpec
 from ddbench.benchmark.planning.setting import resolve_protocol
+from ddbench.methods.diffusion.priors.catalogue import KNOWN
 from ddbench.reports.analyses import field, reproduction
 from ddbench.reports.output import formats
 from ddbench.reports.results import groups, rows
@@ -23,6 +25,8 @@ from ddbench.reports.results.paper_numbers import (
     PaperNumber,
     _all_made_otherwise,
     all_published,
+    crops_of,
+    place_of,
     published,
     published_beside,
     published_cell,
@@ -133,7 +137,8 @@ NUMBER = PaperNumber(
     value=50.0, std=None, printed_as="x", arxiv="", source="", kind="main", confidence="primary",
     protocol_status="stated", note="",
 )  # fmt: skip
-CORRECTED = {
+OF_IMS3 = [("10", "resnet18"), ("10", "resnet_ap10"), ("50", "resnet18")]
+CORRECTED = [
     ("mgd3", "woof", "50", "resnet_ap10", "2605.03877"),  # a reprint of the paper's own cell, with another spread
     ("mgd3", "woof", "10", "convnet6", "2510.17421"),  # stands twice
     ("mgd3", "woof", "10", "convnet6", "2505.18963"),  # its note says where it is reprinted
@@ -143,7 +148,13 @@ CORRECTED = {
     ("", "tiny-imagenet", "50", "resnet101", "2306.13092"),  # the same
     # EDC's program runs a line of learning rates, where its script names a cosine.
     *(("", "imagenet-1k", ipc, f"resnet{depth}", "2404.13733") for ipc in ("1", "10") for depth in (18, 50, 101)),
-}
+    # IMS3's table has the higher of hard and soft labels, so which evaluator made a number is not stated.
+    *(
+        (method, "woof", ipc, student, "2603.13960")
+        for method, cells in {"": OF_IMS3 * 2, "d4m": OF_IMS3, "minimax": OF_IMS3[1:]}.items()
+        for ipc, student in cells
+    ),
+]
 """Rows of the reference that are carried otherwise: method, dataset, IPC, student, source."""
 
 
@@ -261,6 +272,8 @@ def test_numbers_that_were_made_otherwise_stand_beside_no_row_of_their_name() ->
 
 def test_a_number_whose_crops_are_known_is_of_that_evaluator_alone() -> None:
     where: dict[str, Any] = {"dataset": "imagenet-1k", "ipc": 10, "student": "resnet18_bn"}
+    assert beside("rded", "mine", protocol="soft-rded-shuffle", **where)
+    assert beside("rded", "mine", protocol="soft-rded-half", **where) == [], "others print RDED's own numbers"
     assert beside("d3hr", "dit-xl-2-256", protocol="soft-rded-crop", **where)
     assert beside("d3hr", "dit-xl-2-256", protocol="soft-rded-half", **where) == []
     assert beside("cao2", "dit-xl-2-256", protocol="soft-rded-shuffle", **where)
@@ -274,6 +287,69 @@ def test_runs_of_others_are_marked() -> None:
     own = {**where, "protocol": "hard-minimax-sgd", "student": "convnet6"}
     assert "o" not in published("minimax", **own)[0].marks
     assert not any("o" in number.marks for number in published("random", **where)), "a baseline of nobody's own"
+    assert "o" in published("igd", **where)[0].marks, "DAP's table, of a paper without an arXiv number"
+
+
+def test_numbers_of_a_methods_own_paper_that_were_read_in_anothers_figure_are_marked() -> None:
+    """They are carried with the arXiv number of the method's paper, and a note or a status says who printed them."""
+    told = {
+        (line["method_as_printed"], line["dataset"], line["ipc"], line["student"], line["value"])
+        for line in lines_of(FILE)
+        if line["note"].startswith("as printed by") or line["protocol_status"].startswith("as printed by")
+    }
+    found = [
+        number.of_others
+        for key, number in all_published()
+        if key[0] in METHODS and (number.printed_as, *key[1:4], f"{number.value:g}") in told
+    ]
+    assert len(found) > 30
+    assert all(found)
+
+
+def test_a_number_stands_beside_rows_that_were_made_as_it_was_and_beside_no_others() -> None:
+    """Of all methods, priors, evaluators and their students; a number is told by its object."""
+    priors = [*KNOWN, "mine"]
+    tuners = sorted({entry.prior_tuned_by for entry in METHODS if entry.prior_tuned_by})
+    records = [on(prior) for prior in [*priors, *(f"{tuner}({prior})" for tuner in tuners for prior in priors)]]
+    rows_of: dict[int, set[tuple[str, str, str]]] = defaultdict(set)
+    for dataset, ipc in {key[1:3] for key, _ in all_published() if key[1] in DATASETS}:
+        split, sides = place_of(dataset)
+        where = {"dataset": dataset, "split": split, "resolution": sides[0], "ipc": None if ipc == "full" else int(ipc)}
+        for protocol in [PROTOCOLS.load(entry.name) for entry in PROTOCOLS]:
+            for student in protocol.students:
+                of_cell = published_cell(**where, student=student, protocol=protocol.name)
+                for method, number in [pair for pair in of_cell if pair[0] in METHODS]:
+                    beside = [prior.name for prior in records if stands_beside(number, method, prior, protocol.name)]
+                    rows_of[id(number)] |= {(protocol.name, student, prior) for prior in beside}
+                    assert not beside or protocol.image_size_for(sides[0]) >= sides[0], "papers shrink no images"
+    for (method, _, _, student, protocol), number in all_published():
+        protocols, students, names = ({row[place] for row in rows_of[id(number)]} for place in range(3))
+        bases = {name.rpartition("(")[2].rstrip(")") for name in names}
+        missing = protocol in PROTOCOLS.unavailable or protocol in ("", "unknown")
+        if method not in METHODS or number.because or number.prior not in KNOWN or missing:
+            assert not protocols
+            continue
+        known = METHODS.entry(method).prior_tuned_by
+        assert {name.partition("(")[0] for name in names} == ({known} if known else bases)
+        assert bases == {number.prior, "mine"} if number.prior == "dit-xl-2-256" else {number.prior}
+        assert len(protocols) == (3 if protocol == "soft-rded" and not crops_of(number.arxiv, method) else 1)
+        assert {name.partition("_")[0] for name in students} == {student.partition("_")[0]}
+
+
+def test_what_the_field_says_to_run_has_the_number_beside_it() -> None:
+    named = {id(number) for key, number in all_published() if key[0]}
+    cells = [cell for cell in field.build([]) if cell.standing == "can be run" and id(cell.paper) in named]
+    assert len(cells) > 500
+    for cell in cells:
+        method, base = cell.method or "", cell.prior or "dit-xl-2-256"
+        tuner, (split, sides) = METHODS.entry(method).prior_tuned_by, place_of(cell.dataset)
+        protocol = field.protocol_here(method, cell.protocol, cell.paper.arxiv)
+        found = published_beside(
+            method, on(f"{tuner}({base})" if tuner else base), dataset=cell.dataset, split=split, resolution=sides[-1],
+            protocol=protocol, ipc=None if cell.ipc == "full" else int(cell.ipc),
+            student=field.student_here(protocol, cell.student),
+        )  # fmt: skip
+        assert cell.paper in found
 
 
 def test_every_entry_of_what_was_made_otherwise_concerns_a_number() -> None:

@@ -114,6 +114,9 @@ def test_without_ablations_the_page_says_how_to_make_them(folder: Any) -> None:
     page = shown(folder, ablation_page)
     assert "No two runs here differ in one parameter alone" in page.text
     assert "34.7" in page.text  # the paper's own table is there all the same
+    # DMGD's four designs have a corner that another optimiser made, CaO2's three have none.
+    of_another = "neither: it is the row of DiT that was copied from Minimax, whose students were trained with SGD"
+    assert page.text.count(of_another) == page.text.count("; the effects hold that too") == 4
 
 
 def test_rankings_and_surviving_findings(folder: Any) -> None:

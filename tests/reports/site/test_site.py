@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ddbench.benchmark.core.errors import UsageError
+from ddbench.benchmark.planning.setting import resolve_protocol
 from ddbench.reports.results import rows
 from ddbench.reports.site.build import MANIFEST, build_site
 
@@ -168,6 +169,26 @@ def test_a_run_page_says_how_to_run_it_again(filled: Any, tmp_path: Path) -> Non
     assert "bench run --method dmgd --dataset digits --ipc 10 --seeds 1" in page
     assert "--protocol quick --student convnet3 --repeats 2" in page
     assert "Testing CPU" in text_of(site, "runs/environments.html")
+
+
+def test_students_stand_in_the_order_of_their_seeds(folder: Any, tmp_path: Path) -> None:
+    """They stood in the order of their hashes."""
+    folder.method("random", [[70.0 + number for number in range(9)]])
+    site = build(folder, tmp_path / "site")
+    page = only(site, "runs/*.html").read_text(encoding="utf-8")
+    assert re.findall(r">seed (\d+)<", page) == [str(number) for number in range(9)]
+
+
+def test_a_table_says_who_printed_a_number(tmp_path: Path, make_folder: Any) -> None:
+    folder = make_folder(tmp_path / "runs", dataset="woof", split="imagenet", resolution=224)
+    protocol = resolve_protocol("hard-igd-adamw")[1]
+    for method, ipc in (("igd", 10), ("igd-minimax", 10)):
+        folder.method(method, [[40.0], [41.0]], protocol=protocol, student="resnet_ap10", ipc=ipc)
+    page = only(build(folder, tmp_path / "site"), "tables/*.html").read_text(encoding="utf-8")
+    assert "41.0 ± 0.8</span> o<br>" in page, "IGD's, from DAP's table"
+    assert "primary, in another paper than the method's own</td>" in page
+    assert "43.3 ± 0.3" in page
+    assert not re.search(r"arXiv [^\d]", page), "of a paper without an arXiv number"
 
 
 def test_names_and_reasons_are_text_and_nothing_else(folder: Any, tmp_path: Path) -> None:
