@@ -182,6 +182,13 @@ def test_a_compiler_that_fails_or_errs_leaves_a_training_as_it_was(compiler: Any
     assert re.search(said, found.determinism["not_compiled"])
 
 
+def test_code_that_gives_no_numbers_is_not_trusted(compiler: Any) -> None:
+    compiler(scaling(float("nan")))
+    found = compiled.decide(network(), "always", {Call(False, 4): 1}, SHAPE)
+    assert found is not None
+    assert (found.calls, found.problem) == ((), "the compiled network's test 4 differs by nan")
+
+
 def test_looking_leaves_no_trace_in_batchnorm(compiler: Any) -> None:
     compiler(scaling(1.0))
     net = network(nn.BatchNorm2d(1))

@@ -10,9 +10,10 @@ import pretend
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ddbench.benchmark.core import seeds
-from ddbench.benchmark.protocols import networks
+from ddbench.benchmark.protocols import epoch, networks
 from ddbench.benchmark.protocols.augmentation import Cut
 from ddbench.benchmark.protocols.base import Protocol
 from ddbench.benchmark.protocols.definitions import hard_minimax_sgd, quick, soft_rded
@@ -122,6 +123,33 @@ def test_a_gpus_peak_is_of_the_parts(room_for: Callable[[int], list[int]], monke
         monkeypatch.undo()
     assert [device.type for device in resets] == ["cuda", "cuda"]
     assert len(given_back) == 2, "pieces of the whole batch's size are in the parts' way"
+
+
+def test_parts_that_passed_before_memory_ran_out_do_not_count_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients: list[list[Tensor]] = []
+
+    def noted(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        gradients.append([p.grad.clone() for group in optimiser.param_groups for p in group["params"]])
+
+    once = quick.PROTOCOL.with_overrides({"epochs": 1, "looks": 1, "width": 8, "batch_size": 40})
+    hook = register_optimizer_step_pre_hook(noted)
+    try:
+        train(once, "convnet3")
+        passed, real = list[int](), epoch._backward
+
+        def runs_out(*given: Any, **named: Any) -> Tensor:
+            loss = real(*given, **named)
+            passed.append(1)
+            if len(passed) == 1:  # all parts passed, and the last found no room for its gradients
+                raise torch.OutOfMemoryError(SAID)
+            return loss
+
+        monkeypatch.setattr(epoch, "_backward", runs_out)
+        assert train(once, "convnet3").oom_batch_sizes == (40,)
+    finally:
+        hook.remove()
+    whole, again = gradients
+    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-6) for one, other in zip(whole, again, strict=True))
 
 
 def test_batch_norm_needs_its_batch_whole(room_for: Callable[[int], list[int]]) -> None:
