@@ -42,7 +42,7 @@ def main() -> None:
         # The reader of our output went away (`bench list methods | head`); that is no failure of ours.
         sys.stderr.close()
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # an author's own code may raise anything; what is ours is raised on
         if isinstance(error, OSError) and error.errno in OUTSIDE_CAUSES:
             what = error.filename or "standard output, or a file that the system does not name"
             _fail(f"{error.strerror}: {what}", 1)

@@ -217,22 +217,23 @@ class OpenedSplit:
         Raises:
             OSError: a file that is gone.
         """
-        found = [
-            (cache, part.part, kept)
-            for cache in self._caches()
-            for part in self._parts.values()
-            if (kept := cache.find(part.part)) is not None
-        ]
-        if not self.source.users_own or not found:
+        caches = list(self._caches()) if self.source.users_own else []
+        parts = {
+            name: part.part for name, part in self._parts.items() if any(cache.find(part.part) for cache in caches)
+        }
+        if not parts:
             return
         progress(f"looking whether images of {self.dataset} have changed", 0, 0)
-        parts = {part.name: part for _, part, _ in found}
         with ThreadPoolExecutor(MAX_THREADS) as threads:  # waiting for a file system of other machines
             stamps = dict(zip(parts, threads.map(lambda part: files_stamp(part.files()), parts.values()), strict=True))
-        edited = [(cache, part) for cache, part, kept in found if kept.files_stamp != stamps[part.name]]
-        if edited:
+
+        def edited() -> list[tuple[DecodedCache, Part]]:
+            kept = [(cache, part, cache.find(part)) for cache in caches for part in parts.values()]
+            return [(cache, part) for cache, part, one in kept if one and one.files_stamp != stamps[part.name]]
+
+        if edited():
             with self._lock(progress):
-                for cache, part in edited:
+                for cache, part in edited():  # another process may have decoded some anew meanwhile
                     cache.forget(part)
 
     def _decode(self, missing: Sequence[Part], cache: DecodedCache, progress: Progress) -> dict[str, str]:

@@ -22,6 +22,7 @@ from ddbench.datasets.base import Subset
 from ddbench.datasets.decoded_cache import DecodedCache, DecodedImages, Part, fit_image
 from ddbench.datasets.file_dataset import load_anew
 from ddbench.datasets.hashing import content_hash
+from ddbench.datasets.imagenet.opened import OpenedSplit
 
 
 def torchvisions(image: Image.Image, image_size: int) -> np.ndarray:
@@ -193,6 +194,23 @@ def test_who_begins_looks_at_the_files(how: str, tiny: Any) -> None:
     else:
         after = load_anew(dataset, "imagenet", source, 16)
     assert after.content_hash != before.content_hash
+
+
+def test_what_another_process_decoded_anew_meanwhile_is_kept(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs that begin after an edit: the second gets the lock when the first has done the work."""
+    source, dataset, wnid = tiny.tree(), tiny.dataset(), tiny.classes[0]
+    dataset.load("imagenet", source, 16)
+    (source / "train" / wnid / f"{wnid}_3.JPEG").write_bytes(tiny.jpeg(wnid, "train", 77))
+    lock, firsts = OpenedSplit._lock, list[int]()
+
+    def first_come(opened: OpenedSplit, progress: Any) -> Any:
+        monkeypatch.setattr(OpenedSplit, "_lock", lock)
+        firsts.append(dataset.prepare("imagenet", source, 16).decoded)
+        return lock(opened, progress)
+
+    monkeypatch.setattr(OpenedSplit, "_lock", first_come)
+    assert dataset.prepare("imagenet", source, 16).decoded == 0
+    assert firsts == [4]
 
 
 def test_no_note_vouches_for_images_that_took_others_place(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

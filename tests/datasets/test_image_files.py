@@ -367,7 +367,7 @@ def test_a_folder_that_may_be_listed_and_not_entered(tmp_path: Path) -> None:
         [
             "import sys; from pathlib import Path; from ddbench.datasets.image_files import list_images",
             "try: list_images(Path(sys.argv[1]))",
-            "except Exception as error: print(type(error).__name__, error)",
+            "except Exception as error: print(type(error).__name__, error)",  # whatever it is, compared below
         ]
     )
     tmp_path.chmod(0o644)

@@ -131,8 +131,8 @@ def prior(make_prior: Callable[..., Path]) -> Prior:
     return Prior.load(find_prior(make_prior()))
 
 
-class Brightness:
-    """A classifier with two features: an image's mean, and 1."""
+class _Brightness:
+    """A classifier with two features: an image's mean, and 1. It has no more of an `Observer` than these need."""
 
     sha256 = "brightness"
 
@@ -140,16 +140,19 @@ class Brightness:
         return torch.stack([images.mean((1, 2, 3)), torch.ones(len(images))], dim=1)
 
 
+BRIGHTNESS: Any = _Brightness()
+
+
 @pytest.mark.parametrize("image_size", [8, 5])
 def test_groups_are_plain_samples(prior: Prior, make_task: Any, random_images: Any, image_size: int) -> None:
     task = make_task(random_images(CLASSES, image_size=image_size), CLASSES, prior=prior, ipc=2, batch_size=4)
     params = SubgroupSampling.Params(**SMALL)
-    found = class_groups(task, prior, params, Brightness(), 1)  # type: ignore[arg-type]
+    found = class_groups(task, prior, params, BRIGHTNESS, 1)
     assert found["latents"].shape == (3, 2, *prior.latent_shape)
     images = [ImageKey("b", j) for j in range(6)]
     plain = sample(prior, images, [], StreamNoise(task.stream, images), steps=8, cfg_scale=4.0).latents
     np.testing.assert_allclose(found["latents"].reshape(6, *prior.latent_shape), plain.numpy(), atol=1e-5)
-    features = features_of(task, prior, Brightness(), plain)  # type: ignore[arg-type]
+    features = features_of(task, prior, BRIGHTNESS, plain)
     for g in range(3):
         np.testing.assert_allclose(found["centroids"][g], centroid(features[2 * g : 2 * g + 2]), atol=1e-3)
     pixels = torch.from_numpy(prior.decode(plain)).float() / 255
@@ -163,7 +166,7 @@ def test_groups_of_compiled_code_are_artefacts_of_their_own(
     params, found = SubgroupSampling.Params(**SMALL), []
     for compiler in (None, lambda network, x, conditioning: lambda *given: 1.01 * network(*given)):
         prior.compiler = compiler
-        found.append(class_groups(task, prior, params, Brightness(), 1)["latents"])  # type: ignore[arg-type]
+        found.append(class_groups(task, prior, params, BRIGHTNESS, 1)["latents"])
     assert not np.array_equal(*found)
 
 
@@ -174,7 +177,7 @@ def test_the_real_centroid_is_of_some_random_images(prior: Prior, make_task: Any
     means = train.read(picks).mean((1, 2, 3)) / 255
     expected = centroid(np.stack([means, np.ones(5)], axis=1))
     params = SubgroupSampling.Params(**SMALL, real_images=5)
-    np.testing.assert_allclose(real_centroid(task, params, Brightness(), 1), expected, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(real_centroid(task, params, BRIGHTNESS, 1), expected, atol=1e-6)
 
 
 def distill(method: Method, task: Any) -> dict[tuple[int, int], DistilledImage]:

@@ -1,11 +1,11 @@
 """A pretend GPU for tests: tensors that say `cuda:0`, whose numbers are computed on the CPU.
 
 What CUDA refuses is refused: a CPU tensor among tensors of the GPU, a CPU generator for a draw on it, `.numpy()`, an
-operation that has a kernel for the CPU alone, whole numbers where CUDA's kernel takes none. What
-makes the host wait for a GPU is counted, with the line of the project that did it. A copy that the host does not wait
-for is under way until it does: numbers read on the host before are garbage, and pinned memory that is written to before
-is an error. Which products of matrices CUDA may have done in TF32 is counted too, and with `tf32` their factors are
-rounded as there.
+operation that has a kernel for the CPU alone, whole numbers where CUDA's kernel takes none. What makes the host wait
+for a GPU is counted, with the line of the project that did it. A copy that the host does not wait for is under way
+until it does: numbers read on the host before are garbage, and pinned memory that is written to before is an error.
+Which products of matrices CUDA may have done in TF32 is counted too, and with `tf32` their factors are rounded as
+there.
 
     with pretend.gpu() as seen:
         assert run_cell(cell.path) == EXIT_OK  # a cell launched with device "cuda:0"
@@ -104,7 +104,7 @@ class DeviceMix(RuntimeError):
 
 
 class NoKernel(NotImplementedError):
-    """What CUDA cannot compute, and the CPU can."""
+    """What CUDA cannot compute, and the CPU can; of the class that PyTorch raises for it."""
 
 
 class Overwritten(RuntimeError):

@@ -114,13 +114,9 @@ def test_a_running_mean_is_what_the_count_says() -> None:
     assert averaged - alone == sum(allocations(seen))
 
 
-@pytest.mark.parametrize(("protocol", "kept"), [(QUICK, 0), (SOFT_EDC, 1)])
-def test_a_cell_plans_for_the_running_mean_of_its_protocol(
-    protocol: Protocol, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, GB))
-    monkeypatch.setattr(Protocol, "teachers_for", lambda self, dataset, ipc: ())
-    spec = EvaluateSpec(
+def of_digits(protocol: Protocol) -> EvaluateSpec:
+    """A student on digits at 32 px, on a GPU."""
+    return EvaluateSpec(
         images=ForeignImages(image_set_sha256="ab" * 32),
         dataset=DatasetSpec(name="digits", split="default", resolution=32),
         ipc=10,
@@ -129,8 +125,16 @@ def test_a_cell_plans_for_the_running_mean_of_its_protocol(
         seed=0,
         device_type="cuda",
     )
+
+
+@pytest.mark.parametrize(("protocol", "kept"), [(QUICK, 0), (SOFT_EDC, 1)])
+def test_a_cell_plans_for_the_running_mean_of_its_protocol(
+    protocol: Protocol, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, GB))
+    monkeypatch.setattr(Protocol, "teachers_for", lambda self, dataset, ipc: ())
     train = np.zeros((100, 32, 32, 3), np.uint8)
-    _, _, step_mib = _room(protocol, spec, 10, Launch(label="x", device="cuda"), train)
+    _, _, step_mib = _room(protocol, of_digits(protocol), 10, Launch(label="x", device="cuda"), train)
     batch = protocol.images_at_once(100, 10, 10, "convnet3")
     network = networks.build("convnet3", 10, 32, 3, protocol.width, seeds.stream(0, "student"))
     without = step_bytes(copy.deepcopy(network).to("meta"), (batch, 3, 32, 32))
@@ -153,17 +157,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**8, 10**8))
 
     def plan(cells_at_once: int = 1) -> Any:
-        spec = EvaluateSpec(
-            images=ForeignImages(image_set_sha256="ab" * 32),
-            dataset=DatasetSpec(name="digits", split="default", resolution=32),
-            ipc=10,
-            protocol=ProtocolSpec(name=QUICK.name, version=QUICK.version, overrides={}, hash=QUICK.hash),
-            student="convnet3",
-            seed=0,
-            device_type="cuda",
-        )
         launch = Launch(label="x", device="cuda", cells_at_once=cells_at_once)
-        return _room(QUICK, spec, 10, launch, np.zeros((100, 32, 32, 3), np.uint8))
+        return _room(QUICK, of_digits(QUICK), 10, launch, np.zeros((100, 32, 32, 3), np.uint8))
 
     return plan
 
